@@ -1,0 +1,109 @@
+"""Atomic writes and hashes. A killed run or a full disk leaves the old file or none, never half a file."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tofe_export.errors import InputError, MissingError
+
+
+@contextlib.contextmanager
+def atomic_path(target: Path) -> Iterator[Path]:
+    """Yields a temporary path beside `target`; on success it is synced and renamed into place.
+
+    Args:
+        target: the file to create or replace. Its folder is made when missing.
+
+    Raises:
+        MissingError: the disk is full.
+        InputError: the folder cannot be written, or `target` is a folder.
+    """
+    if target.is_dir():
+        raise InputError(f"{target} is a folder, not a file.", "Name a file to write.")
+    temporary: Path | None = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
+        os.close(handle)
+        temporary = Path(name)
+        temporary.chmod(0o666 & ~_umask())
+        yield temporary
+        with temporary.open("rb+") as written:
+            os.fsync(written.fileno())
+        temporary.replace(target)
+    except OSError as error:
+        raise _explain(error, target) from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def write_bytes(target: Path, content: bytes) -> None:
+    """Writes `content` to `target` atomically."""
+    with atomic_path(target) as temporary:
+        temporary.write_bytes(content)
+
+
+def write_text(target: Path, content: str) -> None:
+    """Writes `content` to `target` atomically, as UTF-8."""
+    write_bytes(target, content.encode())
+
+
+def write_json(target: Path, document: dict[str, Any]) -> None:
+    """Writes `document` to `target` atomically, indented, with a final newline."""
+    write_text(target, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in `path`.
+
+    Raises:
+        InputError: the file is missing, unreadable, not JSON, or not an object.
+    """
+    require_file(path)
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not a JSON file ({error}).") from error
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}.") from error
+    if not isinstance(document, dict):
+        raise InputError(f"{path} holds a JSON {type(document).__name__}, not an object.")
+    return document
+
+
+def require_file(path: Path, next_step: str = "Check the path.") -> None:
+    """Raises InputError unless `path` is a file that exists."""
+    if path.is_dir():
+        raise InputError(f"{path} is a folder, not a file.", next_step)
+    if not path.exists():
+        raise InputError(f"{path} does not exist.", next_step)
+
+
+def sha256(path: Path) -> str:
+    """Hexadecimal SHA-256 of the file, read in blocks."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _explain(error: OSError, target: Path) -> InputError | MissingError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return MissingError(
+            f"The disk is full: {target} was not written, and what was there before is untouched.",
+            f"Free some space in {target.parent}, or write elsewhere with -o.",
+        )
+    return InputError(f"{target} cannot be written: {error.strerror or error}.", "Choose another place with -o.")

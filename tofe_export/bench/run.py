@@ -1,0 +1,74 @@
+"""Times groups at several batch sizes and makes bench.json."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from tofe_export.artifacts.machine import describe_machine, describe_versions
+from tofe_export.bench.subjects import Group, Subject
+from tofe_export.bench.timing import Ratio, Run, Timings, measure, paired_ratio
+
+Report = Callable[[str, int, int], None]
+
+
+def bench(groups: Sequence[Group], batches: Sequence[int], rounds: int, threads: int, report: Report) -> dict[str, Any]:
+    """bench.json: a row per subject and batch size, the dense backbone first.
+
+    Latency is one call with a float32 batch in host memory to logits in host memory; preprocessing is not in it.
+
+    Args:
+        groups: from `open_groups`.
+        batches: batch sizes.
+        rounds: rounds of interleaved runs at each batch size.
+        threads: threads used, for the record and for PyTorch.
+        report: progress: what, done, total.
+    """
+    torch.set_num_threads(threads)
+    rows = [row for group in groups for batch in batches for row in _rows(group, batch, rounds, report)]
+    return {
+        "schema": "tofe-export/bench/1",
+        "machine": describe_machine(),
+        "versions": describe_versions(),
+        "settings": {"threads": threads, "rounds": rounds, "batches": list(batches)},
+        "rows": rows,
+    }
+
+
+def _rows(group: Group, batch: int, rounds: int, report: Report) -> list[dict[str, Any]]:
+    subjects = [group.dense, *group.others]
+    images = np.random.default_rng(0).standard_normal((batch, *group.dense.image_shape), dtype=np.float32)
+
+    def bind(subject: Subject) -> Run:
+        return lambda: subject.runner.run(images)
+
+    task = f"{group.dense.runner.backend}, batch {batch}"
+    report(task, 0, rounds)
+    timings = measure([bind(subject) for subject in subjects], rounds, lambda done: report(task, done, rounds))
+    dense = timings[0]
+    rows = [_row(group.dense, batch, dense, Ratio(1.0, 1.0, 1.0), group.dense.gmacs)]
+    for subject, mine in zip(group.others, timings[1:], strict=True):
+        rows.append(_row(subject, batch, mine, paired_ratio(dense, mine), group.dense.gmacs))
+    return rows
+
+
+def _row(subject: Subject, batch: int, timings: Timings, speedup: Ratio, dense_gmacs: float) -> dict[str, Any]:
+    p50 = timings.percentile_ms(50)
+    return {
+        "name": subject.name,
+        "backend": subject.runner.backend,
+        "precision": subject.runner.precision,
+        "batch": batch,
+        "p50_ms": p50,
+        "p90_ms": timings.percentile_ms(90),
+        "p99_ms": timings.percentile_ms(99),
+        "images_per_s": batch / p50 * 1e3,
+        "gmacs": subject.gmacs,
+        "speedup": speedup.median,
+        "speedup_low": speedup.low,
+        "speedup_high": speedup.high,
+        "realised_fraction": speedup.median / (dense_gmacs / subject.gmacs),
+    }

@@ -1,0 +1,100 @@
+"""What is timed: a deployed model or a checkpoint, each beside its own dense backbone on the same backend."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+
+from tofe_export.artifacts.manifest import read_manifest
+from tofe_export.graph.export import export_dense
+from tofe_export.model.backbones import image_shape
+from tofe_export.model.checkpoint import load
+from tofe_export.model.config import ToFeConfig
+from tofe_export.model.flops import dense_macs, tofe_macs
+from tofe_export.model.tofe import ToFe, build_tofe
+from tofe_export.runners.base import Runner
+from tofe_export.runners.onnxruntime_runner import OnnxRuntimeRunner
+from tofe_export.runners.torch_runner import TorchRunner
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model to time.
+
+    Attributes:
+        name: for tables.
+        runner: how to run it.
+        image_shape: (D, H, W).
+        gmacs: cost of one image.
+    """
+
+    name: str
+    runner: Runner
+    image_shape: tuple[int, int, int]
+    gmacs: float
+
+
+@dataclass(frozen=True)
+class Group:
+    """A dense baseline and what is compared with it; timed together, in turn."""
+
+    dense: Subject
+    others: list[Subject]
+
+
+def open_groups(paths: list[Path], threads: int) -> list[Group]:
+    """One group per backend and network, in the order the files were given.
+
+    Args:
+        paths: ONNX files with manifests, and checkpoints.
+        threads: threads each of them may use.
+
+    Raises:
+        InputError: a file that is missing, damaged, or of another kind.
+    """
+    groups: dict[tuple[str, str], Group] = {}
+    for path in paths:
+        opened, key = _onnx(path, threads, groups) if path.suffix == ".onnx" else _checkpoint(path, groups)
+        groups[key] = opened
+    return list(groups.values())
+
+
+_Groups = dict[tuple[str, str], Group]
+
+
+def _onnx(path: Path, threads: int, groups: _Groups) -> tuple[Group, tuple[str, str]]:
+    manifest = read_manifest(path)
+    key = ("onnxruntime", str(manifest["config"]))
+    mine = Subject(path.name, OnnxRuntimeRunner(path, threads), _shape(manifest), manifest["gmacs"])
+    if key in groups:
+        return Group(groups[key].dense, [*groups[key].others, mine]), key
+    # Latency does not depend on the weights' values, so the dense twin is made anew from the configuration.
+    twin = build_tofe(ToFeConfig.from_dict(manifest["config"])).eval()
+    graph = ir.to_proto(export_dense(twin)).SerializeToString()
+    dense = Subject(_dense_name(twin), OnnxRuntimeRunner(graph, threads), _shape(manifest), dense_macs(twin.vit) / 1e9)
+    return Group(dense, [mine]), key
+
+
+def _checkpoint(path: Path, groups: _Groups) -> tuple[Group, tuple[str, str]]:
+    checkpoint = load(path)
+    model, keep = checkpoint.model, checkpoint.keep_counts()
+    key = ("torch", str(model.config.to_dict()))
+    runner = TorchRunner(lambda images: model.forward_fixed(images, keep, rearrange=False).logits)
+    shape = image_shape(model.vit)
+    mine = Subject(path.name, runner, shape, tofe_macs(model, [float(count) for count in keep]) / 1e9)
+    if key in groups:
+        return Group(groups[key].dense, [*groups[key].others, mine]), key
+    dense = Subject(_dense_name(model), TorchRunner(model.vit), shape, dense_macs(model.vit) / 1e9)
+    return Group(dense, [mine]), key
+
+
+def _shape(manifest: dict[str, Any]) -> tuple[int, int, int]:
+    size = manifest["preprocessing"]
+    return 3, int(size["height"]), int(size["width"])
+
+
+def _dense_name(model: ToFe) -> str:
+    return f"{model.config.backbone} (dense)"

@@ -1,0 +1,39 @@
+"""Wires the verbs. Each lives in its own file and imports what it needs when it runs."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from tofe_export import __version__
+from tofe_export.cli.bench import bench
+from tofe_export.cli.inspect import inspect
+from tofe_export.cli.onnx import onnx
+from tofe_export.cli.verify import verify
+
+app = typer.Typer(
+    help="From a trained ToFe vision transformer to a verified, benchmarked deployment.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+for verb in (onnx, verify, bench, inspect):
+    app.command()(verb)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass

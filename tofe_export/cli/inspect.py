@@ -1,0 +1,61 @@
+"""tofe-export inspect"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tofe_export.cli import console
+
+
+def inspect(
+    file: Annotated[Path, typer.Argument(help="Checkpoint or ONNX file.", metavar="FILE")],
+    json: Annotated[bool, typer.Option("--json", help="Print JSON instead of words.")] = False,
+) -> None:
+    """Say what a file is: network, stages, keep counts, cost, operators."""
+    from tofe_export.workflows.inspect_file import inspect_file
+
+    document = inspect_file(file)
+    if json:
+        console.print_json(document)
+        return
+    facts = _facts(document)
+    console.table(
+        f"{document['file']}: {document['kind']}, {document['size_bytes'] / 1e6:.1f} MB", ("", "value"), facts
+    )
+
+
+def _facts(document: dict[str, Any]) -> list[tuple[str, str]]:
+    known = document if document["kind"] == "checkpoint" else (document["manifest"] or {})
+    rows: list[tuple[str, str]] = []
+    if known:
+        config = known["config"]
+        rows += [
+            ("backbone", config["backbone"]),
+            ("selector, approximator", f"{config['selector']}, {config['approximator']}"),
+            ("stages (blocks)", ", ".join(f"{start}-{stop - 1}" for start, stop in known["stages"])),
+            ("tokens, prefix", f"{known['tokens']}, {known['prefix']}"),
+            ("dense GMACs", f"{known['dense_gmacs']:.3f}"),
+        ]
+        if "keep" in known:
+            rows += [("keep counts", ", ".join(map(str, known["keep"]))), ("GMACs", f"{known['gmacs']:.3f}")]
+        size = known["preprocessing"]
+        rows.append(("input", f"{size['height']} x {size['width']}, mean {size['mean']}, std {size['std']}"))
+    if document["kind"] == "checkpoint":
+        rows.append(("parameters", f"{document['parameters'] / 1e6:.2f} million"))
+        rows += [(f"trained: {key}", str(value)) for key, value in document["metrics"].items()]
+        return rows
+    if not known:
+        rows.append(("manifest", "none beside the file"))
+    rows += [(f"output {name}", shape) for name, shape in document["outputs"].items()]
+    rows += [(node["name"], f"{node['operator']}{_attributes(node)}") for node in document["operators"]]
+    rows.append(
+        ("other nodes", ", ".join(f"{count} {name}" for name, count in document["nodes"].items() if "::" not in name))
+    )
+    return rows
+
+
+def _attributes(node: dict[str, Any]) -> str:
+    return "".join(f" {key}={node[key]}" for key in ("keep", "prefix") if key in node)

@@ -1,0 +1,200 @@
+"""Images from anywhere as batches of tensors: one protocol for sources, one loop for everybody."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, Self
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from tofe_export.errors import InputError
+
+Transform = Callable[[Image.Image], Tensor]
+"""PIL RGB image -> float32 [3, H, W]."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A decoded RGB image, its class index (None when unknown), and a name a user can find it by."""
+
+    image: Image.Image
+    label: int | None
+    name: str
+
+
+class CorruptImage(InputError):
+    """A file that cannot be decoded as an image. Loops that can go on without it name and skip it."""
+
+    def __init__(self, name: str, reason: str = "") -> None:
+        super().__init__(f"{name} cannot be read as an image{f' ({reason})' if reason else ''}.", "Remove or replace it.")
+        self.name = name
+
+    def __reduce__(self) -> tuple[type[CorruptImage], tuple[str]]:  # so that it survives a worker process
+        return CorruptImage, (self.name,)
+
+
+class ImageSource(Protocol):
+    """A sequence of samples, random access.
+
+    Attributes:
+        name: what the user called it.
+        classes: class names in label order; empty when the images have no labels.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def classes(self) -> tuple[str, ...]: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Sample:
+        """Raises CorruptImage when the file cannot be decoded."""
+        ...
+
+    def at_epoch(self, epoch: int) -> Self:
+        """The source as another training epoch sees it; sources of fixed images return themselves."""
+        ...
+
+
+@dataclass(frozen=True)
+class Batch:
+    """images float32 [B, 3, H, W]; labels int64 [B], None when any is unknown; names in the same order."""
+
+    images: Tensor
+    labels: Tensor | None
+    names: tuple[str, ...]
+
+
+@dataclass
+class CorruptLog:
+    """Collects the images that could not be read, so that the caller can name and count them at the end."""
+
+    names: list[str] = field(default_factory=list)
+
+    def __call__(self, name: str) -> None:
+        if name not in self.names:
+            self.names.append(name)
+
+    def lines(self, shown: int = 10) -> list[str]:
+        """Sentences for the user; none when every image was read."""
+        if not self.names:
+            return []
+        lines = [f"Skipped {name}: it cannot be read as an image." for name in self.names[:shown]]
+        if len(self.names) > shown:
+            lines.append(f"... and {len(self.names) - shown} more.")
+        return [*lines, f"Images skipped: {len(self.names)}."]
+
+
+def batches(
+    source: ImageSource,
+    transform: Transform,
+    batch_size: int,
+    limit: int | None = None,
+    seed: int | None = None,
+    on_corrupt: Callable[[str], None] | None = None,
+    workers: int = 0,
+) -> Iterator[Batch]:
+    """The source in batches; memory does not grow with the number of samples.
+
+    Args:
+        source: where images come from.
+        transform: a `Preprocessing`, or its `train_transform()`. Whatever random numbers it draws depend only on
+            (`seed`, position), not on what ran before nor on `workers`.
+        batch_size: images a batch; the last may be smaller, as may one with unreadable images.
+        limit: at most so many images: spread evenly over the source, or drawn at random when `seed` is given.
+        seed: shuffles; None keeps the source's order.
+        on_corrupt: called with the name of every image that cannot be read, which is then skipped.
+        workers: processes that decode; 0 decodes in this one.
+
+    Raises:
+        CorruptImage: an image cannot be read and `on_corrupt` is None.
+        InputError: not one image could be read.
+    """
+    order = _order(len(source), limit, seed)
+    dataset = _Decoded(source, transform, order, seed or 0)
+    loader = DataLoader(
+        dataset,
+        batch_size=batch_size,
+        num_workers=workers,
+        collate_fn=list,
+        generator=torch.Generator().manual_seed(seed or 0),  # its own, so that the global state is left alone
+    )
+    found = False
+    for loaded in loader:
+        good: list[_Loaded] = []
+        for item in loaded:
+            if not isinstance(item, CorruptImage):
+                good.append(item)
+            elif on_corrupt is None:
+                raise item
+            else:
+                on_corrupt(item.name)
+        if good:
+            found = True
+            yield _collate(good)
+    if order and not found:
+        raise InputError(
+            f"None of the {len(order)} images of {source.name} can be read.", "Check that the files are whole images."
+        )
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    image: Tensor
+    label: int | None
+    name: str
+
+
+class _Decoded(Dataset["_Loaded | CorruptImage"]):
+    """What a worker does: decode and transform one image, with random numbers of its own."""
+
+    def __init__(self, source: ImageSource, transform: Transform, order: Sequence[int], seed: int) -> None:
+        self.source, self.transform, self.order, self.seed = source, transform, order, seed
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __getitem__(self, position: int) -> _Loaded | CorruptImage:
+        try:
+            sample = self.source[self.order[position]]
+        except CorruptImage as error:
+            return error
+        if not getattr(self.transform, "draws_random_numbers", True):
+            return _Loaded(self.transform(sample.image), sample.label, sample.name)
+        python, numpy = random.getstate(), np.random.get_state()
+        with torch.random.fork_rng(devices=[]):
+            mixed = int(np.random.SeedSequence((self.seed, position)).generate_state(1)[0])
+            random.seed(mixed)
+            np.random.seed(mixed)
+            torch.random.default_generator.manual_seed(mixed)
+            try:
+                return _Loaded(self.transform(sample.image), sample.label, sample.name)
+            finally:
+                random.setstate(python)
+                np.random.set_state(numpy)
+
+
+def _order(length: int, limit: int | None, seed: int | None) -> list[int]:
+    count = length if limit is None else min(limit, length)
+    if seed is not None:
+        drawn: list[int] = np.random.default_rng(seed).permutation(length)[:count].tolist()
+        return drawn
+    return [index * length // count for index in range(count)] if count else []
+
+
+def _collate(items: Sequence[_Loaded]) -> Batch:
+    labels = [item.label for item in items]
+    known = [label for label in labels if label is not None]
+    return Batch(
+        images=torch.stack([item.image for item in items]),
+        labels=torch.tensor(known, dtype=torch.int64) if len(known) == len(labels) else None,
+        names=tuple(item.name for item in items),
+    )

@@ -1,0 +1,168 @@
+"""How an image becomes a model's input. One object says it, and it travels: checkpoint, manifest, calibration key."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from PIL import Image
+from timm.data import create_transform, resolve_model_data_config
+from torch import Tensor, nn
+
+from tofe_export.errors import InputError
+
+INTERPOLATIONS = ("bicubic", "bilinear", "nearest")
+_MEND = "Export or train the model again, or mend the file that says it."
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """Resize the shorter side by `crop_pct`, crop the centre, scale to 0..1, subtract `mean`, divide by `std`.
+
+    Attributes:
+        height, width: of the model's input, in pixels.
+        mean, std: per RGB channel, in units of 0..1 pixel values.
+        interpolation: `bicubic`, `bilinear` or `nearest`.
+        crop_pct: share of the resized image's side that the crop keeps, 0 < crop_pct <= 1.
+
+    Raises:
+        InputError: a value that cannot be meant.
+    """
+
+    height: int
+    width: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    interpolation: str = "bicubic"
+    crop_pct: float = 1.0
+
+    draws_random_numbers = False
+
+    def __post_init__(self) -> None:
+        for name in ("height", "width"):
+            size = getattr(self, name)
+            _require(_is_whole(size) and size > 0, f"{name} is {size!r}, not a positive whole number of pixels")
+        for name in ("mean", "std"):
+            values = getattr(self, name)
+            fits = isinstance(values, tuple) and len(values) == 3 and all(_is_number(value) for value in values)
+            _require(fits, f"{name} is {values!r}, not three numbers")
+        _require(all(value > 0 for value in self.std), f"std is {self.std!r}, but it divides, so each must be > 0")
+        _require(self.interpolation in INTERPOLATIONS, f"interpolation is {self.interpolation!r}, not one of {', '.join(INTERPOLATIONS)}")
+        _require(_is_number(self.crop_pct) and 0 < self.crop_pct <= 1, f"crop_pct is {self.crop_pct!r}, not in 0..1")
+
+    @classmethod
+    def of_backbone(cls, vit: nn.Module) -> Preprocessing:
+        """What timm says about `vit`: its pretrained configuration and its own image size."""
+        config = resolve_model_data_config(vit)
+        _, height, width = config["input_size"]
+        interpolation = config["interpolation"] if config["interpolation"] in INTERPOLATIONS else "bicubic"
+        return cls(height, width, _three(config["mean"]), _three(config["std"]), interpolation, float(config["crop_pct"]))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain containers, for JSON and for `torch.load(weights_only=True)`."""
+        return {**asdict(self), "mean": list(self.mean), "std": list(self.std)}
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any]) -> Preprocessing:
+        """The inverse of `to_dict`.
+
+        Raises:
+            InputError: a key is unknown or missing, or a value cannot be meant.
+        """
+        known = set(cls.__dataclass_fields__)
+        wrong = sorted(set(document) ^ known)
+        if wrong:
+            kind = "lacks" if wrong[0] in known else "has the unknown key"
+            raise InputError(f"The preprocessing {kind} {wrong[0]!r}.", f"It needs: {', '.join(sorted(known))}.")
+        values = dict(document)
+        for name in ("mean", "std"):
+            _require(isinstance(values[name], Sequence), f"{name} is {values[name]!r}, not three numbers")
+            values[name] = tuple(values[name])
+        return cls(**values)
+
+    def digest(self) -> str:
+        """SHA-256, hexadecimal, of the canonical JSON: equal exactly when two models see the same input."""
+        numbers = {
+            **self.to_dict(),
+            "mean": [float(value) for value in self.mean],
+            "std": [float(value) for value in self.std],
+            "crop_pct": float(self.crop_pct),
+        }
+        return hashlib.sha256(json.dumps(numbers, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        """A PIL image of any size and mode to float32 [3, height, width], for evaluation."""
+        return _run(_evaluation(self), image)
+
+    def train_transform(self, augment: bool = True) -> Callable[[Image.Image], Tensor]:
+        """timm's training augmentation; without `augment` (digits: their source augments already), evaluation's."""
+        return Augmentation(self) if augment else self
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Random resized crop, flip, RandAugment and erasing, as timm trains DeiT. Draws from the global generators."""
+
+    preprocessing: Preprocessing
+
+    draws_random_numbers = True
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        """A PIL image to float32 [3, height, width]."""
+        return _run(_augmentation(self.preprocessing), image)
+
+
+def _run(transform: Callable[[Image.Image], Tensor], image: Image.Image) -> Tensor:
+    return transform(image if image.mode == "RGB" else image.convert("RGB")).to(torch.float32)
+
+
+@functools.lru_cache(maxsize=8)
+def _evaluation(what: Preprocessing) -> Callable[[Image.Image], Tensor]:
+    transform: Callable[[Image.Image], Tensor] = create_transform(
+        input_size=(3, what.height, what.width),
+        is_training=False,
+        interpolation=what.interpolation,
+        mean=what.mean,
+        std=what.std,
+        crop_pct=what.crop_pct,
+    )
+    return transform
+
+
+@functools.lru_cache(maxsize=8)
+def _augmentation(what: Preprocessing) -> Callable[[Image.Image], Tensor]:
+    transform: Callable[[Image.Image], Tensor] = create_transform(
+        input_size=(3, what.height, what.width),
+        is_training=True,
+        interpolation=what.interpolation,
+        mean=what.mean,
+        std=what.std,
+        auto_augment="rand-m9-mstd0.5-inc1",
+        re_prob=0.25,
+        re_mode="pixel",
+    )
+    return transform
+
+
+def _require(holds: bool, complaint: str) -> None:
+    if not holds:
+        raise InputError(f"The preprocessing cannot be used: {complaint}.", _MEND)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _three(values: Sequence[float]) -> tuple[float, float, float]:
+    red, green, blue = values
+    return float(red), float(green), float(blue)

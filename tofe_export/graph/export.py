@@ -1,0 +1,119 @@
+"""Traces a ToFe network's fixed path, or the dense backbone, into an ONNX model (torch.onnx, dynamo)."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+
+import onnx_ir as ir
+import torch
+from torch import Tensor, nn
+
+from tofe_export.graph.functions import OPSET, attach_functions
+from tofe_export.graph.passes import PIPELINE
+from tofe_export.graph.passes.taps import hide_taps, tap_name
+from tofe_export.model import backbones
+from tofe_export.model.tofe import ToFe, check_keep
+
+INPUT = "images"
+LOGITS = "logits"
+TRACE_BATCH = 2  # a batch of 1 would be taken for a constant
+
+
+class _Deployed(nn.Module):
+    """The fixed path as a function of images alone; every stage's trace is an output until a pass drops it."""
+
+    def __init__(self, tofe: ToFe, keep: Sequence[int], rearrange: bool) -> None:
+        super().__init__()
+        self.tofe, self.keep, self.rearrange = tofe, tuple(keep), rearrange
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        out = self.tofe.forward_fixed(images, self.keep, self.rearrange)
+        return (out.logits, *(value for trace in out.stages for value in (trace.scores, trace.perm, trace.tokens)))
+
+
+class _Dense(nn.Module):
+    """The backbone alone, under the name it has inside ToFe."""
+
+    def __init__(self, vit: nn.Module) -> None:
+        super().__init__()
+        self.vit = vit
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        return (self.vit(images),)
+
+
+def export_tofe(model: ToFe, keep: Sequence[int], rearrange: bool, taps: bool) -> ir.Model:
+    """The fixed path as an ONNX model with a dynamic batch and the two operators.
+
+    Args:
+        model: the network; it is copied, not changed.
+        keep: keep count per stage.
+        rearrange: `plugin` form (tokens put back by ScatterRearrange) if true, else `elide`.
+        taps: keep per-stage scores, perm and tokens as outputs.
+
+    Returns:
+        An opset-20 model: images float32 [batch, 3, H, W] -> logits float32 [batch, classes].
+
+    Raises:
+        InputError: keep counts that do not fit the model.
+    """
+    keep = check_keep(keep, model)
+    stages = [index for index, count in enumerate(keep) if count != _alive(model, keep, index)]
+    names = [LOGITS] + [tap_name(index, what) for index in stages for what in ("scores", "perm", "tokens")]
+    traced = _trace(_Deployed(copy.deepcopy(model).eval(), keep, rearrange), model, names)
+    finished = _finish(traced)
+    if not taps:
+        hide_taps(finished)
+    return finished
+
+
+def export_dense(model: ToFe) -> ir.Model:
+    """The dense backbone by itself, exported in the same way: the baseline of every speed-up."""
+    return _finish(_trace(_Dense(copy.deepcopy(model.vit).eval()), model, [LOGITS]))
+
+
+def _alive(model: ToFe, keep: Sequence[int], stage: int) -> int:
+    return keep[stage - 1] if model.discards and stage else model.tokens
+
+
+def _trace(module: nn.Module, model: ToFe, outputs: list[str]) -> ir.Model:
+    backbones.explicit_attention(module)
+    images = backbones.zero_images(model.vit, TRACE_BATCH)
+    with torch.no_grad(), _quiet():
+        program = torch.onnx.export(
+            module,
+            (images,),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=[INPUT],
+            output_names=outputs,
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+        )
+    assert program is not None
+    return program.model
+
+
+def _finish(model: ir.Model) -> ir.Model:
+    attach_functions(model)
+    for graph_pass in PIPELINE:
+        graph_pass(model)
+    return model
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter prints its progress and warns about its own internals; neither helps our user."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,95 @@
+"""The bodies of the two operators in standard ONNX operators (opset 20), carried in every exported file.
+
+ONNX Runtime runs these; TensorRT uses the plugin when it is registered and otherwise expands them. Rows move
+by GatherND with one index per row: element-wise gathers and scatters of the same rows are 5 to 20 times slower
+in ONNX Runtime (benchmarks/results). TopK breaks ties by the lower index (ONNX operator document, TopK).
+"""
+
+from __future__ import annotations
+
+import onnx
+import onnx.parser
+import onnx_ir as ir
+
+from tofe_export.model.operators import DOMAIN, PARTITION, REARRANGE, VERSION
+
+OPSET = 20
+
+_PARTITION = """
+<opset_import: ["": 20], domain: "tofe">
+TokenPartition <keep, prefix, plugin_namespace, plugin_version> (tokens, scores) => (kept, frozen, perm)
+{
+    zero = Constant <value_ints = [0]> ()
+    one = Constant <value_ints = [1]> ()
+    two = Constant <value_ints = [2]> ()
+    keep_count = Constant <value_int: int = @keep> ()
+    prefix_count = Constant <value_int: int = @prefix> ()
+    keep_end = Reshape (keep_count, one)
+
+    lowest = Constant <value_float = -inf> ()
+    is_nan = IsNaN (scores)
+    comparable = Where (is_nan, lowest, scores)
+    token_count = Shape <start = 1, end = 2> (scores)
+    sorted_scores, ranked = TopK <axis = 1, largest = 1, sorted = 1> (comparable, token_count)
+    perm = Cast <to = 6> (ranked)
+
+    prefix_end = Reshape (prefix_count, one)
+    prefix_rows = Slice (tokens, zero, prefix_end, one)
+    rows = Add (ranked, prefix_count)
+    kept_index = Slice (rows, zero, keep_end, one)
+    frozen_index = Slice (rows, keep_end, token_count, one)
+    kept_index_3d = Unsqueeze (kept_index, two)
+    frozen_index_3d = Unsqueeze (frozen_index, two)
+    kept_rows = GatherND <batch_dims = 1> (tokens, kept_index_3d)
+    kept = Concat <axis = 1> (prefix_rows, kept_rows)
+    frozen = GatherND <batch_dims = 1> (tokens, frozen_index_3d)
+}
+"""
+
+_REARRANGE = """
+<opset_import: ["": 20], domain: "tofe">
+ScatterRearrange <prefix, plugin_namespace, plugin_version> (kept, frozen, perm) => (tokens)
+{
+    zero = Constant <value_ints = [0]> ()
+    one = Constant <value_ints = [1]> ()
+    two = Constant <value_ints = [2]> ()
+    zero_scalar = Constant <value_int = 0> ()
+    one_scalar = Constant <value_int = 1> ()
+    prefix_count = Constant <value_int: int = @prefix> ()
+    prefix_end = Reshape (prefix_count, one)
+
+    ranked = Concat <axis = 1> (kept, frozen)
+    token_count = Shape <start = 1, end = 2> (perm)
+    token_end = Squeeze (token_count)
+    row_end = Add (token_end, prefix_count)
+    ranks = Range (prefix_count, row_end, one_scalar)
+    perm_shape = Shape (perm)
+    ranks_of_batch = Expand (ranks, perm_shape)
+    perm_long = Cast <to = 7> (perm)
+    row_of_token = ScatterElements <axis = 1> (perm_long, perm_long, ranks_of_batch)
+    index = Unsqueeze (row_of_token, two)
+    patch_rows = GatherND <batch_dims = 1> (ranked, index)
+    prefix_rows = Slice (kept, zero, prefix_end, one)
+    tokens = Concat <axis = 1> (prefix_rows, patch_rows)
+}
+"""
+
+
+def operator_functions() -> list[ir.Function]:
+    """The bodies of both operators, as they are attached to an exported model."""
+    return [ir.serde.deserialize_function(onnx.parser.parse_function(text)) for text in (_PARTITION, _REARRANGE)]
+
+
+def attach_functions(model: ir.Model) -> None:
+    """Adds to `model`, in place, the body of each of the two operators that its graph uses."""
+    used = {(node.domain, node.op_type) for node in model.graph.all_nodes()}
+    for function in operator_functions():
+        if (function.domain, function.name) in used:
+            model.functions[function.identifier()] = function
+    if model.functions:
+        model.opset_imports[DOMAIN] = VERSION
+
+
+def is_operator(node: ir.Node) -> bool:
+    """Whether `node` is one of the two operators."""
+    return node.domain == DOMAIN and node.op_type in (PARTITION, REARRANGE)

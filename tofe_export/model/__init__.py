@@ -1,0 +1,1 @@
+"""The ToFe network: selectors, approximators, the two graph operators, and the three paths through them."""

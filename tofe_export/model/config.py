@@ -1,0 +1,103 @@
+"""What a ToFe network is made of, apart from its weights. Plain data: it travels inside the checkpoint."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from tofe_export.errors import InputError, nearest
+from tofe_export.model.approximator import APPROXIMATORS
+from tofe_export.model.selector import SELECTORS
+
+STAGES = 3
+
+
+@dataclass(frozen=True)
+class ToFeConfig:
+    """Configuration of a ToFe network.
+
+    Attributes:
+        backbone: timm model name.
+        backbone_args: keyword arguments of `timm.create_model`; numbers, strings and booleans only.
+        stage_starts: first block of each stage, ascending; empty means quarters of the depth.
+        selector: a key of `SELECTORS`.
+        approximator: one of `APPROXIMATORS`.
+    """
+
+    backbone: str
+    backbone_args: Mapping[str, Any] = field(default_factory=dict)
+    stage_starts: tuple[int, ...] = ()
+    selector: str = "mlp"
+    approximator: str = "bottleneck"
+
+    def __post_init__(self) -> None:
+        if self.selector not in SELECTORS:
+            raise InputError(
+                f"There is no token selector {self.selector!r}.", f"Use {nearest(self.selector, SELECTORS)}."
+            )
+        if self.approximator not in APPROXIMATORS:
+            raise InputError(
+                f"There is no token approximator {self.approximator!r}.",
+                f"Use {nearest(self.approximator, APPROXIMATORS)}.",
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain containers, for JSON and for `torch.load(weights_only=True)`."""
+        return {**asdict(self), "backbone_args": dict(self.backbone_args), "stage_starts": list(self.stage_starts)}
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any]) -> ToFeConfig:
+        """The inverse of `to_dict`.
+
+        Raises:
+            InputError: a key is unknown, missing, or of the wrong kind.
+        """
+        known = set(cls.__dataclass_fields__)
+        unknown = sorted(set(document) - known)
+        if unknown:
+            raise InputError(
+                f"The checkpoint's configuration has the unknown key {unknown[0]!r}.",
+                f"Known: {', '.join(sorted(known))}.",
+            )
+        backbone, arguments = document.get("backbone"), document.get("backbone_args", {})
+        starts = document.get("stage_starts", ())
+        if not isinstance(backbone, str) or not isinstance(arguments, Mapping):
+            raise InputError(
+                "The checkpoint's configuration names no backbone.",
+                "It needs backbone (text) and backbone_args (mapping).",
+            )
+        if not isinstance(starts, (list, tuple)) or not all(isinstance(start, int) for start in starts):
+            raise InputError(
+                "The checkpoint's stage_starts are not whole numbers.",
+                "Give one block index per stage, such as [3, 6, 9].",
+            )
+        return cls(
+            backbone=backbone,
+            backbone_args=dict(arguments),
+            stage_starts=tuple(starts),
+            selector=str(document.get("selector", "mlp")),
+            approximator=str(document.get("approximator", "bottleneck")),
+        )
+
+
+def default_stage_starts(depth: int) -> tuple[int, ...]:
+    """Quarters of the depth: 12 blocks (3, 6, 9), 16 blocks (4, 8, 12), 20 blocks (5, 10, 15)."""
+    return tuple(depth * quarter // (STAGES + 1) for quarter in range(1, STAGES + 1))
+
+
+def check_stage_starts(starts: Sequence[int], depth: int) -> tuple[int, ...]:
+    """The starts themselves, or the default when empty.
+
+    Raises:
+        InputError: not ascending, or outside 0..depth-1.
+    """
+    chosen = tuple(starts) or default_stage_starts(depth)
+    ascending = all(a < b for a, b in itertools.pairwise(chosen))
+    if not ascending or chosen[0] < 0 or chosen[-1] >= depth:
+        raise InputError(
+            f"Stage starts {list(chosen)} do not fit a backbone of {depth} blocks.",
+            f"They must ascend and lie in 0..{depth - 1}; the default is {list(default_stage_starts(depth))}.",
+        )
+    return chosen

@@ -1,0 +1,110 @@
+"""Multiply-accumulates (MACs) of the dense backbone and of ToFe, differentiable in the kept counts.
+
+Matrix products and convolutions count, element-wise work does not: the convention of the papers compared
+with. GMACs = MACs / 1e9. The savings of the exported model are counted as savings.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import torch
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from tofe_export.model import backbones
+from tofe_export.model.selector import AttentionSelector, MlpSelector, Selector
+from tofe_export.model.stage import Stage
+from tofe_export.model.tofe import ToFe
+
+Count = TypeVar("Count", float, Tensor)
+
+
+def dense_macs(vit: VisionTransformer) -> float:
+    """MACs of one image through the dense backbone."""
+    length = int(vit.patch_embed.num_patches) + int(vit.num_prefix_tokens)
+    return _ends_macs(vit) + float(sum(_block_macs(block, float(length)) for block in vit.blocks))
+
+
+def tofe_macs(model: ToFe, counts: Sequence[Count]) -> Count:
+    """MACs of one image through ToFe's inference path.
+
+    Args:
+        counts: kept patch tokens per stage; floats, or 0-dimensional tensors to differentiate through.
+    """
+    blocks, prefix = list(model.vit.blocks), model.prefix
+    total: Any = _ends_macs(model.vit)
+    total += sum(_block_macs(block, float(prefix + model.tokens)) for block in blocks[: model.config.stage_starts[0]])
+    alive: Any = float(model.tokens)
+    for stage, indices, count in zip(model.stages, model.stage_blocks, counts, strict=True):
+        assert isinstance(stage, Stage)
+        if isinstance(count, Tensor) or count != alive:
+            total = total + _selector_macs(stage.selector, alive)
+        for index in indices:
+            cut = stage.cut and index == indices[-1] and backbones.can_cut_to_prefix(blocks[index])
+            length = count + prefix
+            total = total + (
+                _cut_block_macs(blocks[index], length, prefix) if cut else _block_macs(blocks[index], length)
+            )
+        if stage.approximator is not None:
+            total = total + _approximator_macs(stage.approximator, alive - count)
+        elif model.discards:
+            alive = count
+    return total  # type: ignore[no-any-return]
+
+
+def _block_macs(block: nn.Module, length: Any) -> Any:
+    return length * _linear_macs(block) + 2 * length * length * _attention_width(block)
+
+
+def _cut_block_macs(block: nn.Module, length: Any, prefix: int) -> Any:
+    qkv = block.get_submodule("attn.qkv")
+    assert isinstance(qkv, nn.Linear)
+    keys_values = qkv.in_features * qkv.out_features * 2 / 3
+    rest = _linear_macs(block) - keys_values
+    return length * keys_values + prefix * rest + 2 * prefix * length * _attention_width(block)
+
+
+def _selector_macs(selector: Selector, length: Any) -> Any:
+    macs = length * (_linear_macs(selector) - selector.out.in_features)  # one score, not two logits
+    if isinstance(selector, MlpSelector):  # its context half runs once an image
+        half = selector.mix.in_features - selector.mix.in_features // 2
+        macs = macs - (length - 1) * half * selector.mix.out_features
+    if isinstance(selector, AttentionSelector):
+        macs = macs + 2 * length * length * _attention_width(selector)
+    return macs
+
+
+def _approximator_macs(approximator: nn.Module, length: Any) -> Any:
+    block = getattr(approximator, "block", None)
+    return length * _linear_macs(approximator) if block is None else _block_macs(block, length)
+
+
+def _linear_macs(module: nn.Module) -> float:
+    return float(
+        sum(layer.in_features * layer.out_features for layer in module.modules() if isinstance(layer, nn.Linear))
+    )
+
+
+def _attention_width(block: nn.Module) -> int:
+    proj = block.get_submodule("attn.proj")
+    assert isinstance(proj, nn.Linear)
+    return proj.in_features
+
+
+def _ends_macs(vit: VisionTransformer) -> float:
+    """Patch embedding and head, counted on the meta device by running them."""
+    parts = copy.deepcopy(vit).to("meta").eval()
+    image = backbones.zero_images(parts, 1, "meta")
+    tokens = torch.empty(1, int(vit.patch_embed.num_patches) + int(vit.num_prefix_tokens), vit.embed_dim, device="meta")
+    return count_macs(lambda: backbones.embed(parts, image)) + count_macs(lambda: backbones.classify(parts, tokens))
+
+
+def count_macs(run: Callable[[], object]) -> float:
+    """MACs of whatever `run` executes, counted operator by operator (half of PyTorch's flop counter)."""
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        run()
+    return float(counter.get_total_flops()) / 2

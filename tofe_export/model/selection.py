@@ -1,0 +1,51 @@
+"""Which tokens each stage used, in spatial terms: permutations composed across stages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How tokens lie between stages, as needed to translate a stage's local `perm` into spatial indices.
+
+    Attributes:
+        tokens: N, patch tokens of the image.
+        rearranged: tokens were put back in spatial order after each stage; otherwise they stay permuted.
+        discarded: frozen tokens never came back.
+    """
+
+    tokens: int
+    rearranged: bool
+    discarded: bool
+
+
+def kept_masks(perms: Mapping[int, Tensor], keep: Sequence[int], layout: Layout) -> list[Tensor]:
+    """Which spatial tokens each stage kept.
+
+    Args:
+        perms: stage index -> perm int [B, n] over the tokens as that stage found them; a stage that keeps
+            every token has none.
+        keep: keep count of each stage.
+        layout: see `Layout`.
+
+    Returns:
+        One bool [B, N] per stage, in spatial order.
+    """
+    if not perms:
+        return []
+    batch = next(iter(perms.values())).shape[0]
+    order = torch.arange(layout.tokens).expand(batch, -1)
+    masks = []
+    for stage, count in enumerate(keep):
+        ranked = order.gather(1, perms[stage].long().cpu()) if stage in perms else order
+        masks.append(torch.zeros(batch, layout.tokens, dtype=torch.bool).scatter_(1, ranked[:, :count], True))
+        if layout.discarded:
+            order = ranked[:, :count]
+        elif not layout.rearranged:
+            order = ranked
+    return masks

@@ -1,0 +1,1 @@
+"""One way to run a model, whatever holds it: images in, named arrays out."""

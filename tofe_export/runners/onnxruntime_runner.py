@@ -1,0 +1,74 @@
+"""ONNX Runtime's CPU provider."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tofe_export.artifacts.machine import processors
+from tofe_export.errors import InputError, MissingError
+from tofe_export.runners.base import Array
+
+
+class OnnxRuntimeRunner:
+    """A session on an ONNX model.
+
+    Args:
+        model: a file, or a serialized model.
+        threads: intra-op threads; None means the processors this process may use.
+
+    Raises:
+        MissingError: ONNX Runtime is not installed.
+        InputError: ONNX Runtime refuses the model.
+    """
+
+    backend = "onnxruntime"
+    precision = "fp32"
+
+    def __init__(self, model: Path | bytes, threads: int | None = None) -> None:
+        ort = _import()
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads or processors()
+        options.log_severity_level = 3
+        # Idle workers of one session would otherwise go on spinning into the next one's measurement.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+        source = str(model) if isinstance(model, Path) else model
+        try:
+            self._session = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # its exception types are private and differ between releases
+            name = model if isinstance(model, Path) else "the model"
+            raise InputError(
+                f"ONNX Runtime cannot load {name}: {_first_line(error)}", "Export it again with tofe-export onnx."
+            ) from error
+        self._input = self._session.get_inputs()[0]
+        self.outputs = [output.name for output in self._session.get_outputs()]
+
+    def run(self, images: NDArray[np.float32]) -> dict[str, Array]:
+        """See `Runner.run`.
+
+        Raises:
+            InputError: the images do not have the shape the model was exported for.
+        """
+        expected = self._input.shape
+        if any(isinstance(want, int) and want != got for want, got in zip(expected, images.shape, strict=True)):
+            raise InputError(
+                f"The model takes images of shape {expected}, not {list(images.shape)}.",
+                "Is it the checkpoint it came from?",
+            )
+        values = self._session.run(None, {self._input.name: images})
+        return dict(zip(self.outputs, values, strict=True))
+
+
+def _import() -> Any:
+    try:
+        import onnxruntime  # noqa: PLC0415 - an extra: its absence is an error in words, not at import
+    except ImportError as error:
+        raise MissingError("ONNX Runtime is not installed.", "pip install 'tofe-export[cpu]'") from error
+    return onnxruntime
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0][:300] if str(error) else type(error).__name__

@@ -1,0 +1,149 @@
+"""Compares a deployed ONNX model with its checkpoint, stage by stage, on real images.
+
+Two kinds of difference are kept apart. Selection drift: the deployed model chose other tokens. Numerical drift:
+with PyTorch forced onto the deployed model's selection, the numbers differ. The second is what a tolerance can
+be set for; the first tells whether near-ties flipped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import onnx_ir as ir
+import torch
+from torch import Tensor
+
+from tofe_export.data.images import Batch
+from tofe_export.graph.passes.taps import show_taps, tap_name
+from tofe_export.model.selection import Layout, kept_masks
+from tofe_export.model.tofe import SparseOutput, ToFe
+from tofe_export.runners.base import LOGITS
+from tofe_export.runners.onnxruntime_runner import OnnxRuntimeRunner
+from tofe_export.verify.metrics import LogitsDifference, StageDifference
+from tofe_export.verify.tolerances import TOLERANCES, Tolerance
+
+
+@dataclass
+class Comparison:
+    """What was found. `failures` are sentences; the comparison passed when there are none."""
+
+    tolerance: Tolerance
+    logits: LogitsDifference = field(default_factory=LogitsDifference)
+    same_selection: LogitsDifference = field(default_factory=LogitsDifference)
+    stages: dict[int, StageDifference] = field(default_factory=dict)
+    broken: list[str] = field(default_factory=list)
+    labelled: int = 0
+    correct_reference: int = 0
+    correct_deployed: int = 0
+
+    @property
+    def failures(self) -> list[str]:
+        """One sentence per limit that does not hold, the earliest cause first."""
+        limit, found = self.tolerance, list(self.broken)
+        found += [
+            f"Stage {stage.index} selected other tokens: overlap {stage.overlap:.4f}, "
+            f"at least {limit.selection_overlap} is asked."
+            for stage in self.stages.values()
+            if stage.overlap < limit.selection_overlap
+        ]
+        allowed = limit.logits_max_abs * max(1.0, self.same_selection.largest)
+        if not self.same_selection.max_abs <= allowed:
+            found.append(
+                f"On the same tokens the logits differ by {self.same_selection.max_abs:.2e}, more than {allowed:.2e}."
+            )
+        if self.logits.top1_agreement < limit.top1_agreement:
+            found.append(
+                f"Only {self.logits.top1_agreement:.2%} of the images get the same class; "
+                f"{limit.top1_agreement:.0%} is asked."
+            )
+        return found
+
+    def to_dict(self) -> dict[str, Any]:
+        """The measured part of verify.json."""
+        accuracy = None
+        if self.labelled:
+            accuracy = {
+                "reference": self.correct_reference / self.labelled,
+                "deployed": self.correct_deployed / self.labelled,
+            }
+        return {
+            "passed": not self.failures,
+            "samples": self.logits.samples,
+            "top1_agreement": self.logits.top1_agreement,
+            "accuracy": accuracy,
+            "logits": self.logits.to_dict(),
+            "logits_same_selection": self.same_selection.to_dict(),
+            "stages": [stage.to_dict() for stage in self.stages.values()],
+            "tolerances": vars(self.tolerance),
+            "failures": self.failures,
+        }
+
+
+def compare(
+    model: ToFe,
+    deployed: ir.Model,
+    keep: tuple[int, ...],
+    rearranged: bool,
+    batches: Iterable[Batch],
+    precision: str = "fp32",
+) -> Comparison:
+    """Runs `deployed` in ONNX Runtime and `model` in PyTorch on the same images.
+
+    Args:
+        model: the reference.
+        deployed: the ONNX model as exported; its taps are shown here if they were hidden.
+        keep: keep counts it was exported with.
+        rearranged: exported in the `plugin` form (true) or `elide`.
+        batches: preprocessed images, with labels where there are any.
+        precision: a key of `TOLERANCES`.
+    """
+    show_taps(deployed)
+    runner = OnnxRuntimeRunner(ir.to_proto(deployed).SerializeToString())
+    result = Comparison(TOLERANCES[precision])
+    for batch in batches:
+        with torch.inference_mode():
+            _add_batch(result, model, runner, keep, rearranged, batch)
+    return result
+
+
+def _add_batch(
+    result: Comparison, model: ToFe, runner: OnnxRuntimeRunner, keep: tuple[int, ...], rearranged: bool, batch: Batch
+) -> None:
+    outputs = {name: torch.from_numpy(value) for name, value in runner.run(batch.images.numpy()).items()}
+    free = model.forward_fixed(batch.images, keep, rearranged)
+    logits = outputs[LOGITS]
+    result.logits.add(free.logits, logits)
+    if batch.labels is not None:
+        result.labelled += len(batch.labels)
+        result.correct_reference += int((free.logits.argmax(1) == batch.labels).sum())
+        result.correct_deployed += int((logits.argmax(1) == batch.labels).sum())
+    chosen = {trace.index: outputs[tap_name(trace.index, "perm")] for trace in free.stages}
+    broken = [index for index, perm in chosen.items() if not _is_permutation(perm)]
+    if broken:
+        result.broken.append(f"Stage {broken[0]}: perm is not a permutation of its tokens; the partition is wrong.")
+        return
+    layout = Layout(model.tokens, rearranged, model.discards)
+    theirs = kept_masks(chosen, keep, layout)
+    ours = kept_masks({trace.index: trace.perm for trace in free.stages}, keep, layout)
+    forced = _forced(model, free, chosen, keep, rearranged, batch.images)
+    result.same_selection.add(forced.logits, logits)
+    for trace in forced.stages:
+        stage = result.stages.setdefault(trace.index, StageDifference(trace.index))
+        stage.add_selection(ours[trace.index], theirs[trace.index])
+        stage.add_tokens(trace.tokens, outputs[tap_name(trace.index, "tokens")])
+
+
+def _forced(
+    model: ToFe, free: SparseOutput, chosen: dict[int, Tensor], keep: tuple[int, ...], rearranged: bool, images: Tensor
+) -> SparseOutput:
+    """The reference on the deployed model's selection; the free run itself where both chose alike."""
+    if all(torch.equal(trace.perm, chosen[trace.index]) for trace in free.stages):
+        return free
+    return model.forward_fixed(images, keep, rearranged, selection=chosen)
+
+
+def _is_permutation(perm: Tensor) -> bool:
+    expected = torch.arange(perm.shape[1], dtype=perm.dtype).expand_as(perm)
+    return torch.equal(perm.sort(dim=1).values, expected)

@@ -1,0 +1,78 @@
+"""`tofe-export inspect`: what a file is, in words and as JSON."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from tofe_export.artifacts.files import require_file, sha256
+from tofe_export.artifacts.manifest import manifest_path, read_manifest
+from tofe_export.graph.functions import is_operator
+from tofe_export.model.checkpoint import load
+from tofe_export.model.flops import dense_macs, tofe_macs
+from tofe_export.workflows.verify_onnx import read_onnx
+
+
+def inspect_file(path: Path) -> dict[str, Any]:
+    """Describes a checkpoint or an ONNX file; `kind` says which it is.
+
+    Raises:
+        InputError: neither, missing, damaged, or a manifest that does not belong to it.
+    """
+    require_file(path)
+    described = _onnx(path) if path.suffix == ".onnx" else _checkpoint(path)
+    return {
+        "schema": "tofe-export/inspect/1",
+        "file": path.name,
+        "size_bytes": path.stat().st_size,
+        "sha256": sha256(path),
+        **described,
+    }
+
+
+def _checkpoint(path: Path) -> dict[str, Any]:
+    checkpoint = load(path)
+    model = checkpoint.model
+    described: dict[str, Any] = {
+        "kind": "checkpoint",
+        "config": model.config.to_dict(),
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "tokens": model.tokens,
+        "prefix": model.prefix,
+        "stages": [[blocks.start, blocks.stop] for blocks in model.stage_blocks],
+        "keep_ratios": list(checkpoint.keep_ratios),
+        "dense_gmacs": dense_macs(model.vit) / 1e9,
+        "preprocessing": checkpoint.preprocessing.to_dict(),
+        "data": checkpoint.data,
+        "metrics": dict(checkpoint.metrics),
+    }
+    if checkpoint.keep_ratios:
+        keep = checkpoint.keep_counts()
+        described |= {"keep": list(keep), "gmacs": tofe_macs(model, [float(count) for count in keep]) / 1e9}
+    return described
+
+
+def _onnx(path: Path) -> dict[str, Any]:
+    graph = read_onnx(path).graph
+    described: dict[str, Any] = {
+        "kind": "onnx",
+        "inputs": {value.name: str(value.shape) for value in graph.inputs},
+        "outputs": {str(value.name): str(value.shape) for value in graph.outputs},
+        "nodes": dict(
+            Counter(f"{node.domain}::{node.op_type}" if node.domain else node.op_type for node in graph).most_common()
+        ),
+        "operators": [
+            {
+                "name": node.name,
+                "operator": f"{node.domain}::{node.op_type}",
+                **{key: node.attributes.get_int(key) for key in ("keep", "prefix") if key in node.attributes},
+            }
+            for node in graph
+            if is_operator(node)
+        ],
+        "manifest": None,
+    }
+    if manifest_path(path).exists():
+        described["manifest"] = read_manifest(path)
+    return described

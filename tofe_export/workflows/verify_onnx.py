@@ -1,0 +1,95 @@
+"""`tofe-export verify`: a deployed model against the checkpoint it came from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+from google.protobuf.message import DecodeError
+
+from tofe_export.artifacts.files import require_file, sha256
+from tofe_export.artifacts.manifest import read_manifest
+from tofe_export.data.images import CorruptLog, batches
+from tofe_export.errors import InputError
+from tofe_export.model.checkpoint import load
+from tofe_export.model.tofe import check_keep
+from tofe_export.verify.compare import compare
+from tofe_export.workflows.export_onnx import parity_source
+from tofe_export.workflows.progress import Report, silent, tracked
+
+_BATCH = 8
+
+
+@dataclass(frozen=True)
+class VerifyResult:
+    """verify.json, and which images had to be skipped."""
+
+    document: dict[str, Any]
+    skipped: list[str]
+
+
+def verify_onnx(
+    artefact: Path, source: Path, data: str | None = None, samples: int = 128, report: Report = silent
+) -> VerifyResult:
+    """Compares `artefact` with the checkpoint `source` on at most `samples` images of `data`.
+
+    Raises:
+        InputError: a file that is missing or of another kind, a manifest that does not belong, another network.
+    """
+    manifest = read_manifest(artefact)
+    checkpoint = load(source)
+    if manifest.get("config") != checkpoint.model.config.to_dict():
+        raise InputError(
+            f"{artefact} was exported from another network than {source} holds "
+            f"({_name(manifest.get('config'))} and {_name(checkpoint.model.config.to_dict())}).",
+            f"Verify against {manifest.get('source', {}).get('file', 'its own checkpoint')}.",
+        )
+    keep = check_keep([int(count) for count in manifest["keep"]], checkpoint.model)
+    images = parity_source(checkpoint, data)
+    corrupt = CorruptLog()
+    loop = batches(images, checkpoint.preprocessing, _BATCH, limit=samples, on_corrupt=corrupt)
+    steps = -(-min(samples, len(images)) // _BATCH)
+    found = compare(
+        checkpoint.model,
+        read_onnx(artefact),
+        keep,
+        manifest["rearrange"] == "plugin",
+        tracked(loop, "Comparing with PyTorch", steps, report),
+        manifest["precision"],
+    )
+    same_file = manifest["source"]["sha256"] == sha256(source)
+    document = {
+        "schema": "tofe-export/verify/1",
+        "model": artefact.name,
+        "against": source.name,
+        "exported_from_this_file": same_file,
+        "data": images.name,
+        "precision": manifest["precision"],
+        "keep": list(keep),
+        **found.to_dict(),
+    }
+    return VerifyResult(document, corrupt.lines())
+
+
+def read_onnx(path: Path) -> ir.Model:
+    """An ONNX file as an IR model.
+
+    Raises:
+        InputError: not an ONNX file.
+    """
+    require_file(path)
+    try:
+        model = ir.load(path)
+    except (DecodeError, ValueError, OSError) as error:
+        raise InputError(
+            f"{path} is not an ONNX file, or it is damaged.", "Export it again with tofe-export onnx."
+        ) from error
+    if not model.graph.outputs:
+        raise InputError(f"{path} is not an ONNX file, or it is damaged.", "Export it again with tofe-export onnx.")
+    return model
+
+
+def _name(config: object) -> str:
+    return str(config.get("backbone", "an unknown backbone")) if isinstance(config, dict) else "an unknown backbone"
