@@ -8,8 +8,12 @@ import typer
 
 from tofe_export import __version__
 from tofe_export.cli.bench import bench
+from tofe_export.cli.demo import demo
+from tofe_export.cli.doctor import doctor
 from tofe_export.cli.inspect import inspect
 from tofe_export.cli.onnx import onnx
+from tofe_export.cli.report import report
+from tofe_export.cli.train import train
 from tofe_export.cli.verify import verify
 
 app = typer.Typer(
@@ -20,7 +24,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 
-for verb in (onnx, verify, bench, inspect):
+for verb in (doctor, demo, train, onnx, verify, bench, inspect, report):
     app.command()(verb)
 
 

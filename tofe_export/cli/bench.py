@@ -27,15 +27,20 @@ def bench(
 
     with console.progress() as report:
         document = bench_models(models, whole_numbers(batch, "--batch"), rounds, threads, report)
-    settings = document["settings"]
-    for backend in dict.fromkeys(row["backend"] for row in document["rows"]):
-        rows = [bench_row(row) for row in document["rows"] if row["backend"] == backend]
-        console.table(f"{backend}: {settings['threads']} threads, {settings['rounds']} rounds", _COLUMNS, rows)
-    console.say("speed-up: against the dense backbone in the same rounds; realised: speed-up / (dense GMACs / GMACs)")
+    show_bench(document)
     console.save_json(json, document)
 
 
-def bench_row(row: dict[str, Any]) -> tuple[str, ...]:
+def show_bench(document: dict[str, Any]) -> None:
+    """The rows of bench.json as one table per backend."""
+    settings = document["settings"]
+    for backend in dict.fromkeys(row["backend"] for row in document["rows"]):
+        rows = [_bench_row(row) for row in document["rows"] if row["backend"] == backend]
+        console.table(f"{backend}: {settings['threads']} threads, {settings['rounds']} rounds", _COLUMNS, rows)
+    console.say("speed-up: against the dense backbone in the same rounds; realised: speed-up / (dense GMACs / GMACs)")
+
+
+def _bench_row(row: dict[str, Any]) -> tuple[str, ...]:
     """A row of bench.json as text."""
     dense = row["speedup"] == row["speedup_low"] == row["speedup_high"] == 1.0
     return (

@@ -31,11 +31,11 @@ def warn(lines: Sequence[str]) -> None:
         err.print(line, markup=False, style="yellow", soft_wrap=True)
 
 
-def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table on standard output; every column but the first is right-aligned."""
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], numbers: bool = True) -> None:
+    """A table on standard output; with `numbers`, every column but the first is right-aligned."""
     made = Table(title=title, title_justify="left", header_style="bold")
     for index, column in enumerate(columns):
-        made.add_column(column, justify="left" if index == 0 else "right", overflow="fold")
+        made.add_column(column, justify="right" if numbers and index else "left", overflow="fold")
     for row in rows:
         made.add_row(*map(escape, row))
     out.print(made)

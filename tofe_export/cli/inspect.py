@@ -22,9 +22,8 @@ def inspect(
         console.print_json(document)
         return
     facts = _facts(document)
-    console.table(
-        f"{document['file']}: {document['kind']}, {document['size_bytes'] / 1e6:.1f} MB", ("", "value"), facts
-    )
+    title = f"{document['file']}: {document['kind']}, {document['size_bytes'] / 1e6:.1f} MB"
+    console.table(title, ("", ""), facts, numbers=False)
 
 
 def _facts(document: dict[str, Any]) -> list[tuple[str, str]]:

@@ -29,11 +29,12 @@ def colour(random: Generator, saturation: tuple[float, float], value: tuple[floa
 def background(random: Generator, size: int) -> Floats:
     """Two dark colours mixed by a cloud, with fine grain: float32 [size, size, 3] in 0..1."""
     clouds, grain = _clouds(size), _grain(size)
-    first, second = colour(random, (0.3, 0.8), (0.05, 0.35)), colour(random, (0.3, 0.8), (0.05, 0.35))
+    first, second = colour(random, (0.3, 0.8), (0.05, 0.28)), colour(random, (0.3, 0.8), (0.05, 0.28))
     mix = clouds[random.integers(len(clouds))][..., None]
     row, column = random.integers(size, size=2)
     speckle = grain[row : row + size, column : column + size, None]
-    return first + (second - first) * mix + speckle
+    mixed: Floats = first + (second - first) * mix + speckle
+    return mixed
 
 
 def paint(canvas: Floats, alpha: Floats, left: int, top: int, ink: Floats) -> None:
@@ -61,7 +62,7 @@ def add_blobs(random: Generator, canvas: Floats, count: int) -> None:
     for texture, x, y in _picks(random, count, size):
         blob = _blobs()[texture]
         side = blob.shape[0]
-        paint(canvas, blob * np.float32(0.6), x - side // 2, y - side // 2, colour(random, (0.3, 0.9), (0.2, 0.6)))
+        paint(canvas, blob * np.float32(0.6), x - side // 2, y - side // 2, colour(random, (0.3, 0.9), (0.2, 0.45)))
 
 
 def add_strokes(random: Generator, canvas: Floats, count: int, avoid: Box) -> None:
@@ -70,7 +71,7 @@ def add_strokes(random: Generator, canvas: Floats, count: int, avoid: Box) -> No
         stroke = _strokes()[texture]
         spot = place_clear(random, canvas.shape[0], stroke.shape[0], avoid)
         if spot is not None:
-            paint(canvas, stroke, *spot, colour(random, (0.0, 0.6), (0.5, 0.95)))
+            paint(canvas, stroke, *spot, colour(random, (0.0, 0.6), (0.3, 0.6)))
 
 
 def _picks(random: Generator, count: int, size: int) -> Sequence[tuple[int, int, int]]:
@@ -127,4 +128,4 @@ def _stroke(random: Generator) -> Floats:
         ends = [*(large / 2 - reach), *(large / 2 + reach)]
         ImageDraw.Draw(image).line([float(end) for end in ends], fill=255, width=width)
     reduced = image.filter(ImageFilter.GaussianBlur(1.5)).resize((side, side), Image.Resampling.BOX)
-    return np.asarray(reduced, dtype=np.float32) / 255
+    return np.asarray(reduced, dtype=np.float32) * np.float32(1 / 255)

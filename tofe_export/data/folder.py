@@ -86,4 +86,6 @@ def _subfolders(path: Path) -> list[Path]:
 
 def _images(path: Path, deep: bool) -> list[Path]:
     found = path.rglob("*") if deep else path.iterdir()
-    return sorted(file for file in found if file.suffix.lower() in SUFFIXES and not file.name.startswith(".") and file.is_file())
+    return sorted(
+        file for file in found if file.suffix.lower() in SUFFIXES and not file.name.startswith(".") and file.is_file()
+    )

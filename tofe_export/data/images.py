@@ -28,11 +28,13 @@ class Sample:
     name: str
 
 
-class CorruptImage(InputError):
+class CorruptImage(InputError):  # noqa: N818 - what it is, not only that it went wrong
     """A file that cannot be decoded as an image. Loops that can go on without it name and skip it."""
 
     def __init__(self, name: str, reason: str = "") -> None:
-        super().__init__(f"{name} cannot be read as an image{f' ({reason})' if reason else ''}.", "Remove or replace it.")
+        super().__init__(
+            f"{name} cannot be read as an image{f' ({reason})' if reason else ''}.", "Remove or replace it."
+        )
         self.name = name
 
     def __reduce__(self) -> tuple[type[CorruptImage], tuple[str]]:  # so that it survives a worker process
@@ -40,18 +42,17 @@ class CorruptImage(InputError):
 
 
 class ImageSource(Protocol):
-    """A sequence of samples, random access.
-
-    Attributes:
-        name: what the user called it.
-        classes: class names in label order; empty when the images have no labels.
-    """
+    """A sequence of samples, random access."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """What the user called it."""
+        ...
 
     @property
-    def classes(self) -> tuple[str, ...]: ...
+    def classes(self) -> tuple[str, ...]:
+        """Class names in label order; empty when the images have no labels."""
+        ...
 
     def __len__(self) -> int: ...
 
@@ -80,6 +81,7 @@ class CorruptLog:
     names: list[str] = field(default_factory=list)
 
     def __call__(self, name: str) -> None:
+        """Notes one image, once however often it is met."""
         if name not in self.names:
             self.names.append(name)
 
@@ -174,7 +176,7 @@ class _Decoded(Dataset["_Loaded | CorruptImage"]):
             mixed = int(np.random.SeedSequence((self.seed, position)).generate_state(1)[0])
             random.seed(mixed)
             np.random.seed(mixed)
-            torch.random.default_generator.manual_seed(mixed)
+            torch.manual_seed(mixed)
             try:
                 return _Loaded(self.transform(sample.image), sample.label, sample.name)
             finally:

@@ -52,6 +52,6 @@ class Photos:
 
 @functools.cache
 def _photograph(name: str) -> Image.Image:
-    from sklearn.datasets import load_sample_image  # a second to import: only when photographs are used
+    from sklearn.datasets import load_sample_image  # noqa: PLC0415 - a second to import: only when photographs are used
 
     return Image.fromarray(load_sample_image(name))

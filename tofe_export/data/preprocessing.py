@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from timm.data import create_transform, resolve_model_data_config
@@ -53,16 +54,28 @@ class Preprocessing:
             fits = isinstance(values, tuple) and len(values) == 3 and all(_is_number(value) for value in values)
             _require(fits, f"{name} is {values!r}, not three numbers")
         _require(all(value > 0 for value in self.std), f"std is {self.std!r}, but it divides, so each must be > 0")
-        _require(self.interpolation in INTERPOLATIONS, f"interpolation is {self.interpolation!r}, not one of {', '.join(INTERPOLATIONS)}")
+        _require(
+            self.interpolation in INTERPOLATIONS,
+            f"interpolation is {self.interpolation!r}, not one of {', '.join(INTERPOLATIONS)}",
+        )
         _require(_is_number(self.crop_pct) and 0 < self.crop_pct <= 1, f"crop_pct is {self.crop_pct!r}, not in 0..1")
 
     @classmethod
     def of_backbone(cls, vit: nn.Module) -> Preprocessing:
         """What timm says about `vit`: its pretrained configuration and its own image size."""
         config = resolve_model_data_config(vit)
-        _, height, width = config["input_size"]
+        # The configuration is the pretrained one; a backbone made with another img_size has that instead.
+        own = getattr(getattr(vit, "patch_embed", None), "img_size", None)
+        height, width = own or config["input_size"][1:]
         interpolation = config["interpolation"] if config["interpolation"] in INTERPOLATIONS else "bicubic"
-        return cls(height, width, _three(config["mean"]), _three(config["std"]), interpolation, float(config["crop_pct"]))
+        return cls(
+            int(height),
+            int(width),
+            _three(config["mean"]),
+            _three(config["std"]),
+            interpolation,
+            float(config["crop_pct"]),
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain containers, for JSON and for `torch.load(weights_only=True)`."""
@@ -98,7 +111,15 @@ class Preprocessing:
 
     def __call__(self, image: Image.Image) -> Tensor:
         """A PIL image of any size and mode to float32 [3, height, width], for evaluation."""
+        if image.size == (self.width, self.height) and self.crop_pct == 1 and image.mode == "RGB":
+            return self._normalised(image)
         return _run(_evaluation(self), image)
+
+    def _normalised(self, image: Image.Image) -> Tensor:
+        """What timm's transform does to an image of the right size, at a tenth of its time."""
+        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous().to(torch.float32).div_(255)
+        mean, std = torch.tensor(self.mean).view(3, 1, 1), torch.tensor(self.std).view(3, 1, 1)
+        return pixels.sub_(mean).div_(std)
 
     def train_transform(self, augment: bool = True) -> Callable[[Image.Image], Tensor]:
         """timm's training augmentation; without `augment` (digits: their source augments already), evaluation's."""

@@ -92,9 +92,7 @@ def load(path: Path) -> Checkpoint:
         InputError: no such file, not a checkpoint, truncated, a pickle that wants to run code, no ToFe weights,
             no configuration, unknown backbone, or weights of other shapes.
     """
-    require_file(path, _TRAIN)
-    document = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
-    header, weights = _unwrap(document, path)
+    header, weights = read_weights(path)
     if not any(key.startswith("stages.") for key in weights):
         _refuse_foreign(path, weights)
     if "config" not in header:
@@ -117,6 +115,16 @@ def load(path: Path) -> Checkpoint:
         metrics=header.get("metrics", {}),
         data=str(header.get("data", "")),
     )
+
+
+def read_weights(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """What a file of weights says about its network, and the flat weights, whoever wrote it (see `load`).
+
+    Raises:
+        InputError: no such file, not a checkpoint, truncated, or a pickle that wants to run code.
+    """
+    require_file(path, _TRAIN)
+    return _unwrap(_read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path), path)
 
 
 def _read_pickle(path: Path) -> Mapping[str, Any]:

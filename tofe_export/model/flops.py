@@ -7,6 +7,7 @@ with. GMACs = MACs / 1e9. The savings of the exported model are counted as savin
 from __future__ import annotations
 
 import copy
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -19,6 +20,8 @@ from tofe_export.model import backbones
 from tofe_export.model.selector import AttentionSelector, MlpSelector, Selector
 from tofe_export.model.stage import Stage
 from tofe_export.model.tofe import ToFe
+
+_ENDS: weakref.WeakKeyDictionary[VisionTransformer, float] = weakref.WeakKeyDictionary()
 
 Count = TypeVar("Count", float, Tensor)
 
@@ -96,8 +99,15 @@ def _attention_width(block: nn.Module) -> int:
 
 
 def _ends_macs(vit: VisionTransformer) -> float:
-    """Patch embedding and head, counted on the meta device by running them."""
-    parts = copy.deepcopy(vit).to("meta").eval()
+    """Patch embedding and head, counted on the meta device by running them: once a network, for training asks
+    at every step."""
+    if vit not in _ENDS:
+        _ENDS[vit] = _count_ends(vit)
+    return _ENDS[vit]
+
+
+def _count_ends(vit: VisionTransformer) -> float:
+    parts = copy.deepcopy(vit).to("meta").eval().requires_grad_(False)
     image = backbones.zero_images(parts, 1, "meta")
     tokens = torch.empty(1, int(vit.patch_embed.num_patches) + int(vit.num_prefix_tokens), vit.embed_dim, device="meta")
     return count_macs(lambda: backbones.embed(parts, image)) + count_macs(lambda: backbones.classify(parts, tokens))

@@ -1,0 +1,107 @@
+"""Preprocessing: the numbers it computes, what it refuses, and that its digest tells two of them apart."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+import timm
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from tofe_export.data.preprocessing import Preprocessing, _evaluation
+from tofe_export.errors import InputError
+
+PLAIN = Preprocessing(8, 8, (0.5, 0.4, 0.3), (0.5, 0.25, 0.2), "bicubic", 1.0)
+triples = st.tuples(*[st.floats(0.01, 2.0)] * 3)
+
+
+def test_an_image_of_the_right_size_is_only_scaled_and_normalised() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    found = PLAIN(Image.fromarray(pixels))
+    expected = (
+        torch.from_numpy(pixels).permute(2, 0, 1).float() / 255 - torch.tensor([0.5, 0.4, 0.3]).view(3, 1, 1)
+    ) / (torch.tensor([0.5, 0.25, 0.2]).view(3, 1, 1))
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, expected)
+
+
+def test_crop_pct_keeps_the_centre() -> None:
+    image = Image.new("RGB", (40, 20), (0, 0, 0))
+    image.paste((255, 255, 255), (10, 0, 30, 20))  # the centre square
+    found = Preprocessing(10, 10, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), "bilinear", 0.5)(image)
+    assert found.shape == (3, 10, 10)
+    assert found.min() == 1.0
+
+
+@given(triples, triples, st.sampled_from(["bicubic", "bilinear", "nearest"]), st.floats(0.1, 1.0))
+def test_json_round_trip(mean: Any, std: Any, interpolation: str, crop_pct: float) -> None:
+    one = Preprocessing(32, 48, mean, std, interpolation, crop_pct)
+    again = Preprocessing.from_dict(json.loads(json.dumps(one.to_dict())))
+    assert again == one
+    assert again.digest() == one.digest()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"height": 16},
+        {"width": 16},
+        {"mean": (0.5, 0.4, 0.31)},
+        {"std": (0.5, 0.25, 0.21)},
+        {"interpolation": "bilinear"},
+        {"crop_pct": 0.9},
+    ],
+)
+def test_digest_tells_every_field_apart(change: dict[str, Any]) -> None:
+    assert dataclasses.replace(PLAIN, **change).digest() != PLAIN.digest()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"height": 0}, "height is 0"),
+        ({"width": 8.5}, "width is 8.5"),
+        ({"mean": [0.5, 0.5]}, "mean is"),
+        ({"mean": "abc"}, "mean is"),
+        ({"mean": 3}, "mean is 3"),
+        ({"std": [0.5, 0.0, 0.5]}, "divides"),
+        ({"std": [0.5, float("nan"), 0.5]}, "std is"),
+        ({"interpolation": "lanczos"}, "not one of"),
+        ({"crop_pct": 0.0}, "crop_pct is 0.0"),
+        ({"colour": "red"}, "unknown key 'colour'"),
+    ],
+)
+def test_values_that_cannot_be_meant(change: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        Preprocessing.from_dict({**PLAIN.to_dict(), **change})
+
+
+def test_missing_key() -> None:
+    document = PLAIN.to_dict()
+    del document["std"]
+    with pytest.raises(InputError, match="lacks 'std'"):
+        Preprocessing.from_dict(document)
+
+
+def test_of_backbone_takes_the_models_own_image_size() -> None:
+    vit = timm.create_model("test_vit", img_size=64, patch_size=8)
+    found = Preprocessing.of_backbone(vit)
+    assert (found.height, found.width) == (64, 64)
+    assert found.mean == tuple(vit.pretrained_cfg["mean"])
+    assert found.crop_pct == vit.pretrained_cfg["crop_pct"]
+
+
+def test_the_short_way_equals_timms_own_transform_bit_for_bit() -> None:
+    pixels = np.random.default_rng(1).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    image = Image.fromarray(pixels)
+    assert torch.equal(PLAIN(image), _evaluation(PLAIN)(image))
+
+
+def test_other_modes_become_rgb() -> None:
+    assert PLAIN(Image.new("L", (8, 8), 255)).shape == (3, 8, 8)

@@ -1,0 +1,161 @@
+"""Folders, photographs, batches: what is read, in which order, and what is said about files that cannot be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tofe_export.data.images import Batch, CorruptImage, CorruptLog, batches
+from tofe_export.data.photos import Photos
+from tofe_export.data.preprocessing import Preprocessing
+from tofe_export.data.sources import open_source
+from tofe_export.errors import InputError
+
+SMALL = Preprocessing(16, 16, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+
+
+def write_image(path: Path, value: int, mode: str = "RGB") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new(mode, (20, 24), value if mode in ("L", "P") else (value,) * len(mode)).save(path)
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    for number, name in enumerate(["cat", "ant", "bee"]):
+        for index in range(3):
+            write_image(tmp_path / name / f"{index}.png", 10 * number + index)
+    return tmp_path
+
+
+def test_class_folders_give_sorted_labels(tree: Path) -> None:
+    source = open_source(str(tree), "train")
+    assert source.classes == ("ant", "bee", "cat")
+    assert [source[index].label for index in range(9)] == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    assert source[8].name == str(tree / "cat" / "2.png")
+
+
+def test_flat_folder_has_no_labels(tmp_path: Path) -> None:
+    for index, mode in enumerate(["L", "RGBA", "P", "CMYK"]):
+        write_image(tmp_path / (f"{index}.tif" if mode == "CMYK" else f"{index}.png"), 99, mode)
+    source = open_source(str(tmp_path), "val")
+    (batch,) = batches(source, SMALL, 8)
+    assert batch.labels is None
+    assert batch.images.shape == (4, 3, 16, 16)
+    assert source.classes == ()
+
+
+def test_train_and_val_folders_are_told_apart(tmp_path: Path) -> None:
+    write_image(tmp_path / "train" / "a" / "0.png", 1)
+    write_image(tmp_path / "val" / "a" / "1.png", 1)
+    assert open_source(str(tmp_path), "train")[0].name.endswith("train/a/0.png")
+    assert open_source(str(tmp_path), "val")[0].name.endswith("val/a/1.png")
+
+
+def _file(path: Path) -> Path:
+    write_image(path / "a.png", 0)
+    return path / "a.png"
+
+
+def _text_only(path: Path) -> Path:
+    (path / "notes.txt").write_text("no image")
+    return path
+
+
+def _empty_class(path: Path) -> Path:
+    write_image(path / "a" / "0.png", 0)
+    (path / "b").mkdir()
+    return path
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda path: path / "absent", "no images called"),
+        (_file, "is a file"),
+        (lambda path: path, "no image in"),
+        (_text_only, "no image in"),
+        (_empty_class, "holds no image"),
+    ],
+)
+def test_folders_that_cannot_be_used(tmp_path: Path, make: Callable[[Path], Path], words: str) -> None:
+    with pytest.raises(InputError, match=words) as caught:
+        open_source(str(make(tmp_path)), "train")
+    assert caught.value.next_step
+
+
+def test_corrupt_images_are_named_skipped_and_counted(tree: Path) -> None:
+    (tree / "ant" / "1.png").write_bytes(b"no image at all")
+    whole = (tree / "bee" / "0.png").read_bytes()
+    (tree / "bee" / "0.png").write_bytes(whole[: len(whole) // 2])
+    log = CorruptLog()
+    found = list(batches(open_source(str(tree), "train"), SMALL, 2, on_corrupt=log))
+    assert [name for batch in found for name in batch.names] == [
+        str(tree / name)
+        for name in ("ant/0.png", "ant/2.png", "bee/1.png", "bee/2.png", "cat/0.png", "cat/1.png", "cat/2.png")
+    ]
+    assert torch.cat([batch.labels for batch in found if batch.labels is not None]).tolist() == [0, 0, 1, 1, 2, 2, 2]
+    assert log.names == [str(tree / "ant" / "1.png"), str(tree / "bee" / "0.png")]
+    assert log.lines()[-1] == "Images skipped: 2."
+
+
+def test_a_corrupt_image_is_an_error_where_nobody_collects_them(tree: Path) -> None:
+    (tree / "ant" / "1.png").write_bytes(b"")
+    with pytest.raises(CorruptImage, match=r"1\.png"):
+        list(batches(open_source(str(tree), "train"), SMALL, 4))
+
+
+def test_all_corrupt_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"")
+    with pytest.raises(InputError, match="None of the 1 images"):
+        list(batches(open_source(str(tmp_path), "train"), SMALL, 4, on_corrupt=CorruptLog()))
+
+
+def test_limit_without_seed_spreads_over_the_classes(tree: Path) -> None:
+    (batch,) = batches(open_source(str(tree), "train"), SMALL, 8, limit=3)
+    assert batch.labels is not None
+    assert batch.labels.tolist() == [0, 1, 2]
+
+
+def test_seed_shuffles_the_same_way_each_time(tree: Path) -> None:
+    source = open_source(str(tree), "train")
+
+    def names(seed: int | None) -> list[str]:
+        return [name for batch in batches(source, SMALL, 4, seed=seed) for name in batch.names]
+
+    assert names(1) == names(1)
+    assert names(1) != names(2)
+    assert sorted(names(1)) == names(None)
+
+
+def test_augmentation_depends_on_the_seed_and_not_on_workers_or_global_state(tree: Path) -> None:
+    source, transform = open_source(str(tree), "train"), SMALL.train_transform()
+
+    def images(seed: int, workers: int = 0) -> torch.Tensor:
+        return torch.cat([batch.images for batch in batches(source, transform, 4, seed=seed, workers=workers)])
+
+    torch.manual_seed(1)
+    before = torch.random.get_rng_state()
+    first = images(3)
+    assert torch.equal(torch.random.get_rng_state(), before)  # and training's own numbers are left alone
+    torch.manual_seed(2)
+    np.random.seed(2)
+    assert torch.equal(images(3), first)
+    assert torch.equal(images(3, workers=1), first)
+    assert not torch.equal(images(4), first)
+
+
+def test_photos_are_seeded_crops_of_real_photographs() -> None:
+    source = Photos(seed=3, length=4)
+    (batch,) = batches(source, SMALL, 8)
+    (again,) = batches(Photos(seed=3, length=4), SMALL, 8)
+    (other,) = batches(Photos(seed=4, length=4), SMALL, 8)
+    assert isinstance(batch, Batch)
+    assert torch.equal(batch.images, again.images)
+    assert not torch.equal(batch.images, other.images)
+    assert batch.images.std() > 0.1
+    assert batch.labels is None

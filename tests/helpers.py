@@ -1,0 +1,45 @@
+"""Small networks with enough spread that their selections are not degenerate."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from tofe_export.model.config import ToFeConfig
+from tofe_export.model.tofe import ToFe, build_tofe
+
+SMALL: dict[str, Any] = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 4, "num_heads": 2, "num_classes": 5}
+
+
+def small_tofe(
+    backbone: str = "vit_tiny_patch16_224",
+    selector: str = "mlp",
+    approximator: str = "bottleneck",
+    stage_starts: tuple[int, ...] = (),
+    seed: int = 0,
+    **arguments: Any,
+) -> ToFe:
+    """A ToFe with 16 patch tokens and random weights of visible size in every parameter."""
+    torch.manual_seed(seed)
+    config = ToFeConfig(backbone, {**SMALL, **arguments}, stage_starts, selector, approximator)
+    model = build_tofe(config).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.ndim > 1:
+                parameter.normal_(std=0.15)
+            elif "norm" not in name:
+                parameter.normal_(std=0.05)
+        # Random selectors put every token on one side; centring their bias splits them.
+        images = small_images(8, seed)
+        for stage in model.stages:
+            stage.selector.out.weight.mul_(5)
+            traces = [single.stages[stage.index].scores for single in model.forward_threshold(images)]
+            median = torch.cat([trace.flatten() for trace in traces]).quantile(0.5)  # between two tokens, on neither
+            stage.selector.out.bias[0] -= median
+    return model
+
+
+def small_images(batch: int, seed: int = 0, size: int = 32) -> torch.Tensor:
+    """Normalised noise [batch, 3, size, size]."""
+    return torch.randn(batch, 3, size, size, generator=torch.Generator().manual_seed(seed))

@@ -1,0 +1,201 @@
+"""The three paths agree where DESIGN says they must, for every selector, approximator and kind of head."""
+
+import itertools
+from typing import Any
+
+import pytest
+import torch
+from timm.models.vision_transformer import VisionTransformer
+
+from tests.helpers import small_images, small_tofe
+from tofe_export.errors import InputError
+from tofe_export.model import backbones
+from tofe_export.model.flops import count_macs, dense_macs, tofe_macs
+from tofe_export.model.selection import Layout, kept_masks
+from tofe_export.model.selector import keep_scores
+from tofe_export.model.tofe import ToFe, check_keep, gumbel_choice, threshold_choice
+
+BACKBONES: list[dict[str, Any]] = [
+    {},
+    {"backbone": "deit_tiny_distilled_patch16_224"},
+    {"reg_tokens": 4, "no_embed_class": True, "init_values": 0.5, "qk_norm": True},
+    {"class_token": False, "global_pool": "avg"},
+    {"global_pool": "avg"},
+    {"global_pool": "map"},
+]
+IDS = ["cls", "distilled", "registers", "no prefix", "average", "map"]
+KINDS = list(itertools.product(("mlp", "linear", "attention"), ("bottleneck", "identity", "block", "discard")))
+
+
+@pytest.fixture(params=BACKBONES, ids=IDS)
+def model(request: pytest.FixtureRequest) -> ToFe:
+    return small_tofe(**request.param)
+
+
+def hard(masks: list[torch.Tensor]) -> Any:
+    return lambda stage, logits: masks[stage]
+
+
+@torch.no_grad()
+def test_every_token_kept_is_the_backbone(model: ToFe) -> None:
+    images = small_images(3)
+    expected = model.vit(images)
+    assert isinstance(model.vit, VisionTransformer)
+    torch.testing.assert_close(model.forward_fixed(images, (16, 16, 16)).logits, expected, rtol=0, atol=1e-5)
+    ones = [torch.ones(3, 16)] * 3
+    torch.testing.assert_close(model.forward_masked(images, hard(ones)).logits, expected, rtol=0, atol=1e-5)
+
+
+@torch.no_grad()
+def test_every_token_kept_by_score_is_the_backbone(model: ToFe) -> None:
+    for stage in model.stages:
+        stage.selector.out.bias[0] += 1e4
+    images = small_images(2)
+    torch.testing.assert_close(model(images), model.vit(images), rtol=0, atol=1e-5)
+
+
+@torch.no_grad()
+def test_threshold_is_fixed_with_the_images_own_counts(model: ToFe) -> None:
+    counts = set()
+    for image in small_images(4).split(1):
+        (single,) = model.forward_threshold(image)
+        keep = [int((trace.scores > 0).sum()) for trace in single.stages]
+        counts.add(tuple(keep))
+        assert all(0 < count < 16 for count in keep)
+        fixed = model.forward_fixed(image, keep)
+        assert torch.equal(fixed.logits, single.logits)
+    assert len(counts) > 1, "the images should differ, or this shows little"
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("selector", "approximator"), KINDS)
+def test_masked_path_with_its_mask_is_the_threshold_path(selector: str, approximator: str) -> None:
+    model = small_tofe(selector=selector, approximator=approximator)
+    for image in small_images(3).split(1):
+        (single,) = model.forward_threshold(image)
+        keep = [int((trace.scores > 0).sum()) for trace in single.stages]
+        layout = Layout(16, True, model.discards)
+        masks = kept_masks({trace.index: trace.perm for trace in single.stages}, keep, layout)
+        masked = model.forward_masked(image, hard([mask.float() for mask in masks]))
+        torch.testing.assert_close(masked.logits, single.logits, rtol=0, atol=1e-5)
+        batched = model.forward_masked(image, threshold_choice)
+        torch.testing.assert_close(batched.logits, single.logits, rtol=0, atol=1e-5)
+
+
+@torch.no_grad()
+def test_nothing_kept_still_classifies() -> None:
+    model = small_tofe()
+    for stage in model.stages:
+        stage.selector.out.bias[0] -= 1e4
+    (single,) = model.forward_threshold(small_images(1))
+    assert single.logits.isfinite().all()
+    masked = model.forward_masked(small_images(1), threshold_choice)
+    torch.testing.assert_close(masked.logits, single.logits, rtol=0, atol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("keep", [(8, 4, 2), (3, 12, 7), (1, 1, 1), (15, 16, 9)])
+def test_elide_equals_rearrange(model: ToFe, keep: tuple[int, ...]) -> None:
+    images = small_images(3)
+    spatial, permuted = model.forward_fixed(images, keep), model.forward_fixed(images, keep, rearrange=False)
+    torch.testing.assert_close(permuted.logits, spatial.logits, rtol=0, atol=1e-5)
+    ours = kept_masks({t.index: t.perm for t in spatial.stages}, keep, Layout(16, True, False))
+    theirs = kept_masks({t.index: t.perm for t in permuted.stages}, keep, Layout(16, False, False))
+    assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+    assert [int(mask.sum()) for mask in ours] == [3 * count for count in keep]
+
+
+@torch.no_grad()
+def test_a_given_selection_is_obeyed() -> None:
+    model, images = small_tofe(), small_images(2)
+    backwards = {stage: torch.arange(15, -1, -1, dtype=torch.int32).expand(2, -1) for stage in range(3)}
+    out = model.forward_fixed(images, (4, 4, 4), selection=backwards)
+    assert all(torch.equal(trace.perm, backwards[trace.index]) for trace in out.stages)
+    assert not torch.equal(out.logits, model.forward_fixed(images, (4, 4, 4)).logits)
+
+
+@pytest.mark.parametrize(("selector", "approximator"), KINDS)
+def test_gradients_reach_every_part(selector: str, approximator: str) -> None:
+    model = small_tofe(selector=selector, approximator=approximator).train()
+    torch.manual_seed(1)
+    out = model.forward_masked(small_images(4), gumbel_choice(1.0))
+    assert all(((mask.detach() == 0) | ((mask.detach() - 1).abs() < 1e-6)).all() for mask in out.masks)
+    out.logits.square().sum().backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+    for index, stage in enumerate(model.stages):
+        assert stage.selector.out.weight.grad.abs().sum() > 0, f"selector {index}"
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("arguments", [{}, {"init_values": 0.3}, {"qk_norm": True}, {"qkv_bias": False}])
+def test_block_on_prefix_is_the_block(arguments: dict[str, Any]) -> None:
+    block = small_tofe(**arguments).vit.blocks[0]
+    assert backbones.can_cut_to_prefix(block)
+    tokens = torch.randn(2, 9, 32)
+    torch.testing.assert_close(backbones.block_on_prefix(block, tokens, 3), block(tokens)[:, :3], rtol=0, atol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("selector", ["mlp", "linear", "attention"])
+def test_scores_are_the_logits_difference_in_float32(selector: str) -> None:
+    chosen = small_tofe(selector=selector).stages[0].selector
+    tokens = torch.randn(2, 16, 32)
+    torch.testing.assert_close(chosen(tokens), keep_scores(chosen.logits(tokens)), rtol=1e-4, atol=1e-4)
+    assert chosen.bfloat16()(tokens.bfloat16()).dtype == torch.float32
+
+
+@pytest.mark.parametrize(("selector", "approximator"), KINDS)
+def test_macs_equal_a_count_by_hooks(selector: str, approximator: str) -> None:
+    model, keep = small_tofe(selector=selector, approximator=approximator).requires_grad_(False), (9, 7, 2)
+    counted = count_macs(lambda: model.forward_fixed(small_images(1), keep))
+    assert tofe_macs(model, [float(count) for count in keep]) == pytest.approx(counted, rel=0.01)
+
+
+def test_macs_of_every_head(model: ToFe) -> None:
+    image = small_images(1)
+    model.requires_grad_(False)  # PyTorch's counter stumbles over parameters outside autograd
+    assert dense_macs(model.vit) == pytest.approx(count_macs(lambda: model.vit(image)), rel=0.01)
+    for keep in ((9, 7, 2), (16, 16, 4)):
+        counted = count_macs(lambda keep=keep: model.forward_fixed(image, keep))
+        assert tofe_macs(model, [float(count) for count in keep]) == pytest.approx(counted, rel=0.01)
+
+
+def test_macs_are_differentiable() -> None:
+    counts = [torch.tensor(8.0, requires_grad=True) for _ in range(3)]
+    tofe_macs(small_tofe(), counts).backward()
+    assert all(count.grad is not None and count.grad > 0 for count in counts)
+
+
+@pytest.mark.parametrize(
+    ("keep", "words"),
+    [((8, 4), "2 keep counts"), ((8, 4, 2, 1), "4 keep counts"), ((0, 4, 2), "outside 1..16"), ((8, 17, 2), "17")],
+)
+def test_keep_counts_that_do_not_fit(keep: tuple[int, ...], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        check_keep(keep, small_tofe())
+
+
+def test_discarded_tokens_cannot_come_back() -> None:
+    with pytest.raises(InputError, match="discards"):
+        check_keep((4, 8, 2), small_tofe(approximator="discard"))
+    with pytest.raises(InputError, match="reads every token"):
+        small_tofe(approximator="discard", global_pool="avg")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"backbone": "deit_smal_patch16_224"}, "deit_small_patch16_224"),
+        ({"backbone": "resnet18"}, "not a plain vision transformer|cannot be made"),
+        ({"stage_starts": (3, 2)}, "Stage starts"),
+        ({"stage_starts": (1, 9)}, "Stage starts"),
+        ({"selector": "mpl"}, "mlp"),
+        ({"approximator": "botleneck"}, "bottleneck"),
+        ({"depht": 3}, "cannot be made"),
+    ],
+)
+def test_configurations_that_cannot_be_built(arguments: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        small_tofe(**arguments)

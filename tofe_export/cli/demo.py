@@ -1,0 +1,31 @@
+"""tofe-export demo"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tofe_export.cli import console
+from tofe_export.cli.bench import show_bench
+
+
+def demo(
+    out: Annotated[Path, typer.Option("--out", help="Folder for what it makes.", metavar="DIR")] = Path("demo"),
+) -> None:
+    """Train a small ToFe on real digits, then export, verify, benchmark and report, on any CPU."""
+    from tofe_export.workflows.demo import run_demo
+
+    with console.progress() as report:
+        result = run_demo(out, report=report, announce=lambda command: console.say(f"\n$ {command}"))
+    exported, verified = result.export, result.verification
+    counts = ", ".join(map(str, exported.keep))
+    share = exported.manifest["gmacs"] / exported.manifest["dense_gmacs"]
+    show_bench(result.benchmark)
+    console.say(f"Keep counts {counts} of {exported.manifest['tokens']} tokens: {share:.1%} of the dense cost")
+    console.say(
+        f"Held-out accuracy {verified['accuracy']['deployed']:.1%} on {verified['samples']} images; "
+        f"the exported model agrees with PyTorch on {verified['top1_agreement']:.1%} of them"
+    )
+    console.say(f"Open {result.page}")

@@ -1,0 +1,23 @@
+"""tofe-export report"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tofe_export.cli import console
+
+
+def report(
+    folder: Annotated[Path, typer.Argument(help="Folder with ckpt.pth, verify.json, bench.json, ...", metavar="DIR")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Page to write; default DIR/report.html.")
+    ] = None,
+    images: Annotated[int, typer.Option(help="Pictures of held-out images.", min=0)] = 6,
+) -> None:
+    """Make one self-contained HTML page of what lies in a folder."""
+    from tofe_export.report import build_report
+
+    console.say(f"Wrote {build_report(folder, output, images)}")

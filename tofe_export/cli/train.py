@@ -1,0 +1,73 @@
+"""tofe-export train"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tofe_export.cli import console
+from tofe_export.cli.parse import keyword_arguments, whole_numbers
+
+
+def train(
+    data: Annotated[str, typer.Option(help="'digits', or a folder with one subfolder of images per class.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the run; gets ckpt.pth.", metavar="RUN")],
+    backbone: Annotated[
+        str, typer.Option(help="timm plain ViT: vit_*, deit_*.", metavar="NAME")
+    ] = "deit_small_patch16_224",
+    backbone_args: Annotated[
+        str, typer.Option(help="Arguments of timm.create_model.", metavar="img_size=64,patch_size=8")
+    ] = "",
+    stages: Annotated[
+        str | None, typer.Option(help="First block of each stage; default: quarters.", metavar="3,6,9")
+    ] = None,
+    selector: Annotated[str, typer.Option(help="mlp, linear or attention.")] = "mlp",
+    approximator: Annotated[str, typer.Option(help="bottleneck, identity, block or discard.")] = "bottleneck",
+    pretrained: Annotated[bool, typer.Option("--pretrained", help="Start from timm's weights (downloads).")] = False,
+    init: Annotated[Path | None, typer.Option(help="Start from backbone weights in a file.", metavar="FILE")] = None,
+    budget: Annotated[float, typer.Option(help="MACs as a share of the dense backbone's.")] = 0.5,
+    epochs: Annotated[int, typer.Option(help="Epochs of ToFe fine-tuning.")] = 30,
+    dense_epochs: Annotated[
+        int, typer.Option(help="Epochs of the dense backbone, without --pretrained or --init.")
+    ] = 30,
+    batch_size: Annotated[int, typer.Option(help="Images a step.")] = 128,
+    lr: Annotated[float, typer.Option(help="Peak learning rate of selectors and approximators.")] = 1e-3,
+    backbone_lr_scale: Annotated[float, typer.Option(help="The backbone's share of it.")] = 0.05,
+    dense_lr: Annotated[float, typer.Option(help="Peak learning rate of the dense phase.")] = 1e-3,
+    weight_decay: Annotated[float, typer.Option(help="Of matrices.")] = 0.05,
+    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    workers: Annotated[int, typer.Option(help="Processes that decode images.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in RUN exactly where it stopped.")] = False,
+) -> None:
+    """Train a ToFe model; the result is RUN/ckpt.pth."""
+    from tofe_export.model.config import ToFeConfig
+    from tofe_export.training.settings import TrainSettings
+    from tofe_export.training.trainer import train as run
+
+    config = ToFeConfig(
+        backbone=backbone,
+        backbone_args=keyword_arguments(backbone_args, "--backbone-args"),
+        stage_starts=whole_numbers(stages, "--stages") if stages else (),
+        selector=selector,
+        approximator=approximator,
+    )
+    settings = TrainSettings(
+        data=data,
+        epochs=epochs,
+        dense_epochs=dense_epochs,
+        batch_size=batch_size,
+        lr=lr,
+        backbone_lr_scale=backbone_lr_scale,
+        dense_lr=dense_lr,
+        weight_decay=weight_decay,
+        budget=budget,
+        seed=seed,
+        workers=workers,
+        device=device,
+    )
+    path = run(settings, config, output, pretrained=pretrained, init=init, resume=resume)
+    console.say(f"Wrote {path}")
+    console.say(f"Next:  tofe-export onnx {path}")

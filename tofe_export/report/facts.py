@@ -1,0 +1,99 @@
+"""The head of the page: a few large figures, and what the model is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tofe_export.model.flops import dense_macs, tofe_macs
+from tofe_export.report.folder import RunFolder
+from tofe_export.report.history import DENSE
+from tofe_export.report.wording import difference, gmacs, percent, times
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One large number: what it is, the number, and what to hold it against."""
+
+    label: str
+    value: str
+    note: str
+
+
+def figures(found: RunFolder) -> list[Figure]:
+    """Speed-up, cost, agreement, accuracy: those that have been measured."""
+    made = [_speed(found), _cost(found), _agreement(found), _accuracy(found)]
+    return [figure for figure in made if figure is not None]
+
+
+def facts(found: RunFolder) -> list[tuple[str, str]]:
+    """(term, value) pairs that say what the model is; only the exported model's own where it exists."""
+    made: list[tuple[str, str]] = []
+    if found.checkpoint is not None:
+        model = found.checkpoint.model
+        blocks = ", ".join(f"{part.start}–{part.stop - 1}" for part in model.stage_blocks)
+        parameters = sum(parameter.numel() for parameter in model.parameters()) / 1e6
+        size = found.checkpoint.preprocessing
+        made += [
+            ("Input", f"{size.height} × {size.width} pixels, {model.tokens} patch tokens, {model.prefix} prefix"),
+            ("Stages", f"{len(model.stages)}, blocks {blocks} of {len(model.vit.blocks)}"),
+            ("Token selector", model.config.selector),
+            ("Token approximator", model.config.approximator),
+            ("Parameters", f"{parameters:.1f} million"),
+        ]
+    keep = found.keep_counts()
+    if keep is not None:
+        tokens = found.checkpoint.model.tokens if found.checkpoint else (found.manifest or {}).get("tokens")
+        of = f" of {tokens}" if tokens else ""
+        made.append(("Keep counts", ", ".join(map(str, keep)) + of + _keep_source(found)))
+    if found.manifest is not None:
+        form = {"plugin": "ScatterRearrange operator", "elide": "elided"}
+        how = str(found.manifest.get("rearrange", ""))
+        made.append(("Rearrange", form.get(how, how)))
+        made.append(("Precision", str(found.manifest.get("precision", "unknown"))))
+    if found.checkpoint is not None and found.checkpoint.data:
+        made.append(("Trained on", found.checkpoint.data))
+    return [(term, value) for term, value in made if value]
+
+
+def _keep_source(found: RunFolder) -> str:
+    source = "learned" if found.manifest is None else str(found.manifest.get("options", {}).get("keep_source", ""))
+    return f" ({source})" if source else ""
+
+
+def _speed(found: RunFolder) -> Figure | None:
+    row = found.benchmark.headline if found.benchmark else None
+    if row is None:
+        return None
+    interval = ""
+    if row.speedup_low is not None and row.speedup_high is not None:
+        interval = f", 95\u202f% interval {row.speedup_low:.2f}–{row.speedup_high:.2f}"
+    return Figure("Speed-up", times(row.speedup), f"at batch {row.batch}{interval}")
+
+
+def _cost(found: RunFolder) -> Figure | None:
+    if found.manifest is not None and {"gmacs", "dense_gmacs"} <= set(found.manifest):
+        mine, dense = float(found.manifest["gmacs"]), float(found.manifest["dense_gmacs"])
+    elif found.checkpoint is not None and found.checkpoint.keep_ratios:
+        counts = [float(count) for count in found.checkpoint.keep_counts()]
+        mine, dense = tofe_macs(found.checkpoint.model, counts) / 1e9, dense_macs(found.checkpoint.model.vit) / 1e9
+    else:
+        return None
+    return Figure("Cost", percent(mine / dense), f"{gmacs(mine)} of {gmacs(dense)} GMACs an image")
+
+
+def _agreement(found: RunFolder) -> Figure | None:
+    if found.verification is None:
+        return None
+    worst = found.verification.logits.max_abs
+    note = f"of {found.verification.samples} images; logits differ by at most {difference(worst)}"
+    return Figure("Same class as PyTorch", percent(found.verification.top1_agreement), note)
+
+
+def _accuracy(found: RunFolder) -> Figure | None:
+    dense = found.history.final_accuracy(DENSE) if found.history else None
+    beside = f"dense backbone {percent(dense)} when trained" if dense is not None else ""
+    if found.verification is not None and found.verification.accuracy_deployed is not None:
+        deployed = found.verification.accuracy_deployed
+        return Figure("Accuracy, deployed", percent(deployed), beside or f"on {found.verification.samples} images")
+    trained = found.history.final_accuracy("tofe") if found.history else None
+    return Figure("Accuracy, threshold path", percent(trained), beside) if trained is not None else None

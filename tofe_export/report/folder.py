@@ -1,0 +1,160 @@
+"""What a run folder holds, whichever parts of it exist yet."""
+
+from __future__ import annotations
+
+import pickle
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tofe_export.artifacts.files import read_json, sha256
+from tofe_export.artifacts.manifest import SCHEMA, manifest_path, read_manifest
+from tofe_export.errors import InputError
+from tofe_export.model.checkpoint import Checkpoint, load
+from tofe_export.report.documents import Benchmark, Verification, read_benchmark, read_verification
+from tofe_export.report.history import History, read_history
+
+CHECKPOINT, MODEL, VERIFY, BENCH, METRICS, STATE = (
+    "ckpt.pth",
+    "model.onnx",
+    "verify.json",
+    "bench.json",
+    "metrics.jsonl",
+    "state.pt",
+)
+
+
+@dataclass(frozen=True)
+class Commands:
+    """The command that makes each part, ready to type."""
+
+    folder: Path
+
+    def _at(self, name: str) -> str:
+        return shlex.quote(str(self.folder / name))
+
+    @property
+    def train(self) -> str:
+        return f"tofe-export train --data digits -o {shlex.quote(str(self.folder))}"
+
+    @property
+    def onnx(self) -> str:
+        return f"tofe-export onnx {self._at(CHECKPOINT)} -o {self._at(MODEL)}"
+
+    @property
+    def verify(self) -> str:
+        return f"tofe-export verify {self._at(MODEL)} --against {self._at(CHECKPOINT)} --json {self._at(VERIFY)}"
+
+    @property
+    def bench(self) -> str:
+        return f"tofe-export bench {self._at(MODEL)} --json {self._at(BENCH)}"
+
+
+@dataclass
+class RunFolder:
+    """The parts that were found; None where a part does not exist.
+
+    Attributes:
+        path: the folder.
+        manifest: of `model.onnx`.
+        budget: what training was asked for, as a share of the dense backbone's MACs.
+        notes: sentences about parts that do not fit together.
+    """
+
+    path: Path
+    checkpoint: Checkpoint | None = None
+    history: History | None = None
+    verification: Verification | None = None
+    benchmark: Benchmark | None = None
+    manifest: Mapping[str, Any] | None = None
+    budget: float | None = None
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def commands(self) -> Commands:
+        """How to make what is missing."""
+        return Commands(self.path)
+
+    def keep_counts(self) -> tuple[int, ...] | None:
+        """Of the exported model if there is one, else as learned; None when neither says."""
+        if self.manifest is not None:
+            return tuple(int(count) for count in self.manifest["keep"])
+        if self.checkpoint is not None and self.checkpoint.keep_ratios:
+            return self.checkpoint.keep_counts()
+        return None
+
+
+def read_folder(path: Path) -> RunFolder:
+    """Reads every part that is there.
+
+    Raises:
+        InputError: no such folder, nothing in it that a report could show, or a part that is damaged.
+    """
+    if not path.exists():
+        raise InputError(f"There is no folder {path}.", f"Make a run first: {Commands(path).train}")
+    if not path.is_dir():
+        raise InputError(
+            f"{path} is a file, not a folder.", f"Type: tofe-export report {shlex.quote(str(path.parent))}"
+        )
+    found, commands = RunFolder(path), Commands(path)
+    if (path / CHECKPOINT).exists():
+        found.checkpoint = load(path / CHECKPOINT)
+    if (path / METRICS).exists():
+        found.history = read_history(path / METRICS)
+        found.budget = found.history.budget or _budget(path / STATE)
+    if (path / VERIFY).exists():
+        found.verification = read_verification(path / VERIFY, commands.verify)
+    if (path / BENCH).exists():
+        found.benchmark = read_benchmark(path / BENCH, commands.bench)
+    _add_manifest(found)
+    if not any((found.checkpoint, found.history, found.verification, found.benchmark, found.manifest)):
+        parts = ", ".join((CHECKPOINT, METRICS, f"{MODEL}.json", VERIFY, BENCH))
+        raise InputError(f"{path} holds nothing to report: none of {parts}.", f"Make a run first: {commands.train}")
+    _compare_parts(found)
+    return found
+
+
+def _add_manifest(found: RunFolder) -> None:
+    artefact = found.path / MODEL
+    beside = manifest_path(artefact)
+    if not beside.exists():
+        return
+    try:
+        document = read_manifest(artefact) if artefact.exists() else read_json(beside)
+    except InputError as error:  # the rest of the folder is still worth showing
+        found.notes.append(f"{error.message} What it says is left out.")
+        return
+    keep = document.get("keep")
+    if document.get("schema") != SCHEMA or not isinstance(keep, list) or not all(isinstance(k, int) for k in keep):
+        found.notes.append(f"{beside.name} is not a manifest of this program, so it is left out.")
+        return
+    found.manifest = document
+
+
+def _compare_parts(found: RunFolder) -> None:
+    """Evidence about another model than the one shown must not pass for evidence about this one."""
+    if found.manifest is None or found.checkpoint is None:
+        return
+    if found.manifest.get("source", {}).get("sha256") != sha256(found.path / CHECKPOINT):
+        found.notes.append(
+            f"{MODEL} was exported from another checkpoint than the {CHECKPOINT} in this folder. "
+            f"Export, verify and time again, beginning with: {found.commands.onnx}"
+        )
+    if found.manifest.get("config") != found.checkpoint.model.config.to_dict():
+        found.manifest = None
+
+
+def _budget(path: Path) -> float | None:
+    """What the trainer's saved state says, or None; only a number is taken from it."""
+    if not path.exists():
+        return None
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        budget = state["settings"]["budget"]
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, TypeError):
+        return None
+    return float(budget) if isinstance(budget, float) and 0 < budget < 1 else None

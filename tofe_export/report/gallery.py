@@ -1,0 +1,148 @@
+"""Token maps of held-out images, ready for the page."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from tofe_export.data.images import CorruptLog, ImageSource, batches
+from tofe_export.data.sources import open_source
+from tofe_export.errors import InputError
+from tofe_export.model.checkpoint import Checkpoint
+from tofe_export.report.folder import RunFolder
+from tofe_export.report.pictures import class_name, data_uri, plain, stage_picture
+from tofe_export.report.token_maps import ReuseSummary, TokenMap, summarise_reuse, token_maps
+
+_BATCH = 8
+_SUMMARY_IMAGES = 64  # enough for an average, seconds on a CPU
+
+
+@dataclass(frozen=True)
+class StagePicture:
+    """A stage's picture: the image's URI, how many tokens were kept and reused, and the same in words."""
+
+    uri: str
+    kept: int
+    reused: int
+    threshold: int
+    alt: str
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One image of the gallery with its stages; `right` is None where the label is unknown."""
+
+    name: str
+    uri: str
+    predicted: str
+    label: str
+    right: bool | None
+    disagreement: str
+    stages: list[StagePicture]
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """The section on token maps.
+
+    Attributes:
+        entries: one per image; empty when there is nothing to show.
+        reason: why there is nothing, or "".
+        command: what makes it, or "".
+        reuse: a sentence on how many tokens come back.
+        source: where the images are from.
+        notes: sentences on images that were replaced or skipped.
+        keep: keep counts, and tokens of an image.
+    """
+
+    entries: list[Entry] = field(default_factory=list)
+    reason: str = ""
+    command: str = ""
+    reuse: str = ""
+    source: str = ""
+    notes: list[str] = field(default_factory=list)
+    keep: tuple[int, ...] = ()
+    tokens: int = 0
+
+
+def gallery(found: RunFolder, images: int, data: str | None) -> Gallery:
+    """Token maps of `images` held-out images, evenly spread over the source.
+
+    Args:
+        found: the run.
+        images: how many; 0 for none.
+        data: where they come from; None takes what the checkpoint was trained on.
+
+    Raises:
+        InputError: `data` names no images, or not one of them can be read.
+    """
+    if images == 0:
+        return Gallery(reason="No pictures were asked for.", command=f"tofe-export report {found.path} --images 6")
+    if found.checkpoint is None:
+        return Gallery(reason="There is no checkpoint here to look into.", command=found.commands.train)
+    keep = found.keep_counts()
+    if keep is None:
+        command = f"{found.commands.onnx} --keep-from digits"
+        return Gallery(
+            reason="The checkpoint holds no learned keep ratios, and no model was exported.", command=command
+        )
+    source, notes = _open(found.checkpoint, data)
+    corrupt = CorruptLog()
+    load = found.checkpoint.preprocessing
+    shown = token_maps(found.checkpoint, keep, batches(source, load, _BATCH, images, on_corrupt=corrupt))
+    many = batches(source, load, _BATCH, max(images, _SUMMARY_IMAGES), on_corrupt=corrupt)
+    reuse = summarise_reuse(found.checkpoint.model, keep, many)
+    return Gallery(
+        entries=[_entry(token_map, source.classes) for token_map in shown],
+        reuse=_reuse_sentence(reuse, found.checkpoint),
+        source=source.name,
+        notes=notes + corrupt.lines(),
+        keep=keep,
+        tokens=found.checkpoint.model.tokens,
+    )
+
+
+def _open(checkpoint: Checkpoint, data: str | None) -> tuple[ImageSource, list[str]]:
+    if data is not None:
+        return open_source(data, "val"), []
+    if checkpoint.data:
+        try:
+            return open_source(checkpoint.data, "val"), []
+        except InputError:
+            note = f"The images it was trained on ({checkpoint.data}) are not here, so these are bundled photographs."
+            return open_source("photos", "val"), [note]
+    return open_source("photos", "val"), ["What it was trained on is unknown, so these are bundled photographs."]
+
+
+def _entry(found: TokenMap, classes: tuple[str, ...]) -> Entry:
+    known = found.label is not None
+    by_threshold = class_name(found.predicted_by_threshold, classes)
+    return Entry(
+        name=found.name,
+        uri=data_uri(plain(found.pixels)),
+        predicted=class_name(found.predicted, classes),
+        label=class_name(found.label, classes) if found.label is not None else "",
+        right=found.predicted == found.label if known else None,
+        disagreement=by_threshold if found.predicted_by_threshold != found.predicted else "",
+        stages=[_stage(found, stage) for stage in range(found.kept.shape[0])],
+    )
+
+
+def _stage(found: TokenMap, stage: int) -> StagePicture:
+    kept, again = int(found.kept[stage].sum()), int(found.reused[stage].sum())
+    tokens = found.kept[stage].size
+    return StagePicture(
+        uri=data_uri(stage_picture(found, stage)),
+        kept=kept,
+        reused=again,
+        threshold=found.counts[stage] if stage < len(found.counts) else 0,
+        alt=f"Stage {stage}: {kept} of {tokens} tokens kept, {again} of them reused, {tokens - kept} frozen.",
+    )
+
+
+def _reuse_sentence(found: ReuseSummary, checkpoint: Checkpoint) -> str:
+    over = f"on average over {found.images} held-out images"
+    if checkpoint.model.discards:
+        return "This model discards tokens, so none is ever reused."
+    stages = ", ".join(f"{mean:.1f} in stage {stage}" for stage, mean in enumerate(found.per_stage) if stage)
+    of = f"{found.ever:.1f} of {checkpoint.model.tokens} tokens are used again after they were frozen"
+    return f"{of}, {over}" + (f": {stages}." if stages else ".")

@@ -1,0 +1,114 @@
+"""Numbers and judgements in words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from tofe_export.report.documents import Benchmark, Verification
+
+_RAISED = str.maketrans("-0123456789", "\u207b⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def percent(share: float, digits: int = 1) -> str:
+    """0.5 -> "50 %"; only a share of exactly 1 is called 100 %."""
+    text = f"{share * 100:.{digits}f}"
+    if share < 1 and float(text) >= 100:
+        return f"> {100 - 10**-digits:.{digits}f}\u202f%"
+    if share > 0 and float(text) == 0:
+        return f"< {10**-digits:.{digits}f}\u202f%"
+    return (text.rstrip("0").rstrip(".") if "." in text else text) + "\u202f%"
+
+
+def times(factor: float) -> str:
+    """1.873 -> "1.87×"."""
+    return f"{factor:.2f}×"
+
+
+def milliseconds(value: float) -> str:
+    """Three digits that mean something: 0.123, 1.23, 12.3, 123."""
+    return _three_digits(value)
+
+
+def per_second(value: float) -> str:
+    """Images a second, thousands apart."""
+    return f"{value:,.0f}".replace(",", "\u202f") if value >= 100 else _three_digits(value)
+
+
+def gmacs(value: float) -> str:
+    """GMACs with three digits."""
+    return _three_digits(value)
+
+
+def difference(value: float | None) -> str:
+    """1.25e-06 -> "1.3 × 10⁻⁶"; "–" where there is none."""
+    if value is None:
+        return "–"
+    if not math.isfinite(value):
+        return "not finite"
+    if value == 0:
+        return "0"
+    mantissa, exponent = f"{value:.1e}".split("e")
+    if -3 < int(exponent) < 3:
+        return _three_digits(value)
+    return f"{mantissa}\u202f×\u202f10{str(int(exponent)).translate(_RAISED)}"
+
+
+def cosine(value: float) -> str:
+    """How far from 1, which is what can be seen of it: "1 − 2.4 × 10⁻⁹", or "1"."""
+    gap = 1 - value
+    if abs(gap) < 1e-12:
+        return "1"
+    return f"1 − {difference(gap)}" if 0 < gap < 0.01 else f"{value:.4f}"
+
+
+def machine_line(machine: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
+    """Processor, threads, rounds: what a figure depends on, in one line; what is not known is left out."""
+    parts = [str(machine[key]) for key in ("processor", "gpu", "system") if machine.get(key)]
+    if settings.get("threads"):
+        parts.append(f"{settings['threads']} thread{'s' if settings['threads'] != 1 else ''}")
+    if settings.get("rounds"):
+        parts.append(f"{settings['rounds']} rounds, dense and ToFe in turn")
+    return " · ".join(parts)
+
+
+def verdict(verification: Verification | None, benchmark: Benchmark | None) -> tuple[str, str]:
+    """The page's one line, and its tone: "good", "bad" or "open" (something has not been checked)."""
+    parity, tone = _parity(verification)
+    speed, slow = _speed(benchmark)
+    if tone == "good" and slow:
+        tone = "bad"
+    elif tone == "good" and benchmark is None:
+        tone = "open"
+    return f"{parity} {speed}", tone
+
+
+def _parity(found: Verification | None) -> tuple[str, str]:
+    if found is None:
+        return "Not yet compared with PyTorch.", "open"
+    if not found.passed:
+        first = found.failures[0] if found.failures else "The comparison with PyTorch failed."
+        return f"Not fit to deploy: {first}", "bad"
+    if found.top1_agreement == 1:
+        return f"Same answer as PyTorch on all {found.samples} images.", "good"
+    return f"Same answer as PyTorch on {percent(found.top1_agreement)} of {found.samples} images.", "good"
+
+
+def _speed(found: Benchmark | None) -> tuple[str, bool]:
+    """The sentence, and whether the news is bad."""
+    row = found.headline if found else None
+    if row is None:
+        return "Not yet timed.", False
+    if row.speedup_low is not None and row.speedup_high is not None and row.speedup_low <= 1 <= row.speedup_high:
+        return f"At batch {row.batch} no faster or slower than the dense backbone that could be measured.", True
+    if row.speedup < 1:
+        return f"At batch {row.batch} slower than the dense backbone: {times(row.speedup)}.", True
+    return f"{times(row.speedup)} as fast as the dense backbone at batch {row.batch}.", False
+
+
+def _three_digits(value: float) -> str:
+    if not math.isfinite(value):
+        return "not finite"
+    digits = max(0, 2 - math.floor(math.log10(abs(value)))) if value else 0
+    return f"{value:.{min(digits, 4)}f}"

@@ -1,0 +1,193 @@
+"""What a run is made of before its first step: device, sources, network, starting weights, optimizer."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from tofe_export.data.images import ImageSource
+from tofe_export.data.preprocessing import Preprocessing
+from tofe_export.data.sources import open_source
+from tofe_export.errors import InputError, MissingError
+from tofe_export.model.checkpoint import read_weights
+from tofe_export.model.config import ToFeConfig
+from tofe_export.model.stage import Stage
+from tofe_export.model.tofe import ToFe, build_tofe
+from tofe_export.training.settings import TrainSettings
+
+DIGITS_MEAN, DIGITS_STD = (0.30, 0.30, 0.30), (0.30, 0.30, 0.30)  # measured on the canvases, rounded
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto`, `cpu`, `cuda`, `cuda:N`.
+
+    Raises:
+        MissingError: a GPU is asked for and there is none.
+        InputError: no device of that name.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise InputError(f"There is no device {name!r}.", "Use auto, cpu, cuda or cuda:N.") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise MissingError(f"This machine has no CUDA device {name!r} that PyTorch can use.", "Use --device cpu.")
+    return device
+
+
+def open_labelled(settings: TrainSettings, split: str) -> ImageSource:
+    """The training or held-out images.
+
+    Raises:
+        InputError: they have no labels.
+    """
+    source = open_source(settings.data, "train" if split == "train" else "val", settings.seed)
+    if not source.classes:
+        raise InputError(
+            f"{settings.data} has no labels to train with.", "Give a folder with one subfolder of images per class."
+        )
+    return source
+
+
+def with_classes(config: ToFeConfig, source: ImageSource) -> ToFeConfig:
+    """`config` with as many classes as `source` has.
+
+    Raises:
+        InputError: it already names another number.
+    """
+    wanted = len(source.classes)
+    given = config.backbone_args.get("num_classes", wanted)
+    if given != wanted:
+        raise InputError(
+            f"{source.name} has {wanted} classes, but num_classes is {given}.",
+            "Leave num_classes away, or choose other data.",
+        )
+    return dataclasses.replace(config, backbone_args={**config.backbone_args, "num_classes": wanted})
+
+
+def preprocessing_for(data: str, vit: VisionTransformer) -> Preprocessing:
+    """The backbone's own; digits are never cropped, for they lie at the very edge, and have a mean of their own."""
+    own = Preprocessing.of_backbone(vit)
+    return own if data != "digits" else dataclasses.replace(own, mean=DIGITS_MEAN, std=DIGITS_STD, crop_pct=1.0)
+
+
+def build_network(
+    settings: TrainSettings, config: ToFeConfig, pretrained: bool, init: Path | None
+) -> tuple[ToFe, bool]:
+    """The network on the CPU, and whether its backbone already has weights worth keeping.
+
+    Raises:
+        InputError, MissingError: see `build_tofe` and `load_init`.
+    """
+    torch.manual_seed(settings.seed)
+    model = build_tofe(config, pretrained)
+    set_initial_keep(model, settings.initial_keep)
+    if init is not None:
+        load_init(model, init)
+    ready = pretrained or init is not None
+    if not ready and settings.positions == "sincos":
+        set_sincos_positions(model.vit)
+    return model, ready
+
+
+def load_init(model: ToFe, path: Path) -> None:
+    """Starts from weights in a file: a ToFe checkpoint, or a plain backbone's state dict. A head of another
+    number of classes is left as it is.
+
+    Raises:
+        InputError: unreadable, or not this backbone's weights.
+    """
+    _, weights = read_weights(path)
+    whole = any(key.startswith("stages.") for key in weights)
+    target: nn.Module = model if whole else model.vit
+    expected = target.state_dict()
+    head = "vit.head" if whole else "head"
+    fitting = {
+        key: value
+        for key, value in weights.items()
+        if not (key.startswith(head) and key in expected and expected[key].shape != value.shape)
+    }
+    wrong = [key for key, value in fitting.items() if key not in expected or expected[key].shape != value.shape]
+    missing = [key for key in expected if key not in weights]
+    if wrong or missing:
+        raise InputError(
+            f"The weights in {path} are not those of {model.config.backbone}: "
+            f"{len(missing)} are missing and {len(wrong)} do not fit, such as {(wrong or missing)[0]}.",
+            "Name the backbone they belong to with --backbone and --backbone-args.",
+        )
+    target.load_state_dict(fitting, strict=False)
+
+
+def set_initial_keep(model: ToFe, probability: float) -> None:
+    """Makes fresh selectors keep most tokens, so that fine-tuning starts near the dense network and not from a
+    random half of its tokens."""
+    for stage in model.stages:
+        assert isinstance(stage, Stage)
+        last = [
+            layer for layer in stage.selector.modules() if isinstance(layer, nn.Linear) and layer.out_features == 2
+        ][-1]
+        with torch.no_grad():
+            last.bias.copy_(torch.tensor([math.log(probability / (1 - probability)), 0.0]))
+
+
+def set_sincos_positions(vit: VisionTransformer, scale: float = 0.5) -> None:
+    """Fixed 2-D sine-cosine waves as the first value of the (still learned) position embedding.
+
+    A small ViT from scratch learns where tokens are faster from there than from noise (Beyer et al., arXiv 2205.01580).
+    """
+    rows, columns = vit.patch_embed.grid_size
+    positions = vit.pos_embed
+    if positions is None:
+        raise InputError("This backbone has no position embedding.", "Leave positions at 'learned'.")
+    quarter = vit.embed_dim // 4
+    waves = torch.exp(-math.log(10000.0) * torch.arange(quarter) / quarter)
+    y = torch.arange(rows).repeat_interleave(columns)[:, None] * waves
+    x = torch.arange(columns).repeat(rows)[:, None] * waves
+    table = torch.cat([x.sin(), x.cos(), y.sin(), y.cos()], dim=1) * scale
+    with torch.no_grad():
+        positions[0, positions.shape[1] - rows * columns :, : table.shape[1]] = table
+
+
+def build_optimizer(model: ToFe, settings: TrainSettings, phase: str) -> torch.optim.AdamW:
+    """AdamW; every group carries its peak rate as `peak_lr`. The dense phase trains the backbone alone."""
+    groups = []
+    if phase == "dense":
+        groups += _decay_groups(model.vit, settings.dense_lr, settings.weight_decay)
+    else:
+        groups += _decay_groups(model.vit, settings.lr * settings.backbone_lr_scale, settings.weight_decay)
+        groups += _decay_groups(model.stages, settings.lr, settings.weight_decay)
+    return torch.optim.AdamW(groups, lr=settings.lr, betas=(0.9, 0.95), fused=True)
+
+
+def _decay_groups(module: nn.Module, lr: float, weight_decay: float) -> list[dict[str, object]]:
+    matrices: list[Tensor] = []
+    others: list[Tensor] = []
+    for name, parameter in module.named_parameters():
+        plain = parameter.ndim <= 1 or name.endswith(("pos_embed", "cls_token", "reg_token", "dist_token"))
+        (others if plain else matrices).append(parameter)
+    groups = [
+        {"params": matrices, "peak_lr": lr, "lr": lr, "weight_decay": weight_decay},
+        {"params": others, "peak_lr": lr, "lr": lr, "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def seed_for(settings: TrainSettings, phase: str, epoch: int) -> int:
+    """One seed for everything random in an epoch: nothing else needs to be saved for an exact resume."""
+    mixed = np.random.SeedSequence((settings.seed, 0 if phase == "dense" else 1, epoch))
+    return int(mixed.generate_state(1)[0])
+
+
+def phases(settings: TrainSettings, ready: bool) -> Iterator[tuple[str, int]]:
+    """(phase, its epochs) in order."""
+    if not ready and settings.dense_epochs:
+        yield "dense", settings.dense_epochs
+    yield "tofe", settings.epochs

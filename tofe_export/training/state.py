@@ -1,0 +1,77 @@
+"""The state of a run on disk: enough to go on, after a kill, as if nothing had happened."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tofe_export.artifacts.files import atomic_path, write_text
+from tofe_export.errors import InputError
+
+FORMAT = "tofe-export/training-state/1"
+STATE, METRICS, CHECKPOINT = "state.pt", "metrics.jsonl", "ckpt.pth"
+_AGAIN = "Start again in another folder with -o, or remove this one."
+
+
+@dataclass
+class RunState:
+    """Where a run stands after a whole epoch.
+
+    Attributes:
+        settings, start, config: what the run was started with, as plain containers; `start` is its first weights.
+        phase: `dense` or `tofe`.
+        epochs_done: whole epochs of that phase.
+        model: weights of the whole network.
+        teacher: weights of the dense teacher; empty before the second phase.
+        optimizer: its state; empty at the start of a phase.
+        metrics: one entry an epoch so far.
+    """
+
+    settings: dict[str, Any]
+    start: dict[str, Any]
+    config: dict[str, Any]
+    phase: str
+    epochs_done: int
+    model: Mapping[str, Tensor]
+    teacher: Mapping[str, Tensor]
+    optimizer: dict[str, Any]
+    metrics: list[dict[str, Any]] = field(default_factory=list)
+
+
+def save_state(folder: Path, state: RunState) -> None:
+    """Writes `folder`/state.pt atomically, then the metrics log that belongs to it."""
+    with atomic_path(folder / STATE) as temporary:
+        torch.save({"format": FORMAT, **vars(state)}, temporary)
+    write_metrics(folder, state.metrics)
+
+
+def write_metrics(folder: Path, metrics: list[dict[str, Any]]) -> None:
+    """Writes `folder`/metrics.jsonl: one JSON object an epoch, nothing of epochs that are not in `metrics`."""
+    write_text(folder / METRICS, "".join(json.dumps(entry) + "\n" for entry in metrics))
+
+
+def load_state(folder: Path) -> RunState | None:
+    """The saved state, or None where there is none.
+
+    Raises:
+        InputError: damaged, or not a training state.
+    """
+    path = folder / STATE
+    if not path.is_file():
+        return None
+    try:
+        document = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file fails in many ways
+        raise InputError(f"{path} is damaged, so the run cannot be resumed.", _AGAIN) from error
+    if not isinstance(document, dict) or document.pop("format", None) != FORMAT:
+        raise InputError(f"{path} is not a training state of this program.", _AGAIN)
+    try:
+        return RunState(**document)
+    except TypeError as error:
+        raise InputError(f"{path} was written by another version of this program.", _AGAIN) from error

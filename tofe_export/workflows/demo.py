@@ -1,0 +1,63 @@
+"""`tofe-export demo`: train, export, verify, benchmark and report, on bundled real images and any CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tofe_export.artifacts.files import write_json
+from tofe_export.errors import CheckFailedError
+from tofe_export.report import build_report
+from tofe_export.training.recipes import DEMO
+from tofe_export.training.trainer import train
+from tofe_export.workflows.bench_models import bench_models
+from tofe_export.workflows.export_onnx import OnnxOptions, OnnxResult, export_onnx
+from tofe_export.workflows.progress import Report, silent
+from tofe_export.workflows.verify_onnx import verify_onnx
+
+_HELD_OUT = 100_000  # all of them
+_BATCHES = (1, 8, 32)
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """What the demo made: the export, verify.json, bench.json, and the page."""
+
+    export: OnnxResult
+    verification: dict[str, Any]
+    benchmark: dict[str, Any]
+    page: Path
+
+
+def run_demo(
+    folder: Path, train_progress: Any = None, report: Report = silent, announce: Callable[[str], None] = lambda _: None
+) -> DemoResult:
+    """Fills `folder` with ckpt.pth, model.onnx, model.onnx.json, verify.json, bench.json and report.html.
+
+    Args:
+        folder: made when missing; a run that was killed there is continued.
+        train_progress: the trainer's progress bar.
+        report: progress of the other steps.
+        announce: called with the command that each step stands for.
+
+    Raises:
+        CheckFailedError: the exported model does not agree with PyTorch.
+    """
+    checkpoint, model = folder / "ckpt.pth", folder / "model.onnx"
+    announce(f"tofe-export train --data digits ... -o {folder}   (the recipe DEMO in tofe_export/training/recipes.py)")
+    resume = (folder / "state.pt").exists()
+    train(DEMO.settings, DEMO.config, folder, resume=resume, progress=train_progress)
+    announce(f"tofe-export onnx {checkpoint} -o {model}")
+    exported = export_onnx(checkpoint, model, OnnxOptions(), report)
+    announce(f"tofe-export verify {model} --against {checkpoint} --json {folder / 'verify.json'}")
+    verification = verify_onnx(model, checkpoint, samples=_HELD_OUT, report=report).document
+    write_json(folder / "verify.json", verification)
+    if not verification["passed"]:
+        raise CheckFailedError(" ".join(verification["failures"]), f"See {folder / 'verify.json'}.")
+    announce(f"tofe-export bench {model} --json {folder / 'bench.json'}")
+    benchmark = bench_models([model], _BATCHES, report=report)
+    write_json(folder / "bench.json", benchmark)
+    announce(f"tofe-export report {folder}")
+    return DemoResult(exported, verification, benchmark, build_report(folder))
