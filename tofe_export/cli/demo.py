@@ -15,10 +15,14 @@ def demo(
     out: Annotated[Path, typer.Option("--out", help="Folder for what it makes.", metavar="DIR")] = Path("demo"),
 ) -> None:
     """Train a small ToFe on real digits, then export, verify, benchmark and report, on any CPU."""
-    from tofe_export.workflows.demo import run_demo
+    from tofe_export.training.progress import training_progress
+    from tofe_export.workflows.demo import deploy_demo, train_demo
 
+    console.say(f"$ tofe-export train --data digits ... -o {out}   (the recipe in tofe_export/training/recipes.py)")
+    with training_progress(console.err) as bar:
+        train_demo(out, bar)
     with console.progress() as report:
-        result = run_demo(out, report=report, announce=lambda command: console.say(f"\n$ {command}"))
+        result = deploy_demo(out, report, announce=lambda command: console.say(f"$ {command}"))
     exported, verified = result.export, result.verification
     counts = ", ".join(map(str, exported.keep))
     share = exported.manifest["gmacs"] / exported.manifest["dense_gmacs"]

@@ -43,7 +43,9 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in RUN exactly where it stopped.")] = False,
 ) -> None:
     """Train a ToFe model; the result is RUN/ckpt.pth."""
+    from tofe_export.data.images import CorruptLog
     from tofe_export.model.config import ToFeConfig
+    from tofe_export.training.progress import training_progress
     from tofe_export.training.settings import TrainSettings
     from tofe_export.training.trainer import train as run
 
@@ -68,6 +70,9 @@ def train(
         workers=workers,
         device=device,
     )
-    path = run(settings, config, output, pretrained=pretrained, init=init, resume=resume)
+    corrupt = CorruptLog()
+    with training_progress(console.err) as bar:
+        path = run(settings, config, output, pretrained, init, resume, progress=bar, corrupt=corrupt)
+    console.warn(corrupt.lines())
     console.say(f"Wrote {path}")
     console.say(f"Next:  tofe-export onnx {path}")

@@ -23,7 +23,7 @@ class LogitsDifference:
     def add(self, reference: Tensor, deployed: Tensor) -> None:
         """Adds a batch. Values that are not finite count as an infinite difference."""
         a, b = reference.double(), deployed.double()
-        gap = (a - b).abs().nan_to_num(nan=float("inf"))
+        gap = (a - b).abs().nan_to_num(nan=float("inf"), posinf=float("inf"))
         cosine = torch.nn.functional.cosine_similarity(a, b, dim=1).nan_to_num(nan=-1.0)
         self.samples += a.shape[0]
         self.max_abs = max(self.max_abs, float(gap.max()))
@@ -59,7 +59,7 @@ class StageDifference:
 
     def add_tokens(self, reference: Tensor, deployed: Tensor) -> None:
         """Adds the tokens [B, L, C] after the stage, both computed on the deployed model's selection."""
-        gap = (reference.double() - deployed.double()).abs().nan_to_num(nan=float("inf"))
+        gap = (reference.double() - deployed.double()).abs().nan_to_num(nan=float("inf"), posinf=float("inf"))
         self.max_abs = max(self.max_abs or 0.0, float(gap.max()))
 
     @property

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rich.progress import Progress
+
 from tofe_export.artifacts.files import write_json
 from tofe_export.errors import CheckFailedError
 from tofe_export.report import build_report
@@ -18,7 +20,6 @@ from tofe_export.workflows.progress import Report, silent
 from tofe_export.workflows.verify_onnx import verify_onnx
 
 _HELD_OUT = 100_000  # all of them
-_BATCHES = (1, 8, 32)
 
 
 @dataclass(frozen=True)
@@ -31,24 +32,31 @@ class DemoResult:
     page: Path
 
 
-def run_demo(
-    folder: Path, train_progress: Any = None, report: Report = silent, announce: Callable[[str], None] = lambda _: None
-) -> DemoResult:
-    """Fills `folder` with ckpt.pth, model.onnx, model.onnx.json, verify.json, bench.json and report.html.
+def train_demo(folder: Path, progress: Progress | None = None) -> Path:
+    """Trains the recipe `DEMO` into `folder`/ckpt.pth; a run that was stopped there is continued.
 
     Args:
-        folder: made when missing; a run that was killed there is continued.
-        train_progress: the trainer's progress bar.
-        report: progress of the other steps.
+        folder: made when missing.
+        progress: the trainer's progress bar.
+    """
+    resume = (folder / "state.pt").exists()
+    return train(DEMO.settings, DEMO.config, folder, resume=resume, progress=progress)
+
+
+def deploy_demo(
+    folder: Path, report: Report = silent, announce: Callable[[str], None] = lambda command: None
+) -> DemoResult:
+    """From `folder`/ckpt.pth to model.onnx, model.onnx.json, verify.json, bench.json and report.html.
+
+    Args:
+        folder: from `train_demo`.
+        report: progress of the steps.
         announce: called with the command that each step stands for.
 
     Raises:
         CheckFailedError: the exported model does not agree with PyTorch.
     """
     checkpoint, model = folder / "ckpt.pth", folder / "model.onnx"
-    announce(f"tofe-export train --data digits ... -o {folder}   (the recipe DEMO in tofe_export/training/recipes.py)")
-    resume = (folder / "state.pt").exists()
-    train(DEMO.settings, DEMO.config, folder, resume=resume, progress=train_progress)
     announce(f"tofe-export onnx {checkpoint} -o {model}")
     exported = export_onnx(checkpoint, model, OnnxOptions(), report)
     announce(f"tofe-export verify {model} --against {checkpoint} --json {folder / 'verify.json'}")
@@ -57,7 +65,7 @@ def run_demo(
     if not verification["passed"]:
         raise CheckFailedError(" ".join(verification["failures"]), f"See {folder / 'verify.json'}.")
     announce(f"tofe-export bench {model} --json {folder / 'bench.json'}")
-    benchmark = bench_models([model], _BATCHES, report=report)
+    benchmark = bench_models([model], report=report)
     write_json(folder / "bench.json", benchmark)
     announce(f"tofe-export report {folder}")
     return DemoResult(exported, verification, benchmark, build_report(folder))

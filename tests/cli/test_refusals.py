@@ -1,0 +1,208 @@
+"""Bad input, through the command line: a sentence, the next step, the exit code, and never a traceback."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from tests.cli.conftest import Run
+from tofe_export.cli import main as entry
+from tofe_export.errors import InputError, TofeError
+
+
+def refused(
+    arguments: list[object], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> tuple[int, str]:
+    """Runs the program in this process, through its real entry point."""
+    monkeypatch.setattr(sys, "argv", ["tofe-export", *map(str, arguments)])
+    monkeypatch.setenv("TOFE_DEBUG", "")
+    with pytest.raises(SystemExit) as caught:
+        entry.main()
+    shown = capsys.readouterr()
+    assert "Traceback" not in shown.out + shown.err
+    return int(caught.value.code or 0), " ".join((shown.out + shown.err).replace("│", " ").split())
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--keep", "0,4,2"], "Keep count 0 of stage 0 is outside 1..16"),
+        (["--keep", "8,-1,2"], "Keep count -1 of stage 1 is outside 1..16"),
+        (["--keep", "8,4,17"], "Keep count 17 of stage 2 is outside 1..16"),
+        (["--keep", "8,4"], "2 keep counts were given (8,4), but the model has 3 stages"),
+        (["--keep", "8,4,2,1"], "4 keep counts were given"),
+        (["--keep", "many"], "is not a list of whole numbers"),
+        (["--keep", "8,4.5,2"], "is not a list of whole numbers"),
+        (["--keep", "8,,2"], "is not a list of whole numbers"),
+        (["--keep", "8,4,2", "--keep-from", "digits"], "both given"),
+        (["--keep-from", "digits", "--keep-quantile", "1.5"], "not between 0 and 1"),
+        (["--keep-from", "no/such/folder"], "no/such/folder"),
+        (["--data", "no/such/folder"], "no/such/folder"),
+        (["-o", "model.engine"], "does not end in .onnx"),
+        (["--rearrange", "sideways"], "sideways"),
+    ],
+)
+def test_onnx_options(
+    checkpoint: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    options: list[str],
+    words: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, text = refused(["onnx", checkpoint, *options], monkeypatch, capsys)
+    assert code == 2
+    assert words in text
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["onnx", "missing.pth"], "missing.pth does not exist"),
+        (["onnx", "."], "is a folder"),
+        (["onnx", "text.txt"], "not a checkpoint"),
+        (["verify", "missing.onnx", "--against", "text.txt"], "missing.onnx does not exist"),
+        (["verify", "text.onnx", "--against", "text.txt"], "text.onnx.json does not exist"),
+        (["bench", "missing.onnx"], "missing.onnx does not exist"),
+        (["bench", "text.txt"], "not a checkpoint"),
+        (["bench"], "Missing argument"),
+        (["inspect", "text.onnx"], "not an ONNX file"),
+        (["inspect", "missing"], "does not exist"),
+        (["report", "nowhere"], "nowhere"),
+        (["report", "empty"], "empty"),
+        (["train", "--data", "nowhere", "-o", "run"], "nowhere"),
+        (["train", "--data", "empty", "-o", "run"], "empty"),
+        (["train", "--data", "digits", "-o", "run", "--budget", "1.5"], "between 0 and 1"),
+        (["train", "--data", "digits", "-o", "run", "--backbone", "deit_smal_patch16_224"], "deit_small_patch16_224"),
+        (["train", "--data", "digits", "-o", "run", "--backbone-args", "img_size"], "NAME=VALUE"),
+        (["frobnicate"], "No such command"),
+    ],
+)
+def test_files_and_verbs(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    words: str,
+) -> None:
+    (tmp_path / "text.txt").write_text("hello")
+    (tmp_path / "text.onnx").write_text("hello")
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path)
+    code, text = refused(list(arguments), monkeypatch, capsys)
+    assert code == 2
+    assert words in text
+
+
+def test_counts_of_a_discarding_model_may_not_rise(
+    discarding: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, text = refused(["onnx", discarding, "--keep", "4,8,2"], monkeypatch, capsys)
+    assert code == 2
+    assert "discards tokens" in text
+
+
+def test_a_corrupt_image_is_named_skipped_and_counted(checkpoint: Path, tmp_path: Path, run: Run) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for index in range(3):
+        Image.new("RGB", (40, 40), (50 * index, 90, 30)).save(folder / f"{index}.png")
+    (folder / "broken.png").write_bytes(b"\x89PNG not really")
+    done = run("onnx", checkpoint, "--keep-from", folder, "--data", folder)
+    assert done.returncode == 0, done.stderr
+    assert "broken.png" in done.stderr
+    assert "Images skipped: 1" in done.stderr
+    assert (tmp_path / "model.onnx").exists()
+
+
+def test_a_kill_during_the_export_leaves_the_old_file(checkpoint: Path, tmp_path: Path) -> None:
+    target = tmp_path / "model.onnx"
+    target.write_bytes(b"old")
+    command = [sys.executable, "-m", "tofe_export", "onnx", str(checkpoint), "-o", str(target)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while process.poll() is None and not list(tmp_path.glob(".model.onnx.*.part")):
+        time.sleep(0.005)
+    assert process.poll() is None, "the export ended before it could be killed"
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert target.read_bytes() == b"old"
+    assert not (tmp_path / "model.onnx.json").exists()
+
+
+def test_no_traceback_unless_asked(run: Run) -> None:
+    quiet, loud = run("onnx", "missing.pth"), run("onnx", "missing.pth", TOFE_DEBUG="1")
+    assert quiet.returncode == 2
+    assert "Traceback" not in quiet.stderr
+    assert quiet.stderr.splitlines()[-1].startswith("Next:")
+    assert "Traceback" in loud.stderr
+    assert "InputError" in loud.stderr
+
+
+def test_a_defect_is_a_sentence_too(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("one over nothing")
+
+    monkeypatch.setattr("tofe_export.workflows.inspect_file.inspect_file", broken)
+    code, text = refused(["inspect", "x"], monkeypatch, capsys)
+    assert code == 1
+    assert "ZeroDivisionError: one over nothing" in text
+    assert "TOFE_DEBUG=1" in text
+
+
+def test_pretrained_without_a_network_is_exit_3(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import timm
+
+    real = timm.create_model
+
+    def offline(name: str, pretrained: bool = False, **arguments: object) -> object:
+        if pretrained:
+            raise ConnectionError("no network")
+        return real(name, **arguments)
+
+    monkeypatch.setattr(timm, "create_model", offline)
+    monkeypatch.chdir(tmp_path)
+    code, text = refused(["train", "--data", "digits", "-o", "run", "--pretrained"], monkeypatch, capsys)
+    assert code == 3
+    assert "could not be downloaded" in text
+
+
+def test_every_error_says_what_and_what_next() -> None:
+    assert str(InputError("It is so.", "Do this.")) == "It is so. Do this."
+    assert {kind.exit_code for kind in TofeError.__subclasses__()} == {1, 2, 3}
+
+
+def test_help_lists_every_verb() -> None:
+    from tofe_export.cli.app import app
+
+    shown = CliRunner().invoke(app, ["--help"])
+    assert shown.exit_code == 0
+    for verb in ("doctor", "demo", "train", "onnx", "verify", "bench", "inspect", "report"):
+        assert verb in shown.output
+
+
+_HEAVY = """
+import sys
+sys.argv = ["tofe-export", "--help"]
+from tofe_export.cli.main import main
+try:
+    main()
+except SystemExit:
+    pass
+heavy = {"torch", "numpy", "onnx", "timm", "onnxruntime", "matplotlib", "sklearn", "PIL"}
+print("HEAVY", sorted(heavy & set(sys.modules)))
+"""
+
+
+def test_help_imports_nothing_heavy() -> None:
+    done = subprocess.run([sys.executable, "-c", _HEAVY], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "HEAVY []"

@@ -1,0 +1,181 @@
+"""Checkpoints load in every wrapping people use; everything else is refused in words, and runs no code."""
+
+import os
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+
+from tests.helpers import SMALL, small_images, small_tofe
+from tofe_export.data.preprocessing import Preprocessing
+from tofe_export.errors import InputError
+from tofe_export.model.checkpoint import Checkpoint, load, save
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    model = small_tofe()
+    path = tmp_path_factory.mktemp("checkpoint") / "ckpt.pth"
+    save(path, Checkpoint(model, (0.5, 0.3, 0.2), Preprocessing.of_backbone(model.vit), {"accuracy": 0.9}, "digits"))
+    return path
+
+
+@pytest.fixture
+def document(saved: Path) -> dict[str, Any]:
+    found: dict[str, Any] = torch.load(saved, weights_only=True)
+    return found
+
+
+def logits(path: Path) -> torch.Tensor:
+    with torch.no_grad():
+        return load(path).model.forward_fixed(small_images(2), (8, 5, 3)).logits
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_round_trip(saved: Path, tmp_path: Path, suffix: str) -> None:
+    first = load(saved)
+    copy = tmp_path / f"copy{suffix}"
+    save(copy, first)
+    again = load(copy)
+    assert again.model.config == first.model.config
+    assert again.keep_ratios == (0.5, 0.3, 0.2)
+    assert again.keep_counts() == (8, 5, 3)
+    assert again.preprocessing == first.preprocessing
+    assert dict(again.metrics) == {"accuracy": 0.9}
+    assert again.data == "digits"
+    assert torch.equal(logits(copy), logits(saved))
+
+
+def prefixed(document: dict[str, Any]) -> dict[str, Any]:
+    weights = {f"module.{key}": value for key, value in document["state_dict"].items()}
+    return {**document, "state_dict": weights}
+
+
+def in_model(document: dict[str, Any]) -> dict[str, Any]:
+    header = {key: value for key, value in document.items() if key != "state_dict"}
+    return {**header, "model": document["state_dict"], "optimizer": {"state": {}}, "epoch": 3}
+
+
+def nested(document: dict[str, Any]) -> dict[str, Any]:
+    return {"model": document, "epoch": 3}
+
+
+def averaged(document: dict[str, Any]) -> dict[str, Any]:
+    """The EMA copy is the trained one; the raw weights beside it are spoilt so that the choice shows."""
+    spoilt = {key: torch.zeros_like(value) for key, value in document["state_dict"].items()}
+    return {**document, "state_dict": spoilt, "state_dict_ema": document["state_dict"]}
+
+
+@pytest.mark.parametrize("wrap", [prefixed, in_model, nested, averaged])
+def test_wrappings(saved: Path, document: dict[str, Any], tmp_path: Path, wrap: Callable[..., dict[str, Any]]) -> None:
+    path = tmp_path / "wrapped.pth"
+    torch.save(wrap(document), path)
+    assert torch.equal(logits(path), logits(saved))
+
+
+class Spy:
+    """A pickle that writes a file when it is opened."""
+
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.trace),)
+
+
+@pytest.mark.parametrize("writer", ["torch", "pickle"])
+def test_a_pickle_that_runs_code_does_not_run(tmp_path: Path, writer: str) -> None:
+    trace, path = tmp_path / "it-ran", tmp_path / "evil.pth"
+    if writer == "torch":
+        torch.save({"state_dict": Spy(trace)}, path)
+    else:
+        path.write_bytes(pickle.dumps({"state_dict": Spy(trace)}))
+    with pytest.raises(InputError, match="wants to run code"):
+        load(path)
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.3, 0.7, 0.99])
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_truncated(saved: Path, tmp_path: Path, share: float, suffix: str) -> None:
+    whole, cut = tmp_path / f"whole{suffix}", tmp_path / f"cut{suffix}"
+    save(whole, load(saved))
+    content = whole.read_bytes()
+    cut.write_bytes(content[: int(len(content) * share)])
+    with pytest.raises(InputError, match="not a checkpoint, or it is damaged"):
+        load(cut)
+
+
+def test_other_files(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="does not exist"):
+        load(tmp_path / "nothing.pth")
+    with pytest.raises(InputError, match="is a folder"):
+        load(tmp_path)
+    text = tmp_path / "notes.pth"
+    text.write_text("hello, I am a text file\n")
+    with pytest.raises(InputError, match="not a checkpoint"):
+        load(text)
+    number = tmp_path / "number.pth"
+    torch.save(3, number)
+    with pytest.raises(InputError, match="holds a int"):
+        load(number)
+    empty = tmp_path / "empty.pth"
+    torch.save({"epoch": 1}, empty)
+    with pytest.raises(InputError, match="no weights; found: epoch"):
+        load(empty)
+
+
+def test_a_plain_backbone_is_named_as_such(tmp_path: Path) -> None:
+    path = tmp_path / "vit.pth"
+    torch.save({"model": timm.create_model("vit_tiny_patch16_224", **SMALL).state_dict()}, path)
+    with pytest.raises(InputError, match="no ToFe weights") as caught:
+        load(path)
+    assert "cls_token" in caught.value.message
+    assert "--init" in caught.value.next_step
+
+
+def change(document: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
+    return {**document, "config": {**document["config"], key: value}}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("backbone", "vit_tinny_patch16_224", "vit_tiny_patch16_224"),
+        ("backbone", "resnet18", "resnet18"),
+        ("backbone_args", {**SMALL, "embed_dim": 64}, r"stages\.|vit\."),
+        ("backbone_args", {**SMALL, "depth": 5}, r"vit\.blocks\.4.* is missing"),
+        ("backbone_args", {**SMALL, "depth": 3}, r"do not fit a backbone of 3 blocks"),
+        ("selector", "magic", "There is no token selector"),
+        ("colour", "red", "unknown key 'colour'"),
+        ("stage_starts", ["a"], "stage_starts"),
+    ],
+)
+def test_configurations_that_do_not_fit(
+    document: dict[str, Any], tmp_path: Path, key: str, value: Any, words: str
+) -> None:
+    path = tmp_path / "changed.pth"
+    torch.save(change(document, key, value), path)
+    with pytest.raises(InputError, match=words) as caught:
+        load(path)
+    assert caught.value.exit_code == 2
+    assert caught.value.next_step
+
+
+@pytest.mark.parametrize("ratios", [[0.5, 0.5], [0.5, 0.5, 1.5], ["a", "b", "c"]])
+def test_keep_ratios_that_make_no_sense(document: dict[str, Any], tmp_path: Path, ratios: list[Any]) -> None:
+    path = tmp_path / "ratios.pth"
+    torch.save({**document, "keep_ratios": ratios}, path)
+    with pytest.raises(InputError, match="keep ratios"):
+        load(path)
+
+
+def test_weights_without_configuration(document: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "bare.pth"
+    torch.save(document["state_dict"], path)
+    with pytest.raises(InputError, match="no configuration"):
+        load(path)

@@ -1,0 +1,133 @@
+"""verify is green for the exported model and red, for the right reason, when something was planted."""
+
+from collections.abc import Callable
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+import torch
+
+from tests.helpers import small_images, small_tofe
+from tofe_export.data.images import Batch
+from tofe_export.graph.export import export_tofe
+from tofe_export.model.tofe import ToFe
+from tofe_export.verify.compare import Comparison, compare
+from tofe_export.verify.metrics import LogitsDifference
+from tofe_export.verify.tolerances import TOLERANCES
+
+KEEP = (8, 5, 3)
+
+
+def batches() -> list[Batch]:
+    return [
+        Batch(small_images(count, seed), torch.zeros(count, dtype=torch.int64), ("x",) * count)
+        for count, seed in ((4, 1), (3, 2))
+    ]
+
+
+@pytest.fixture(scope="module")
+def network() -> ToFe:
+    return small_tofe()
+
+
+@pytest.fixture(params=[True, False], ids=["plugin", "elide"])
+def rearranged(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param)
+
+
+def compared(network: ToFe, rearranged: bool, plant: Callable[[ir.Graph], None] = lambda graph: None) -> Comparison:
+    model = export_tofe(network, KEEP, rearranged, taps=False)
+    plant(model.graph)
+    return compare(network, model, KEEP, rearranged, batches())
+
+
+def weight(graph: ir.Graph, name: str) -> np.ndarray:
+    """A copy of an initializer that can be changed and put back with `replace`."""
+    tensor = graph.initializers[name].const_value
+    assert tensor is not None
+    return np.array(tensor.numpy())
+
+
+def replace(graph: ir.Graph, name: str, values: np.ndarray) -> None:
+    graph.initializers[name].const_value = ir.tensor(values, name=name)
+
+
+def test_the_exported_model_passes(network: ToFe, rearranged: bool) -> None:
+    found = compared(network, rearranged)
+    assert not found.failures
+    document = found.to_dict()
+    assert document["passed"]
+    assert document["samples"] == 7
+    assert document["top1_agreement"] == 1.0
+    assert document["logits"]["max_abs"] <= 1e-4
+    assert [stage["index"] for stage in document["stages"]] == [0, 1, 2]
+    assert all(stage["selection_overlap"] == 1.0 for stage in document["stages"])
+    assert all(stage["max_abs_same_selection"] < 1e-4 for stage in document["stages"])
+    assert set(document["accuracy"]) == {"reference", "deployed"}
+
+
+def test_other_weights_in_a_block_are_numerical_drift(network: ToFe, rearranged: bool) -> None:
+    def plant(graph: ir.Graph) -> None:
+        name = "vit.blocks.2.mlp.fc1.weight.T"
+        replace(graph, name, weight(graph, name)[:, ::-1])
+
+    found = compared(network, rearranged, plant)
+    assert any("On the same tokens the logits differ" in sentence for sentence in found.failures)
+    stages = found.to_dict()["stages"]
+    assert stages[0]["max_abs_same_selection"] < 1e-4, "block 2 runs in stage 1"
+    assert stages[1]["max_abs_same_selection"] > 1e-3
+
+
+def test_another_selector_is_selection_drift_at_its_stage(network: ToFe, rearranged: bool) -> None:
+    def plant(graph: ir.Graph) -> None:
+        name = "stages.1.selector.embed.1.bias"
+        replace(graph, name, weight(graph, name) + 1)
+
+    found = compared(network, rearranged, plant)
+    assert found.stages[0].overlap == 1.0
+    assert found.stages[1].overlap < 0.99
+    assert found.failures[0].startswith("Stage 1 selected other tokens")
+    assert found.same_selection.max_abs < 1e-4, "on the same tokens nothing differs"
+
+
+def test_a_missing_approximator_is_found(network: ToFe, rearranged: bool) -> None:
+    def plant(graph: ir.Graph) -> None:
+        for name in ("stages.0.approximator.up.weight.T", "stages.0.approximator.up.bias"):
+            replace(graph, name, np.zeros_like(weight(graph, name)))
+
+    found = compared(network, rearranged, plant)
+    assert found.failures
+    assert found.to_dict()["stages"][0]["max_abs_same_selection"] > 1e-3
+
+
+def test_a_perm_that_is_no_permutation_is_found(network: ToFe) -> None:
+    def plant(graph: ir.Graph) -> None:
+        (node,) = [node for node in graph if node.name == "stages.1/TokenPartition"]
+        perm = node.outputs[2]
+        half = ir.Value(name="half", const_value=ir.tensor(np.array(2, dtype=np.int32), name="half"))
+        graph.register_initializer(half)
+        broken = ir.node("Div", [perm, half])
+        perm.name, broken.outputs[0].name = "right.perm", "stage1.perm"
+        broken.outputs[0].dtype, broken.outputs[0].shape = ir.DataType.INT32, perm.shape
+        graph.insert_after(node, broken)
+
+    found = compared(network, True, plant)
+    assert any("Stage 1: perm is not a permutation" in sentence for sentence in found.failures)
+
+
+def test_another_networks_model_is_found(network: ToFe) -> None:
+    model = export_tofe(small_tofe(seed=5), KEEP, True, taps=False)
+    assert compare(network, model, KEEP, True, batches()).failures
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_values_that_are_not_finite_never_pass(bad: float) -> None:
+    found = LogitsDifference()
+    deployed = torch.zeros(2, 3)
+    deployed[1, 2] = bad
+    found.add(torch.zeros(2, 3), deployed)
+    assert found.max_abs == float("inf")
+    comparison = Comparison(TOLERANCES["fp32"])
+    comparison.logits.add(torch.zeros(2, 3), deployed)
+    comparison.same_selection.add(torch.zeros(2, 3), deployed)
+    assert comparison.failures
