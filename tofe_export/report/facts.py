@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from tofe_export.model.flops import dense_macs, tofe_macs
 from tofe_export.report.folder import RunFolder
-from tofe_export.report.history import DENSE
-from tofe_export.report.wording import difference, gmacs, percent, times
+from tofe_export.report.history import DENSE, TOFE
+from tofe_export.report.wording import difference, gmacs, percent, span, times
 
 
 @dataclass(frozen=True)
@@ -30,12 +30,12 @@ def facts(found: RunFolder) -> list[tuple[str, str]]:
     made: list[tuple[str, str]] = []
     if found.checkpoint is not None:
         model = found.checkpoint.model
-        blocks = ", ".join(f"{part.start}–{part.stop - 1}" for part in model.stage_blocks)
+        blocks = ", ".join(_blocks(part) for part in model.stage_blocks)
         parameters = sum(parameter.numel() for parameter in model.parameters()) / 1e6
         size = found.checkpoint.preprocessing
         made += [
             ("Input", f"{size.height} × {size.width} pixels, {model.tokens} patch tokens, {model.prefix} prefix"),
-            ("Stages", f"{len(model.stages)}, blocks {blocks} of {len(model.vit.blocks)}"),
+            ("Stages", f"{len(model.stages)}: blocks {blocks} of 0–{len(model.vit.blocks) - 1}"),
             ("Token selector", model.config.selector),
             ("Token approximator", model.config.approximator),
             ("Parameters", f"{parameters:.1f} million"),
@@ -55,6 +55,10 @@ def facts(found: RunFolder) -> list[tuple[str, str]]:
     return [(term, value) for term, value in made if value]
 
 
+def _blocks(part: range) -> str:
+    return f"{part.start}–{part.stop - 1}" if len(part) > 1 else str(part.start)
+
+
 def _keep_source(found: RunFolder) -> str:
     source = "learned" if found.manifest is None else str(found.manifest.get("options", {}).get("keep_source", ""))
     return f" ({source})" if source else ""
@@ -66,7 +70,7 @@ def _speed(found: RunFolder) -> Figure | None:
         return None
     interval = ""
     if row.speedup_low is not None and row.speedup_high is not None:
-        interval = f", 95\u202f% interval {row.speedup_low:.2f}–{row.speedup_high:.2f}"
+        interval = f", 95\u202f% interval {span(row.speedup_low, row.speedup_high)}"
     return Figure("Speed-up", times(row.speedup), f"at batch {row.batch}{interval}")
 
 
@@ -91,9 +95,11 @@ def _agreement(found: RunFolder) -> Figure | None:
 
 def _accuracy(found: RunFolder) -> Figure | None:
     dense = found.history.final_accuracy(DENSE) if found.history else None
-    beside = f"dense backbone {percent(dense)} when trained" if dense is not None else ""
+    beside = f"dense backbone {percent(dense)} on all held-out images" if dense is not None else ""
     if found.verification is not None and found.verification.accuracy_deployed is not None:
-        deployed = found.verification.accuracy_deployed
-        return Figure("Accuracy, deployed", percent(deployed), beside or f"on {found.verification.samples} images")
-    trained = found.history.final_accuracy("tofe") if found.history else None
+        # On the verified images PyTorch is the fair comparison; the training log counted all held-out ones.
+        reference = percent(found.verification.accuracy_reference or 0.0)
+        note = f"PyTorch {reference} on the same {found.verification.samples} images"
+        return Figure("Accuracy, deployed", percent(found.verification.accuracy_deployed), note)
+    trained = found.history.final_accuracy(TOFE) if found.history else None
     return Figure("Accuracy, threshold path", percent(trained), beside) if trained is not None else None

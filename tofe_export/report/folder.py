@@ -39,18 +39,22 @@ class Commands:
 
     @property
     def train(self) -> str:
+        """Command that trains into the folder."""
         return f"tofe-export train --data digits -o {shlex.quote(str(self.folder))}"
 
     @property
     def onnx(self) -> str:
+        """Command that exports its checkpoint."""
         return f"tofe-export onnx {self._at(CHECKPOINT)} -o {self._at(MODEL)}"
 
     @property
     def verify(self) -> str:
+        """Command that compares the export with it."""
         return f"tofe-export verify {self._at(MODEL)} --against {self._at(CHECKPOINT)} --json {self._at(VERIFY)}"
 
     @property
     def bench(self) -> str:
+        """Command that times the export."""
         return f"tofe-export bench {self._at(MODEL)} --json {self._at(BENCH)}"
 
 

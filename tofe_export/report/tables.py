@@ -84,7 +84,7 @@ def parity_table(found: Verification) -> ParityTable:
 def _line(row: BenchRow) -> BenchLine:
     interval = ""
     if not row.dense and row.speedup_low is not None and row.speedup_high is not None:
-        interval = f"{row.speedup_low:.2f}–{row.speedup_high:.2f}"
+        interval = wording.span(row.speedup_low, row.speedup_high)
     return BenchLine(
         name=row.name,
         how=" · ".join(part for part in (row.backend, row.precision) if part),

@@ -26,6 +26,11 @@ def times(factor: float) -> str:
     return f"{factor:.2f}×"
 
 
+def span(low: float, high: float) -> str:
+    """An interval that is not broken over two lines."""
+    return f"{low:.2f}\u2060–\u2060{high:.2f}"
+
+
 def milliseconds(value: float) -> str:
     """Three digits that mean something: 0.123, 1.23, 12.3, 123."""
     return _three_digits(value)
@@ -101,7 +106,7 @@ def _speed(found: Benchmark | None) -> tuple[str, bool]:
     if row is None:
         return "Not yet timed.", False
     if row.speedup_low is not None and row.speedup_high is not None and row.speedup_low <= 1 <= row.speedup_high:
-        return f"At batch {row.batch} no faster or slower than the dense backbone that could be measured.", True
+        return f"At batch {row.batch} its speed cannot be told from the dense backbone's.", True
     if row.speedup < 1:
         return f"At batch {row.batch} slower than the dense backbone: {times(row.speedup)}.", True
     return f"{times(row.speedup)} as fast as the dense backbone at batch {row.batch}.", False

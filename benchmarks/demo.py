@@ -1,0 +1,53 @@
+"""The demo as a user runs it: wall time after installation, accuracy, cost, and how kept counts differ.
+
+python benchmarks/demo.py [--json benchmarks/results/demo.json]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from tofe_export.artifacts.files import read_json, write_json
+from tofe_export.artifacts.machine import describe_machine, describe_versions
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, default=Path(__file__).parent / "results" / "demo.json")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        out = Path(name) / "demo"
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "tofe_export", "demo", "--out", str(out)], check=True)
+        seconds = time.perf_counter() - start
+        manifest = read_json(out / "model.onnx.json")
+        verified, timed = read_json(out / "verify.json"), read_json(out / "bench.json")
+        last = json.loads((out / "metrics.jsonl").read_text().splitlines()[-1])
+    document = {
+        "schema": "tofe-export/benchmark/1",
+        "command": "python benchmarks/demo.py",
+        "machine": describe_machine(),
+        "versions": describe_versions(),
+        "seconds": seconds,
+        "held_out_accuracy": verified["accuracy"],
+        "held_out_accuracy_threshold_path": last["val_accuracy"],
+        "keep": manifest["keep"],
+        "tokens": manifest["tokens"],
+        "macs_ratio": manifest["gmacs"] / manifest["dense_gmacs"],
+        "kept_ratio_per_stage": {"mean": last["keep_mean"], "std_over_images": last["keep_std"]},
+        "top1_agreement": verified["top1_agreement"],
+        "logits": verified["logits"],
+        "rows": timed["rows"],
+    }
+    write_json(options.json, document)
+    print(json.dumps({key: value for key, value in document.items() if key != "rows"}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
