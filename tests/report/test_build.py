@@ -1,0 +1,77 @@
+"""The page is whole by itself, says what the files say, and is the same for the same files."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.helpers import small_tofe
+from tofe_export.data.preprocessing import Preprocessing
+from tofe_export.errors import InputError
+from tofe_export.model.checkpoint import Checkpoint, save
+from tofe_export.report import build_report
+from tofe_export.workflows.bench_models import bench_models
+from tofe_export.workflows.export_onnx import OnnxOptions, export_onnx
+from tofe_export.workflows.verify_onnx import verify_onnx
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a run leaves behind, made by the real steps."""
+    out = tmp_path_factory.mktemp("run")
+    model = small_tofe()
+    checkpoint, exported = out / "ckpt.pth", out / "model.onnx"
+    save(checkpoint, Checkpoint(model, (0.5, 0.3, 0.2), Preprocessing.of_backbone(model.vit), {}, "digits"))
+    export_onnx(checkpoint, exported, OnnxOptions())
+    verified = verify_onnx(exported, checkpoint, samples=8).document
+    (out / "verify.json").write_text(json.dumps(verified))
+    (out / "bench.json").write_text(json.dumps(bench_models([exported], (1,), rounds=3, threads=1)))
+    return out
+
+
+def test_one_page_that_needs_nothing_else(folder: Path) -> None:
+    page = build_report(folder, images=2)
+    text = page.read_text()
+    assert page == folder / "report.html"
+    loads = re.findall(r'(?:src|href)="([^"#]+)"', text)
+    assert all(address.startswith("data:") for address in loads)
+    assert "@import" not in text
+    assert not re.search(r"url\((?!#)", text)
+    assert "<script" not in text
+    assert text.count("data:image/png;base64,") == 2 * 4, "two images, each beside its three stages"
+    assert all(alt for alt in re.findall(r'<img[^>]*alt="([^"]*)"', text))
+    assert "8, 5, 3" in text
+
+
+def test_same_files_same_bytes(folder: Path, tmp_path: Path) -> None:
+    first, second = (build_report(folder, tmp_path / name, images=1) for name in ("a.html", "b.html"))
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_a_failed_verification_is_said_first(folder: Path, tmp_path: Path) -> None:
+    for name in ("ckpt.pth", "bench.json"):
+        (tmp_path / name).write_bytes((folder / name).read_bytes())
+    document = json.loads((folder / "verify.json").read_text())
+    document |= {"passed": False, "failures": ["Stage 1 selected <other> tokens."]}
+    (tmp_path / "verify.json").write_text(json.dumps(document))
+    text = build_report(tmp_path, images=0).read_text()
+    assert "Stage 1 selected &lt;other&gt; tokens." in text
+    assert "<other>" not in text
+
+
+def test_what_is_missing_comes_with_its_command(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "ckpt.pth").write_bytes((folder / "ckpt.pth").read_bytes())
+    text = build_report(tmp_path, images=0).read_text()
+    assert "tofe-export verify" in text
+    assert "tofe-export bench" in text
+
+
+def test_refusals(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="nowhere"):
+        build_report(tmp_path / "nowhere")
+    with pytest.raises(InputError):
+        build_report(tmp_path)
+    (tmp_path / "bench.json").write_text('{"schema": "tofe-export/bench/1", "rows": [{"name": "x"}]}')
+    with pytest.raises(InputError, match=r"bench\.json"):
+        build_report(tmp_path)
