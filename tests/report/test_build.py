@@ -75,3 +75,23 @@ def test_refusals(tmp_path: Path) -> None:
     (tmp_path / "bench.json").write_text('{"schema": "tofe-export/bench/1", "rows": [{"name": "x"}]}')
     with pytest.raises(InputError, match=r"bench\.json"):
         build_report(tmp_path)
+
+
+def test_evidence_about_another_export_is_named(folder: Path, tmp_path: Path) -> None:
+    for path in folder.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    assert 'class="notes"' not in build_report(tmp_path, images=0).read_text()
+    export_onnx(tmp_path / "ckpt.pth", tmp_path / "model.onnx", OnnxOptions(keep=(9, 4, 3)))
+    text = build_report(tmp_path, images=0).read_text()
+    assert "verify.json is about an export with keep counts 8, 5, 3" in text
+    assert "bench.json is about an export of another cost" in text
+
+
+def test_images_that_are_gone_are_replaced_and_said(folder: Path, tmp_path: Path) -> None:
+    model = small_tofe()
+    saved = Checkpoint(model, (0.5, 0.3, 0.2), Preprocessing.of_backbone(model.vit), {}, str(tmp_path / "gone"))
+    save(tmp_path / "ckpt.pth", saved)
+    text = build_report(tmp_path, images=1).read_text()
+    assert "are not here, so these are bundled photographs" in text
+    with pytest.raises(InputError, match="gone"):
+        build_report(tmp_path, images=1, data=str(tmp_path / "gone"))

@@ -90,7 +90,10 @@ class StageDrift:
 
 @dataclass(frozen=True)
 class Verification:
-    """What verify.json says; accuracies are shares 0..1, None where the images had no labels."""
+    """What verify.json says; accuracies are shares 0..1, None where the images had no labels.
+
+    `keep` are the keep counts of the model that was compared, empty where the file does not say.
+    """
 
     passed: bool
     model: str
@@ -104,6 +107,7 @@ class Verification:
     same_selection: Drift | None
     stages: tuple[StageDrift, ...]
     failures: tuple[str, ...]
+    keep: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -179,6 +183,7 @@ def read_verification(path: Path, remake: str) -> Verification:
             for stage in found.parts("stages")
         ),
         failures=tuple(str(sentence) for sentence in found.values.get("failures") or ()),
+        keep=tuple(int(count) for count in found.values.get("keep") or () if isinstance(count, int)),
     )
 
 

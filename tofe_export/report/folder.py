@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import pickle
 import shlex
 from collections.abc import Mapping
@@ -141,6 +142,7 @@ def _add_manifest(found: RunFolder) -> None:
 
 def _compare_parts(found: RunFolder) -> None:
     """Evidence about another model than the one shown must not pass for evidence about this one."""
+    _compare_evidence(found)
     if found.manifest is None or found.checkpoint is None:
         return
     if found.manifest.get("source", {}).get("sha256") != sha256(found.path / CHECKPOINT):
@@ -150,6 +152,24 @@ def _compare_parts(found: RunFolder) -> None:
         )
     if found.manifest.get("config") != found.checkpoint.model.config.to_dict():
         found.manifest = None
+
+
+def _compare_evidence(found: RunFolder) -> None:
+    """The same file name may hold a newer export: its keep counts and its cost tell."""
+    if found.manifest is None:
+        return
+    keep, verified = list(found.manifest["keep"]), found.verification
+    if verified is not None and verified.model == MODEL and verified.keep and list(verified.keep) != keep:
+        found.notes.append(
+            f"{VERIFY} is about an export with keep counts {', '.join(map(str, verified.keep))}; {MODEL} now has "
+            f"{', '.join(map(str, keep))}. Compare again: {found.commands.verify}"
+        )
+    cost = found.manifest.get("gmacs")
+    rows = [row for row in found.benchmark.rows if row.name == MODEL] if found.benchmark else []
+    if isinstance(cost, float) and any(not math.isclose(row.gmacs, cost, rel_tol=1e-6) for row in rows):
+        found.notes.append(
+            f"{BENCH} is about an export of another cost than {MODEL} now. Time again: {found.commands.bench}"
+        )
 
 
 def _budget(path: Path) -> float | None:
