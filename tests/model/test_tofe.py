@@ -141,9 +141,26 @@ def test_block_on_prefix_is_the_block(arguments: dict[str, Any]) -> None:
 @pytest.mark.parametrize("selector", ["mlp", "linear", "attention"])
 def test_scores_are_the_logits_difference_in_float32(selector: str) -> None:
     chosen = small_tofe(selector=selector).stages[0].selector
-    tokens = torch.randn(2, 16, 32)
-    torch.testing.assert_close(chosen(tokens), keep_scores(chosen.logits(tokens)), rtol=1e-4, atol=1e-4)
-    assert chosen.bfloat16()(tokens.bfloat16()).dtype == torch.float32
+    tokens = torch.randn(2, 1 + 16, 32)
+    expected = keep_scores(chosen.logits(tokens, 1))
+    assert expected.shape == (2, 16)
+    torch.testing.assert_close(chosen(tokens, 1), expected, rtol=1e-4, atol=1e-4)
+    assert chosen.bfloat16()(tokens.bfloat16(), 1).dtype == torch.float32
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("selector", ["mlp", "linear", "attention"])
+def test_selectors_do_not_look_at_prefix_rows_nor_at_dead_tokens(selector: str) -> None:
+    chosen = small_tofe(selector=selector).stages[0].selector
+    tokens = torch.randn(2, 2 + 16, 32)
+    changed = tokens.clone()
+    changed[:, :2] += 5
+    torch.testing.assert_close(chosen(changed, 2), chosen(tokens, 2), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(chosen(tokens[:, 2:], 0), chosen(tokens, 2), rtol=1e-5, atol=1e-5)
+    alive = torch.ones(2, 16)
+    alive[:, 10:] = 0
+    survivors = chosen.logits(tokens, 2, alive)[:, :10]
+    torch.testing.assert_close(survivors, chosen.logits(tokens[:, :12], 2), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(("selector", "approximator"), KINDS)

@@ -53,7 +53,6 @@ _REARRANGE = """
 <opset_import: ["": 20], domain: "tofe">
 ScatterRearrange <prefix, plugin_namespace, plugin_version> (kept, frozen, perm) => (tokens)
 {
-    zero = Constant <value_ints = [0]> ()
     one = Constant <value_ints = [1]> ()
     two = Constant <value_ints = [2]> ()
     zero_scalar = Constant <value_int = 0> ()
@@ -62,18 +61,18 @@ ScatterRearrange <prefix, plugin_namespace, plugin_version> (kept, frozen, perm)
     prefix_end = Reshape (prefix_count, one)
 
     ranked = Concat <axis = 1> (kept, frozen)
-    token_count = Shape <start = 1, end = 2> (perm)
-    token_end = Squeeze (token_count)
-    row_end = Add (token_end, prefix_count)
-    ranks = Range (prefix_count, row_end, one_scalar)
-    perm_shape = Shape (perm)
-    ranks_of_batch = Expand (ranks, perm_shape)
+    row_count = Shape <start = 1, end = 2> (ranked)
+    row_end = Squeeze (row_count)
+    rows = Range (zero_scalar, row_end, one_scalar)
+    batch = Shape <start = 0, end = 1> (perm)
+    batch_shape = Concat <axis = 0> (batch, one)
+    rows_of_batch = Expand (rows, batch_shape)
+    ranks = Slice (rows_of_batch, prefix_end, row_count, one)
     perm_long = Cast <to = 7> (perm)
-    row_of_token = ScatterElements <axis = 1> (perm_long, perm_long, ranks_of_batch)
-    index = Unsqueeze (row_of_token, two)
-    patch_rows = GatherND <batch_dims = 1> (ranked, index)
-    prefix_rows = Slice (kept, zero, prefix_end, one)
-    tokens = Concat <axis = 1> (prefix_rows, patch_rows)
+    places = Add (perm_long, prefix_end)
+    row_of_place = ScatterElements <axis = 1> (rows_of_batch, places, ranks)
+    index = Unsqueeze (row_of_place, two)
+    tokens = GatherND <batch_dims = 1> (ranked, index)
 }
 """
 

@@ -45,7 +45,7 @@ def tofe_macs(model: ToFe, counts: Sequence[Count]) -> Count:
     for stage, indices, count in zip(model.stages, model.stage_blocks, counts, strict=True):
         assert isinstance(stage, Stage)
         if isinstance(count, Tensor) or count != alive:
-            total = total + _selector_macs(stage.selector, alive)
+            total = total + _selector_macs(stage.selector, alive + prefix)
         for index in indices:
             cut = stage.cut and index == indices[-1] and backbones.can_cut_to_prefix(blocks[index])
             length = count + prefix
@@ -73,9 +73,9 @@ def _cut_block_macs(block: nn.Module, length: Any, prefix: int) -> Any:
 
 def _selector_macs(selector: Selector, length: Any) -> Any:
     macs = length * (_linear_macs(selector) - selector.out.in_features)  # one score, not two logits
-    if isinstance(selector, MlpSelector):  # its context half runs once an image
+    if isinstance(selector, MlpSelector):  # its context half runs once an image, after a mean by product
         half = selector.mix.in_features - selector.mix.in_features // 2
-        macs = macs - (length - 1) * half * selector.mix.out_features
+        macs = macs - (length - 1) * half * selector.mix.out_features + length * half
     if isinstance(selector, AttentionSelector):
         macs = macs + 2 * length * length * _attention_width(selector)
     return macs

@@ -17,6 +17,9 @@ from tofe_export.errors import InputError, nearest
 class Selector(nn.Module):
     """What all selectors share: features per token, then one linear layer to the two logits.
 
+    Selectors are handed prefix rows too and told by a mask not to look at them: dropping the prefix rows' scores
+    at the end is cheaper than copying every patch row at the start.
+
     Args:
         width: width of the features.
     """
@@ -25,23 +28,32 @@ class Selector(nn.Module):
         super().__init__()
         self.out = nn.Linear(width, 2)
 
-    def features(self, x: Tensor, alive: Tensor | None) -> Tensor:
-        """Tokens [B, N, C] to features [B, N, width]; `alive` [B, N] is 0.0 where a token no longer exists."""
+    def features(self, x: Float[Tensor, "B L C"], seen: Float[Tensor, "_ L"]) -> Float[Tensor, "B L W"]:
+        """Rows to features. `seen` [B or 1, L] is 0.0 where a row must not influence the others, else 1.0."""
         raise NotImplementedError
 
-    def logits(self, x: Float[Tensor, "B N C"], alive: Float[Tensor, "B N"] | None = None) -> Float[Tensor, "B N 2"]:
-        """Keep/freeze logits, for training."""
-        out: Tensor = self.out(self.features(x, alive))
-        return out
+    def logits(
+        self, x: Float[Tensor, "B L C"], prefix: int, alive: Float[Tensor, "B N"] | None = None
+    ) -> Float[Tensor, "B N 2"]:
+        """Keep/freeze logits of the patch tokens, for training.
 
-    def forward(self, x: Float[Tensor, "B N C"]) -> Float[Tensor, "B N"]:
+        Args:
+            x: [B, P+N, C].
+            prefix: P.
+            alive: [B, N], 0.0 where a token no longer exists; None if all do.
+        """
+        out: Tensor = self.out(self.features(x, _seen(x, prefix, alive)))
+        return out[:, prefix:]
+
+    def forward(self, x: Float[Tensor, "B L C"], prefix: int) -> Float[Tensor, "B N"]:
         """Keep scores, logit_keep - logit_freeze in float32: what inference needs. Keep iff > 0.
 
         The difference is taken between the rows of the last layer, once, instead of between its outputs.
         """
-        features = self.features(x, None).float()
+        features = self.features(x, _seen(x, prefix, None)).float()
         weight, bias = self.out.weight.float(), self.out.bias.float()
-        return F.linear(features, weight[:1] - weight[1:], bias[:1] - bias[1:]).squeeze(2)
+        scores = torch.matmul(features, weight[0] - weight[1]) + (bias[0] - bias[1])
+        return scores[:, prefix:]
 
 
 class MlpSelector(Selector):
@@ -53,12 +65,17 @@ class MlpSelector(Selector):
         self.mix = nn.Linear(dim, dim // 2)
         self.mlp = nn.Sequential(nn.GELU(), nn.Linear(dim // 2, dim // 4), nn.GELU())
 
-    def features(self, x: Tensor, alive: Tensor | None) -> Tensor:
+    def features(self, x: Tensor, seen: Tensor) -> Tensor:
         """See `Selector.features`."""
+        # Each linear layer in two halves, local and context, so that nothing is split or joined: the context is
+        # one row an image, the mean a product with weights that are constant in inference.
+        norm, embed, act = self.embed
+        assert isinstance(embed, nn.Linear)
         half = x.shape[2] // 2
-        local, context = self.embed(x).split([half, x.shape[2] - half], dim=2)
-        context = _mean_over_tokens(context, alive)
-        # Linear(concat(local, context)) in two parts: the context is one row an image, not one a token.
+        rows = norm(x)
+        local = act(F.linear(rows, embed.weight[:half], embed.bias[:half]))
+        context = act(F.linear(rows, embed.weight[half:], embed.bias[half:]))
+        context = _mean_weights(seen).to(context.dtype).unsqueeze(1) @ context
         weight, bias = self.mix.weight, self.mix.bias
         mixed = F.linear(local, weight[:, :half]) + F.linear(context, weight[:, half:], bias)
         out: Tensor = self.mlp(mixed)
@@ -72,7 +89,7 @@ class LinearSelector(Selector):
         super().__init__(dim)
         self.norm = nn.LayerNorm(dim)
 
-    def features(self, x: Tensor, alive: Tensor | None) -> Tensor:
+    def features(self, x: Tensor, seen: Tensor) -> Tensor:
         """See `Selector.features`."""
         out: Tensor = self.norm(x)
         return out
@@ -87,10 +104,9 @@ class AttentionSelector(Selector):
         self.attn = Attention(dim, num_heads=heads, qkv_bias=True)
         self.out_norm = nn.LayerNorm(dim)
 
-    def features(self, x: Tensor, alive: Tensor | None) -> Tensor:
+    def features(self, x: Tensor, seen: Tensor) -> Tensor:
         """See `Selector.features`."""
-        bias = None if alive is None else attention_bias(alive, 0)
-        out: Tensor = self.out_norm(x + self.attn(self.norm(x), attn_mask=bias))
+        out: Tensor = self.out_norm(x + self.attn(self.norm(x), attn_mask=attention_bias(seen, 0)))
         return out
 
 
@@ -128,8 +144,12 @@ def attention_bias(mask: Float[Tensor, "B N"], prefix: int, eps: float = 1e-12) 
     return F.pad(bias, (prefix, 0))[:, None, None, :]
 
 
-def _mean_over_tokens(x: Tensor, alive: Tensor | None) -> Tensor:
+def _seen(x: Tensor, prefix: int, alive: Tensor | None) -> Tensor:
+    """[B or 1, P+N]: 1.0 for each patch token that exists, 0.0 for prefix rows."""
     if alive is None:
-        return x.mean(dim=1, keepdim=True)
-    weight = alive.unsqueeze(-1)
-    return (x * weight).sum(dim=1, keepdim=True) / weight.sum(dim=1, keepdim=True).clamp(min=torch.finfo(x.dtype).tiny)
+        alive = x.new_ones(1, x.shape[1] - prefix)
+    return F.pad(alive, (prefix, 0))
+
+
+def _mean_weights(seen: Tensor) -> Tensor:
+    return seen / seen.sum(dim=1, keepdim=True).clamp(min=torch.finfo(seen.dtype).tiny)

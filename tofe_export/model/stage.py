@@ -35,7 +35,7 @@ class Stage(nn.Module):
 
     Args:
         index: stage number.
-        selector: tokens [B, N, C] -> logits [B, N, 2].
+        selector: rows [B, P+N, C] -> scores [B, N].
         approximator: frozen tokens [B, F, C] -> the same; None where frozen tokens do not come back.
         prefix: P, leading tokens that are never frozen.
         cut: the head reads only the prefix rows after this stage, so its last block computes only those.
@@ -64,7 +64,7 @@ class Stage(nn.Module):
         """
         if keep == x.shape[1] - self.prefix:
             return self._run(blocks, x), None
-        scores: Tensor = self.selector(x[:, self.prefix :])
+        scores: Tensor = self.selector(x, self.prefix)
         count = int((scores > 0).sum()) if keep is None else keep
         if selection is None:
             kept, frozen, perm = token_partition(x, scores, count, self.prefix)

@@ -117,7 +117,7 @@ class ToFe(nn.Module):
         masks: list[Tensor] = []
         estimates: list[Tensor] = []
         for stage, blocks in self._stages():
-            mask = choose(stage.index, stage.selector.logits(x[:, self.prefix :], alive))
+            mask = choose(stage.index, stage.selector.logits(x, self.prefix, alive))
             if self.discards:
                 mask = mask if alive is None else mask * alive
                 alive = mask
