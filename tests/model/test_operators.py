@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jaxtyping import TypeCheckError
 from torch import Tensor
 
 from tofe_export.graph.functions import operator_functions
@@ -106,3 +107,8 @@ def test_half_precision_scores_rank_as_their_float32_values() -> None:
 def test_perm_is_a_permutation_at_real_sizes(count: int) -> None:
     scores = torch.randint(0, 3, (2, count)).float()
     assert torch.equal(rank_tokens(scores).sort(1).values, torch.arange(count, dtype=torch.int32).expand(2, -1))
+
+
+def test_signatures_are_checked_in_tests() -> None:
+    with pytest.raises(TypeCheckError, match="scores"):
+        token_partition(torch.zeros(2, 5, 3), torch.zeros(1, 4), 2, 1)  # another batch
