@@ -80,8 +80,8 @@ def test_other_weights_in_a_block_are_numerical_drift(network: ToFe, rearranged:
 
 def test_another_selector_is_selection_drift_at_its_stage(network: ToFe, rearranged: bool) -> None:
     def plant(graph: ir.Graph) -> None:
-        name = "stages.1.selector.embed.1.bias"
-        replace(graph, name, weight(graph, name) + 1)
+        name = "stages.1.selector.embed.0.weight"
+        replace(graph, name, -weight(graph, name))
 
     found = compared(network, rearranged, plant)
     assert found.stages[0].overlap == 1.0

@@ -3,7 +3,8 @@
 Rules:
 * a node is called `<module path>/<OpType>`, with `_1`, `_2`, ... for repeats within the module;
 * what it computes is called `<node>_output_<i>`;
-* a parameter keeps its name in the checkpoint; a weight that the exporter transposed becomes `<module>.weight.T`.
+* a parameter keeps its name in the checkpoint; a weight that the exporter transposed becomes `<module>.weight.T`;
+* any other constant is called after its first reader, `<node>_input_<i>`.
 
 Precondition: nodes carry the exporter's `pkg.torch.onnx.name_scopes`. Graph inputs, outputs and the tapped
 values (`stage0.perm`, ...) keep their names, so that a later pass can find them.
@@ -51,9 +52,15 @@ def _module(node: ir.Node) -> str:
 
 
 def _initializer_name(value: ir.Value) -> str:
-    users = [usage.node for usage in value.uses()]
+    if "." in (value.name or ""):
+        return value.name or ""
+    user, index = next(iter(value.uses()))
     tensor = value.const_value
-    transposed = len(users) == 1 and users[0].op_type == "MatMul" and tensor is not None and len(tensor.shape) == 2
-    if transposed and "." not in (value.name or ""):
-        return f"{(users[0].name or '').replace('/MatMul', '')}.weight.T"
-    return value.name or ""
+    if (
+        user.op_type == "MatMul"
+        and (user.name or "").endswith("/MatMul")
+        and tensor is not None
+        and len(tensor.shape) == 2
+    ):
+        return f"{(user.name or '').removesuffix('/MatMul')}.weight.T"
+    return f"{user.name}_input_{index}"
