@@ -10,8 +10,23 @@ from pathlib import Path
 import pytest
 
 from tofe_export.artifacts.files import atomic_path, read_json, sha256, write_json
-from tofe_export.artifacts.manifest import manifest_path, read_manifest, write_manifest
+from tofe_export.artifacts.manifest import atomic_artefact, manifest_path, read_manifest
 from tofe_export.errors import InputError, MissingError
+
+MANIFEST = {
+    "kind": "onnx",
+    "source": {},
+    "config": {},
+    "tokens": 4,
+    "keep": [2],
+    "stages": [[0, 1]],
+    "rearrange": "elide",
+    "precision": "fp32",
+    "gmacs": 1.0,
+    "dense_gmacs": 2.0,
+    "preprocessing": {},
+    "preprocessing_sha256": "",
+}
 
 
 def test_an_exception_leaves_the_old_file(tmp_path: Path) -> None:
@@ -44,6 +59,43 @@ with atomic_path(Path(sys.argv[1])) as temporary:
     print("writing", flush=True)
     time.sleep(60)
 """
+
+
+def test_a_disk_that_is_really_full_is_named_as_such(tmp_path: Path) -> None:
+    # /dev/full refuses every write as a full disk does, whoever writes.
+    if not Path("/dev/full").exists():
+        pytest.skip("this system has no /dev/full")
+    with pytest.raises(MissingError, match="disk is full"), atomic_path(tmp_path / "file") as temporary:
+        temporary.unlink()
+        temporary.symlink_to("/dev/full")
+        temporary.write_bytes(b"x")
+
+
+def test_a_full_disk_at_the_manifest_leaves_the_old_pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    artefact = tmp_path / "model.onnx"
+    with atomic_artefact(artefact) as draft:
+        draft.path.write_bytes(b"old")
+        draft.manifest = MANIFEST
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def full(self: Path, *_: object, **__: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(MissingError, match="disk is full"), atomic_artefact(artefact) as draft:
+        draft.path.write_bytes(b"new")
+        monkeypatch.setattr(Path, "write_text", full)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_what_a_killed_run_left_is_swept_away(tmp_path: Path) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    left, mine = tmp_path / f".file.{gone.pid}-x.part", tmp_path / f".file.{os.getpid()}-x.part"
+    left.touch()
+    mine.touch()
+    write_json(tmp_path / "file", {})
+    assert not left.exists()
+    assert mine.exists(), "a run that is alive keeps its own"
 
 
 def test_a_kill_leaves_the_old_file(tmp_path: Path) -> None:
@@ -83,10 +135,17 @@ def test_a_manifest_belongs_to_its_bytes(tmp_path: Path) -> None:
     artefact.write_bytes(b"one")
     with pytest.raises(InputError, match=r"model\.onnx\.json does not exist"):
         read_manifest(artefact)
-    write_manifest(artefact, {"kind": "onnx"})
+    with atomic_artefact(artefact) as draft:
+        draft.path.write_bytes(b"one")
+        draft.manifest = MANIFEST
     assert read_manifest(artefact)["sha256"] == sha256(artefact)
     artefact.write_bytes(b"two")
     with pytest.raises(InputError, match="does not belong"):
+        read_manifest(artefact)
+    with atomic_artefact(artefact) as draft:
+        draft.path.write_bytes(b"three")
+        draft.manifest = {**MANIFEST, "keep": "many"}
+    with pytest.raises(InputError, match="no usable 'keep'"):
         read_manifest(artefact)
     write_json(manifest_path(artefact), {"schema": "something/else"})
     with pytest.raises(InputError, match="not a manifest"):

@@ -41,6 +41,7 @@ def refused(
         (["--keep", "8,,2"], "is not a list of whole numbers"),
         (["--keep", "8,4,2", "--keep-from", "digits"], "both given"),
         (["--keep-from", "digits", "--keep-quantile", "1.5"], "not between 0 and 1"),
+        (["--keep-quantile", "7"], "not between 0 and 1"),
         (["--keep-from", "no/such/folder"], "no/such/folder"),
         (["--data", "no/such/folder"], "no/such/folder"),
         (["-o", "model.engine"], "does not end in .onnx"),
@@ -174,6 +175,46 @@ def test_pretrained_without_a_network_is_exit_3(
     code, text = refused(["train", "--data", "digits", "-o", "run", "--pretrained"], monkeypatch, capsys)
     assert code == 3
     assert "could not be downloaded" in text
+
+
+def test_pretrained_weights_that_do_not_fit_are_exit_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import timm
+
+    real = timm.create_model
+
+    def mismatched(name: str, pretrained: bool = False, **arguments: object) -> object:
+        if pretrained:
+            raise RuntimeError("size mismatch for norm.weight")
+        return real(name, **arguments)
+
+    monkeypatch.setattr(timm, "create_model", mismatched)
+    monkeypatch.chdir(tmp_path)
+    code, text = refused(["train", "--data", "digits", "-o", "run", "--pretrained"], monkeypatch, capsys)
+    assert code == 2
+    assert "do not fit" in text
+
+
+@pytest.mark.parametrize("verb", [["onnx"], ["verify", "--against"]])
+def test_without_onnx_runtime_is_exit_3(
+    verb: list[str],
+    checkpoint: Path,
+    tmp_path: Path,
+    run: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    files = [checkpoint]
+    if verb[0] == "verify":
+        assert run("onnx", checkpoint).returncode == 0
+        files = [checkpoint, tmp_path / "model.onnx"]
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    code, text = refused([*verb, *files], monkeypatch, capsys)
+    assert code == 3
+    assert "ONNX Runtime is not installed" in text
+    assert "pip install 'tofe-export[cpu]'" in text
 
 
 def test_every_error_says_what_and_what_next() -> None:

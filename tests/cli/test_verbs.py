@@ -1,5 +1,6 @@
 """The verbs on good input: files, fields, exit codes."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 
 from tests.cli.conftest import Run
 from tofe_export.artifacts.files import sha256
+from tofe_export.model.checkpoint import load, save
 
 
 @pytest.fixture
@@ -51,8 +53,17 @@ def test_verify_passes_and_writes_json(checkpoint: Path, exported: Path, tmp_pat
     assert document["exported_from_this_file"] is True
     assert set(document["logits"]) == {"max_abs", "mean_abs", "cosine_min"}
     assert [set(stage) for stage in document["stages"]] == [
-        {"index", "selection_overlap", "max_abs_same_selection"}
+        {"index", "selection_overlap", "score_gap", "max_abs_same_selection"}
     ] * 3
+
+
+def test_verify_against_other_preprocessing_fails(checkpoint: Path, exported: Path, tmp_path: Path, run: Run) -> None:
+    loaded = load(checkpoint)
+    other = dataclasses.replace(loaded.preprocessing, mean=(0.1, 0.1, 0.1))
+    save(tmp_path / "other.pth", dataclasses.replace(loaded, preprocessing=other))
+    done = run("verify", exported, "--against", tmp_path / "other.pth", "--samples", 4)
+    assert done.returncode == 1
+    assert "images prepared in another way" in done.stderr
 
 
 def test_verify_against_another_checkpoint(discarding: Path, exported: Path, run: Run) -> None:

@@ -33,7 +33,7 @@ def tree(tmp_path: Path) -> Path:
 
 
 def test_class_folders_give_sorted_labels(tree: Path) -> None:
-    source = open_source(str(tree), "train")
+    source = open_source(str(tree), "any")
     assert source.classes == ("ant", "bee", "cat")
     assert [source[index].label for index in range(9)] == [0, 0, 0, 1, 1, 1, 2, 2, 2]
     assert source[8].name == str(tree / "cat" / "2.png")
@@ -42,7 +42,7 @@ def test_class_folders_give_sorted_labels(tree: Path) -> None:
 def test_flat_folder_has_no_labels(tmp_path: Path) -> None:
     for index, mode in enumerate(["L", "RGBA", "P", "CMYK"]):
         write_image(tmp_path / (f"{index}.tif" if mode == "CMYK" else f"{index}.png"), 99, mode)
-    source = open_source(str(tmp_path), "val")
+    source = open_source(str(tmp_path), "any")
     (batch,) = batches(source, SMALL, 8)
     assert batch.labels is None
     assert batch.images.shape == (4, 3, 16, 16)
@@ -54,6 +54,31 @@ def test_train_and_val_folders_are_told_apart(tmp_path: Path) -> None:
     write_image(tmp_path / "val" / "a" / "1.png", 1)
     assert open_source(str(tmp_path), "train")[0].name.endswith("train/a/0.png")
     assert open_source(str(tmp_path), "val")[0].name.endswith("val/a/1.png")
+
+
+def test_a_folder_without_parts_holds_out_images_of_every_class(tmp_path: Path) -> None:
+    for name, count in (("a", 25), ("b", 3)):
+        for index in range(count):
+            write_image(tmp_path / name / f"{index:02}.png", index)
+    train, val, everything = (open_source(str(tmp_path), part) for part in ("train", "val", "any"))
+    names = [{sample.name for sample in map(source.__getitem__, range(len(source)))} for source in (train, val)]
+    assert not names[0] & names[1]
+    assert len(everything) == len(train) + len(val) == 28
+    assert {val[index].label for index in range(len(val))} == {0, 1}
+    assert (len(train), len(val)) == (25, 3)
+
+
+def test_a_lone_part_is_refused(tmp_path: Path) -> None:
+    write_image(tmp_path / "train" / "a" / "0.png", 1)
+    with pytest.raises(InputError, match="not the other of train/ and val/"):
+        open_source(str(tmp_path), "train")
+
+
+def test_a_class_with_one_image_cannot_be_parted(tmp_path: Path) -> None:
+    write_image(tmp_path / "a" / "0.png", 1)
+    with pytest.raises(InputError, match="single image"):
+        open_source(str(tmp_path), "train")
+    assert len(open_source(str(tmp_path), "any")) == 1
 
 
 def _file(path: Path) -> Path:
@@ -93,7 +118,7 @@ def test_corrupt_images_are_named_skipped_and_counted(tree: Path) -> None:
     whole = (tree / "bee" / "0.png").read_bytes()
     (tree / "bee" / "0.png").write_bytes(whole[: len(whole) // 2])
     log = CorruptLog()
-    found = list(batches(open_source(str(tree), "train"), SMALL, 2, on_corrupt=log))
+    found = list(batches(open_source(str(tree), "any"), SMALL, 2, on_corrupt=log))
     assert [name for batch in found for name in batch.names] == [
         str(tree / name)
         for name in ("ant/0.png", "ant/2.png", "bee/1.png", "bee/2.png", "cat/0.png", "cat/1.png", "cat/2.png")
@@ -106,17 +131,17 @@ def test_corrupt_images_are_named_skipped_and_counted(tree: Path) -> None:
 def test_a_corrupt_image_is_an_error_where_nobody_collects_them(tree: Path) -> None:
     (tree / "ant" / "1.png").write_bytes(b"")
     with pytest.raises(CorruptImage, match=r"1\.png"):
-        list(batches(open_source(str(tree), "train"), SMALL, 4))
+        list(batches(open_source(str(tree), "any"), SMALL, 4))
 
 
 def test_all_corrupt_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"")
     with pytest.raises(InputError, match="None of the 1 images"):
-        list(batches(open_source(str(tmp_path), "train"), SMALL, 4, on_corrupt=CorruptLog()))
+        list(batches(open_source(str(tmp_path), "any"), SMALL, 4, on_corrupt=CorruptLog()))
 
 
 def test_limit_without_seed_spreads_over_the_classes(tree: Path) -> None:
-    (batch,) = batches(open_source(str(tree), "train"), SMALL, 8, limit=3)
+    (batch,) = batches(open_source(str(tree), "any"), SMALL, 8, limit=3)
     assert batch.labels is not None
     assert batch.labels.tolist() == [0, 1, 2]
 

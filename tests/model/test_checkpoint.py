@@ -174,6 +174,62 @@ def test_keep_ratios_that_make_no_sense(document: dict[str, Any], tmp_path: Path
         load(path)
 
 
+def test_a_checkpoint_that_names_another_file_does_not_open_it(document: dict[str, Any], tmp_path: Path) -> None:
+    # timm.create_model would read `checkpoint_path`, in its older releases by running the pickle.
+    proof, evil, path = tmp_path / "proof", tmp_path / "evil.pth", tmp_path / "clean.pth"
+    evil.write_bytes(pickle.dumps(Spy(proof)))
+    arguments = {**document["config"]["backbone_args"], "checkpoint_path": str(evil)}
+    torch.save({**document, "config": {**document["config"], "backbone_args": arguments}}, path)
+    with pytest.raises(InputError, match="no argument 'checkpoint_path'"):
+        load(path)
+    assert not proof.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("device", "meta", "no argument 'device'"),
+        ("pretrained", True, "no argument 'pretrained'"),
+        ("in_chans", 1, "three channels"),
+        ("num_heads", 0, "cannot be made"),
+        ("patch_size", 0, "cannot be made"),
+        ("embed_dim", {"a": 1}, "no plain number"),
+    ],
+)
+def test_backbone_arguments_that_cannot_be_meant(
+    document: dict[str, Any], tmp_path: Path, name: str, value: Any, words: str
+) -> None:
+    path = tmp_path / "odd.pth"
+    arguments = {**document["config"]["backbone_args"], name: value}
+    torch.save({**document, "config": {**document["config"], "backbone_args": arguments}}, path)
+    with pytest.raises(InputError, match=words):
+        load(path)
+
+
+@pytest.mark.parametrize("key", ["config", "preprocessing", "classes"])
+@pytest.mark.parametrize("value", [3, "text"])
+def test_headers_of_another_kind(document: dict[str, Any], tmp_path: Path, key: str, value: Any) -> None:
+    path = tmp_path / "odd.pth"
+    torch.save({**document, key: value}, path)
+    with pytest.raises(InputError):
+        load(path)
+
+
+@pytest.mark.parametrize("content", [b"<html>", b"\x89PNG\r\n", b"{}", b"a: b\n", b"\x1f\x8b\x08", b"\x08\x0a\x12"])
+def test_files_of_other_kinds_are_not_called_dangerous(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "other.pth"
+    path.write_bytes(content * 40)
+    with pytest.raises(InputError, match="not a checkpoint, or it is damaged"):
+        load(path)
+
+
+def test_stages_of_another_architecture_are_no_tofe_weights(tmp_path: Path) -> None:
+    path = tmp_path / "convnext.pth"
+    torch.save({"stages.0.blocks.0.conv_dw.weight": torch.zeros(3)}, path)
+    with pytest.raises(InputError, match="no ToFe weights"):
+        load(path)
+
+
 def test_weights_without_configuration(document: dict[str, Any], tmp_path: Path) -> None:
     path = tmp_path / "bare.pth"
     torch.save(document["state_dict"], path)

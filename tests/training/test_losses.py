@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from tofe_export.model.config import ToFeConfig
 from tofe_export.model.flops import dense_macs, tofe_macs
-from tofe_export.model.tofe import build_tofe
+from tofe_export.model.tofe import build_tofe, gumbel_choice
 from tofe_export.training import losses, schedule
 
 
@@ -88,7 +88,7 @@ def test_temperature_is_geometric() -> None:
 
 def test_without_noise_the_choice_is_the_threshold_and_still_has_gradients() -> None:
     logits = torch.randn(2, 50, 2, requires_grad=True)
-    mask = schedule.noisy_choice(0.5, 0.0)(0, logits)
+    mask = gumbel_choice(0.5, 0.0)(0, logits)
     assert torch.equal(mask.detach(), (logits[..., 0] > logits[..., 1]).float())
     mask.sum().backward()
     assert logits.grad is not None
@@ -98,6 +98,6 @@ def test_without_noise_the_choice_is_the_threshold_and_still_has_gradients() -> 
 def test_with_full_noise_the_choice_samples_the_softmax() -> None:
     torch.manual_seed(0)
     logits = torch.tensor([math.log(3.0), 0.0]).expand(1, 40_000, 2)
-    mask = schedule.noisy_choice(1.0, 1.0)(0, logits)
+    mask = gumbel_choice(1.0, 1.0)(0, logits)
     assert set(mask.unique().tolist()) == {0.0, 1.0}
     assert mask.mean().item() == pytest.approx(0.75, abs=0.01)

@@ -1,6 +1,9 @@
 """verify is green for the exported model and red, for the right reason, when something was planted."""
 
+import json
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
@@ -12,7 +15,8 @@ from tofe_export.data.images import Batch
 from tofe_export.graph.export import export_tofe
 from tofe_export.model.tofe import ToFe
 from tofe_export.verify.compare import Comparison, compare
-from tofe_export.verify.metrics import LogitsDifference
+from tofe_export.verify.metrics import LogitsDifference, StageDifference
+from tofe_export.verify.opened import OpenedOnnx
 from tofe_export.verify.tolerances import TOLERANCES
 
 KEEP = (8, 5, 3)
@@ -38,7 +42,14 @@ def rearranged(request: pytest.FixtureRequest) -> bool:
 def compared(network: ToFe, rearranged: bool, plant: Callable[[ir.Graph], None] = lambda graph: None) -> Comparison:
     model = export_tofe(network, KEEP, rearranged, taps=False)
     plant(model.graph)
-    return compare(network, model, KEEP, rearranged, batches())
+    return compare(network, opened(model), KEEP, rearranged, batches())
+
+
+def opened(model: ir.Model) -> OpenedOnnx:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        ir.save(model, path)
+        return OpenedOnnx(path)
 
 
 def weight(graph: ir.Graph, name: str) -> np.ndarray:
@@ -117,7 +128,52 @@ def test_a_perm_that_is_no_permutation_is_found(network: ToFe) -> None:
 
 def test_another_networks_model_is_found(network: ToFe) -> None:
     model = export_tofe(small_tofe(seed=5), KEEP, True, taps=False)
-    assert compare(network, model, KEEP, True, batches()).failures
+    assert compare(network, opened(model), KEEP, True, batches()).failures
+
+
+def test_the_logits_are_those_of_the_file_itself_and_taps_change_nothing(network: ToFe) -> None:
+    images = small_images(3, 4).numpy()
+    plain, tapped = (opened(export_tofe(network, KEEP, True, taps)).run(images) for taps in (False, True))
+    assert plain.keys() == tapped.keys()
+    assert all(np.allclose(plain[name], tapped[name], atol=1e-5) for name in plain)
+
+
+def test_every_selection_broken_still_makes_a_document(network: ToFe) -> None:
+    class Broken:
+        backend, precision = "none", "fp32"
+
+        def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
+            right = opened_once.run(images)
+            return {name: value * 0 if name.endswith("perm") else value for name, value in right.items()}
+
+    opened_once = opened(export_tofe(network, KEEP, True, taps=True))
+    document = compare(network, Broken(), KEEP, True, batches()).to_dict()
+    assert not document["passed"]
+    assert document["logits_same_selection"] is None
+    assert json.loads(json.dumps(document, allow_nan=False)) == document
+
+
+def test_another_choice_passes_only_as_a_near_tie() -> None:
+    scores = torch.tensor([[0.5, 0.4, 0.4 - 1e-6, -1.0]])
+    tie, wrong = StageDifference(0), StageDifference(0)
+    tie.add_scores(scores, torch.tensor([[0, 2, 1, 3]]), 2)
+    wrong.add_scores(scores, torch.tensor([[0, 3, 1, 2]]), 2)
+    assert 0 < tie.score_gap < 1e-5
+    assert wrong.score_gap == pytest.approx(1.4)
+    comparison = Comparison(TOLERANCES["fp32"], stages={0: tie})
+    for stage in (tie, wrong):
+        mask = torch.ones(1, 4, dtype=torch.bool)
+        stage.add_selection(mask, mask)
+        comparison.logits.add(torch.zeros(1, 2), torch.zeros(1, 2))
+        comparison.same_selection.add(torch.zeros(1, 2), torch.zeros(1, 2))
+    assert not comparison.failures
+    comparison.stages[0] = wrong
+    assert "a kept token's score is 1.4e+00 below a frozen one's" in comparison.failures[0]
+
+
+def test_labels_of_other_classes_give_no_accuracy(network: ToFe) -> None:
+    model = opened(export_tofe(network, KEEP, True, taps=False))
+    assert compare(network, model, KEEP, True, batches(), labelled=False).to_dict()["accuracy"] is None
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])

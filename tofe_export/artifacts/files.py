@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import hashlib
 import json
 import os
@@ -31,7 +32,8 @@ def atomic_path(target: Path) -> Iterator[Path]:
     temporary: Path | None = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
+        _sweep(target)
+        handle, name = tempfile.mkstemp(prefix=f".{target.name}.{os.getpid()}-", suffix=".part", dir=target.parent)
         os.close(handle)
         temporary = Path(name)
         temporary.chmod(0o666 & ~_umask())
@@ -59,7 +61,7 @@ def write_text(target: Path, content: str) -> None:
 
 def write_json(target: Path, document: dict[str, Any]) -> None:
     """Writes `document` to `target` atomically, indented, with a final newline."""
-    write_text(target, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+    write_text(target, json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -92,6 +94,24 @@ def sha256(path: Path) -> str:
     """Hexadecimal SHA-256 of the file, read in blocks."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sweep(target: Path) -> None:
+    """Removes what killed runs left of the same target; a run that is alive keeps its own."""
+    for part in target.parent.glob(f".{glob.escape(target.name)}.*-*.part"):
+        owner = part.name.removeprefix(f".{target.name}.").partition("-")[0]
+        if owner.isdecimal() and not _alive(int(owner)):
+            part.unlink(missing_ok=True)
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True
 
 
 def _umask() -> int:

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-_PACKAGES = ("torch", "timm", "onnx", "onnxscript", "onnxruntime", "numpy")
+_PACKAGES = ("torch", "timm", "onnx", "onnxscript", "onnxruntime", "onnxruntime-gpu", "numpy")
 
 
 def processors() -> int:

@@ -5,13 +5,31 @@ A sidecar, never a prefix inside the artefact, so that every other tool can stil
 
 from __future__ import annotations
 
+import contextlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tofe_export.artifacts.files import read_json, require_file, sha256, write_json
+from tofe_export.artifacts.files import atomic_path, read_json, require_file, sha256
 from tofe_export.errors import InputError
 
 SCHEMA = "tofe-export/manifest/1"
+_FIELDS: dict[str, type | tuple[type, ...]] = {
+    "kind": str,
+    "source": dict,
+    "config": dict,
+    "tokens": int,
+    "keep": list,
+    "stages": list,
+    "rearrange": str,
+    "precision": str,
+    "gmacs": (int, float),
+    "dense_gmacs": (int, float),
+    "preprocessing": dict,
+    "preprocessing_sha256": str,
+}
 
 
 def manifest_path(artefact: Path) -> Path:
@@ -19,18 +37,42 @@ def manifest_path(artefact: Path) -> Path:
     return artefact.with_name(artefact.name + ".json")
 
 
-def write_manifest(artefact: Path, content: dict[str, Any]) -> Path:
-    """Writes the manifest of `artefact`, adding schema and the artefact's sha256; returns its path."""
-    path = manifest_path(artefact)
-    write_json(path, {"schema": SCHEMA, "sha256": sha256(artefact), **content})
-    return path
+@dataclass
+class Draft:
+    """An artefact that is being made.
+
+    Attributes:
+        path: where to write it for now.
+        manifest: what its manifest will say; fill it in before the draft is done.
+    """
+
+    path: Path
+    manifest: dict[str, Any] = field(default_factory=dict)
+
+
+@contextlib.contextmanager
+def atomic_artefact(target: Path) -> Iterator[Draft]:
+    """Yields a draft; on success artefact and manifest take their places together, else neither does.
+
+    Both are written whole before either is renamed, so that a full disk leaves the old pair. Only a kill between the
+    two renames can part them, and `read_manifest` then says so.
+
+    Raises:
+        InputError, MissingError: see `atomic_path`.
+    """
+    with atomic_path(manifest_path(target)) as described, atomic_path(target) as temporary:
+        draft = Draft(temporary)
+        yield draft
+        content = {"schema": SCHEMA, "sha256": sha256(temporary), **draft.manifest}
+        described.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def read_manifest(artefact: Path) -> dict[str, Any]:
     """The manifest of `artefact`, after checking that it belongs to these very bytes.
 
     Raises:
-        InputError: no artefact, no manifest, another schema, or a hash that does not match.
+        InputError: no artefact, no manifest, another schema, a field that is missing or of another kind, or a hash that
+            does not match.
     """
     require_file(artefact)
     path = manifest_path(artefact)
@@ -45,4 +87,7 @@ def read_manifest(artefact: Path) -> dict[str, Any]:
             f"{path.name} does not belong to {artefact}: the file was changed or replaced after it was written.",
             "Export again with tofe-export onnx.",
         )
+    for name, kind in _FIELDS.items():
+        if not isinstance(manifest.get(name), kind):
+            raise InputError(f"{path} has no usable {name!r}.", "Export again with tofe-export onnx.")
     return manifest

@@ -56,19 +56,29 @@ def open_groups(paths: list[Path], threads: int) -> list[Group]:
         InputError: a file that is missing, damaged, or of another kind.
     """
     groups: dict[tuple[str, str], Group] = {}
-    for path in paths:
-        opened, key = _onnx(path, threads, groups) if path.suffix == ".onnx" else _checkpoint(path, groups)
+    for path, name in zip(paths, distinct_names(paths), strict=True):
+        opened, key = _onnx(path, name, threads, groups) if path.suffix == ".onnx" else _checkpoint(path, name, groups)
         groups[key] = opened
     return list(groups.values())
+
+
+def distinct_names(paths: list[Path]) -> list[str]:
+    """File names, with as many folders before them as it takes to tell the files apart."""
+    resolved = [path.resolve() for path in paths]
+    for depth in range(1, max((len(path.parts) for path in resolved), default=1) + 1):
+        names = ["/".join(path.parts[-depth:]) for path in resolved]
+        if len(set(names)) == len(set(resolved)):
+            break
+    return names
 
 
 _Groups = dict[tuple[str, str], Group]
 
 
-def _onnx(path: Path, threads: int, groups: _Groups) -> tuple[Group, tuple[str, str]]:
+def _onnx(path: Path, name: str, threads: int, groups: _Groups) -> tuple[Group, tuple[str, str]]:
     manifest = read_manifest(path)
     key = ("onnxruntime", str(manifest["config"]))
-    mine = Subject(path.name, OnnxRuntimeRunner(path, threads), _shape(manifest), manifest["gmacs"])
+    mine = Subject(name, OnnxRuntimeRunner(path, threads), _shape(manifest), manifest["gmacs"])
     if key in groups:
         return Group(groups[key].dense, [*groups[key].others, mine]), key
     # Latency does not depend on the weights' values, so the dense twin is made anew from the configuration.
@@ -78,13 +88,13 @@ def _onnx(path: Path, threads: int, groups: _Groups) -> tuple[Group, tuple[str, 
     return Group(dense, [mine]), key
 
 
-def _checkpoint(path: Path, groups: _Groups) -> tuple[Group, tuple[str, str]]:
+def _checkpoint(path: Path, name: str, groups: _Groups) -> tuple[Group, tuple[str, str]]:
     checkpoint = load(path)
     model, keep = checkpoint.model, checkpoint.keep_counts()
     key = ("torch", str(model.config.to_dict()))
     runner = TorchRunner(lambda images: model.forward_fixed(images, keep, rearrange=False).logits)
     shape = image_shape(model.vit)
-    mine = Subject(path.name, runner, shape, tofe_macs(model, [float(count) for count in keep]) / 1e9)
+    mine = Subject(name, runner, shape, tofe_macs(model, [float(count) for count in keep]) / 1e9)
     if key in groups:
         return Group(groups[key].dense, [*groups[key].others, mine]), key
     dense = Subject(_dense_name(model), TorchRunner(model.vit), shape, dense_macs(model.vit) / 1e9)

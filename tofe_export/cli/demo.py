@@ -12,7 +12,7 @@ from tofe_export.cli.bench import show_bench
 
 
 def demo(
-    out: Annotated[Path, typer.Option("--out", help="Folder for what it makes.", metavar="DIR")] = Path("demo"),
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for what it makes.", metavar="DIR")] = Path("demo"),
 ) -> None:
     """Train a small ToFe on real digits, then export, verify, benchmark and report, on any CPU."""
     from tofe_export.training.progress import training_progress

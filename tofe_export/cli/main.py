@@ -16,8 +16,6 @@ def main() -> None:
         app(prog_name="tofe-export")
     except TofeError as error:
         sys.exit(_show(error.message, error.next_step, error.exit_code, error))
-    except KeyboardInterrupt:
-        sys.exit(_show("Stopped. Files written before are whole.", "", 130, None))
     except MemoryError as error:
         sys.exit(_show("This machine has too little memory for that.", "Try a smaller --batch.", 3, error))
     except Exception as error:

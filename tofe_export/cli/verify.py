@@ -29,10 +29,10 @@ def verify(
         for stage in document["stages"]
     ]
     same = document["logits_same_selection"]
-    rows.append(("logits, same tokens", "", f"{same['max_abs']:.1e}", f"{same['cosine_min']:.6f}"))
-    rows.append(
-        ("logits, own tokens", "", f"{document['logits']['max_abs']:.1e}", f"{document['logits']['cosine_min']:.6f}")
-    )
+    if same is not None:
+        rows.append(("logits, same tokens", "", _number(same["max_abs"]), f"{same['cosine_min']:.6f}"))
+    own = document["logits"]
+    rows.append(("logits, own tokens", "", _number(own["max_abs"]), f"{own['cosine_min']:.6f}"))
     title = f"{model.name} against {against.name}: {document['samples']} images of {document['data']}"
     console.table(title, ("", "selection overlap", "max abs difference", "least cosine"), rows)
     console.say(f"Top-1 agreement {document['top1_agreement']:.2%}{_accuracy(document['accuracy'])}")
@@ -47,7 +47,7 @@ def verify(
 
 
 def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.1e}"
+    return "not finite" if value is None else f"{value:.1e}"
 
 
 def _accuracy(accuracy: dict[str, float] | None) -> str:

@@ -11,6 +11,7 @@ from tofe_export.data.images import CorruptImage, Sample
 from tofe_export.errors import InputError
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"})
+_HOLD_OUT = 10  # one image in so many
 _LAYOUT = "Give a folder of images, or a folder with one subfolder of images per class."
 
 
@@ -34,6 +35,24 @@ class Folder:
     def __getitem__(self, index: int) -> Sample:
         path, label = self.files[index]
         return Sample(read_image(path), label, str(path))
+
+    def part(self, held_out: bool) -> Folder:
+        """Every tenth image of each class (held out), or the others; of fewer than ten images the last is held out.
+
+        Raises:
+            InputError: a class with a single image, which cannot be in both parts.
+        """
+        chosen: list[tuple[Path, int | None]] = []
+        for label in sorted({label for _, label in self.files}, key=lambda label: -1 if label is None else label):
+            mine = [file for file in self.files if file[1] == label]
+            if len(mine) < 2:
+                raise InputError(
+                    f"{mine[0][0].parent} holds a single image, too few to train on some and hold out others.",
+                    "Add images, or make the two parts yourself: train/ and val/.",
+                )
+            step = min(_HOLD_OUT, len(mine))
+            chosen += [file for place, file in enumerate(mine, start=1) if (place % step == 0) == held_out]
+        return Folder(self.name, self.classes, tuple(chosen))
 
     def at_epoch(self, epoch: int) -> Folder:
         """Itself: files do not change."""

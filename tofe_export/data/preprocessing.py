@@ -88,6 +88,7 @@ class Preprocessing:
         Raises:
             InputError: a key is unknown or missing, or a value cannot be meant.
         """
+        _require(isinstance(document, Mapping), "it is no mapping of names to values")
         known = set(cls.__dataclass_fields__)
         wrong = sorted(set(document) ^ known)
         if wrong:

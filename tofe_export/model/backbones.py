@@ -34,17 +34,40 @@ def create_backbone(name: str, arguments: Mapping[str, Any], pretrained: bool = 
         raise InputError(
             f"timm has no pretrained weights for {name}.", "Leave --pretrained away, or choose another backbone."
         )
+    check_arguments(arguments)
     try:
         vit = timm.create_model(name, pretrained=False, **arguments)
-    except (TypeError, ValueError, AssertionError, RuntimeError) as error:
+    except Exception as error:  # whatever a network raises for numbers that do not fit each other
         raise InputError(f"{name} cannot be made with {dict(arguments)}: {error}", "Mend --backbone-args.") from error
     _require_plain(vit, name)
     return _with_pretrained(name, arguments) if pretrained else vit
 
 
+def check_arguments(arguments: Mapping[str, Any]) -> None:
+    """Raises InputError unless all are plain values of the network's own arguments.
+
+    They may come from a file of weights, and `timm.create_model` takes others too, which read files (`checkpoint_path`)
+    or move the network elsewhere (`device`).
+    """
+    known = set(inspect.signature(VisionTransformer.__init__).parameters) - {"self", "device", "dtype"}
+    for name, value in arguments.items():
+        if name not in known:
+            raise InputError(f"A backbone has no argument {name!r}.", f"Nearest: {nearest(str(name), known)}.")
+        parts = value if isinstance(value, (list, tuple)) else [value]
+        if not all(part is None or isinstance(part, (bool, int, float, str)) for part in parts):
+            raise InputError(f"The backbone's argument {name!r} is no plain number, word or list.", "Mend it.")
+    if arguments.get("in_chans", 3) != 3:
+        raise InputError("Images have three channels here, so in_chans must be 3.", "Leave in_chans away.")
+
+
 def _with_pretrained(name: str, arguments: Mapping[str, Any]) -> VisionTransformer:
     try:
         vit: VisionTransformer = timm.create_model(name, pretrained=True, **arguments)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise InputError(
+            f"The pretrained weights of {name} do not fit {dict(arguments)}: {str(error).splitlines()[0]}",
+            "Leave --backbone-args or --pretrained away.",
+        ) from error
     except Exception as error:  # the hub client raises many unrelated types when there is no network
         raise MissingError(
             f"The pretrained weights of {name} could not be downloaded ({type(error).__name__}).",

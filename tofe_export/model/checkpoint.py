@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import pickle
+import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,7 +18,7 @@ import torch
 from torch import Tensor
 
 from tofe_export import __version__
-from tofe_export.artifacts.files import atomic_path, require_file
+from tofe_export.artifacts.files import require_file, write_bytes
 from tofe_export.data.preprocessing import Preprocessing
 from tofe_export.errors import InputError
 from tofe_export.model.config import ToFeConfig
@@ -25,6 +27,9 @@ from tofe_export.model.tofe import ToFe, build_tofe
 FORMAT = "tofe-export/checkpoint"
 VERSION = 1
 _WRAPPERS = ("state_dict_ema", "model_ema", "ema", "state_dict", "model")  # an EMA copy is preferred
+_STAGE_KEY = re.compile(r"stages\.\d+\.selector\.")
+_RUNS_CODE = re.compile(r"Unsupported (global|class|operand)|GLOBAL|not an allowed global|unrecognized function")
+_MAGIC = (b"PK", b"\x80")  # a zip archive or a pickle
 _TRAIN = "Train one with: tofe-export train --data digits -o RUN"
 
 
@@ -38,6 +43,7 @@ class Checkpoint:
         preprocessing: how images become its input.
         metrics: what training measured; numbers and lists of numbers.
         data: what it was trained on, in the words of --data; "" when unknown.
+        classes: names of the classes in the order of the logits; empty when unknown.
     """
 
     model: ToFe
@@ -45,6 +51,7 @@ class Checkpoint:
     preprocessing: Preprocessing
     metrics: Mapping[str, Any] = field(default_factory=dict)
     data: str = ""
+    classes: tuple[str, ...] = ()
 
     def keep_counts(self) -> tuple[int, ...]:
         """Keep counts from the learned ratios: round(ratio * N), at least 1.
@@ -63,7 +70,7 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
     """Writes `checkpoint` atomically; a name ending in .safetensors chooses that format.
 
     Raises:
-        InputError, MissingError: see `atomic_path`.
+        InputError, MissingError: see `write_bytes`.
     """
     weights = {key: value.detach().cpu().contiguous() for key, value in checkpoint.model.state_dict().items()}
     header = {
@@ -75,12 +82,15 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
         "preprocessing": checkpoint.preprocessing.to_dict(),
         "metrics": dict(checkpoint.metrics),
         "data": checkpoint.data,
+        "classes": list(checkpoint.classes),
     }
-    with atomic_path(path) as temporary:
-        if path.suffix == ".safetensors":
-            safetensors.torch.save_file(weights, temporary, metadata={"tofe_export": json.dumps(header)})
-        else:
-            torch.save({**header, "state_dict": weights}, temporary)
+    # Serialized in memory: the libraries' own writers turn a full disk into errors that do not say so.
+    if path.suffix == ".safetensors":
+        write_bytes(path, safetensors.torch.save(weights, metadata={"tofe_export": json.dumps(header)}))
+    else:
+        buffer = io.BytesIO()
+        torch.save({**header, "state_dict": weights}, buffer)
+        write_bytes(path, buffer.getvalue())
 
 
 def load(path: Path) -> Checkpoint:
@@ -94,7 +104,7 @@ def load(path: Path) -> Checkpoint:
             no configuration, unknown backbone, or weights of other shapes.
     """
     header, weights = read_weights(path)
-    if not any(key.startswith("stages.") for key in weights):
+    if not has_stages(weights):
         _refuse_foreign(path, weights)
     if "config" not in header:
         raise InputError(
@@ -107,15 +117,20 @@ def load(path: Path) -> Checkpoint:
         )
     model = build_tofe(ToFeConfig.from_dict(header["config"]))
     _load_weights(model, weights, path)
+    known = header.get("preprocessing")
     return Checkpoint(
         model=model.eval(),
         keep_ratios=_ratios(header.get("keep_ratios", ()), len(model.stages), path),
-        preprocessing=Preprocessing.from_dict(header["preprocessing"])
-        if "preprocessing" in header
-        else Preprocessing.of_backbone(model.vit),
-        metrics=header.get("metrics", {}),
+        preprocessing=Preprocessing.of_backbone(model.vit) if known is None else Preprocessing.from_dict(known),
+        metrics=header["metrics"] if isinstance(header.get("metrics"), Mapping) else {},
         data=str(header.get("data", "")),
+        classes=_classes(header.get("classes", ()), path),
     )
+
+
+def has_stages(weights: Mapping[str, Any]) -> bool:
+    """Whether these are ToFe weights; other networks have `stages.N...` too, but no selectors in them."""
+    return any(_STAGE_KEY.match(key) for key in weights)
 
 
 def read_weights(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -134,7 +149,7 @@ def _read_pickle(path: Path) -> Mapping[str, Any]:
             warnings.simplefilter("ignore")  # about pickle protocols; what matters is refused below
             document = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if "Weights only load failed" in str(error) and ("GLOBAL" in str(error) or "Unsupported" in str(error)):
+        if _starts_like_one(path) and _RUNS_CODE.search(str(error)):
             raise InputError(
                 f"{path} is a pickle that wants to run code when it is opened, so it was not opened.",
                 "Save plain weights: torch.save(model.state_dict(), ...), or use .safetensors.",
@@ -145,6 +160,11 @@ def _read_pickle(path: Path) -> Mapping[str, Any]:
     if not isinstance(document, Mapping):
         raise InputError(f"{path} holds a {type(document).__name__}, not a checkpoint.", _TRAIN)
     return document
+
+
+def _starts_like_one(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(2).startswith(_MAGIC)
 
 
 def _read_safetensors(path: Path) -> Mapping[str, Any]:
@@ -215,6 +235,12 @@ def _load_weights(model: ToFe, weights: Mapping[str, Tensor], path: Path) -> Non
             "Mend backbone, backbone_args, selector or approximator in its configuration.",
         )
     model.load_state_dict(dict(weights))
+
+
+def _classes(found: object, path: Path) -> tuple[str, ...]:
+    if not isinstance(found, (list, tuple)) or not all(isinstance(name, str) for name in found):
+        raise InputError(f"The class names in {path} are no list of texts.", "Save the checkpoint again.")
+    return tuple(found)
 
 
 def _ratios(found: object, stages: int, path: Path) -> tuple[float, ...]:

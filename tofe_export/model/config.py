@@ -48,14 +48,16 @@ class ToFeConfig:
         return {**asdict(self), "backbone_args": dict(self.backbone_args), "stage_starts": list(self.stage_starts)}
 
     @classmethod
-    def from_dict(cls, document: Mapping[str, Any]) -> ToFeConfig:
+    def from_dict(cls, document: object) -> ToFeConfig:
         """The inverse of `to_dict`.
 
         Raises:
             InputError: a key is unknown, missing, or of the wrong kind.
         """
+        if not isinstance(document, Mapping):
+            raise InputError("The checkpoint's configuration is no mapping of names to values.", "Save it again.")
         known = set(cls.__dataclass_fields__)
-        unknown = sorted(set(document) - known)
+        unknown = sorted(set(map(str, document)) - known)
         if unknown:
             raise InputError(
                 f"The checkpoint's configuration has the unknown key {unknown[0]!r}.",
@@ -88,16 +90,21 @@ def default_stage_starts(depth: int) -> tuple[int, ...]:
 
 
 def check_stage_starts(starts: Sequence[int], depth: int) -> tuple[int, ...]:
-    """The starts themselves, or the default when empty.
+    """The starts themselves, or the default when empty (which needs at least 4 blocks).
 
     Raises:
         InputError: not ascending, or outside 0..depth-1.
     """
+    if not starts and depth <= STAGES:
+        raise InputError(
+            f"A backbone of {depth} blocks is too shallow for {STAGES} stages after its first block.",
+            f"Name fewer stages, such as --stages {max(0, depth - 1)}.",
+        )
     chosen = tuple(starts) or default_stage_starts(depth)
     ascending = all(a < b for a, b in itertools.pairwise(chosen))
     if not ascending or chosen[0] < 0 or chosen[-1] >= depth:
         raise InputError(
             f"Stage starts {list(chosen)} do not fit a backbone of {depth} blocks.",
-            f"They must ascend and lie in 0..{depth - 1}; the default is {list(default_stage_starts(depth))}.",
+            f"They must ascend and lie in 0..{depth - 1}.",
         )
     return chosen

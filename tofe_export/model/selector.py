@@ -137,10 +137,11 @@ def keep_scores(logits: Float[Tensor, "B N 2"]) -> Float[Tensor, "B N"]:
 def attention_bias(mask: Float[Tensor, "B N"], prefix: int, eps: float = 1e-12) -> Float[Tensor, "B 1 1 L"]:
     """log(mask + eps) as an additive bias on attention keys; prefix tokens always count.
 
-    A float bias instead of a boolean mask, so that fused attention still works and the selector gets
-    gradients. `eps` is small enough that a masked key's weight is below float32 resolution.
+    A float bias instead of a boolean mask, so that fused attention still works and the selector gets gradients.
+    A mask without gradients needs no eps: its frozen keys get no weight at all, however large their logits are.
     """
-    bias = (mask + eps).log()
+    # Clamped to the lowest finite number, so that a row of nothing is no NaN.
+    bias = (mask + eps if mask.requires_grad else mask).log().clamp(min=torch.finfo(mask.dtype).min)
     return F.pad(bias, (prefix, 0))[:, None, None, :]
 
 

@@ -173,11 +173,24 @@ class ToFe(nn.Module):
             yield stage, [self.vit.blocks[index] for index in indices]
 
 
-def gumbel_choice(temperature: float) -> Choose:
-    """Straight-through Gumbel-Softmax: hard 0/1 forward, soft gradients (Jang et al., arXiv 1611.01144)."""
+def gumbel_choice(temperature: float, noise: float = 1.0) -> Choose:
+    """Straight-through Gumbel-Softmax: hard 0/1 forward, soft gradients (Jang et al., arXiv 1611.01144).
+
+    Args:
+        temperature: of the softmax that the gradients see.
+        noise: scale of the Gumbel noise. With 0 the mask is the threshold path's own (score > 0), gradients still
+            flowing: a training that ends there has met its budget on the path that will be used, where ending on
+            noisy masks leaves the two apart by all tokens whose score is near 0.
+    """
 
     def choose(stage: int, logits: Tensor) -> Tensor:
-        return F.gumbel_softmax(logits.float(), tau=temperature, hard=True)[..., 0]
+        wide = logits.float()
+        if noise > 0:
+            gumbel = -torch.empty_like(wide).exponential_().clamp(min=torch.finfo(wide.dtype).tiny).log()
+            wide = wide + noise * gumbel
+        soft = F.softmax(wide / temperature, dim=-1)[..., 0]
+        hard = (wide[..., 0] > wide[..., 1]).to(soft.dtype)
+        return hard + (soft - soft.detach())
 
     return choose
 

@@ -162,7 +162,7 @@ def read_verification(path: Path, remake: str) -> Verification:
     """
     found = _open(path, VERIFY_SCHEMA, remake)
     accuracy = found.part("accuracy") if found.values.get("accuracy") is not None else None
-    same = found.part("logits_same_selection") if "logits_same_selection" in found.values else None
+    same = found.part("logits_same_selection") if found.values.get("logits_same_selection") else None
     return Verification(
         passed=found.flag("passed"),
         model=found.text("model"),
@@ -206,7 +206,11 @@ def _open(path: Path, schema: str, remake: str) -> Fields:
 
 
 def _drift(found: Fields) -> Drift:
-    return Drift(found.number("max_abs"), found.number("mean_abs"), found.number("cosine_min"))
+    # verify writes null for what is not finite.
+    largest, mean = (
+        math.inf if (value := found.optional_number(key)) is None else value for key in ("max_abs", "mean_abs")
+    )
+    return Drift(largest, mean, found.number("cosine_min"))
 
 
 def _row(row: Fields) -> BenchRow:

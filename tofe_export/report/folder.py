@@ -14,19 +14,11 @@ import torch
 
 from tofe_export.artifacts.files import read_json, sha256
 from tofe_export.artifacts.manifest import SCHEMA, manifest_path, read_manifest
+from tofe_export.artifacts.names import BENCH, CHECKPOINT, METRICS, MODEL, STATE, VERIFY
 from tofe_export.errors import InputError
 from tofe_export.model.checkpoint import Checkpoint, load
 from tofe_export.report.documents import Benchmark, Verification, read_benchmark, read_verification
 from tofe_export.report.history import History, read_history
-
-CHECKPOINT, MODEL, VERIFY, BENCH, METRICS, STATE = (
-    "ckpt.pth",
-    "model.onnx",
-    "verify.json",
-    "bench.json",
-    "metrics.jsonl",
-    "state.pt",
-)
 
 
 @dataclass(frozen=True)

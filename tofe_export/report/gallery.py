@@ -103,7 +103,7 @@ def gallery(found: RunFolder, images: int, data: str | None) -> Gallery:
 
 def _open(checkpoint: Checkpoint, data: str | None) -> tuple[ImageSource, list[str]]:
     if data is not None:
-        return open_source(data, "val"), []
+        return open_source(data, "any"), []
     if checkpoint.data:
         try:
             return open_source(checkpoint.data, "val"), []

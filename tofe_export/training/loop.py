@@ -18,7 +18,7 @@ from tofe_export.data.images import Batch
 from tofe_export.errors import InputError, MissingError
 from tofe_export.model import backbones
 from tofe_export.model.flops import dense_macs
-from tofe_export.model.tofe import ToFe
+from tofe_export.model.tofe import ToFe, gumbel_choice
 from tofe_export.training import losses, schedule
 from tofe_export.training.settings import TrainSettings
 
@@ -125,7 +125,7 @@ def _forward(phase: Phase, images: Tensor, labels: Tensor, share: float, dense: 
         logits: Tensor = model.vit(images)
         return logits, {"classification": (1.0, losses.classification_loss(logits, labels, weights.label_smoothing))}
     settings = phase.settings
-    choose = schedule.noisy_choice(
+    choose = gumbel_choice(
         schedule.temperature_at(share, settings.temperature_start, settings.temperature_end),
         schedule.noise_at(share, settings.quiet_share),
     )

@@ -16,7 +16,7 @@ from tofe_export.data.images import ImageSource
 from tofe_export.data.preprocessing import Preprocessing
 from tofe_export.data.sources import open_source
 from tofe_export.errors import InputError, MissingError
-from tofe_export.model.checkpoint import read_weights
+from tofe_export.model.checkpoint import has_stages, read_weights
 from tofe_export.model.config import ToFeConfig
 from tofe_export.model.stage import Stage
 from tofe_export.model.tofe import ToFe, build_tofe
@@ -106,7 +106,7 @@ def load_init(model: ToFe, path: Path) -> None:
         InputError: unreadable, or not this backbone's weights.
     """
     _, weights = read_weights(path)
-    whole = any(key.startswith("stages.") for key in weights)
+    whole = has_stages(weights)
     target: nn.Module = model if whole else model.vit
     expected = target.state_dict()
     head = "vit.head" if whole else "head"

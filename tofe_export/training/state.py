@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tofe_export.artifacts.files import atomic_path, write_text
+from tofe_export.artifacts.files import write_bytes, write_text
+from tofe_export.artifacts.names import METRICS, STATE
 from tofe_export.errors import InputError
 
 FORMAT = "tofe-export/training-state/1"
-STATE, METRICS, CHECKPOINT = "state.pt", "metrics.jsonl", "ckpt.pth"
 _AGAIN = "Start again in another folder with -o, or remove this one."
 
 
@@ -46,8 +47,9 @@ class RunState:
 
 def save_state(folder: Path, state: RunState) -> None:
     """Writes `folder`/state.pt atomically, then the metrics log that belongs to it."""
-    with atomic_path(folder / STATE) as temporary:
-        torch.save({"format": FORMAT, **vars(state)}, temporary)
+    buffer = io.BytesIO()  # torch's own file writer does not say that a disk is full
+    torch.save({"format": FORMAT, **vars(state)}, buffer)
+    write_bytes(folder / STATE, buffer.getvalue())
     write_metrics(folder, state.metrics)
 
 

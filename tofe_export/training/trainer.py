@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from rich.progress import Progress
 
+from tofe_export.artifacts.names import CHECKPOINT, STATE
 from tofe_export.data.images import CorruptLog, ImageSource, batches
 from tofe_export.errors import InputError
 from tofe_export.model import checkpoint
@@ -20,7 +21,7 @@ from tofe_export.training import setup
 from tofe_export.training.evaluation import Evaluation, evaluate_dense, evaluate_tofe
 from tofe_export.training.loop import Phase, run_epoch
 from tofe_export.training.settings import TrainSettings
-from tofe_export.training.state import CHECKPOINT, STATE, RunState, load_state, save_state, write_metrics
+from tofe_export.training.state import RunState, load_state, save_state, write_metrics
 
 
 def train(
@@ -184,6 +185,7 @@ class _Run:
             preprocessing=self.preprocessing,
             metrics={key: value for key, value in self.metrics[-1].items() if isinstance(value, (int, float, list))},
             data=self.settings.data,
+            classes=self.train_source.classes,
         )
         checkpoint.save(path, found)
         return path

@@ -1,26 +1,24 @@
-"""Compares a deployed ONNX model with its checkpoint, stage by stage, on real images.
+"""Compares a deployed model with its checkpoint, stage by stage, on real images.
 
 Two kinds of difference are kept apart. Selection drift: the deployed model chose other tokens. Numerical drift:
-with PyTorch forced onto the deployed model's selection, the numbers differ. The second is what a tolerance can
-be set for; the first tells whether near-ties flipped.
+with PyTorch forced onto the deployed model's selection, the numbers differ. Another choice is only right where
+PyTorch's own scores tie within the tolerance: the score gap says by how much a kept token falls short of a frozen one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-import onnx_ir as ir
 import torch
 from torch import Tensor
 
 from tofe_export.data.images import Batch
-from tofe_export.graph.passes.taps import show_taps, tap_name
+from tofe_export.graph.passes.taps import tap_name
 from tofe_export.model.selection import Layout, kept_masks
 from tofe_export.model.tofe import SparseOutput, ToFe
-from tofe_export.runners.base import LOGITS
-from tofe_export.runners.onnxruntime_runner import OnnxRuntimeRunner
+from tofe_export.runners.base import LOGITS, Runner
 from tofe_export.verify.metrics import LogitsDifference, StageDifference
 from tofe_export.verify.tolerances import TOLERANCES, Tolerance
 
@@ -42,12 +40,13 @@ class Comparison:
     def failures(self) -> list[str]:
         """One sentence per limit that does not hold, the earliest cause first."""
         limit, found = self.tolerance, list(self.broken)
-        found += [
-            f"Stage {stage.index} selected other tokens: overlap {stage.overlap:.4f}, "
-            f"at least {limit.selection_overlap} is asked."
-            for stage in self.stages.values()
-            if stage.overlap < limit.selection_overlap
-        ]
+        for stage in self.stages.values():
+            tie = limit.score_gap * max(1.0, stage.largest_score)
+            if stage.overlap < limit.selection_overlap or not stage.score_gap <= tie:
+                found.append(
+                    f"Stage {stage.index} selected other tokens: overlap {stage.overlap:.4f}, a kept token's score is "
+                    f"{stage.score_gap:.1e} below a frozen one's (allowed: {limit.selection_overlap} and {tie:.1e})."
+                )
         allowed = limit.logits_max_abs * max(1.0, self.same_selection.largest)
         if not self.same_selection.max_abs <= allowed:
             found.append(
@@ -74,7 +73,7 @@ class Comparison:
             "top1_agreement": self.logits.top1_agreement,
             "accuracy": accuracy,
             "logits": self.logits.to_dict(),
-            "logits_same_selection": self.same_selection.to_dict(),
+            "logits_same_selection": self.same_selection.to_dict() if self.same_selection.samples else None,
             "stages": [stage.to_dict() for stage in self.stages.values()],
             "tolerances": vars(self.tolerance),
             "failures": self.failures,
@@ -83,33 +82,34 @@ class Comparison:
 
 def compare(
     model: ToFe,
-    deployed: ir.Model,
+    deployed: Runner,
     keep: tuple[int, ...],
     rearranged: bool,
     batches: Iterable[Batch],
     precision: str = "fp32",
+    labelled: bool = True,
 ) -> Comparison:
-    """Runs `deployed` in ONNX Runtime and `model` in PyTorch on the same images.
+    """Runs `deployed` and `model` (in PyTorch) on the same images.
 
     Args:
         model: the reference.
-        deployed: the ONNX model as exported; its taps are shown here if they were hidden.
+        deployed: what to judge; it returns logits, and per-stage perm and tokens under their tapped names.
         keep: keep counts it was exported with.
         rearranged: exported in the `plugin` form (true) or `elide`.
         batches: preprocessed images, with labels where there are any.
         precision: a key of `TOLERANCES`.
+        labelled: the labels are the network's own classes, so accuracy means something.
     """
-    show_taps(deployed)
-    runner = OnnxRuntimeRunner(ir.to_proto(deployed).SerializeToString())
     result = Comparison(TOLERANCES[precision])
     for batch in batches:
+        known = batch if labelled else replace(batch, labels=None)
         with torch.inference_mode():
-            _add_batch(result, model, runner, keep, rearranged, batch)
+            _add_batch(result, model, deployed, keep, rearranged, known)
     return result
 
 
 def _add_batch(
-    result: Comparison, model: ToFe, runner: OnnxRuntimeRunner, keep: tuple[int, ...], rearranged: bool, batch: Batch
+    result: Comparison, model: ToFe, runner: Runner, keep: tuple[int, ...], rearranged: bool, batch: Batch
 ) -> None:
     outputs = {name: torch.from_numpy(value) for name, value in runner.run(batch.images.numpy()).items()}
     free = model.forward_fixed(batch.images, keep, rearranged)
@@ -132,6 +132,7 @@ def _add_batch(
     for trace in forced.stages:
         stage = result.stages.setdefault(trace.index, StageDifference(trace.index))
         stage.add_selection(ours[trace.index], theirs[trace.index])
+        stage.add_scores(trace.scores, chosen[trace.index], keep[trace.index])
         stage.add_tokens(trace.tokens, outputs[tap_name(trace.index, "tokens")])
 
 

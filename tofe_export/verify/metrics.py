@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -38,9 +39,13 @@ class LogitsDifference:
         """Share of images whose best class is the same."""
         return self._agreeing / self.samples
 
-    def to_dict(self) -> dict[str, float]:
-        """The `logits` object of verify.json."""
-        return {"max_abs": self.max_abs, "mean_abs": self._sum_abs / self._values, "cosine_min": self.cosine_min}
+    def to_dict(self) -> dict[str, float | None]:
+        """The `logits` object of verify.json; None where a value is not finite, which JSON cannot say."""
+        return {
+            "max_abs": finite(self.max_abs),
+            "mean_abs": finite(self._sum_abs / self._values),
+            "cosine_min": self.cosine_min,
+        }
 
 
 @dataclass
@@ -51,11 +56,24 @@ class StageDifference:
     _common: int = 0
     _kept: int = 0
     max_abs: float | None = None
+    score_gap: float = 0.0
+    largest_score: float = 0.0
 
     def add_selection(self, reference: Tensor, deployed: Tensor) -> None:
         """Adds two selections, bool [B, N] in spatial order."""
         self._common += int((reference & deployed).sum())
         self._kept += int(reference.sum())
+
+    def add_scores(self, reference: Tensor, perm: Tensor, keep: int) -> None:
+        """Adds the reference's scores [B, n] of the tokens that the deployed model ranked by `perm` [B, n].
+
+        The gap is how far the least of its `keep` first lies below the greatest of the rest: 0 for the same choice,
+        tiny for a near-tie.
+        """
+        ranked = reference.double().gather(1, perm.long())
+        gap = (ranked[:, keep:].amax(1) - ranked[:, :keep].amin(1)).nan_to_num(nan=float("inf"))
+        self.score_gap = max(self.score_gap, float(gap.max()))
+        self.largest_score = max(self.largest_score, float(reference.abs().max()))
 
     def add_tokens(self, reference: Tensor, deployed: Tensor) -> None:
         """Adds the tokens [B, L, C] after the stage, both computed on the deployed model's selection."""
@@ -69,4 +87,14 @@ class StageDifference:
 
     def to_dict(self) -> dict[str, float | int | None]:
         """An entry of `stages` in verify.json."""
-        return {"index": self.index, "selection_overlap": self.overlap, "max_abs_same_selection": self.max_abs}
+        return {
+            "index": self.index,
+            "selection_overlap": self.overlap,
+            "score_gap": finite(self.score_gap),
+            "max_abs_same_selection": finite(self.max_abs),
+        }
+
+
+def finite(value: float | None) -> float | None:
+    """The value, or None where it is infinite or no number."""
+    return value if value is not None and math.isfinite(value) else None

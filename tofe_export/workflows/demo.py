@@ -10,6 +10,7 @@ from typing import Any
 from rich.progress import Progress
 
 from tofe_export.artifacts.files import write_json
+from tofe_export.artifacts.names import BENCH, CHECKPOINT, MODEL, STATE, VERIFY
 from tofe_export.errors import CheckFailedError
 from tofe_export.report import build_report
 from tofe_export.training.recipes import DEMO
@@ -39,7 +40,7 @@ def train_demo(folder: Path, progress: Progress | None = None) -> Path:
         folder: made when missing.
         progress: the trainer's progress bar.
     """
-    resume = (folder / "state.pt").exists()
+    resume = (folder / STATE).exists()
     return train(DEMO.settings, DEMO.config, folder, resume=resume, progress=progress)
 
 
@@ -56,16 +57,16 @@ def deploy_demo(
     Raises:
         CheckFailedError: the exported model does not agree with PyTorch.
     """
-    checkpoint, model = folder / "ckpt.pth", folder / "model.onnx"
+    checkpoint, model = folder / CHECKPOINT, folder / MODEL
     announce(f"tofe-export onnx {checkpoint} -o {model}")
     exported = export_onnx(checkpoint, model, OnnxOptions(), report)
-    announce(f"tofe-export verify {model} --against {checkpoint} --json {folder / 'verify.json'}")
+    announce(f"tofe-export verify {model} --against {checkpoint} --json {folder / VERIFY}")
     verification = verify_onnx(model, checkpoint, samples=_HELD_OUT, report=report).document
-    write_json(folder / "verify.json", verification)
+    write_json(folder / VERIFY, verification)
     if not verification["passed"]:
-        raise CheckFailedError(" ".join(verification["failures"]), f"See {folder / 'verify.json'}.")
-    announce(f"tofe-export bench {model} --json {folder / 'bench.json'}")
+        raise CheckFailedError(" ".join(verification["failures"]), f"See {folder / VERIFY}.")
+    announce(f"tofe-export bench {model} --json {folder / BENCH}")
     benchmark = bench_models([model], report=report)
-    write_json(folder / "bench.json", benchmark)
+    write_json(folder / BENCH, benchmark)
     announce(f"tofe-export report {folder}")
     return DemoResult(exported, verification, benchmark, build_report(folder))

@@ -11,13 +11,11 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx_ir as ir
-import onnxruntime
-import timm
-import torch
 
 from tofe_export import __version__
-from tofe_export.artifacts.files import atomic_path, sha256
-from tofe_export.artifacts.manifest import write_manifest
+from tofe_export.artifacts.files import sha256
+from tofe_export.artifacts.machine import describe_versions
+from tofe_export.artifacts.manifest import atomic_artefact
 from tofe_export.data.images import CorruptLog, ImageSource, batches
 from tofe_export.data.sources import open_source
 from tofe_export.errors import CheckFailedError, InputError
@@ -30,6 +28,7 @@ from tofe_export.model.tofe import check_keep
 from tofe_export.runners.base import LOGITS
 from tofe_export.runners.onnxruntime_runner import OnnxRuntimeRunner
 from tofe_export.verify.compare import Comparison, compare
+from tofe_export.verify.opened import OpenedOnnx
 from tofe_export.workflows.progress import Report, silent, tracked
 
 PARITY_IMAGES = 16
@@ -94,12 +93,11 @@ def export_onnx(source: Path, target: Path, options: OnnxOptions, report: Report
     manifest = _describe(checkpoint, source, keep, options, graph)
     proto = ir.to_proto(graph)
     report("Tracing the graph", 1, 1)
-    with atomic_path(target) as temporary:
-        _write_checked(proto, temporary)
-        _run_two_batches(temporary, checkpoint)
-        comparison = _parity(checkpoint, ir.from_proto(proto), keep, options, images, corrupt, report)
-    # Exporting what was just verified: the manifest is bound to these bytes by their hash.
-    write_manifest(target, manifest)
+    with atomic_artefact(target) as draft:
+        _write_checked(proto, draft.path)
+        _run_two_batches(draft.path, checkpoint)
+        comparison = _parity(checkpoint, draft.path, keep, options, images, corrupt, report)
+        draft.manifest = manifest
     return OnnxResult(target, keep, manifest, comparison, corrupt.lines())
 
 
@@ -109,17 +107,17 @@ def choose_keep(checkpoint: Checkpoint, options: OnnxOptions, corrupt: CorruptLo
     Raises:
         InputError: both ways at once, or counts that do not fit.
     """
+    if not 0 <= options.keep_quantile <= 1:
+        raise InputError(
+            f"--keep-quantile {options.keep_quantile} is not between 0 and 1.", "0.5 takes the median image."
+        )
     if options.keep is not None and options.keep_from is not None:
         raise InputError("--keep and --keep-from were both given.", "Give one of them.")
     if options.keep is not None:
         return check_keep(options.keep, checkpoint.model)
     if options.keep_from is None:
         return check_keep(checkpoint.keep_counts(), checkpoint.model)
-    if not 0 <= options.keep_quantile <= 1:
-        raise InputError(
-            f"--keep-quantile {options.keep_quantile} is not between 0 and 1.", "0.5 takes the median image."
-        )
-    source = open_source(options.keep_from, "val")
+    source = open_source(options.keep_from, "any")
     total = min(len(source), options.keep_samples)
     counts: list[list[int]] = []
     loop = batches(source, checkpoint.preprocessing, 1, limit=options.keep_samples, on_corrupt=corrupt)
@@ -138,7 +136,7 @@ def quantile_counts(counts: Sequence[Sequence[int]], quantile: float) -> tuple[i
 def parity_source(checkpoint: Checkpoint, data: str | None) -> ImageSource:
     """Images to compare on: what the user named, else the checkpoint's own kind, else bundled photos."""
     if data is not None:
-        return open_source(data, "val")
+        return open_source(data, "any")
     return open_source("digits" if checkpoint.data == "digits" else "photos", "val")
 
 
@@ -173,7 +171,7 @@ def _run_two_batches(path: Path, checkpoint: Checkpoint) -> None:
 
 def _parity(
     checkpoint: Checkpoint,
-    graph: ir.Model,
+    path: Path,
     keep: tuple[int, ...],
     options: OnnxOptions,
     source: ImageSource,
@@ -182,9 +180,8 @@ def _parity(
 ) -> Comparison:
     loop = batches(source, checkpoint.preprocessing, _BATCHES[1], limit=PARITY_IMAGES, on_corrupt=corrupt)
     steps = -(-min(PARITY_IMAGES, len(source)) // _BATCHES[1])
-    found = compare(
-        checkpoint.model, graph, keep, options.rearrange, tracked(loop, "Comparing with PyTorch", steps, report)
-    )
+    loop = tracked(loop, "Comparing with PyTorch", steps, report)
+    found = compare(checkpoint.model, OpenedOnnx(path), keep, options.rearrange, loop)
     if found.failures:
         raise CheckFailedError(
             f"The exported model does not agree with PyTorch, so it was not written: {' '.join(found.failures)}",
@@ -210,16 +207,11 @@ def _describe(
         "gmacs": tofe_macs(model, [float(count) for count in keep]) / 1e9,
         "dense_gmacs": dense_macs(model.vit) / 1e9,
         "preprocessing": checkpoint.preprocessing.to_dict(),
+        "preprocessing_sha256": checkpoint.preprocessing.digest(),
         "data": checkpoint.data,
         "operators": sorted({f"{node.domain}::{node.op_type}" for node in graph.graph if is_operator(node)}),
         "options": {"opset": OPSET, "taps": options.taps, "keep_source": _keep_source(options)},
-        "versions": {
-            "tofe_export": __version__,
-            "torch": str(torch.__version__),
-            "timm": timm.__version__,
-            "onnx": onnx.__version__,
-            "onnxruntime": onnxruntime.__version__,
-        },
+        "versions": {"tofe_export": __version__, **describe_versions()},
     }
 
 

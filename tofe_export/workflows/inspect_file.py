@@ -11,7 +11,7 @@ from tofe_export.artifacts.manifest import manifest_path, read_manifest
 from tofe_export.graph.functions import is_operator
 from tofe_export.model.checkpoint import load
 from tofe_export.model.flops import dense_macs, tofe_macs
-from tofe_export.workflows.verify_onnx import read_onnx
+from tofe_export.verify.opened import read_onnx
 
 
 def inspect_file(path: Path) -> dict[str, Any]:

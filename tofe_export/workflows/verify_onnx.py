@@ -6,16 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import onnx_ir as ir
-from google.protobuf.message import DecodeError
-
-from tofe_export.artifacts.files import require_file, sha256
+from tofe_export.artifacts.files import sha256
 from tofe_export.artifacts.manifest import read_manifest
 from tofe_export.data.images import CorruptLog, batches
 from tofe_export.errors import InputError
 from tofe_export.model.checkpoint import load
 from tofe_export.model.tofe import check_keep
 from tofe_export.verify.compare import compare
+from tofe_export.verify.opened import OpenedOnnx
+from tofe_export.verify.tolerances import TOLERANCES
 from tofe_export.workflows.export_onnx import parity_source
 from tofe_export.workflows.progress import Report, silent, tracked
 
@@ -46,19 +45,28 @@ def verify_onnx(
             f"({_name(manifest.get('config'))} and {_name(checkpoint.model.config.to_dict())}).",
             f"Verify against {manifest.get('source', {}).get('file', 'its own checkpoint')}.",
         )
+    if manifest["precision"] not in TOLERANCES:
+        raise InputError(
+            f"{artefact} is in {manifest['precision']}, and there are no tolerances for that.",
+            f"Known: {', '.join(TOLERANCES)}.",
+        )
     keep = check_keep([int(count) for count in manifest["keep"]], checkpoint.model)
     images = parity_source(checkpoint, data)
     corrupt = CorruptLog()
+    labelled = images.classes == checkpoint.classes  # other classes have other numbers
     loop = batches(images, checkpoint.preprocessing, _BATCH, limit=samples, on_corrupt=corrupt)
     steps = -(-min(samples, len(images)) // _BATCH)
     found = compare(
         checkpoint.model,
-        read_onnx(artefact),
+        OpenedOnnx(artefact),
         keep,
         manifest["rearrange"] == "plugin",
         tracked(loop, "Comparing with PyTorch", steps, report),
         manifest["precision"],
+        labelled,
     )
+    if manifest["preprocessing_sha256"] != checkpoint.preprocessing.digest():
+        found.broken.append(f"{artefact.name} was exported for images prepared in another way than {source.name} says.")
     same_file = manifest["source"]["sha256"] == sha256(source)
     document = {
         "schema": "tofe-export/verify/1",
@@ -71,24 +79,6 @@ def verify_onnx(
         **found.to_dict(),
     }
     return VerifyResult(document, corrupt.lines())
-
-
-def read_onnx(path: Path) -> ir.Model:
-    """An ONNX file as an IR model.
-
-    Raises:
-        InputError: not an ONNX file.
-    """
-    require_file(path)
-    try:
-        model = ir.load(path)
-    except (DecodeError, ValueError, OSError) as error:
-        raise InputError(
-            f"{path} is not an ONNX file, or it is damaged.", "Export it again with tofe-export onnx."
-        ) from error
-    if not model.graph.outputs:
-        raise InputError(f"{path} is not an ONNX file, or it is damaged.", "Export it again with tofe-export onnx.")
-    return model
 
 
 def _name(config: object) -> str:
