@@ -1,6 +1,6 @@
-"""The demo as a user runs it: wall time after installation, accuracy, cost, and how kept counts differ.
+"""The demo as a user runs it: wall time after installation, accuracy, cost, how kept counts differ, and a picture.
 
-python benchmarks/demo.py [--json benchmarks/results/demo.json]
+python benchmarks/demo.py [--json benchmarks/results/demo.json] [--picture docs/images/token_map.png]
 """
 
 from __future__ import annotations
@@ -15,11 +15,24 @@ from pathlib import Path
 
 from tofe_export.artifacts.files import read_json, write_json
 from tofe_export.artifacts.machine import describe_machine, describe_versions
+from tofe_export.data.images import batches
+from tofe_export.data.sources import open_source
+from tofe_export.model.checkpoint import load
+from tofe_export.report.pictures import write_token_map
+from tofe_export.report.token_maps import token_maps
+
+
+def draw(path: Path, keep: list[int], picture: Path) -> None:
+    """Token maps of four held-out images, the README's picture."""
+    checkpoint, source = load(path), open_source("digits", "val")
+    images = batches(source, checkpoint.preprocessing, 4, limit=4)
+    write_token_map(picture, token_maps(checkpoint, keep, images), source.classes, columns=2)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, default=Path(__file__).parent / "results" / "demo.json")
+    parser.add_argument("--picture", type=Path, default=Path(__file__).parents[1] / "docs" / "images" / "token_map.png")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         out = Path(name) / "demo"
@@ -28,6 +41,7 @@ def main() -> None:
         seconds = time.perf_counter() - start
         manifest = read_json(out / "model.onnx.json")
         verified, timed = read_json(out / "verify.json"), read_json(out / "bench.json")
+        draw(out / "ckpt.pth", manifest["keep"], options.picture)
         last = json.loads((out / "metrics.jsonl").read_text().splitlines()[-1])
     document = {
         "schema": "tofe-export/benchmark/1",
