@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.plugins.emulation import EmulatedKernel, to_bytes
+from tests.plugins.emulation.emulated_kernel import EmulatedKernel, to_bytes
 from tofe_plugins.kernels import KERNELS, SCATTER_REARRANGE, TOKEN_PARTITION, Kernel
 from torch import Tensor
 
