@@ -1,0 +1,1 @@
+"""Lower precision, written into the graph: casts and types, never builder flags."""

@@ -1,0 +1,158 @@
+"""Rewrites an exported float32 graph to FP16 or BF16, with casts in the graph (all that TensorRT 11 knows).
+
+What stays float32, and why:
+* the network's inputs and outputs, so that callers change nothing;
+* keep scores and the linear end of each selector that makes them: rounded to 16 bits, scores would tie, and a token
+  chosen otherwise changes everything after it;
+* softmax and LayerNormalization, which sum many terms: their statistics overflow or drown in 16 bits;
+* under BF16 the patch convolution: the Conv of opset 20 knows no bfloat16.
+Weights are stored in the precision of the node that reads them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import onnx_ir as ir
+
+from tofe_export.errors import InputError
+from tofe_export.graph.functions import is_operator
+from tofe_export.model.operators import PARTITION
+
+HALVES = {"fp16": ir.DataType.FLOAT16, "bf16": ir.DataType.BFLOAT16}
+_FLOAT = ir.DataType.FLOAT
+_LARGEST = {ir.DataType.FLOAT16: 65504.0, ir.DataType.BFLOAT16: 3.3895e38}
+_FULL = ("Softmax", "LayerNormalization", "ReduceMean", "ReduceSum", "Exp", "Log", "Pow", "Sqrt")
+_FULL_BF16 = (*_FULL, "Conv")
+_ACTIVATIONS = ("Gelu", "Relu", "Sigmoid", "Tanh", "Softmax", "LayerNormalization")
+_SCORES_INPUT = 1  # of TokenPartition
+
+
+def to_half(model: ir.Model, precision: str) -> dict[str, int]:
+    """Rewrites `model` in place; function bodies work in any type and stay as they are.
+
+    Args:
+        model: an exported float32 model.
+        precision: "fp16" or "bf16".
+
+    Returns:
+        How many nodes compute in which precision, e.g. {"fp16": 310, "fp32": 92}.
+
+    Raises:
+        InputError: a weight is too large for FP16, or the graph is not in float32.
+    """
+    half = HALVES[precision]
+    graph = model.graph
+    if any(value.dtype in HALVES.values() for node in graph for value in node.outputs):
+        raise InputError("The graph is not in float32 any more.", "Start from the file that tofe-export onnx wrote.")
+    always = _FULL_BF16 if precision == "bf16" else _FULL
+    scoring = score_heads(graph)
+    full = {id(node) for node in graph if node.op_type in always or id(node) in scoring}
+    casts = _Casts(graph, half)
+    counts: Counter[str] = Counter()
+    for node in list(graph):
+        floats = [index for index, value in enumerate(node.inputs) if value is not None and _floating(value, half)]
+        produced = [value for value in node.outputs if value.dtype == _FLOAT]
+        wanted = _FLOAT if id(node) in full else half
+        for index in floats:
+            node.replace_input_with(index, casts.get(node.inputs[index], _input_type(node, index, wanted)))
+        for value in produced:
+            value.dtype = wanted
+        if produced:
+            counts["fp32" if wanted == _FLOAT else precision] += 1
+    _outputs_in_float32(graph, half)
+    _drop_unread(graph)
+    return dict(counts)
+
+
+def score_heads(graph: ir.Graph) -> set[int]:
+    """Ids of the nodes between a selector's last activation and its keep scores, whatever they are called."""
+    found: set[int] = set()
+    outputs = {id(value) for value in graph.outputs if not (value.name or "").endswith(".scores")}
+    for node in reversed(list(graph)):
+        values = node.outputs
+        uses = [use for value in values for use in value.uses()]
+        if is_operator(node) or node.op_type in _ACTIVATIONS or not uses or any(id(value) in outputs for value in values):
+            continue
+        if all(id(user) in found or _is_scores(user, index) for user, index in uses):
+            found.add(id(node))
+    return found
+
+
+def _is_scores(user: ir.Node, index: int) -> bool:
+    return is_operator(user) and user.op_type == PARTITION and index == _SCORES_INPUT
+
+
+def _input_type(node: ir.Node, index: int, wanted: ir.DataType) -> ir.DataType:
+    return _FLOAT if _is_scores(node, index) else wanted
+
+
+def _floating(value: ir.Value, half: ir.DataType) -> bool:
+    return value.dtype in (_FLOAT, half)
+
+
+class _Casts:
+    """A value in another type, made once: a cast right behind its producer, or a converted weight."""
+
+    def __init__(self, graph: ir.Graph, half: ir.DataType) -> None:
+        self._graph, self._half = graph, half
+        self._made: dict[tuple[int, ir.DataType], ir.Value] = {}
+
+    def get(self, value: ir.Value | None, dtype: ir.DataType) -> ir.Value:
+        assert value is not None
+        if value.dtype == dtype:
+            return value
+        key = (id(value), dtype)
+        if key not in self._made:
+            self._made[key] = self._weight(value, dtype) if value.is_initializer() else self._cast(value, dtype)
+        return self._made[key]
+
+    def _weight(self, value: ir.Value, dtype: ir.DataType) -> ir.Value:
+        tensor = value.const_value
+        assert tensor is not None
+        array = tensor.numpy()
+        largest = float(np.abs(array[np.isfinite(array)]).max(initial=0.0))
+        if largest > _LARGEST[self._half]:
+            raise InputError(f"The weight {value.name} has values up to {largest:.3g}, too large for FP16.", "Use --bf16.")
+        name = f"{value.name}.{_short(dtype)}"
+        converted = ir.Tensor(array.astype(dtype.numpy()), name=name)
+        made = ir.Value(name=name, shape=value.shape, type=ir.TensorType(dtype), const_value=converted)
+        self._graph.initializers[name] = made
+        return made
+
+    def _cast(self, value: ir.Value, dtype: ir.DataType) -> ir.Value:
+        node, made = make_cast(value, dtype, f"{value.name}.{_short(dtype)}")
+        producer = value.producer()
+        if producer is None:
+            self._graph.insert_before(self._graph[0], node)
+        else:
+            self._graph.insert_after(producer, node)
+        return made
+
+
+def make_cast(value: ir.Value, dtype: ir.DataType, name: str) -> tuple[ir.Node, ir.Value]:
+    """A Cast node of `value` to `dtype`, in no graph yet, and its output, called `name`."""
+    made = ir.Value(name=name, shape=value.shape, type=ir.TensorType(dtype))
+    attributes = [ir.AttrInt64("to", int(dtype))]
+    return ir.Node("", "Cast", [value], attributes=attributes, outputs=[made], name=f"{name}/Cast"), made
+
+
+def _outputs_in_float32(graph: ir.Graph, half: ir.DataType) -> None:
+    for index, value in enumerate(graph.outputs):
+        if value.dtype != half:
+            continue
+        name = value.name or ""
+        value.name = f"{name}.{_short(half)}"
+        node, made = make_cast(value, _FLOAT, name)
+        graph.append(node)
+        graph.outputs[index] = made
+
+
+def _drop_unread(graph: ir.Graph) -> None:
+    for name in [name for name, value in graph.initializers.items() if not value.uses()]:
+        del graph.initializers[name]
+
+
+def _short(dtype: ir.DataType) -> str:
+    return {ir.DataType.FLOAT16: "fp16", ir.DataType.BFLOAT16: "bf16", _FLOAT: "fp32"}[dtype]
