@@ -26,7 +26,7 @@ from tofe_export.model.checkpoint import Checkpoint, save
 from tofe_export.model.config import ToFeConfig
 from tofe_export.model.tofe import build_tofe
 from tofe_export.workflows.bench_models import bench_models
-from tofe_export.workflows.verify_onnx import verify_onnx
+from tofe_export.workflows.verify_model import verify_model
 
 BACKBONE, KEEP = "deit_small_patch16_224", (96, 49, 27)
 RESULTS = Path(__file__).parent / "results"
@@ -59,7 +59,7 @@ def main() -> None:
         make_checkpoint(checkpoint)
         models = {form: folder / f"deit_s_{form}.onnx" for form in ("elide", "plugin")}
         exports = {form: export(checkpoint, path, form) for form, path in models.items()}
-        parity = {form: verify_onnx(path, checkpoint, "photos", samples=64).document for form, path in models.items()}
+        parity = {form: verify_model(path, checkpoint, "photos", samples=64).document for form, path in models.items()}
         measured = bench_models(list(models.values()), (1, 8), options.rounds, options.threads)
     document = {
         "schema": "tofe-export/benchmark/1",

@@ -13,6 +13,7 @@ from packaging.version import Version
 
 from tofe_export import __version__
 from tofe_export.artifacts.machine import describe_machine
+from tofe_export.engine.backend import INSTALL, MODULES
 
 _DISTRIBUTION = "tofe-export"
 _SHOWN = ("torch", "torchvision", "timm", "onnx", "onnxscript", "onnxruntime", "safetensors")
@@ -31,9 +32,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """All findings, in the order to show them."""
+    """All findings, in the order to show them, and the version matrix: (package, needed, installed)."""
 
     rows: list[Row]
+    matrix: list[tuple[str, str, str]]
 
     @property
     def missing(self) -> bool:
@@ -55,9 +57,10 @@ def examine() -> Diagnosis:
         _disk(),
         *packages,
         _gpu(),
+        *_engines(),
         Row("train, onnx, verify, bench", "not all of them" if broken else "work here", "warn" if broken else "ok"),
     ]
-    return Diagnosis(rows)
+    return Diagnosis(rows, _matrix())
 
 
 def minimum_versions() -> dict[str, Requirement]:
@@ -68,6 +71,12 @@ def minimum_versions() -> dict[str, Requirement]:
         declared = []
     requirements = [Requirement(text) for text in declared]
     return {found.name: found for found in requirements}
+
+
+def _matrix() -> list[tuple[str, str, str]]:
+    wanted = minimum_versions()
+    names = (*_SHOWN, "tensorrt", "tensorrt-rtx", "cuda-bindings")
+    return [(name, str(wanted[name].specifier), _installed(name) or "-") for name in names if name in wanted]
 
 
 def _package(name: str) -> Row:
@@ -107,6 +116,55 @@ def _gpu() -> Row:
         return Row("GPU", "none that PyTorch can use; everything runs on the CPU", "warn")
     names = ", ".join(torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count()))
     return Row("GPU", f"{names}; train uses it")
+
+
+def _engines() -> list[Row]:
+    """Driver, TensorRT, TensorRT-RTX, NVRTC and ptxas, each with what it lets you do."""
+    driver = Path("/proc/driver/nvidia/version")
+    shown = driver.read_text(encoding="utf-8").splitlines()[0] if driver.is_file() else ""
+    return [
+        Row("NVIDIA driver", shown) if shown else Row("NVIDIA driver", "none: engines can be built, not run", "warn"),
+        _engine_package("tensorrt", "trt --backend tensorrt: engines with plugins; needs a GPU to build and to run"),
+        _engine_package("rtx", "trt --backend rtx: builds without a GPU, runs on one; hosts no plugins"),
+        _nvrtc(),
+        _ptxas(),
+    ]
+
+
+def _engine_package(backend: str, use: str) -> Row:
+    module, install = MODULES[backend], INSTALL[backend]
+    found = _installed(module.replace("_", "-"))
+    if found is None:
+        return Row(module, f"not installed ({use})", "warn", install)
+    wanted = minimum_versions().get(module.replace("_", "-"))
+    if wanted is not None and Version(found) not in wanted.specifier:
+        return Row(module, f"{found}, but {wanted.specifier} is needed", "warn", install)
+    return Row(module, f"{found} ({use})")
+
+
+def _nvrtc() -> Row:
+    from tofe_plugins.compiler import CompilerError, nvrtc_version  # noqa: PLC0415 - loads a library
+
+    try:
+        return Row("NVRTC", f"{nvrtc_version()} (compiles the plugins)")
+    except CompilerError:
+        return Row(
+            "NVRTC",
+            "not installed: plugins cannot be compiled, function bodies stand in for them",
+            "warn",
+            "pip install cuda-bindings nvidia-cuda-nvrtc",
+        )
+
+
+def _ptxas() -> Row:
+    from tofe_plugins.ptxas import find_ptxas  # noqa: PLC0415 - with its neighbour above
+
+    found = find_ptxas()
+    if found is None:
+        return Row(
+            "ptxas", "not found: the plugins' PTX cannot be proven for other GPUs here", "warn", "pip install triton"
+        )
+    return Row("ptxas", "proves the plugins' PTX for every GPU (tests)")
 
 
 def _disk() -> Row:

@@ -81,7 +81,7 @@ def compile_source(kernel: Kernel) -> bytes:
         log = b" " * _call(nvrtc.nvrtcGetProgramLogSize(program))
         nvrtc.nvrtcGetProgramLog(program, log)
         raise CompilerError(f"NVRTC refuses {kernel.source.name}:\n{log.decode(errors='replace').strip()}")
-    text = b" " * _call(nvrtc.nvrtcGetPTXSize(program))
+    text = bytes(_call(nvrtc.nvrtcGetPTXSize(program)))
     _call(nvrtc.nvrtcGetPTX(program, text))
     nvrtc.nvrtcDestroyProgram(program)
     return text.rstrip(b"\0")

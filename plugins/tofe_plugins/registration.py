@@ -4,6 +4,9 @@ An engine built with them runs anywhere TensorRT runs: no Python, no plugin libr
 annotations while it registers, so this module must not postpone them.
 """
 
+# TensorRT's classes are known only at run time, as values.
+# mypy: disable-error-code="valid-type, untyped-decorator, attr-defined, no-any-return"
+
 import functools
 from typing import Any
 
@@ -21,7 +24,8 @@ _DTYPE_NAMES = {"FLOAT": "float32", "HALF": "float16", "BF16": "bfloat16", "INT3
 def register() -> None:
     """Registers both plugins with `tensorrt` (10.13 or newer), once; compiles their kernels first.
 
-    Never call it in a process that builds with TensorRT-RTX: RTX would pick the plugins, which it cannot host, and abort.
+    Never call it in a process that builds with TensorRT-RTX: RTX would pick the plugins, which it cannot host, and
+    abort.
 
     Raises:
         ImportError: `tensorrt` or its plugin layer is not installed.
@@ -88,9 +92,7 @@ def _register_rearrange(trtp: Any) -> None:
         return trtp.from_shape_expr((batch, rows, width), kept.dtype)
 
     @trtp.autotune(f"{NAMESPACE}::{SCATTER_REARRANGE.operator}")
-    def autotune(
-        kept: tensor, frozen: tensor, perm: tensor, outputs: tuple[tensor]
-    ) -> list[trtp.AutoTuneCombination]:
+    def autotune(kept: tensor, frozen: tensor, perm: tensor, outputs: tuple[tensor]) -> list[trtp.AutoTuneCombination]:
         return [trtp.AutoTuneCombination(f"{_ROWS}, {_ROWS}, INT32, {_ROWS}", "LINEAR")]
 
     @trtp.aot_impl(f"{NAMESPACE}::{SCATTER_REARRANGE.operator}")

@@ -7,10 +7,10 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.plugins.emulation.emulated_kernel import EmulatedKernel, to_bytes
 from tofe_plugins.kernels import KERNELS, SCATTER_REARRANGE, TOKEN_PARTITION, Kernel
 from torch import Tensor
 
+from tests.plugins.emulation.emulated_kernel import EmulatedKernel, to_bytes
 from tofe_export.model.operators import scatter_rearrange, token_partition
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -140,7 +140,9 @@ def test_sanitizers_would_see_a_missing_barrier_and_an_overrun(tmp_path: Path) -
     broken = tmp_path / "cuda"
     broken.mkdir()
     for file in TOKEN_PARTITION.source.parent.iterdir():
-        (broken / file.name).write_text(source.replace("__syncthreads();", "") if file.suffix == ".cu" else file.read_text())
+        (broken / file.name).write_text(
+            source.replace("__syncthreads();", "") if file.suffix == ".cu" else file.read_text()
+        )
     tokens, scores = random_tokens(1, 101, 8, torch.float16), random_scores("random", 1, 100)
     scalars = {"patches": 100, "keep": 50, "prefix": 1, "row_bytes": 16}
     outputs = {

@@ -13,7 +13,7 @@ from tofe_export.model.checkpoint import Checkpoint, save
 from tofe_export.report import build_report
 from tofe_export.workflows.bench_models import bench_models
 from tofe_export.workflows.export_onnx import OnnxOptions, export_onnx
-from tofe_export.workflows.verify_onnx import verify_onnx
+from tofe_export.workflows.verify_model import verify_model
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     checkpoint, exported = out / "ckpt.pth", out / "model.onnx"
     save(checkpoint, Checkpoint(model, (0.5, 0.3, 0.2), Preprocessing.of_backbone(model.vit), {}, "digits"))
     export_onnx(checkpoint, exported, OnnxOptions())
-    verified = verify_onnx(exported, checkpoint, samples=8).document
+    verified = verify_model(exported, checkpoint, samples=8).document
     (out / "verify.json").write_text(json.dumps(verified))
     (out / "bench.json").write_text(json.dumps(bench_models([exported], (1,), rounds=3, threads=1)))
     return out

@@ -10,7 +10,7 @@ import torch
 
 from tofe_export.artifacts.machine import describe_machine, describe_versions
 from tofe_export.bench.subjects import Group, Subject
-from tofe_export.bench.timing import Ratio, Run, Timings, measure, paired_ratio
+from tofe_export.bench.timing import Ratio, Timings, measure, paired_ratio
 
 Report = Callable[[str, int, int], None]
 
@@ -18,7 +18,8 @@ Report = Callable[[str, int, int], None]
 def bench(groups: Sequence[Group], batches: Sequence[int], rounds: int, threads: int, report: Report) -> dict[str, Any]:
     """bench.json: a row per subject and batch size, the dense backbone first.
 
-    Latency is one call with a float32 batch in host memory to logits in host memory; preprocessing is not in it.
+    Latency is one call with a float32 batch in host memory to logits in host memory; preprocessing is not in it. An
+    engine's batch lies in GPU memory, and the call is the replay of a CUDA graph, as trtexec times it.
 
     Args:
         groups: from `open_groups`.
@@ -42,12 +43,11 @@ def _rows(group: Group, batch: int, rounds: int, report: Report) -> list[dict[st
     subjects = [group.dense, *group.others]
     images = np.random.default_rng(0).standard_normal((batch, *group.dense.image_shape), dtype=np.float32)
 
-    def bind(subject: Subject) -> Run:
-        return lambda: subject.runner.run(images)
-
     task = f"{group.dense.runner.backend}, batch {batch}"
     report(task, 0, rounds)
-    timings = measure([bind(subject) for subject in subjects], rounds, lambda done: report(task, done, rounds))
+    timings = measure(
+        [subject.runner.bind(images) for subject in subjects], rounds, lambda done: report(task, done, rounds)
+    )
     dense = timings[0]
     rows = [_row(group.dense, batch, dense, Ratio(1.0, 1.0, 1.0), group.dense.gmacs)]
     for subject, mine in zip(group.others, timings[1:], strict=True):

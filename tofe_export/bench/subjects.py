@@ -9,6 +9,11 @@ from typing import Any
 import onnx_ir as ir
 
 from tofe_export.artifacts.manifest import read_manifest
+from tofe_export.engine.backend import open_backend
+from tofe_export.engine.build import build_engine
+from tofe_export.engine.options import BuildOptions
+from tofe_export.engine.prepare import prepare
+from tofe_export.engine.runtime import EngineSession, load_engine
 from tofe_export.graph.export import export_dense
 from tofe_export.model.backbones import image_shape
 from tofe_export.model.checkpoint import load
@@ -49,15 +54,21 @@ def open_groups(paths: list[Path], threads: int) -> list[Group]:
     """One group per backend and network, in the order the files were given.
 
     Args:
-        paths: ONNX files with manifests, and checkpoints.
+        paths: ONNX files and engines with manifests, and checkpoints.
         threads: threads each of them may use.
 
     Raises:
         InputError: a file that is missing, damaged, or of another kind.
+        MissingError: an engine that cannot run here.
     """
     groups: dict[tuple[str, str], Group] = {}
     for path, name in zip(paths, distinct_names(paths), strict=True):
-        opened, key = _onnx(path, name, threads, groups) if path.suffix == ".onnx" else _checkpoint(path, name, groups)
+        if path.suffix == ".onnx":
+            opened, key = _onnx(path, name, threads, groups)
+        elif path.suffix == ".engine":
+            opened, key = _engine(path, name, groups)
+        else:
+            opened, key = _checkpoint(path, name, groups)
         groups[key] = opened
     return list(groups.values())
 
@@ -86,6 +97,23 @@ def _onnx(path: Path, name: str, threads: int, groups: _Groups) -> tuple[Group, 
     graph = ir.to_proto(export_dense(twin)).SerializeToString()
     dense = Subject(_dense_name(twin), OnnxRuntimeRunner(graph, threads), _shape(manifest), dense_macs(twin.vit) / 1e9)
     return Group(dense, [mine]), key
+
+
+def _engine(path: Path, name: str, groups: _Groups) -> tuple[Group, tuple[str, str]]:
+    session = load_engine(path)
+    manifest = read_manifest(path)
+    options = BuildOptions.from_dict(manifest["options"])
+    key = (f"{session.backend} {session.precision}", str(manifest["config"]))
+    mine = Subject(name, session, _shape(manifest), manifest["gmacs"])
+    if key in groups:
+        return Group(groups[key].dense, [*groups[key].others, mine]), key
+    # The dense twin is built here and now, with the same options, for a fair comparison.
+    twin = build_tofe(ToFeConfig.from_dict(manifest["config"])).eval()
+    backend = open_backend(session.backend)
+    prepared = prepare(export_dense(twin), backend, options, "fp32")
+    built = build_engine(prepared.content, backend, options, prepared.heavy, lambda task, done, total: None)
+    runner = EngineSession(built.content, backend, options.precision)
+    return Group(Subject(_dense_name(twin), runner, _shape(manifest), dense_macs(twin.vit) / 1e9), [mine]), key
 
 
 def _checkpoint(path: Path, name: str, groups: _Groups) -> tuple[Group, tuple[str, str]]:

@@ -14,6 +14,7 @@ from tofe_export.cli.inspect import inspect
 from tofe_export.cli.onnx import onnx
 from tofe_export.cli.report import report
 from tofe_export.cli.train import train
+from tofe_export.cli.trt import trt
 from tofe_export.cli.verify import verify
 
 app = typer.Typer(
@@ -24,7 +25,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 
-for verb in (doctor, demo, train, onnx, verify, bench, inspect, report):
+for verb in (doctor, demo, train, onnx, trt, verify, bench, inspect, report):
     app.command()(verb)
 
 

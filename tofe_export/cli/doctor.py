@@ -21,5 +21,6 @@ def doctor(json: Annotated[bool, typer.Option("--json", help="Print JSON instead
         marks = {"ok": "ok", "warn": "note", "missing": "MISSING"}
         rows = [(row.name, row.value, marks[row.status], row.next_step) for row in diagnosis.rows]
         console.table("This machine", ("", "found", "", "next step"), rows, numbers=False)
+        console.table("Version matrix", ("package", "needed", "installed"), diagnosis.matrix, numbers=False)
     if diagnosis.missing:
         raise typer.Exit(3)

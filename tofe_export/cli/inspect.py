@@ -11,7 +11,7 @@ from tofe_export.cli import console
 
 
 def inspect(
-    file: Annotated[Path, typer.Argument(help="Checkpoint or ONNX file.", metavar="FILE")],
+    file: Annotated[Path, typer.Argument(help="Checkpoint, ONNX file or engine.", metavar="FILE")],
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of words.")] = False,
 ) -> None:
     """Say what a file is: network, stages, keep counts, cost, operators."""
@@ -46,6 +46,8 @@ def _facts(document: dict[str, Any]) -> list[tuple[str, str]]:
         rows.append(("parameters", f"{document['parameters'] / 1e6:.2f} million"))
         rows += [(f"trained: {key}", str(value)) for key, value in document["metrics"].items()]
         return rows
+    if document["kind"] == "engine":
+        return rows + _engine_facts(document)
     if not known:
         rows.append(("manifest", "none beside the file"))
     rows += [(f"output {name}", shape) for name, shape in document["outputs"].items()]
@@ -54,6 +56,26 @@ def _facts(document: dict[str, Any]) -> list[tuple[str, str]]:
         ("other nodes", ", ".join(f"{count} {name}" for name, count in document["nodes"].items() if "::" not in name))
     )
     return rows
+
+
+def _engine_facts(document: dict[str, Any]) -> list[tuple[str, str]]:
+    manifest, source = document["manifest"], document["from"]
+    built = manifest["backend"]
+    layers = [
+        (f"layers: {kind}", ", ".join(f"{count} {precision}" for precision, count in counts.items()))
+        for kind, counts in document["layers"].items()
+    ]
+    return [
+        ("built by", f"{built['name']} {built['version']} on {built['gpu'] or 'a machine without a GPU'}"),
+        ("precision", manifest["precision"]),
+        ("batch sizes (min:opt:max)", document["batch"]),
+        *((f"input {name}", f"{kind} {shape}") for name, (kind, shape) in document["inputs"].items()),
+        *((f"output {name}", f"{kind} {shape}") for name, (kind, shape) in document["outputs"].items()),
+        *((use["operator"], f"{use['nodes']} x {use['by']} ({use['why']})") for use in manifest["operators"]),
+        ("plugin layers", ", ".join(document["plugins"]) or "none"),
+        ("layers known from", source if source == "engine" else f"the manifest: {document['why']}"),
+        *layers,
+    ]
 
 
 def _attributes(node: dict[str, Any]) -> str:

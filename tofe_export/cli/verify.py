@@ -18,10 +18,10 @@ def verify(
     json: Annotated[Path | None, typer.Option(help="Write the result as JSON.", metavar="FILE")] = None,
 ) -> None:
     """Compare an exported model with its checkpoint, stage by stage; exit 1 when it does not agree."""
-    from tofe_export.workflows.verify_onnx import verify_onnx
+    from tofe_export.workflows.verify_model import verify_model
 
     with console.progress() as report:
-        result = verify_onnx(model, against, data, samples, report)
+        result = verify_model(model, against, data, samples, report)
     console.warn(result.skipped)
     document = result.document
     rows = [

@@ -4,7 +4,8 @@ What stays float32, and why:
 * the network's inputs and outputs, so that callers change nothing;
 * keep scores and the linear end of each selector that makes them: rounded to 16 bits, scores would tie, and a token
   chosen otherwise changes everything after it;
-* softmax and LayerNormalization, which sum many terms: their statistics overflow or drown in 16 bits;
+* softmax (with the bias added to its input) and LayerNormalization, which sum many terms: their statistics overflow or
+  drown in 16 bits;
 * under BF16 the patch convolution: the Conv of opset 20 knows no bfloat16.
 Weights are stored in the precision of the node that reads them.
 """
@@ -48,7 +49,7 @@ def to_half(model: ir.Model, precision: str) -> dict[str, int]:
         raise InputError("The graph is not in float32 any more.", "Start from the file that tofe-export onnx wrote.")
     always = _FULL_BF16 if precision == "bf16" else _FULL
     scoring = score_heads(graph)
-    full = {id(node) for node in graph if node.op_type in always or id(node) in scoring}
+    full = {id(node) for node in graph if node.op_type in always or id(node) in scoring or _biases_softmax(node)}
     casts = _Casts(graph, half)
     counts: Counter[str] = Counter()
     for node in list(graph):
@@ -73,11 +74,22 @@ def score_heads(graph: ir.Graph) -> set[int]:
     for node in reversed(list(graph)):
         values = node.outputs
         uses = [use for value in values for use in value.uses()]
-        if is_operator(node) or node.op_type in _ACTIVATIONS or not uses or any(id(value) in outputs for value in values):
+        if (
+            is_operator(node)
+            or node.op_type in _ACTIVATIONS
+            or not uses
+            or any(id(value) in outputs for value in values)
+        ):
             continue
         if all(id(user) in found or _is_scores(user, index) for user, index in uses):
             found.add(id(node))
     return found
+
+
+def _biases_softmax(node: ir.Node) -> bool:
+    """An attention bias may be as low as float32 goes."""
+    users = [user for value in node.outputs for user, _ in value.uses()]
+    return node.op_type == "Add" and bool(users) and all(user.op_type == "Softmax" for user in users)
 
 
 def _is_scores(user: ir.Node, index: int) -> bool:
@@ -114,7 +126,9 @@ class _Casts:
         array = tensor.numpy()
         largest = float(np.abs(array[np.isfinite(array)]).max(initial=0.0))
         if largest > _LARGEST[self._half]:
-            raise InputError(f"The weight {value.name} has values up to {largest:.3g}, too large for FP16.", "Use --bf16.")
+            raise InputError(
+                f"The weight {value.name} has values up to {largest:.3g}, too large for FP16.", "Use --bf16."
+            )
         name = f"{value.name}.{_short(dtype)}"
         converted = ir.Tensor(array.astype(dtype.numpy()), name=name)
         made = ir.Value(name=name, shape=value.shape, type=ir.TensorType(dtype), const_value=converted)

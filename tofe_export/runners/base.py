@@ -1,7 +1,8 @@
-"""The protocol that verify and bench speak; PyTorch and ONNX Runtime stand behind it."""
+"""The protocol that verify and bench speak; PyTorch, ONNX Runtime and TensorRT stand behind it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
@@ -30,5 +31,16 @@ class Runner(Protocol):
 
         Returns:
             Outputs by name; "logits" float32 [B, classes] is always among them.
+        """
+        ...
+
+    def bind(self, images: NDArray[np.float32]) -> Callable[[], object]:
+        """Makes one batch ready to be timed.
+
+        Args:
+            images: as in `run`.
+
+        Returns:
+            A function that runs it once and returns when the result is there.
         """
         ...

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,10 @@ class OnnxRuntimeRunner:
             )
         values = self._session.run(None, {self._input.name: images})
         return dict(zip(self.outputs, values, strict=True))
+
+    def bind(self, images: NDArray[np.float32]) -> Callable[[], object]:
+        """See `Runner.bind`."""
+        return lambda: self.run(images)
 
 
 def _import() -> Any:

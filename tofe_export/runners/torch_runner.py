@@ -25,3 +25,7 @@ class TorchRunner:
         """See `Runner.run`."""
         with torch.inference_mode():
             return {LOGITS: self._function(torch.from_numpy(images)).numpy()}
+
+    def bind(self, images: NDArray[np.float32]) -> Callable[[], object]:
+        """See `Runner.bind`."""
+        return lambda: self.run(images)

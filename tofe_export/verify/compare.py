@@ -52,6 +52,10 @@ class Comparison:
             found.append(
                 f"On the same tokens the logits differ by {self.same_selection.max_abs:.2e}, more than {allowed:.2e}."
             )
+        if not self.stages and not self.broken and not self.logits.cosine_min >= limit.cosine_min:
+            found.append(
+                f"The least cosine of the logits is {self.logits.cosine_min:.4f}; {limit.cosine_min} is asked."
+            )
         if self.logits.top1_agreement < limit.top1_agreement:
             found.append(
                 f"Only {self.logits.top1_agreement:.2%} of the images get the same class; "
@@ -93,7 +97,8 @@ def compare(
 
     Args:
         model: the reference.
-        deployed: what to judge; it returns logits, and per-stage perm and tokens under their tapped names.
+        deployed: what to judge; it returns logits, and per-stage perm and tokens under their tapped names. Without
+            those (an engine built without --taps) only the logits are compared.
         keep: keep counts it was exported with.
         rearranged: exported in the `plugin` form (true) or `elide`.
         batches: preprocessed images, with labels where there are any.
@@ -119,6 +124,8 @@ def _add_batch(
         result.labelled += len(batch.labels)
         result.correct_reference += int((free.logits.argmax(1) == batch.labels).sum())
         result.correct_deployed += int((logits.argmax(1) == batch.labels).sum())
+    if any(tap_name(trace.index, "perm") not in outputs for trace in free.stages):
+        return
     chosen = {trace.index: outputs[tap_name(trace.index, "perm")] for trace in free.stages}
     broken = [index for index, perm in chosen.items() if not _is_permutation(perm)]
     if broken:

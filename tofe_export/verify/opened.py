@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,10 @@ class OpenedOnnx:
         """See `Runner.run`."""
         outputs = self._file.run(images)
         return outputs if self._twin is None else {**self._twin.run(images), LOGITS: outputs[LOGITS]}
+
+    def bind(self, images: NDArray[np.float32]) -> Callable[[], object]:
+        """See `Runner.bind`: the file alone, without the twin."""
+        return self._file.bind(images)
 
 
 def read_onnx(path: Path) -> ir.Model:

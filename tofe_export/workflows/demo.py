@@ -18,7 +18,7 @@ from tofe_export.training.trainer import train
 from tofe_export.workflows.bench_models import bench_models
 from tofe_export.workflows.export_onnx import OnnxOptions, OnnxResult, export_onnx
 from tofe_export.workflows.progress import Report, silent
-from tofe_export.workflows.verify_onnx import verify_onnx
+from tofe_export.workflows.verify_model import verify_model
 
 _HELD_OUT = 100_000  # all of them
 
@@ -61,7 +61,7 @@ def deploy_demo(
     announce(f"tofe-export onnx {checkpoint} -o {model}")
     exported = export_onnx(checkpoint, model, OnnxOptions(), report)
     announce(f"tofe-export verify {model} --against {checkpoint} --json {folder / VERIFY}")
-    verification = verify_onnx(model, checkpoint, samples=_HELD_OUT, report=report).document
+    verification = verify_model(model, checkpoint, samples=_HELD_OUT, report=report).document
     write_json(folder / VERIFY, verification)
     if not verification["passed"]:
         raise CheckFailedError(" ".join(verification["failures"]), f"See {folder / VERIFY}.")

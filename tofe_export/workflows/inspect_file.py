@@ -8,6 +8,9 @@ from typing import Any
 
 from tofe_export.artifacts.files import require_file, sha256
 from tofe_export.artifacts.manifest import manifest_path, read_manifest
+from tofe_export.engine.inspect import layer_histogram
+from tofe_export.engine.runtime import load_engine
+from tofe_export.errors import MissingError
 from tofe_export.graph.functions import is_operator
 from tofe_export.model.checkpoint import load
 from tofe_export.model.flops import dense_macs, tofe_macs
@@ -15,13 +18,14 @@ from tofe_export.verify.opened import read_onnx
 
 
 def inspect_file(path: Path) -> dict[str, Any]:
-    """Describes a checkpoint or an ONNX file; `kind` says which it is.
+    """Describes a checkpoint, an ONNX file or an engine; `kind` says which it is.
 
     Raises:
         InputError: neither, missing, damaged, or a manifest that does not belong to it.
     """
     require_file(path)
-    described = _onnx(path) if path.suffix == ".onnx" else _checkpoint(path)
+    kinds = {".onnx": _onnx, ".engine": _engine}
+    described = kinds.get(path.suffix, _checkpoint)(path)
     return {
         "schema": "tofe-export/inspect/1",
         "file": path.name,
@@ -51,6 +55,25 @@ def _checkpoint(path: Path) -> dict[str, Any]:
         keep = checkpoint.keep_counts()
         described |= {"keep": list(keep), "gmacs": tofe_macs(model, [float(count) for count in keep]) / 1e9}
     return described
+
+
+def _engine(path: Path) -> dict[str, Any]:
+    """From the engine where it can be loaded, else from its manifest, whose hash is checked; `from` says which."""
+    manifest = read_manifest(path)
+    described: dict[str, Any] = {"kind": "engine", "from": "manifest", "layers": manifest["network"]["layers"]}
+    try:
+        described |= {"from": "engine", "layers": layer_histogram(load_engine(path).information())}
+    except MissingError as error:
+        described["why"] = error.message
+    counts = described["layers"].values()
+    return described | {
+        "precisions": dict(sum((Counter(found) for found in counts), Counter[str]())),
+        "plugins": manifest["network"]["plugins"],
+        "inputs": manifest["network"]["inputs"],
+        "outputs": manifest["network"]["outputs"],
+        "batch": manifest["options"]["batch"],
+        "manifest": manifest,
+    }
 
 
 def _onnx(path: Path) -> dict[str, Any]:

@@ -26,9 +26,7 @@ class EmulatedKernel:
         sources: where its source lies; the package's own folder unless a test says otherwise.
     """
 
-    def __init__(
-        self, kernel: Kernel, folder: Path, sanitizer: str | None = None, sources: Path = SOURCES
-    ) -> None:
+    def __init__(self, kernel: Kernel, folder: Path, sanitizer: str | None = None, sources: Path = SOURCES) -> None:
         compiler = shutil.which("g++")
         if compiler is None:
             pytest.skip("g++ is not installed, so the kernels cannot be compiled for the CPU")
@@ -77,7 +75,9 @@ class EmulatedKernel:
         for name in self.kernel.outputs:
             shape, dtype = outputs[name]
             size = _size(shape, dtype)
-            found[name] = torch.frombuffer(bytearray(content[:size] or b"\0" * 4), dtype=dtype)[: _count(shape)].reshape(shape)
+            found[name] = torch.frombuffer(bytearray(content[:size] or b"\0" * 4), dtype=dtype)[
+                : _count(shape)
+            ].reshape(shape)
             content = content[size:]
         assert not content
         return found

@@ -9,6 +9,7 @@ from typing import Any
 from tofe_export.artifacts.files import sha256
 from tofe_export.artifacts.manifest import read_manifest
 from tofe_export.data.images import CorruptLog, batches
+from tofe_export.engine.runtime import load_engine
 from tofe_export.errors import InputError
 from tofe_export.model.checkpoint import load
 from tofe_export.model.tofe import check_keep
@@ -29,12 +30,13 @@ class VerifyResult:
     skipped: list[str]
 
 
-def verify_onnx(
+def verify_model(
     artefact: Path, source: Path, data: str | None = None, samples: int = 128, report: Report = silent
 ) -> VerifyResult:
     """Compares `artefact` with the checkpoint `source` on at most `samples` images of `data`.
 
     Raises:
+        MissingError: an engine that cannot run here.
         InputError: a file that is missing or of another kind, a manifest that does not belong, another network.
     """
     manifest = read_manifest(artefact)
@@ -58,7 +60,7 @@ def verify_onnx(
     steps = -(-min(samples, len(images)) // _BATCH)
     found = compare(
         checkpoint.model,
-        OpenedOnnx(artefact),
+        load_engine(artefact) if manifest["kind"] == "engine" else OpenedOnnx(artefact),
         keep,
         manifest["rearrange"] == "plugin",
         tracked(loop, "Comparing with PyTorch", steps, report),
@@ -67,7 +69,7 @@ def verify_onnx(
     )
     if manifest["preprocessing_sha256"] != checkpoint.preprocessing.digest():
         found.broken.append(f"{artefact.name} was exported for images prepared in another way than {source.name} says.")
-    same_file = manifest["source"]["sha256"] == sha256(source)
+    same_file = manifest.get("checkpoint", manifest["source"])["sha256"] == sha256(source)
     document = {
         "schema": "tofe-export/verify/1",
         "model": artefact.name,

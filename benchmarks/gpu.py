@@ -1,0 +1,209 @@
+"""All that a GPU machine can tell: kernels; ToFe beside the dense backbone in PyTorch, ONNX Runtime, RTX and TensorRT.
+
+    python benchmarks/gpu.py [--json benchmarks/results/gpu.json] [--batch 1,8,64] [--rounds 50] [--backbone NAME]
+
+DeiT-S with random weights at keep counts 96,49,27. What cannot run here is in the JSON with its reason.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import functools
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime as ort
+import torch
+from gpu_kernels import measure_kernels
+from torch import Tensor
+
+from tofe_export.artifacts.files import write_json
+from tofe_export.artifacts.machine import describe_machine, describe_versions
+from tofe_export.bench.timing import measure, paired_ratio
+from tofe_export.engine.backend import open_backend
+from tofe_export.engine.build import build_engine
+from tofe_export.engine.options import BatchProfile, BuildOptions
+from tofe_export.engine.prepare import prepare
+from tofe_export.engine.runtime import EngineSession
+from tofe_export.graph.export import export_dense, export_tofe
+from tofe_export.model import backbones
+from tofe_export.model.config import ToFeConfig
+from tofe_export.model.flops import dense_macs, tofe_macs
+from tofe_export.model.tofe import ToFe, build_tofe
+from tofe_export.precision.half import to_half
+
+Run = Callable[[], object]
+Pair = Callable[[int], tuple[Run, Run]]
+"""From a batch size to (dense, ToFe)."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, default=Path(__file__).parent / "results" / "gpu.json")
+    parser.add_argument("--batch", default="1,8,64")
+    parser.add_argument("--rounds", type=int, default=50)
+    parser.add_argument("--backbone", default="deit_small_patch16_224")
+    parser.add_argument("--keep", default="96,49,27")
+    options = parser.parse_args()
+    batches, keep = ([int(part) for part in text.split(",")] for text in (options.batch, options.keep))
+    torch.manual_seed(0)
+    model = build_tofe(ToFeConfig(options.backbone)).eval()
+    promised = dense_macs(model.vit) / tofe_macs(model, [float(count) for count in keep])
+    rows, not_run = [], []
+    for name, precision, make in subjects(model, keep, max(batches)):
+        try:
+            pair = make()
+            rows += [_row(name, precision, batch, pair(batch), options.rounds, promised) for batch in batches]
+        except Exception as error:  # whatever a backend raises where it cannot run: the reason is the result
+            not_run.append({"name": name, "precision": precision, "why": f"{type(error).__name__}: {error}"[:500]})
+    try:
+        kernels = measure_kernels()
+    except Exception as error:
+        kernels = []
+        not_run.append({"name": "kernels", "precision": "", "why": f"{type(error).__name__}: {error}"[:500]})
+    document = {
+        "schema": "tofe-export/benchmark/1",
+        "command": f"python benchmarks/gpu.py --batch {options.batch} --rounds {options.rounds}",
+        "machine": {**describe_machine(), "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None},
+        "versions": describe_versions(),
+        "settings": {"backbone": options.backbone, "keep": keep, "weights": "random", "promised_speedup": promised},
+        "rows": rows,
+        "kernels": kernels,
+        "not_run": not_run,
+    }
+    write_json(options.json, document)
+    print(json.dumps({"rows": rows, "kernels": kernels, "not_run": not_run}, indent=1))
+
+
+def subjects(model: ToFe, keep: list[int], largest: int) -> list[tuple[str, str, Callable[[], Pair]]]:
+    """(name, precision, what makes the pair); nothing runs before it is asked to."""
+    found: list[tuple[str, str, Callable[[], Pair]]] = []
+    for precision in ("fp32", "fp16"):
+        found += [
+            (f"torch {mode}", precision, functools.partial(_torch, model, keep, mode, precision))
+            for mode in ("eager", "CUDA graph", "compiled")
+        ]
+        found.append(("ONNX Runtime CUDA", precision, functools.partial(_onnxruntime, model, keep, precision)))
+        for backend, plugin in (("rtx", "off"), ("tensorrt", "on"), ("tensorrt", "off")):
+            build = functools.partial(_engine, model, keep, backend, plugin, precision, largest)
+            found.append((f"{backend}, plugins {plugin}", precision, build))
+    return found
+
+
+def _row(name: str, precision: str, batch: int, pair: tuple[Run, Run], rounds: int, promised: float) -> dict[str, Any]:
+    dense, tofe = measure(pair, rounds)
+    ratio = paired_ratio(dense, tofe)
+    return {
+        "name": name,
+        "precision": precision,
+        "batch": batch,
+        "dense_p50_ms": dense.percentile_ms(50),
+        "tofe_p50_ms": tofe.percentile_ms(50),
+        "tofe_images_per_s": batch / tofe.percentile_ms(50) * 1e3,
+        "speedup": ratio.median,
+        "speedup_low": ratio.low,
+        "speedup_high": ratio.high,
+        "realised_fraction": ratio.median / promised,
+    }
+
+
+def _require_gpu() -> None:
+    if not torch.cuda.is_available():
+        raise RuntimeError("there is no NVIDIA GPU that PyTorch can use")
+
+
+def _torch(model: ToFe, keep: list[int], mode: str, precision: str) -> Pair:
+    _require_gpu()
+    mine = copy.deepcopy(model).cuda()
+    mine = mine.half() if precision == "fp16" else mine
+    functions = [mine.vit, lambda images: mine.forward_fixed(images, keep, rearrange=False).logits]
+    if mode == "compiled":
+        functions = [torch.compile(function, mode="reduce-overhead") for function in functions]
+
+    def pair(batch: int) -> tuple[Run, Run]:
+        images = backbones.zero_images(model.vit, batch).normal_().cuda()
+        images = images.half() if precision == "fp16" else images
+        dense, tofe = (_ready(function, images, mode == "CUDA graph") for function in functions)
+        return dense, tofe
+
+    return pair
+
+
+def _ready(function: Callable[[Tensor], Tensor], images: Tensor, captured: bool) -> Run:
+    def run() -> None:
+        with torch.inference_mode():
+            function(images)
+        torch.cuda.synchronize()
+
+    for _ in range(5):
+        run()
+    if not captured:
+        return run
+    graph = torch.cuda.CUDAGraph()
+    with torch.inference_mode(), torch.cuda.graph(graph):
+        function(images)
+
+    def replay() -> None:
+        graph.replay()
+        torch.cuda.synchronize()
+
+    return replay
+
+
+def _graphs(model: ToFe, keep: list[int], precision: str) -> list[ir.Model]:
+    graphs = [export_dense(model), export_tofe(model, keep, rearrange=False, taps=False)]
+    if precision == "fp16":
+        for graph in graphs:
+            to_half(graph, "fp16")
+    return graphs
+
+
+def _onnxruntime(model: ToFe, keep: list[int], precision: str) -> Pair:
+    if "CUDAExecutionProvider" not in ort.get_available_providers():
+        raise RuntimeError("the installed ONNX Runtime has no CUDA provider (onnxruntime-gpu has)")
+    _require_gpu()
+    providers = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    sessions = [
+        ort.InferenceSession(ir.to_proto(graph).SerializeToString(), providers=providers)
+        for graph in _graphs(model, keep, precision)
+    ]
+
+    def bound(session: Any, batch: int) -> Run:
+        images = backbones.zero_images(model.vit, batch).numpy()
+        binding = session.io_binding()
+        binding.bind_ortvalue_input("images", ort.OrtValue.ortvalue_from_numpy(images, "cuda", 0))
+        binding.bind_output("logits", "cuda")
+
+        def run() -> None:
+            session.run_with_iobinding(binding)
+            binding.synchronize_outputs()
+
+        return run
+
+    return lambda batch: (bound(sessions[0], batch), bound(sessions[1], batch))
+
+
+def _engine(model: ToFe, keep: list[int], name: str, plugin: str, precision: str, largest: int) -> Pair:
+    backend = open_backend(name)
+    options = BuildOptions(precision, name, plugin, BatchProfile(1, min(8, largest), largest))
+    graphs = [export_dense(model), export_tofe(model, keep, rearrange=plugin == "on", taps=False)]
+    sessions = []
+    for graph in graphs:
+        ready = prepare(graph, backend, options, "fp32")
+        built = build_engine(ready.content, backend, options, ready.heavy, lambda task, done, total: None)
+        sessions.append(EngineSession(built.content, backend, precision))
+
+    def pair(batch: int) -> tuple[Run, Run]:
+        images = np.random.default_rng(0).standard_normal((batch, *backbones.image_shape(model.vit)), dtype=np.float32)
+        return sessions[0].bind(images), sessions[1].bind(images)
+
+    return pair
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,158 @@
+"""TensorRT-RTX really parses and builds every exported form, on a machine without a GPU."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+import pytest
+
+from tofe_export.artifacts.files import sha256
+from tofe_export.artifacts.manifest import read_manifest
+from tofe_export.engine.backend import Backend
+from tofe_export.engine.build import Network, build_engine, check_precision
+from tofe_export.engine.options import BatchProfile, BuildOptions
+from tofe_export.engine.prepare import prepare
+from tofe_export.errors import CheckFailedError, InputError
+from tofe_export.verify.opened import read_onnx
+from tofe_export.workflows.build_engine import build_from_onnx
+from tofe_export.workflows.progress import silent
+
+
+@pytest.mark.parametrize("form", ["plugin", "elide"])
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
+def test_every_form_and_precision(models: dict[str, Path], tmp_path: Path, form: str, precision: str) -> None:
+    target = tmp_path / "model.engine"
+    options = BuildOptions(precision=precision, backend="rtx", batch=BatchProfile(1, 2, 4))
+    seen: list[tuple[str, int, int]] = []
+    result = build_from_onnx(models[form], target, options, lambda *step: seen.append(step))
+    manifest = read_manifest(target)
+    written = json.loads(json.dumps(result.manifest))
+    assert manifest == {**written, "schema": manifest["schema"], "sha256": sha256(target)}
+    layers = manifest["network"]["layers"]
+    assert set(layers["SOFTMAX"]) == set(layers["NORMALIZATION"]) == {"fp32"}
+    products = layers["MATRIX_MULTIPLY"]
+    if precision == "fp32":
+        assert set(products) == {"fp32"}
+    else:
+        assert products[precision] > 10 * products["fp32"], "only the ends of the selectors stay in float32"
+        assert products["fp32"] == 3
+    assert manifest["network"]["inputs"] == {"images": ["fp32", [-1, 3, 32, 32]]}
+    assert manifest["network"]["outputs"] == {"logits": ["fp32", [-1, 5]]}
+    assert manifest["options"]["batch"] == "1:2:4"
+    assert all(use["by"] == "function body" for use in manifest["operators"])
+    assert manifest["checked"]["run"] is False
+    assert manifest["source"]["sha256"] == sha256(models[form])
+    done = [(task, count, total) for task, count, total in seen if count == total]
+    assert "Building engine" in {task for task, _, _ in done}
+    assert ("Parsing", 1, 1) in done
+    assert BuildOptions.from_dict(manifest["options"]) == options
+
+
+def test_profiles_compute_capabilities_workspace_and_taps(models: dict[str, Path], tmp_path: Path) -> None:
+    options = BuildOptions(
+        backend="rtx", batch=BatchProfile.parse("3"), workspace_mib=64, compute_capabilities=("86", "120"), taps=True
+    )
+    manifest = build_from_onnx(models["plugin"], tmp_path / "m.engine", options).manifest
+    outputs = manifest["network"]["outputs"]
+    assert set(outputs) == {"logits", *(f"stage{s}.{what}" for s in range(3) for what in ("scores", "perm", "tokens"))}
+    assert outputs["stage1.perm"] == ("int32", [-1, 16])
+
+
+def build(model: ir.Model, rtx: Backend, options: BuildOptions, heavy: dict[str, int] | None = None) -> bytes:
+    prepared = prepare(model, rtx, options, "fp32")
+    return build_engine(prepared.content, rtx, options, prepared.heavy if heavy is None else heavy, silent).content
+
+
+def test_a_network_in_another_precision_is_refused(models: dict[str, Path], rtx: Backend) -> None:
+    with pytest.raises(CheckFailedError, match="does not have the precision that was asked for"):
+        build(read_onnx(models["plugin"]), rtx, BuildOptions(), {"fp16": 40})
+    network = Network({"MATRIX_MULTIPLY": {"fp16": 3}, "CONVOLUTION": {"fp16": 1}}, [], {}, {})
+    check_precision(network, {"fp16": 4})
+    with pytest.raises(CheckFailedError, match="4 fp16 instead of 4 fp32"):
+        check_precision(network, {"fp32": 4})
+
+
+def test_ctrl_c_stops_the_build_and_leaves_the_old_engine(models: dict[str, Path], tmp_path: Path) -> None:
+    target = tmp_path / "model.engine"
+    target.write_bytes(b"old")
+
+    def stop(task: str, done: int, total: int) -> None:
+        if task == "Building engine":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build_from_onnx(models["elide"], target, BuildOptions(backend="rtx"), stop)
+    assert target.read_bytes() == b"old"
+    assert [path.name for path in tmp_path.iterdir()] == ["model.engine"]
+
+
+def spoil_keep(model: ir.Model) -> None:
+    node = next(node for node in model.graph if node.op_type == "TokenPartition")
+    node.attributes["keep"] = ir.AttrInt64("keep", 99)
+
+
+def spoil_dtype(model: ir.Model) -> None:
+    node = next(node for node in model.graph if node.op_type == "TokenPartition")
+    assert node.inputs[1] is not None
+    node.inputs[1].dtype = ir.DataType.FLOAT16
+
+
+def lose_body(model: ir.Model) -> None:
+    model.functions.clear()
+
+
+def foreign(model: ir.Model) -> None:
+    next(iter(model.graph)).domain = "elsewhere"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (spoil_keep, "cannot keep 99 of 16 patch tokens"),
+        (spoil_dtype, "takes scores as float32, not float16"),
+        (lose_body, "has lost the function body of tofe::"),
+        (foreign, "elsewhere::.*nobody here provides"),
+    ],
+)
+def test_graphs_that_cannot_be_right(models: dict[str, Path], rtx: Backend, spoil: Any, words: str) -> None:
+    model = read_onnx(models["plugin"])
+    spoil(model)
+    with pytest.raises(InputError, match=words) as caught:
+        prepare(model, rtx, BuildOptions(), "fp32")
+    assert caught.value.next_step
+
+
+_REGISTERED = """
+import sys, json
+import tensorrt_rtx as trt
+from pathlib import Path
+
+class Creator(trt.IPluginCreatorV3One):
+    def __init__(self):
+        trt.IPluginCreatorV3One.__init__(self)
+        self.name, self.plugin_namespace, self.plugin_version = "TokenPartition", "tofe", "1"
+        self.field_names = trt.PluginFieldCollection([])
+    def create_plugin(self, name, fields, phase):
+        return None
+
+creator = Creator()
+trt.get_plugin_registry().register_creator(creator, "tofe")
+from tofe_export.engine.options import BuildOptions
+from tofe_export.errors import InputError
+from tofe_export.workflows.build_engine import build_from_onnx
+try:
+    build_from_onnx(Path(sys.argv[1]), Path(sys.argv[2]), BuildOptions(backend="rtx"))
+except InputError as error:
+    print(json.dumps(str(error)))
+"""
+
+
+def test_rtx_never_sees_a_registered_plugin(models: dict[str, Path], tmp_path: Path) -> None:
+    command = [sys.executable, "-c", _REGISTERED, str(models["plugin"]), str(tmp_path / "m.engine")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "Plugins are registered in this process (TokenPartition)" in json.loads(done.stdout.splitlines()[-1])
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,99 @@
+"""Engines as files: what is refused before TensorRT sees it, and what is known of one without a GPU."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tofe_export.artifacts.files import read_json, write_json
+from tofe_export.artifacts.manifest import manifest_path
+from tofe_export.engine.backend import gpu_present
+from tofe_export.engine.inspect import layer_histogram, precisions
+from tofe_export.engine.options import BatchProfile, BuildOptions
+from tofe_export.engine.runtime import load_engine
+from tofe_export.errors import InputError, MissingError
+from tofe_export.workflows.build_engine import build_from_onnx
+from tofe_export.workflows.inspect_file import inspect_file
+
+
+@pytest.fixture
+def engine(models: dict[str, Path], tmp_path: Path) -> Path:
+    target = tmp_path / "model.engine"
+    build_from_onnx(models["plugin"], target, BuildOptions(precision="fp16", backend="rtx"))
+    return target
+
+
+@pytest.mark.parametrize("keep", [0, 100, -1])
+def test_an_engine_that_was_cut_off_or_changed(engine: Path, keep: int) -> None:
+    engine.write_bytes(engine.read_bytes()[:keep])
+    with pytest.raises(InputError, match="does not belong"):
+        load_engine(engine)
+    with pytest.raises(InputError, match="does not belong"):
+        inspect_file(engine)
+
+
+def test_an_engine_without_its_manifest(engine: Path) -> None:
+    manifest_path(engine).unlink()
+    with pytest.raises(InputError, match=r"model\.engine\.json does not exist"):
+        load_engine(engine)
+
+
+def change(engine: Path, **values: Any) -> None:
+    manifest = read_json(manifest_path(engine))
+    manifest["backend"] |= values
+    write_json(manifest_path(engine), manifest)
+
+
+def test_another_version_is_one_sentence_and_exit_3(engine: Path) -> None:
+    change(engine, version="0.0.1")
+    with pytest.raises(MissingError, match=r"was built by tensorrt_rtx 0\.0\.1; installed is") as caught:
+        load_engine(engine)
+    assert caught.value.exit_code == 3
+    assert caught.value.next_step == "Build it again: tofe-export trt plugin.onnx -o model.engine"
+
+
+def test_without_a_gpu_an_engine_is_exit_3(engine: Path) -> None:
+    if gpu_present():
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(MissingError, match="PyTorch finds none here"):
+        load_engine(engine)
+
+
+def test_an_onnx_file_is_no_engine(models: dict[str, Path]) -> None:
+    with pytest.raises(InputError, match="is no engine but an onnx file"):
+        load_engine(models["plugin"])
+
+
+def test_inspect_says_where_it_knows_it_from(engine: Path) -> None:
+    document = inspect_file(engine)
+    assert document["kind"] == "engine"
+    assert document["from"] == ("engine" if gpu_present() else "manifest")
+    assert document["precisions"]["fp16"] > document["precisions"]["fp32"]
+    assert document["batch"] == "1:8:64"
+
+
+def test_the_inspectors_words() -> None:
+    layers = [
+        {"Name": "a", "LayerType": "gemm", "Outputs": [{"Format/Datatype": "Half"}]},
+        {"Name": "b", "LayerType": "gemm", "Outputs": [{"Format/Datatype": "Row major linear FP16 format"}]},
+        {"Name": "c", "LayerType": "gemm", "Outputs": [{"Format/Datatype": "BFloat16"}]},
+        {"Name": "d", "LayerType": "PluginV3", "Outputs": [{"Format/Datatype": "Int32"}, {}]},
+        {"Name": "e", "LayerType": "softmax", "Outputs": [{"Format/Datatype": "Float"}]},
+        {"Name": "f", "LayerType": "NoOp"},
+        "only a name",
+    ]
+    information = json.dumps({"Layers": layers, "Bindings": ["images"]})
+    assert layer_histogram(information) == {
+        "NoOp": {"unknown": 1},
+        "PluginV3": {"int32": 1},
+        "gemm": {"bf16": 1, "fp16": 2},
+        "softmax": {"fp32": 1},
+    }
+    assert precisions(information) >= {"fp16", "bf16", "fp32"}
+
+
+@pytest.mark.parametrize("text", ["", "a", "0:1:2", "4:2:8", "1:8", "1:2:3:4", "-1", "1.5"])
+def test_batches_that_make_no_sense(text: str) -> None:
+    with pytest.raises(InputError, match=r"--batch|batch sizes"):
+        BatchProfile.parse(text)

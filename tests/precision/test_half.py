@@ -1,0 +1,114 @@
+"""FP16 and BF16 in the graph: valid, float32 where it matters, close to PyTorch."""
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+import torch
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+from tests.helpers import small_images, small_tofe
+from tofe_export.errors import InputError
+from tofe_export.graph.export import export_tofe
+from tofe_export.graph.passes.taps import show_taps
+from tofe_export.precision.half import HALVES, score_heads, to_half
+from tofe_export.runners.onnxruntime_runner import OnnxRuntimeRunner
+
+KEEP = (8, 5, 3)
+FLOAT = ir.DataType.FLOAT
+
+
+def exported(selector: str = "mlp", approximator: str = "bottleneck", rearrange: bool = True) -> ir.Model:
+    return export_tofe(small_tofe(selector=selector, approximator=approximator), KEEP, rearrange, taps=False)
+
+
+def checked(model: ir.Model) -> bytes:
+    proto = ir.to_proto(model)
+    onnx.checker.check_model(proto, full_check=True)
+    onnx.shape_inference.infer_shapes(proto, check_type=True, strict_mode=True)
+    return proto.SerializeToString()
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+@pytest.mark.parametrize("selector", ["mlp", "linear", "attention"])
+def test_what_stays_in_float32(precision: str, selector: str) -> None:
+    model = exported(selector)
+    counts = to_half(model, precision)
+    checked(model)
+    half = HALVES[precision]
+    assert counts[precision] > counts["fp32"] > 0
+    for value in (*model.graph.inputs, *model.graph.outputs):
+        assert value.dtype == FLOAT
+    for node in model.graph:
+        if node.op_type in ("Softmax", "LayerNormalization"):
+            assert {value.dtype for value in (*node.inputs, *node.outputs) if value is not None} == {FLOAT}
+        if node.op_type == "TokenPartition":
+            tokens, scores = node.inputs
+            assert tokens is not None
+            assert scores is not None
+            assert (tokens.dtype, scores.dtype) == (half, FLOAT)
+            producer = scores.producer()
+            assert producer is not None
+            assert all(value is None or value.dtype != half for value in producer.inputs), "no cast of a rounded score"
+        if node.op_type == "MatMul" and "selector" not in (node.name or ""):
+            assert node.outputs[0].dtype == half
+    weights = [value for value in model.graph.initializers.values() if "mlp.fc1.weight" in (value.name or "")]
+    assert weights
+    assert {value.dtype for value in weights} == {half}
+
+
+@settings(max_examples=8, phases=[Phase.explicit, Phase.generate])
+@given(
+    selector=st.sampled_from(["mlp", "linear", "attention"]),
+    approximator=st.sampled_from(["bottleneck", "identity", "block", "discard"]),
+    rearrange=st.booleans(),
+)
+def test_fp16_runs_and_stays_close(selector: str, approximator: str, rearrange: bool) -> None:
+    network = small_tofe(selector=selector, approximator=approximator)
+    images = small_images(3, 7)
+    model = export_tofe(network, KEEP, rearrange, taps=False)
+    to_half(model, "fp16")
+    show_taps(model)
+    outputs = OnnxRuntimeRunner(checked(model)).run(images.numpy())
+    selection = {
+        trace: torch.from_numpy(outputs[f"stage{trace}.perm"]) for trace in range(3) if f"stage{trace}.perm" in outputs
+    }
+    with torch.inference_mode():
+        expected = network.forward_fixed(images, KEEP, rearrange, selection=selection).logits.numpy()
+    assert outputs["logits"].dtype == np.float32
+    assert np.abs(outputs["logits"] - expected).max() <= 2e-2 * max(1.0, float(np.abs(expected).max()))
+    for name in (name for name in outputs if name.endswith(".scores")):
+        assert outputs[name].dtype == np.float32
+        assert len(np.unique(outputs[name])) > 0.9 * outputs[name].size, "rounded scores would tie"
+
+
+def test_the_score_heads_are_the_linear_ends_of_the_selectors() -> None:
+    graph = exported().graph
+    heads = score_heads(graph)
+    names = {node.name for node in graph if id(node) in heads}
+    assert names
+    assert all("selector" in (name or "") for name in names)
+    assert not any("Gelu" in (name or "") for name in names)
+
+
+def test_a_weight_beyond_fp16_is_named() -> None:
+    for precision in ("fp16", "bf16"):
+        model = exported()
+        weight = model.graph.initializers["vit.blocks.2.mlp.fc1.weight.T"]
+        assert weight.const_value is not None
+        values = np.array(weight.const_value.numpy())
+        values[0, 0] = 1e5
+        weight.const_value = ir.tensor(values, name=weight.name)
+        if precision == "bf16":
+            to_half(model, precision)
+        else:
+            with pytest.raises(InputError, match=r"vit\.blocks\.2\.mlp\.fc1\.weight\.T has values up to 1e\+05"):
+                to_half(model, precision)
+
+
+def test_a_graph_is_turned_once() -> None:
+    model = exported()
+    to_half(model, "fp16")
+    with pytest.raises(InputError, match="not in float32 any more"):
+        to_half(model, "bf16")

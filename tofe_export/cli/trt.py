@@ -1,0 +1,82 @@
+"""tofe-export trt"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tofe_export.cli import console
+
+
+def trt(
+    model: Annotated[Path, typer.Argument(help="ONNX file, from tofe-export onnx.", metavar="MODEL.onnx")] = Path(
+        "model.onnx"
+    ),
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Engine to write; default: MODEL.engine.", metavar="FILE")
+    ] = None,
+    fp16: Annotated[bool, typer.Option("--fp16", help="Compute in FP16.")] = False,
+    bf16: Annotated[bool, typer.Option("--bf16", help="Compute in BF16.")] = False,
+    backend: Annotated[str, typer.Option(help="auto, tensorrt or rtx.")] = "auto",
+    plugin: Annotated[str, typer.Option(help="auto, on, or off (the operators' function bodies).")] = "auto",
+    batch: Annotated[str, typer.Option(help="Batch sizes the engine takes.", metavar="MIN:OPT:MAX")] = "1:8:64",
+    workspace: Annotated[int | None, typer.Option(help="Most scratch memory, in MiB.", min=1)] = None,
+    timing_cache: Annotated[Path | None, typer.Option(help="Kernel timings to reuse (tensorrt).")] = None,
+    version_compatible: Annotated[
+        bool, typer.Option("--version-compatible", help="For later TensorRT versions too (tensorrt).")
+    ] = False,
+    hardware_compat: Annotated[
+        str, typer.Option(help="none, ampere_plus or same_compute_capability (tensorrt).")
+    ] = "none",
+    compute_capability: Annotated[
+        str | None, typer.Option(help="GPUs to compile for (rtx); default: those of any.", metavar="86,120")
+    ] = None,
+    taps: Annotated[bool, typer.Option("--taps", help="Add per-stage scores, perm and tokens as outputs.")] = False,
+) -> None:
+    """Build a TensorRT or TensorRT-RTX engine, its precision read back."""
+    from tofe_export.engine.options import BatchProfile, BuildOptions
+    from tofe_export.workflows.build_engine import build_from_onnx
+
+    if fp16 and bf16:
+        raise typer.BadParameter("--fp16 and --bf16 were both given; take one.")
+    options = BuildOptions(
+        precision="fp16" if fp16 else "bf16" if bf16 else "fp32",
+        backend=backend,
+        plugin=plugin,
+        batch=BatchProfile.parse(batch),
+        workspace_mib=workspace,
+        timing_cache=timing_cache,
+        version_compatible=version_compatible,
+        hardware=hardware_compat,
+        compute_capabilities=tuple(part.strip() for part in compute_capability.split(","))
+        if compute_capability
+        else (),
+        taps=taps,
+    )
+    with console.progress() as report:
+        result = build_from_onnx(model, output or model.with_suffix(".engine"), options, report)
+    console.warn(result.warnings)
+    manifest = result.manifest
+    console.say(f"Wrote {result.path} and {result.path}.json")
+    console.say(f"  backend      {manifest['backend']['name']} {manifest['backend']['version']}, batch {options.batch}")
+    heavy = {kind: manifest["network"]["layers"].get(kind, {}) for kind in ("MATRIX_MULTIPLY", "CONVOLUTION")}
+    console.say(f"  precision    {manifest['precision']}; in the network: {describe_layers(heavy)}")
+    for use in manifest["operators"]:
+        console.say(f"  operator     {use['operator']} x {use['nodes']}: {use['by']} ({use['why']})")
+    checked = manifest["checked"]
+    if checked["run"]:
+        found = f"{checked['samples']} images, least cosine {checked['logits']['cosine_min']:.6f} against ONNX Runtime"
+        console.say(f"  run          {found}")
+    else:
+        console.say(f"  run          not run: {checked['why']}")
+
+
+def describe_layers(layers: dict[str, dict[str, int]]) -> str:
+    """ "MATRIX_MULTIPLY 96 fp16, 3 fp32; CONVOLUTION 1 fp16"."""
+    return "; ".join(
+        f"{kind} {', '.join(f'{count} {name}' for name, count in counts.items())}"
+        for kind, counts in layers.items()
+        if counts
+    )

@@ -1,0 +1,1 @@
+"""TensorRT and TensorRT-RTX engines: one code for both, the module is a parameter."""

@@ -1,0 +1,92 @@
+"""Which TensorRT there is: `tensorrt` (10.13 or newer) or `tensorrt_rtx`, imported only when a verb needs it."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from dataclasses import dataclass
+from typing import Any
+
+from packaging.version import Version
+from tofe_plugins.registration import registered
+
+from tofe_export.errors import InputError, MissingError
+
+MODULES = {"tensorrt": "tensorrt", "rtx": "tensorrt_rtx"}
+INSTALL = {"tensorrt": "pip install 'tofe-export[tensorrt]'", "rtx": "pip install 'tofe-export[rtx]'"}
+_OLDEST = Version("10.13")
+
+
+@dataclass(frozen=True)
+class Backend:
+    """A TensorRT that is installed here.
+
+    Attributes:
+        name: "tensorrt" or "rtx".
+        module: the imported module; the two have the same interface.
+    """
+
+    name: str
+    module: Any
+
+    @property
+    def version(self) -> str:
+        """For example "11.4.0.106"."""
+        return str(self.module.__version__)
+
+    @property
+    def hosts_plugins(self) -> bool:
+        """TensorRT-RTX cannot; a parser that finds one registered aborts the process."""
+        return self.name == "tensorrt"
+
+
+def installed(name: str) -> bool:
+    """Whether the backend's package is there (it is not imported)."""
+    return importlib.util.find_spec(MODULES[name]) is not None
+
+
+def open_backend(name: str) -> Backend:
+    """Imports a backend.
+
+    Args:
+        name: "tensorrt", "rtx", or "auto": the first of the two that is installed.
+
+    Raises:
+        MissingError: it is not installed, too old, or its libraries do not load.
+        InputError: no such backend.
+    """
+    if name == "auto":
+        found = [candidate for candidate in MODULES if installed(candidate)]
+        if not found:
+            raise MissingError(
+                "Neither TensorRT nor TensorRT-RTX is installed.", f"{INSTALL['rtx']}   or   {INSTALL['tensorrt']}"
+            )
+        name = found[0]
+    if name not in MODULES:
+        raise InputError(f"There is no backend {name!r}.", "Take auto, tensorrt or rtx.")
+    if not installed(name):
+        raise MissingError(f"The package {MODULES[name]} is not installed.", INSTALL[name])
+    try:
+        module = importlib.import_module(MODULES[name])
+    except (ImportError, OSError, AttributeError) as error:
+        raise MissingError(f"{MODULES[name]} is installed but does not load: {error}", INSTALL[name]) from error
+    backend = Backend(name, module)
+    if name == "tensorrt" and Version(backend.version) < _OLDEST:
+        raise MissingError(f"TensorRT {backend.version} is older than {_OLDEST}.", INSTALL[name])
+    return backend
+
+
+def guard_plugins(backend: Backend) -> None:
+    """Raises InputError when TensorRT-RTX would meet a registered plugin: its parser would abort the process."""
+    if not backend.hosts_plugins and (found := registered(backend.module)):
+        raise InputError(
+            f"Plugins are registered in this process ({', '.join(found)}), and TensorRT-RTX cannot host them.",
+            "Build with RTX in a process that has not called tofe_plugins.register().",
+        )
+
+
+def gpu_present() -> bool:
+    """Whether PyTorch can use a GPU here; engines are run and inspected only then."""
+    import torch  # noqa: PLC0415 - heavy
+
+    return torch.cuda.is_available()

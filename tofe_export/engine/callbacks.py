@@ -1,0 +1,80 @@
+"""TensorRT's log and progress, handed to ours. The classes derive from the backend's own, so they are made for each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+Report = Callable[[str, int, int], None]
+_KNOWN_NOISE = (
+    "already exists, the output tensors of this new instance will not be queryable",  # a function used twice
+    "is experimental",
+)
+
+
+@dataclass
+class Log:
+    """What TensorRT said: errors (in order) and warnings worth showing."""
+
+    errors: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def first_error(self) -> str:
+        """The first error in one line; the later ones usually follow from it."""
+        return " ".join(self.errors[0].split())[:400] if self.errors else "no reason was given"
+
+
+def make_logger(trt: Any, log: Log) -> Any:
+    """An `ILogger` that writes into `log`."""
+
+    class Logger(trt.ILogger):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+
+        def log(self, severity: Any, message: str) -> None:
+            if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
+                log.errors.append(message)
+            elif severity == trt.ILogger.WARNING and not any(noise in message for noise in _KNOWN_NOISE):
+                log.warnings.append(message)
+
+    return Logger()
+
+
+class Cancelled:
+    """Whether the user pressed Ctrl-C during a build; TensorRT is asked to stop at its next step."""
+
+    happened = False
+
+
+def make_monitor(trt: Any, report: Report, cancelled: Cancelled) -> Any:
+    """An `IProgressMonitor` that shows the outermost phase with the phase it is in."""
+
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.IProgressMonitor.__init__(self)
+            self.steps: dict[str, int] = {}
+            self.outermost: str | None = None
+
+        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+            if parent_phase is None:
+                self.outermost = phase_name
+                self.steps[phase_name] = num_steps
+                self._show(phase_name, 0)
+
+        def step_complete(self, phase_name: str, step: int) -> bool:
+            if phase_name in self.steps:
+                self._show(phase_name, step + 1)
+            return not cancelled.happened
+
+        def phase_finish(self, phase_name: str) -> None:
+            if phase_name in self.steps:
+                self._show(phase_name, self.steps[phase_name])
+
+        def _show(self, phase_name: str, done: int) -> None:
+            try:
+                report(phase_name, done, self.steps[phase_name])
+            except KeyboardInterrupt:
+                cancelled.happened = True
+
+    return Monitor()

@@ -1,0 +1,97 @@
+"""What an engine is built for."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tofe_export.errors import InputError
+
+PRECISIONS = ("fp32", "fp16", "bf16")
+PLUGIN_MODES = ("auto", "on", "off")
+HARDWARE = ("none", "ampere_plus", "same_compute_capability")
+
+
+@dataclass(frozen=True)
+class BatchProfile:
+    """Batch sizes an engine takes: from `minimum` to `maximum`, tuned for `optimum`."""
+
+    minimum: int = 1
+    optimum: int = 8
+    maximum: int = 64
+
+    @staticmethod
+    def parse(text: str) -> BatchProfile:
+        """Reads "1:8:64", or "8" for one fixed size.
+
+        Raises:
+            InputError: anything else, or sizes that do not rise from 1.
+        """
+        parts = text.split(":")
+        if len(parts) not in (1, 3) or not all(part.strip().isdecimal() for part in parts):
+            raise InputError(f"--batch {text} is not MIN:OPT:MAX.", "Write --batch 1:8:64, or --batch 8.")
+        sizes = [int(part) for part in parts] * (3 if len(parts) == 1 else 1)
+        if not 1 <= sizes[0] <= sizes[1] <= sizes[2]:
+            raise InputError(f"The batch sizes {text} do not rise from 1.", "Write --batch 1:8:64.")
+        return BatchProfile(*sizes)
+
+    def __str__(self) -> str:
+        return f"{self.minimum}:{self.optimum}:{self.maximum}"
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """Options of `tofe-export trt`.
+
+    Attributes:
+        precision: "fp32", "fp16" or "bf16".
+        backend: "auto", "tensorrt" or "rtx".
+        plugin: "auto" takes the plugins where the backend hosts them, "on" insists, "off" takes the function bodies.
+        batch: the optimization profile.
+        workspace_mib: most scratch memory a layer may use; None leaves TensorRT's own limit.
+        timing_cache: measured kernel times to read and extend (tensorrt only).
+        version_compatible: an engine for later TensorRT versions too (tensorrt only).
+        hardware: which other GPUs may run it (tensorrt only): "none", "ampere_plus" or "same_compute_capability".
+        compute_capabilities: GPUs that RTX compiles for, "86", "120"; empty leaves that to the machine it runs on.
+        taps: per-stage scores, perm and tokens as outputs, for verification stage by stage.
+    """
+
+    precision: str = "fp32"
+    backend: str = "auto"
+    plugin: str = "auto"
+    batch: BatchProfile = BatchProfile()
+    workspace_mib: int | None = None
+    timing_cache: Path | None = None
+    version_compatible: bool = False
+    hardware: str = "none"
+    compute_capabilities: tuple[str, ...] = ()
+    taps: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """For the manifest; a timing cache's folder is nobody's business."""
+        return {
+            **asdict(self),
+            "batch": str(self.batch),
+            "compute_capabilities": list(self.compute_capabilities),
+            "timing_cache": self.timing_cache.name if self.timing_cache else None,
+        }
+
+    @staticmethod
+    def from_dict(document: dict[str, Any]) -> BuildOptions:
+        """The inverse of `to_dict`, without a timing cache."""
+        changed = {
+            "batch": BatchProfile.parse(document["batch"]),
+            "compute_capabilities": tuple(document["compute_capabilities"]),
+            "timing_cache": None,
+        }
+        return BuildOptions(**{**document, **changed})
+
+    def __post_init__(self) -> None:
+        for option, value, allowed in (
+            ("--precision", self.precision, PRECISIONS),
+            ("--plugin", self.plugin, PLUGIN_MODES),
+            ("--hardware-compat", self.hardware, HARDWARE),
+        ):
+            if value not in allowed:
+                raise InputError(f"{option} {value} is not known.", f"Take one of {', '.join(allowed)}.")

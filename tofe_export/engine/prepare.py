@@ -1,0 +1,58 @@
+"""From an exported graph to what a TensorRT parser is given: the precision, then the operators."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from tofe_export.engine.backend import Backend
+from tofe_export.engine.operators import OperatorUse, prepare_operators
+from tofe_export.engine.options import BuildOptions
+from tofe_export.errors import InputError
+from tofe_export.precision.half import HALVES, to_half
+
+_HEAVY = ("MatMul", "Gemm", "Conv")
+_NAMES = {ir.DataType.FLOAT: "fp32", ir.DataType.FLOAT16: "fp16", ir.DataType.BFLOAT16: "bf16"}
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What the parser gets.
+
+    Attributes:
+        content: ONNX bytes.
+        operators: how each of our operators will be run.
+        heavy: matrix products and convolutions by precision, to be found again in the parsed network.
+    """
+
+    content: bytes
+    operators: list[OperatorUse]
+    heavy: dict[str, int]
+
+
+def prepare(model: ir.Model, backend: Backend, options: BuildOptions, precision: str) -> Prepared:
+    """Rewrites `model` in place.
+
+    Args:
+        model: an exported graph.
+        backend: what will parse it.
+        options: see there.
+        precision: what `model` is in.
+
+    Raises:
+        InputError: it cannot be had in `options.precision`; or see `prepare_operators`.
+        MissingError: see `prepare_operators`.
+    """
+    if options.precision != precision:
+        if precision != "fp32" or options.precision not in HALVES:
+            raise InputError(
+                f"The file is in {precision}; it cannot be turned into {options.precision}.",
+                "Start from the float32 file that tofe-export onnx wrote.",
+            )
+        to_half(model, options.precision)
+    uses = prepare_operators(model, backend, options.plugin)
+    results = [node.outputs[0].dtype for node in model.graph if node.op_type in _HEAVY]
+    heavy = Counter(_NAMES[dtype] for dtype in results if dtype is not None)
+    return Prepared(ir.to_proto(model).SerializeToString(), uses, dict(heavy))

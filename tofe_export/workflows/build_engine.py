@@ -1,0 +1,138 @@
+"""`tofe-export trt`: an exported ONNX file to an engine with its manifest."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tofe_export import __version__
+from tofe_export.artifacts.files import sha256
+from tofe_export.artifacts.manifest import atomic_artefact, read_manifest
+from tofe_export.data.images import batches
+from tofe_export.data.preprocessing import Preprocessing
+from tofe_export.data.sources import open_source
+from tofe_export.engine.backend import Backend, gpu_present, open_backend
+from tofe_export.engine.build import Built, build_engine
+from tofe_export.engine.inspect import precisions
+from tofe_export.engine.operators import OperatorUse
+from tofe_export.engine.options import BuildOptions
+from tofe_export.engine.prepare import prepare
+from tofe_export.engine.runtime import EngineSession
+from tofe_export.errors import CheckFailedError, InputError
+from tofe_export.graph.passes.taps import show_taps
+from tofe_export.runners.base import LOGITS
+from tofe_export.runners.onnxruntime_runner import OnnxRuntimeRunner
+from tofe_export.verify.metrics import LogitsDifference
+from tofe_export.verify.opened import read_onnx
+from tofe_export.verify.tolerances import TOLERANCES
+from tofe_export.workflows.progress import Report, silent
+
+_CHECK_IMAGES = 16
+_CARRIED = ("config", "tokens", "prefix", "keep", "stages", "rearrange", "gmacs", "dense_gmacs", "data")
+_CARRIED_PREPROCESSING = ("preprocessing", "preprocessing_sha256")
+
+
+@dataclass(frozen=True)
+class EngineResult:
+    """What was written, and TensorRT's warnings."""
+
+    path: Path
+    manifest: dict[str, Any]
+    warnings: list[str]
+
+
+def build_from_onnx(source: Path, target: Path, options: BuildOptions, report: Report = silent) -> EngineResult:
+    """Builds `target` from `source`; the file appears only when every check has passed.
+
+    On a machine with a GPU the engine is also run and compared with ONNX Runtime: a plugin whose arguments are in a
+    wrong order does not fail, it returns garbage.
+
+    Args:
+        source: an ONNX file with its manifest.
+        target: the engine; its manifest is written beside it.
+
+    Raises:
+        InputError: see `read_manifest`, `prepare` and `build_engine`.
+        CheckFailedError: see `build_engine`; or the engine does not say what the ONNX file says.
+        MissingError: see `open_backend` and `build_engine`.
+    """
+    if target.suffix == ".onnx":
+        raise InputError(f"{target} would be an engine with the name of an ONNX file.", "Write -o model.engine")
+    manifest = read_manifest(source)
+    if manifest["kind"] != "onnx":
+        raise InputError(f"{source} is no ONNX file but an {manifest['kind']}.", "Start from model.onnx.")
+    backend = open_backend(options.backend)
+    model = read_onnx(source)
+    if options.taps:
+        show_taps(model)
+    prepared = prepare(model, backend, options, manifest["precision"])
+    with atomic_artefact(target) as draft:
+        built = build_engine(prepared.content, backend, options, prepared.heavy, report)
+        draft.path.write_bytes(built.content)
+        checked = _check_on_gpu(built, backend, options, source, manifest)
+        draft.manifest = _describe(manifest, source, backend, options, prepared.operators, built) | {"checked": checked}
+    return EngineResult(target, draft.manifest, built.warnings)
+
+
+def _check_on_gpu(
+    built: Built, backend: Backend, options: BuildOptions, source: Path, manifest: dict[str, Any]
+) -> dict[str, Any]:
+    """Runs the engine beside ONNX Runtime, and reads its precision back from the inspector.
+
+    Raises:
+        CheckFailedError: other logits, or the precision that was asked for is in no layer.
+    """
+    if not gpu_present():
+        return {"run": False, "why": "no GPU on the machine that built it"}
+    engine = EngineSession(built.content, backend, options.precision)
+    found = precisions(engine.information())
+    if options.precision not in found:
+        raise CheckFailedError(
+            f"No layer of the engine computes in {options.precision}; the inspector finds {', '.join(sorted(found))}.",
+            "Please report this model.",
+        )
+    reference, gap = OnnxRuntimeRunner(source), LogitsDifference()
+    size = options.batch.optimum
+    preprocessing = Preprocessing.from_dict(manifest["preprocessing"])
+    for batch in batches(open_source("photos", "val"), preprocessing, size, limit=max(size, _CHECK_IMAGES)):
+        images = batch.images.numpy()
+        if options.batch.minimum <= len(images) <= options.batch.maximum:
+            mine = torch.from_numpy(engine.run(images)[LOGITS])
+            gap.add(torch.from_numpy(reference.run(images)[LOGITS]), mine)
+    limit = TOLERANCES[options.precision].cosine_min
+    if not gap.cosine_min >= limit:
+        raise CheckFailedError(
+            f"The engine does not say what {source.name} says: least cosine of the logits {gap.cosine_min:.4f}, "
+            f"{limit} is asked.",
+            "Try --plugin off to see whether a plugin is at fault, and please report it.",
+        )
+    return {"run": True, "samples": gap.samples, "logits": gap.to_dict(), "inspector_precisions": sorted(found)}
+
+
+def _describe(
+    source: dict[str, Any],
+    path: Path,
+    backend: Backend,
+    options: BuildOptions,
+    uses: list[OperatorUse],
+    built: Built,
+) -> dict[str, Any]:
+    return {
+        "kind": "engine",
+        "source": {"file": path.name, "sha256": sha256(path)},
+        "checkpoint": source["source"],
+        **{name: source[name] for name in (*_CARRIED, *_CARRIED_PREPROCESSING)},
+        "precision": options.precision,
+        "backend": {
+            "name": backend.name,
+            "version": backend.version,
+            "gpu": torch.cuda.get_device_name() if gpu_present() else None,
+        },
+        "operators": [asdict(use) for use in uses],
+        "network": asdict(built.network),
+        "options": options.to_dict(),
+        "versions": {**source["versions"], "tofe_export": __version__, backend.module.__name__: backend.version},
+    }
