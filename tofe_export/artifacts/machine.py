@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-_PACKAGES = ("torch", "timm", "onnx", "onnxscript", "onnxruntime", "onnxruntime-gpu", "numpy")
+_PACKAGES = ("torch", "timm", "onnx", "onnxscript", "onnxruntime", "onnxruntime-gpu", "tensorrt", "tensorrt-rtx", "numpy")
 
 
 def processors() -> int:
