@@ -9,7 +9,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-_PACKAGES = ("torch", "timm", "onnx", "onnxscript", "onnxruntime", "onnxruntime-gpu", "tensorrt", "tensorrt-rtx", "numpy")
+_PACKAGES = (
+    *("torch", "timm", "onnx", "onnxscript", "onnxruntime", "onnxruntime-gpu"),
+    *("tensorrt", "tensorrt-rtx", "numpy"),
+)
 
 
 def processors() -> int:
