@@ -1,5 +1,6 @@
 """Engines as files: what is refused before TensorRT sees it, and what is known of one without a GPU."""
 
+import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import pytest
 
 from tofe_export.artifacts.files import read_json, write_json
 from tofe_export.artifacts.manifest import manifest_path
+from tofe_export.engine import backend
 from tofe_export.engine.backend import gpu_present
 from tofe_export.engine.inspect import layer_histogram, precisions
 from tofe_export.engine.options import BatchProfile, BuildOptions
@@ -91,6 +93,18 @@ def test_the_inspectors_words() -> None:
         "softmax": {"fp32": 1},
     }
     assert precisions(information) >= {"fp16", "bf16", "fp32"}
+
+
+def test_auto_takes_tensorrt_only_where_it_can_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backend, "installed", lambda name: True)
+    monkeypatch.setattr(backend, "gpu_present", lambda: False)
+    assert backend.open_backend("auto").name == "rtx"
+    monkeypatch.setattr(backend, "gpu_present", lambda: True)
+    if importlib.util.find_spec("tensorrt") is None:
+        with pytest.raises(MissingError, match="tensorrt is installed but does not load"):  # said to be there
+            backend.open_backend("auto")
+    else:
+        assert backend.open_backend("auto").name == "tensorrt"
 
 
 @pytest.mark.parametrize("text", ["", "a", "0:1:2", "4:2:8", "1:8", "1:2:3:4", "-1", "1.5"])

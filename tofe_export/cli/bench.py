@@ -14,7 +14,7 @@ _COLUMNS = ("model", "batch", "p50 ms", "p90 ms", "p99 ms", "images/s", "GMACs",
 
 
 def bench(
-    models: Annotated[list[Path], typer.Argument(help="ONNX files and checkpoints.", metavar="MODEL...")],
+    models: Annotated[list[Path], typer.Argument(help="ONNX files, engines and checkpoints.", metavar="MODEL...")],
     batch: Annotated[str, typer.Option(help="Batch sizes.", metavar="B1,B2")] = "1,8,32",
     rounds: Annotated[int, typer.Option(help="Rounds of interleaved runs at each batch size.", min=1)] = 30,
     threads: Annotated[

@@ -11,7 +11,7 @@ from tofe_export.cli import console
 
 
 def verify(
-    model: Annotated[Path, typer.Argument(help="Exported model (.onnx).", metavar="MODEL")],
+    model: Annotated[Path, typer.Argument(help="Exported model (.onnx) or engine (.engine).", metavar="MODEL")],
     against: Annotated[Path, typer.Option(help="The checkpoint it must agree with.", metavar="CKPT")],
     data: Annotated[str | None, typer.Option(help="Images: 'digits', 'photos' or a folder.")] = None,
     samples: Annotated[int, typer.Option(help="At most so many images.", min=1)] = 128,
@@ -35,6 +35,8 @@ def verify(
     rows.append(("logits, own tokens", "", _number(own["max_abs"]), f"{own['cosine_min']:.6f}"))
     title = f"{model.name} against {against.name}: {document['samples']} images of {document['data']}"
     console.table(title, ("", "selection overlap", "max abs difference", "least cosine"), rows)
+    if not document["stages"] and model.suffix == ".engine":
+        console.say("No stage is in view (an engine shows them when built with --taps): only the logits are compared.")
     console.say(f"Top-1 agreement {document['top1_agreement']:.2%}{_accuracy(document['accuracy'])}")
     if not document["exported_from_this_file"]:
         console.warn([f"Note: {model.name} was exported from another file than {against}."])

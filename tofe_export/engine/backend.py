@@ -49,7 +49,7 @@ def open_backend(name: str) -> Backend:
     """Imports a backend.
 
     Args:
-        name: "tensorrt", "rtx", or "auto": the first of the two that is installed.
+        name: "tensorrt", "rtx", or "auto": TensorRT where it is installed and there is a GPU for it, else RTX.
 
     Raises:
         MissingError: it is not installed, too old, or its libraries do not load.
@@ -61,7 +61,7 @@ def open_backend(name: str) -> Backend:
             raise MissingError(
                 "Neither TensorRT nor TensorRT-RTX is installed.", f"{INSTALL['rtx']}   or   {INSTALL['tensorrt']}"
             )
-        name = found[0]
+        name = found[0] if len(found) == 1 or gpu_present() else "rtx"
     if name not in MODULES:
         raise InputError(f"There is no backend {name!r}.", "Take auto, tensorrt or rtx.")
     if not installed(name):

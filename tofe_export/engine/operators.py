@@ -59,7 +59,9 @@ def prepare_operators(model: ir.Model, backend: Backend, plugin: str) -> list[Op
     guard_plugins(backend)
     by, why = _choose(backend, plugin) if nodes else ("function body", "")
     for node in nodes:
-        if by == "function body":
+        if by == "plugin":
+            node.attributes["aot"] = ir.AttrInt64("aot", 1)  # asks TensorRT's parser for the ahead-of-time form
+        else:
             _require_body(model, node)
             for name in _PLUGIN_ATTRIBUTES:
                 node.attributes.pop(name, None)

@@ -70,18 +70,21 @@ class EngineSession:
         Raises:
             InputError: see `run`.
         """
-        _, execute = self._bind(images)
+        values, execute = self._bind(images)
         for _ in range(_WARM_UP):
             execute()
         self._stream.synchronize()
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, stream=self._stream):
+        with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
             execute()
 
-        def replay() -> None:
+        def replay() -> dict[str, Tensor]:
             graph.replay()
             torch.cuda.synchronize()
+            return values
 
+        # The graph knows addresses only: what lies there must live as long as the graph does.
+        replay.kept = (values, execute)  # type: ignore[attr-defined]
         return replay
 
     def information(self) -> str:
@@ -108,14 +111,10 @@ class EngineSession:
         self._stream.synchronize()
 
         def execute(kept: Tensor = source) -> None:  # the input must outlive the runs
-            if not self._context.execute_async_v3(torch.cuda.current_stream().cuda_stream):
+            if not self._context.execute_async_v3(self._stream.cuda_stream):
                 raise MissingError(f"The engine did not run: {self._log.first_error()}", "Build it again.")
 
-        def on_stream() -> None:
-            with torch.cuda.stream(self._stream):
-                execute()
-
-        return values, on_stream
+        return values, execute
 
     def _output(self, name: str) -> Tensor:
         shape = tuple(self._context.get_tensor_shape(name))
