@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from tests.helpers import small_tofe
 from tofe_export.bench.timing import Timings, measure, paired_ratio
@@ -76,6 +77,12 @@ def test_rows(files: dict[str, Path]) -> None:
         assert row["speedup_low"] <= row["speedup"] <= row["speedup_high"]
     assert all(row["speedup"] == 1 for row in rows if row["name"] == dense)
     assert document["settings"]["threads"] == 1
+
+
+def test_the_number_of_threads_is_put_back(files: dict[str, Path]) -> None:
+    before = torch.get_num_threads()
+    bench_models([files["ckpt"]], batches=(1,), rounds=1, threads=before + 1)
+    assert torch.get_num_threads() == before
 
 
 @pytest.mark.parametrize("arguments", [{"batches": (0,)}, {"batches": ()}, {"rounds": 0}, {"threads": 0}])

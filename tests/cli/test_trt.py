@@ -1,6 +1,7 @@
 """tofe-export trt as its user types it, and every verb on the engine it makes."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -9,12 +10,20 @@ import pytest
 from tests.cli.conftest import Run
 from tests.cli.test_refusals import refused
 from tofe_export.engine.backend import gpu_present
+from tofe_export.workflows.export_onnx import OnnxOptions, export_onnx
+
+
+@pytest.fixture(scope="module")
+def exported(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("exported")
+    export_onnx(checkpoint, folder / "model.onnx", OnnxOptions())
+    return folder
 
 
 @pytest.fixture
-def folder(checkpoint: Path, tmp_path: Path, run: Run) -> Path:
-    done = run("onnx", checkpoint)
-    assert done.returncode == 0, done.stderr
+def folder(exported: Path, tmp_path: Path) -> Path:
+    """Where the user stands: model.onnx and its manifest."""
+    shutil.copytree(exported, tmp_path, dirs_exist_ok=True)
     return tmp_path
 
 

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,18 @@ from tofe_export.workflows.build_engine import build_from_onnx
 from tofe_export.workflows.inspect_file import inspect_file
 
 
-@pytest.fixture
-def engine(models: dict[str, Path], tmp_path: Path) -> Path:
-    target = tmp_path / "model.engine"
+@pytest.fixture(scope="module")
+def built(models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    target = tmp_path_factory.mktemp("built") / "model.engine"
     build_from_onnx(models["plugin"], target, BuildOptions(precision="fp16", backend="rtx"))
     return target
+
+
+@pytest.fixture
+def engine(built: Path, tmp_path: Path) -> Path:
+    """A copy to spoil."""
+    shutil.copytree(built.parent, tmp_path, dirs_exist_ok=True)
+    return tmp_path / built.name
 
 
 @pytest.mark.parametrize("keep", [0, 100, -1])

@@ -28,8 +28,12 @@ def bench(groups: Sequence[Group], batches: Sequence[int], rounds: int, threads:
         threads: threads used, for the record and for PyTorch.
         report: progress: what, done, total.
     """
+    before = torch.get_num_threads()
     torch.set_num_threads(threads)
-    rows = [row for group in groups for batch in batches for row in _rows(group, batch, rounds, report)]
+    try:
+        rows = [row for group in groups for batch in batches for row in _rows(group, batch, rounds, report)]
+    finally:
+        torch.set_num_threads(before)
     return {
         "schema": "tofe-export/bench/1",
         "machine": describe_machine(),
