@@ -66,6 +66,7 @@ def test_running_an_engine_without_a_gpu_is_exit_3(folder: Path, checkpoint: Pat
         (["--timing-cache", "cache"], 2, "has no timing cache"),
         (["-o", "model.onnx"], 2, "with the name of an ONNX file"),
         (["missing.onnx"], 2, "missing.onnx does not exist"),
+        (["ckpt.pth"], 2, "First type: tofe-export onnx ckpt.pth"),
         (["--workspace", "0"], 2, "workspace"),
     ],
 )

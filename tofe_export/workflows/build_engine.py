@@ -60,11 +60,11 @@ def build_from_onnx(source: Path, target: Path, options: BuildOptions, report: R
         CheckFailedError: see `build_engine`; or the engine does not say what the ONNX file says.
         MissingError: see `open_backend` and `build_engine`.
     """
+    if source.suffix != ".onnx":
+        raise InputError(f"{source} is no ONNX file.", f"First type: tofe-export onnx {source}")
     if target.suffix == ".onnx":
         raise InputError(f"{target} would be an engine with the name of an ONNX file.", "Write -o model.engine")
     manifest = read_manifest(source)
-    if manifest["kind"] != "onnx":
-        raise InputError(f"{source} is no ONNX file but an {manifest['kind']}.", "Start from model.onnx.")
     backend = open_backend(options.backend)
     model = read_onnx(source)
     if options.taps:
