@@ -12,7 +12,7 @@ from tofe_export.artifacts.files import read_json, write_json
 from tofe_export.artifacts.manifest import manifest_path
 from tofe_export.engine import backend
 from tofe_export.engine.backend import gpu_present
-from tofe_export.engine.inspect import layer_histogram, precisions
+from tofe_export.engine.inspect import lacks_precision, layer_histogram, precisions
 from tofe_export.engine.options import BatchProfile, BuildOptions
 from tofe_export.engine.runtime import load_engine
 from tofe_export.errors import InputError, MissingError
@@ -100,7 +100,16 @@ def test_the_inspectors_words() -> None:
         "gemm": {"bf16": 1, "fp16": 2},
         "softmax": {"fp32": 1},
     }
-    assert precisions(information) >= {"fp16", "bf16", "fp32"}
+    assert precisions(information) == {"fp16", "bf16", "fp32", "int32"}
+
+
+def test_an_engine_in_another_precision_is_seen_unless_it_is_one_lump() -> None:
+    layer = {"LayerType": "gemm", "Inputs": [{"Format/Datatype": "Float"}], "Outputs": [{"Format/Datatype": "Float"}]}
+    assert lacks_precision(json.dumps({"Layers": [layer] * 30}), "fp16")
+    assert not lacks_precision(json.dumps({"Layers": [layer] * 30}), "fp32")
+    assert not lacks_precision(json.dumps({"Layers": [layer]}), "fp16"), "a single fused layer tells nothing"
+    half = {**layer, "Inputs": [{"Format/Datatype": "Half"}]}
+    assert not lacks_precision(json.dumps({"Layers": [layer] * 30 + [half]}), "fp16")
 
 
 def test_auto_takes_tensorrt_only_where_it_can_work(monkeypatch: pytest.MonkeyPatch) -> None:

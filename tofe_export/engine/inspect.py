@@ -13,6 +13,8 @@ _WORDS = {
     **{"int32": "int32", "int64": "int64", "fp32": "fp32", "float": "fp32"},
 }
 
+_TELLING = 10  # layers
+
 
 def layer_histogram(information: str) -> dict[str, dict[str, int]]:
     """Layers of a built engine by type and precision of the first output.
@@ -28,11 +30,27 @@ def layer_histogram(information: str) -> dict[str, dict[str, int]]:
 
 
 def precisions(information: str) -> set[str]:
-    """Every precision that some layer of the engine writes."""
-    return {name for counts in layer_histogram(information).values() for name in counts}
+    """Every precision that some layer of the engine reads or writes."""
+    layers = [layer for layer in json.loads(information).get("Layers", []) if isinstance(layer, dict)]
+    tensors = [tensor for layer in layers for tensor in (layer.get("Inputs") or []) + (layer.get("Outputs") or [])]
+    return {_name(tensor) for tensor in tensors} - {"unknown"}
+
+
+def lacks_precision(information: str, precision: str) -> bool:
+    """Whether the inspector shows an engine that does not compute in `precision`.
+
+    A builder may fuse the whole network into one or two layers, whose inputs and outputs tell nothing of what is
+    inside; then the types of the parsed network, compared before, are what is known.
+    """
+    telling = sum(count for counts in layer_histogram(information).values() for count in counts.values())
+    return telling >= _TELLING and precision not in precisions(information)
 
 
 def _precision(layer: dict[str, Any]) -> str:
     outputs = layer.get("Outputs") or [{}]
-    words = str(outputs[0].get("Format/Datatype", "")).lower()
+    return _name(outputs[0])
+
+
+def _name(tensor: dict[str, Any]) -> str:
+    words = str(tensor.get("Format/Datatype", "")).lower()
     return next((name for word, name in _WORDS.items() if word in words), "unknown")

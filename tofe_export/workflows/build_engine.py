@@ -17,7 +17,7 @@ from tofe_export.data.preprocessing import Preprocessing
 from tofe_export.data.sources import open_source
 from tofe_export.engine.backend import Backend, gpu_present, open_backend
 from tofe_export.engine.build import Built, build_engine
-from tofe_export.engine.inspect import precisions
+from tofe_export.engine.inspect import lacks_precision, precisions
 from tofe_export.engine.operators import OperatorUse
 from tofe_export.engine.options import BuildOptions
 from tofe_export.engine.prepare import prepare
@@ -89,10 +89,11 @@ def _check_on_gpu(
     if not gpu_present():
         return {"run": False, "why": "no GPU on the machine that built it"}
     engine = EngineSession(built.content, backend, options.precision)
-    found = precisions(engine.information())
-    if options.precision not in found:
+    information = engine.information()
+    found = sorted(precisions(information))
+    if lacks_precision(information, options.precision):
         raise CheckFailedError(
-            f"No layer of the engine computes in {options.precision}; the inspector finds {', '.join(sorted(found))}.",
+            f"No layer of the engine computes in {options.precision}; the inspector finds {', '.join(found)}.",
             "Please report this model.",
         )
     preprocessing = Preprocessing.from_dict(manifest["preprocessing"])
@@ -109,7 +110,7 @@ def _check_on_gpu(
             f"{limit} is asked.",
             "Try --plugin off to see whether a plugin is at fault, and please report it.",
         )
-    return {"run": True, "samples": gap.samples, "logits": gap.to_dict(), "inspector_precisions": sorted(found)}
+    return {"run": True, "samples": gap.samples, "logits": gap.to_dict(), "inspector_precisions": found}
 
 
 def _describe(
