@@ -158,42 +158,35 @@ def test_a_defect_is_a_sentence_too(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     assert "TOFE_DEBUG=1" in text
 
 
-def test_pretrained_without_a_network_is_exit_3(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("error", "exit_code", "words"),
+    [
+        (ConnectionError("no network"), 3, "could not be downloaded"),
+        (RuntimeError("size mismatch for norm.weight"), 2, "do not fit"),
+    ],
+)
+def test_pretrained_weights_that_cannot_be_had(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: Exception,
+    exit_code: int,
+    words: str,
 ) -> None:
     import timm
 
     real = timm.create_model
 
-    def offline(name: str, pretrained: bool = False, **arguments: object) -> object:
+    def failing(name: str, pretrained: bool = False, **arguments: object) -> object:
         if pretrained:
-            raise ConnectionError("no network")
+            raise error
         return real(name, **arguments)
 
-    monkeypatch.setattr(timm, "create_model", offline)
+    monkeypatch.setattr(timm, "create_model", failing)
     monkeypatch.chdir(tmp_path)
     code, text = refused(["train", "--data", "digits", "-o", "run", "--pretrained"], monkeypatch, capsys)
-    assert code == 3
-    assert "could not be downloaded" in text
-
-
-def test_pretrained_weights_that_do_not_fit_are_exit_2(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    import timm
-
-    real = timm.create_model
-
-    def mismatched(name: str, pretrained: bool = False, **arguments: object) -> object:
-        if pretrained:
-            raise RuntimeError("size mismatch for norm.weight")
-        return real(name, **arguments)
-
-    monkeypatch.setattr(timm, "create_model", mismatched)
-    monkeypatch.chdir(tmp_path)
-    code, text = refused(["train", "--data", "digits", "-o", "run", "--pretrained"], monkeypatch, capsys)
-    assert code == 2
-    assert "do not fit" in text
+    assert code == exit_code
+    assert words in text
 
 
 @pytest.mark.parametrize("verb", [["onnx"], ["verify", "--against"]])
