@@ -9,6 +9,7 @@ from tofe_export.data.preprocessing import Preprocessing
 from tofe_export.engine.backend import Backend, open_backend
 from tofe_export.model.checkpoint import Checkpoint, save
 from tofe_export.workflows.export_onnx import OnnxOptions, export_onnx
+from tofe_export.workflows.keep_counts import KeepOptions
 
 KEEP = (8, 5, 3)
 
@@ -26,7 +27,7 @@ def models(checkpoint: Path) -> dict[str, Path]:
     found = {}
     for form in ("plugin", "elide"):
         found[form] = checkpoint.with_name(f"{form}.onnx")
-        export_onnx(checkpoint, found[form], OnnxOptions(keep=KEEP, rearrange=form == "plugin"))
+        export_onnx(checkpoint, found[form], OnnxOptions(KeepOptions(KEEP), rearrange=form == "plugin"))
     return found
 
 

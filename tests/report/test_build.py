@@ -13,6 +13,7 @@ from tofe_export.model.checkpoint import Checkpoint, save
 from tofe_export.report import build_report
 from tofe_export.workflows.bench_models import bench_models
 from tofe_export.workflows.export_onnx import OnnxOptions, export_onnx
+from tofe_export.workflows.keep_counts import KeepOptions
 from tofe_export.workflows.verify_model import verify_model
 
 
@@ -81,7 +82,7 @@ def test_evidence_about_another_export_is_named(folder: Path, tmp_path: Path) ->
     for path in folder.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     assert 'class="notes"' not in build_report(tmp_path, images=0).read_text()
-    export_onnx(tmp_path / "ckpt.pth", tmp_path / "model.onnx", OnnxOptions(keep=(9, 4, 3)))
+    export_onnx(tmp_path / "ckpt.pth", tmp_path / "model.onnx", OnnxOptions(KeepOptions((9, 4, 3))))
     text = build_report(tmp_path, images=0).read_text()
     assert "verify.json is about an export with keep counts 8, 5, 3" in text
     assert "bench.json is about an export of another cost" in text

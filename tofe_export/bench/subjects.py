@@ -20,6 +20,10 @@ from tofe_export.model.checkpoint import load
 from tofe_export.model.config import ToFeConfig
 from tofe_export.model.flops import dense_macs, tofe_macs
 from tofe_export.model.tofe import ToFe, build_tofe
+from tofe_export.precision.calibration import read_by
+from tofe_export.precision.half import to_half
+from tofe_export.precision.quantize import FORMATS, quantize
+from tofe_export.precision.recipe import Recipe
 from tofe_export.runners.base import Runner
 from tofe_export.runners.onnxruntime_runner import OnnxRuntimeRunner
 from tofe_export.runners.torch_runner import TorchRunner
@@ -89,7 +93,7 @@ _Groups = dict[tuple[str, str], Group]
 def _onnx(path: Path, name: str, threads: int, groups: _Groups) -> tuple[Group, tuple[str, str]]:
     manifest = read_manifest(path)
     key = ("onnxruntime", str(manifest["config"]))
-    mine = Subject(name, OnnxRuntimeRunner(path, threads), _shape(manifest), manifest["gmacs"])
+    mine = Subject(name, OnnxRuntimeRunner(path, threads, manifest["precision"]), _shape(manifest), manifest["gmacs"])
     if key in groups:
         return Group(groups[key].dense, [*groups[key].others, mine]), key
     # Latency does not depend on the weights' values, so the dense twin is made anew from the configuration.
@@ -110,10 +114,22 @@ def _engine(path: Path, name: str, groups: _Groups) -> tuple[Group, tuple[str, s
     # The dense twin is built here and now, with the same options, for a fair comparison.
     twin = build_tofe(ToFeConfig.from_dict(manifest["config"])).eval()
     backend = open_backend(session.backend)
-    prepared = prepare(export_dense(twin), backend, options, "fp32")
+    model, precision = _dense_like(export_dense(twin), manifest)
+    prepared = prepare(model, backend, options, precision)
     built = build_engine(prepared.content, backend, options, prepared.heavy, lambda task, done, total: None)
     runner = EngineSession(built.content, backend, options.precision)
     return Group(Subject(_dense_name(twin), runner, _shape(manifest), dense_macs(twin.vit) / 1e9), [mine]), key
+
+
+def _dense_like(model: ir.Model, manifest: dict[str, Any]) -> tuple[ir.Model, str]:
+    """The dense graph quantized as the engine is, with made-up ranges: latency does not depend on them."""
+    if manifest["precision"] not in FORMATS:
+        return model, "fp32"
+    policy = Recipe.from_dict(manifest["calibration"]["recipe"]).quantize
+    made = quantize(model, dict.fromkeys(read_by(model), 1.0), policy, manifest["precision"]).model
+    if manifest["around"] == "fp16":
+        to_half(made, "fp16")
+    return made, manifest["precision"]
 
 
 def _checkpoint(path: Path, name: str, groups: _Groups) -> tuple[Group, tuple[str, str]]:

@@ -12,6 +12,7 @@ from tofe_export.cli.demo import demo
 from tofe_export.cli.doctor import doctor
 from tofe_export.cli.inspect import inspect
 from tofe_export.cli.onnx import onnx
+from tofe_export.cli.quantize import quantize
 from tofe_export.cli.report import report
 from tofe_export.cli.train import train
 from tofe_export.cli.trt import trt
@@ -25,7 +26,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 
-for verb in (doctor, demo, train, onnx, trt, verify, bench, inspect, report):
+for verb in (doctor, demo, train, onnx, quantize, trt, verify, bench, inspect, report):
     app.command()(verb)
 
 

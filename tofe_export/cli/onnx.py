@@ -26,10 +26,17 @@ def onnx(
         str | None, typer.Option(help="Keep counts by hand, one a stage: 96,49,27.", metavar="K1,K2,K3")
     ] = None,
     keep_from: Annotated[
-        str | None, typer.Option(help="Take keep counts from images: 'digits', 'photos' or a folder.", metavar="DATA")
+        str | None,
+        typer.Option(
+            help="Take keep counts from images: 'digits', 'photos', a folder, or a recipe (.toml).", metavar="DATA"
+        ),
     ] = None,
-    keep_quantile: Annotated[float, typer.Option(help="Which quantile of their counts, 0 to 1.", metavar="Q")] = 0.5,
-    keep_samples: Annotated[int, typer.Option(help="At most so many of those images.", min=1)] = 1000,
+    keep_quantile: Annotated[
+        float | None, typer.Option(help="Which quantile of their counts, 0 to 1; default: 0.5.", metavar="Q")
+    ] = None,
+    keep_samples: Annotated[
+        int | None, typer.Option(help="At most so many of those images; default: 1000.", min=1)
+    ] = None,
     rearrange: Annotated[
         Rearrange, typer.Option(help="plugin: spatial order after each stage; elide: left by rank.")
     ] = Rearrange.plugin,
@@ -40,12 +47,12 @@ def onnx(
 ) -> None:
     """Export a checkpoint to ONNX, checked, run at two batch sizes and compared with PyTorch."""
     from tofe_export.workflows.export_onnx import OnnxOptions, export_onnx
+    from tofe_export.workflows.keep_counts import KeepOptions
 
     options = OnnxOptions(
-        keep=whole_numbers(keep, "--keep") if keep is not None else None,
-        keep_from=keep_from,
-        keep_quantile=keep_quantile,
-        keep_samples=keep_samples,
+        keep=KeepOptions(
+            whole_numbers(keep, "--keep") if keep is not None else None, keep_from, keep_quantile, keep_samples
+        ),
         rearrange=rearrange is Rearrange.plugin,
         taps=taps,
         data=data,

@@ -19,6 +19,12 @@ def trt(
     ] = None,
     fp16: Annotated[bool, typer.Option("--fp16", help="Compute in FP16.")] = False,
     bf16: Annotated[bool, typer.Option("--bf16", help="Compute in BF16.")] = False,
+    int8: Annotated[bool, typer.Option("--int8", help="Compute in INT8 with FP16 around.")] = False,
+    fp8: Annotated[bool, typer.Option("--fp8", help="Compute in FP8 (E4M3) with FP16 around; GPUs from SM89.")] = False,
+    recipe: Annotated[
+        str | None, typer.Option(help="Calibration recipe for --int8 and --fp8, as in tofe-export quantize.")
+    ] = None,
+    data: Annotated[str | None, typer.Option(help="Calibration images instead of the recipe's.")] = None,
     backend: Annotated[str, typer.Option(help="auto, tensorrt or rtx.")] = "auto",
     plugin: Annotated[str, typer.Option(help="auto, on, or off (the operators' function bodies).")] = "auto",
     batch: Annotated[str, typer.Option(help="Batch sizes the engine takes.", metavar="MIN:OPT:MAX")] = "1:8:64",
@@ -38,11 +44,13 @@ def trt(
     """Build a TensorRT or TensorRT-RTX engine, its precision read back."""
     from tofe_export.engine.options import BatchProfile, BuildOptions
     from tofe_export.workflows.build_engine import build_from_onnx
+    from tofe_export.workflows.calibrate_model import CalibrationOptions
 
-    if fp16 and bf16:
-        raise typer.BadParameter("--fp16 and --bf16 were both given; take one.")
+    precision = _precision(fp16=fp16, bf16=bf16, int8=int8, fp8=fp8)
+    if (recipe or data) and not (int8 or fp8):
+        raise typer.BadParameter("--recipe and --data are for --int8 and --fp8.")
     options = BuildOptions(
-        precision="fp16" if fp16 else "bf16" if bf16 else "fp32",
+        precision=precision,
         backend=backend,
         plugin=plugin,
         batch=BatchProfile.parse(batch),
@@ -56,7 +64,9 @@ def trt(
         taps=taps,
     )
     with console.progress() as report:
-        result = build_from_onnx(model, output or model.with_suffix(".engine"), options, report)
+        result = build_from_onnx(
+            model, output or model.with_suffix(".engine"), options, report, CalibrationOptions(recipe, data)
+        )
     console.warn(result.warnings)
     manifest = result.manifest
     console.say(f"Wrote {result.path} and {result.path}.json")
@@ -71,6 +81,13 @@ def trt(
         console.say(f"  run          {found}")
     else:
         console.say(f"  run          not run: {checked['why']}")
+
+
+def _precision(**flags: bool) -> str:
+    chosen = [name for name, given in flags.items() if given]
+    if len(chosen) > 1:
+        raise typer.BadParameter(f"--{chosen[0]} and --{chosen[1]} were both given; take one.")
+    return chosen[0] if chosen else "fp32"
 
 
 def describe_layers(layers: dict[str, dict[str, int]]) -> str:

@@ -27,7 +27,8 @@ class Network:
     """What the parser made of the file.
 
     Attributes:
-        layers: number of layers by type and precision of the first output, {"SOFTMAX": {"fp32": 12}}.
+        layers: number of layers by type and precision, {"SOFTMAX": {"fp32": 12}}; it is that of the first output, but
+            for matrix products and convolutions that read quantized values that of those values.
         plugins: names of the plugin layers.
         inputs, outputs: name to [precision, shape], -1 for the batch.
     """
@@ -104,10 +105,15 @@ def describe_network(network: Any) -> Network:
     """Layer types with their precision, plugin layers, inputs and outputs of a parsed network."""
     layers: defaultdict[str, Counter[str]] = defaultdict(Counter)
     plugins = []
-    for index in range(network.num_layers):
-        layer = network.get_layer(index)
+    dequantized: dict[str, str] = {}  # tensor -> the precision it had before
+    for layer in (network.get_layer(index) for index in range(network.num_layers)):
         kind = layer.type.name
-        layers[kind][precision_name(layer.get_output_type(0))] += 1
+        precision = precision_name(layer.get_output_type(0))
+        if kind == "DEQUANTIZE":
+            dequantized[layer.get_output(0).name] = precision_name(layer.get_input(0).dtype)
+        elif kind in _HEAVY:  # behind a DEQUANTIZE it computes in 8 bits, whatever type it hands on
+            precision = dequantized.get(layer.get_input(0).name, precision)
+        layers[kind][precision] += 1
         if kind in _PLUGINS:
             plugins.append(layer.name)
     inputs = [network.get_input(index) for index in range(network.num_inputs)]

@@ -8,7 +8,7 @@ from typing import Any
 
 from tofe_export.errors import InputError
 
-PRECISIONS = ("fp32", "fp16", "bf16")
+PRECISIONS = ("fp32", "fp16", "bf16", "int8", "fp8")
 PLUGIN_MODES = ("auto", "on", "off")
 HARDWARE = ("none", "ampere_plus", "same_compute_capability")
 
@@ -45,7 +45,7 @@ class BuildOptions:
     """Options of `tofe-export trt`.
 
     Attributes:
-        precision: "fp32", "fp16" or "bf16".
+        precision: one of `PRECISIONS`.
         backend: "auto", "tensorrt" or "rtx".
         plugin: "auto" takes the plugins where the backend hosts them, "on" insists, "off" takes the function bodies.
         batch: the optimization profile.

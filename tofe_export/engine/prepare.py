@@ -12,9 +12,15 @@ from tofe_export.engine.operators import OperatorUse, prepare_operators
 from tofe_export.engine.options import BuildOptions
 from tofe_export.errors import InputError
 from tofe_export.precision.half import HALVES, to_half
+from tofe_export.precision.quantize import FORMATS
 
 _HEAVY = ("MatMul", "Gemm", "Conv")
-_NAMES = {ir.DataType.FLOAT: "fp32", ir.DataType.FLOAT16: "fp16", ir.DataType.BFLOAT16: "bf16"}
+_NAMES = {
+    ir.DataType.FLOAT: "fp32",
+    ir.DataType.FLOAT16: "fp16",
+    ir.DataType.BFLOAT16: "bf16",
+    **{dtype: name for name, dtype in FORMATS.items()},
+}
 
 
 @dataclass(frozen=True)
@@ -49,10 +55,17 @@ def prepare(model: ir.Model, backend: Backend, options: BuildOptions, precision:
         if precision != "fp32" or options.precision not in HALVES:
             raise InputError(
                 f"The file is in {precision}; it cannot be turned into {options.precision}.",
-                "Start from the float32 file that tofe-export onnx wrote.",
+                f"Add --{precision}, or start from the float32 file that tofe-export onnx wrote.",
             )
         to_half(model, options.precision)
     uses = prepare_operators(model, backend, options.plugin)
-    results = [node.outputs[0].dtype for node in model.graph if node.op_type in _HEAVY]
-    heavy = Counter(_NAMES[dtype] for dtype in results if dtype is not None)
+    heavy = Counter(_NAMES[_computes_in(node)] for node in model.graph if node.op_type in _HEAVY)
     return Prepared(ir.to_proto(model).SerializeToString(), uses, dict(heavy))
+
+
+def _computes_in(node: ir.Node) -> ir.DataType:
+    source = node.inputs[0].producer() if node.inputs[0] is not None else None
+    value = source.inputs[0] if source is not None and source.op_type == "DequantizeLinear" else node.outputs[0]
+    assert value is not None
+    assert value.dtype is not None
+    return value.dtype

@@ -20,6 +20,7 @@ class OnnxRuntimeRunner:
     Args:
         model: a file, or a serialized model.
         threads: intra-op threads; None means the processors this process may use.
+        precision: what the model is in, for tables.
 
     Raises:
         MissingError: ONNX Runtime is not installed.
@@ -27,10 +28,10 @@ class OnnxRuntimeRunner:
     """
 
     backend = "onnxruntime"
-    precision = "fp32"
 
-    def __init__(self, model: Path | bytes, threads: int | None = None) -> None:
+    def __init__(self, model: Path | bytes, threads: int | None = None, precision: str = "fp32") -> None:
         ort = _import()
+        self.precision = precision
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads or processors()
         options.log_severity_level = 3

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
@@ -20,18 +21,22 @@ _AGAIN = "Export it again with tofe-export onnx."
 
 
 class OpenedOnnx:
-    """A `Runner` on an ONNX file that also returns per-stage scores, perm and tokens, whether it has taps or not.
+    """A `Runner` on an ONNX model that also returns per-stage scores, perm and tokens, whether it has taps or not.
+
+    Args:
+        source: a file, or a serialized model.
+        precision: what it is in, for tables.
 
     Raises:
         InputError: not an ONNX file, or ONNX Runtime refuses it.
     """
 
     backend = "onnxruntime"
-    precision = "fp32"
 
-    def __init__(self, path: Path) -> None:
-        model = read_onnx(path)
-        self._file = OnnxRuntimeRunner(path)
+    def __init__(self, source: Path | bytes, precision: str = "fp32") -> None:
+        self.precision = precision
+        model = read_onnx(source) if isinstance(source, Path) else ir.from_proto(onnx.load_from_string(source))
+        self._file = OnnxRuntimeRunner(source)
         hidden = show_taps(model)
         self._twin = OnnxRuntimeRunner(ir.to_proto(model).SerializeToString()) if hidden else None
 

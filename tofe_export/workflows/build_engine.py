@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 import torch
 
 from tofe_export import __version__
@@ -24,16 +25,20 @@ from tofe_export.engine.prepare import prepare
 from tofe_export.engine.runtime import EngineSession
 from tofe_export.errors import CheckFailedError, InputError
 from tofe_export.graph.passes.taps import show_taps
+from tofe_export.precision.half import to_half
+from tofe_export.precision.quantize import FORMATS
 from tofe_export.runners.base import LOGITS
 from tofe_export.runners.onnxruntime_runner import OnnxRuntimeRunner
 from tofe_export.verify.metrics import LogitsDifference
 from tofe_export.verify.opened import read_onnx
 from tofe_export.verify.tolerances import TOLERANCES
+from tofe_export.workflows.calibrate_model import CalibrationOptions, calibrate_model
 from tofe_export.workflows.progress import Report, silent
 
 _CHECK_IMAGES = 16
 _CARRIED = ("config", "tokens", "prefix", "keep", "stages", "rearrange", "gmacs", "dense_gmacs", "data")
 _CARRIED_PREPROCESSING = ("preprocessing", "preprocessing_sha256")
+_CARRIED_QUANTIZATION = ("around", "calibration")
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,13 @@ class EngineResult:
     warnings: list[str]
 
 
-def build_from_onnx(source: Path, target: Path, options: BuildOptions, report: Report = silent) -> EngineResult:
+def build_from_onnx(
+    source: Path,
+    target: Path,
+    options: BuildOptions,
+    report: Report = silent,
+    calibration: CalibrationOptions | None = None,
+) -> EngineResult:
     """Builds `target` from `source`; the file appears only when every check has passed.
 
     On a machine with a GPU the engine is also run and compared with ONNX Runtime: a plugin whose arguments are in a
@@ -54,9 +65,12 @@ def build_from_onnx(source: Path, target: Path, options: BuildOptions, report: R
     Args:
         source: an ONNX file with its manifest.
         target: the engine; its manifest is written beside it.
+        options: see there. INT8 and FP8 from a float32 file are calibrated first.
+        report: progress.
+        calibration: how; None takes the recipe named after the model's training data.
 
     Raises:
-        InputError: see `read_manifest`, `prepare` and `build_engine`.
+        InputError: see `read_manifest`, `calibrate_model`, `prepare` and `build_engine`.
         CheckFailedError: see `build_engine`; or the engine does not say what the ONNX file says.
         MissingError: see `open_backend` and `build_engine`.
     """
@@ -69,6 +83,9 @@ def build_from_onnx(source: Path, target: Path, options: BuildOptions, report: R
     model = read_onnx(source)
     if options.taps:
         show_taps(model)
+    model, manifest = _quantized(
+        source, model, manifest, options.precision, calibration or CalibrationOptions(), report
+    )
     prepared = prepare(model, backend, options, manifest["precision"])
     with atomic_artefact(target) as draft:
         built = build_engine(prepared.content, backend, options, prepared.heavy, report)
@@ -76,6 +93,28 @@ def build_from_onnx(source: Path, target: Path, options: BuildOptions, report: R
         checked = _check_on_gpu(built, backend, options, source, manifest)
         draft.manifest = _describe(manifest, source, backend, options, prepared.operators, built) | {"checked": checked}
     return EngineResult(target, draft.manifest, built.warnings)
+
+
+def _quantized(
+    source: Path,
+    model: ir.Model,
+    manifest: dict[str, Any],
+    precision: str,
+    calibration: CalibrationOptions,
+    report: Report,
+) -> tuple[ir.Model, dict[str, Any]]:
+    """Model and manifest as they are, or in INT8 or FP8 with FP16 around, if that is what is asked for."""
+    if precision not in FORMATS:
+        return model, manifest
+    if manifest["precision"] == precision:  # quantized before, for ONNX Runtime
+        if manifest["calibration"]["recipe"]["quantize"]["around"] == "auto" and manifest["around"] == "fp32":
+            to_half(model, "fp16")
+            manifest = {**manifest, "around": "fp16"}
+        return model, manifest
+    calibrated = calibrate_model(source, model, manifest, calibration, report)
+    made, around = calibrated.quantize(model, precision, engine=True)
+    changed = {"precision": precision, "around": around, "calibration": calibrated.to_dict()}
+    return made.model, manifest | changed
 
 
 def _check_on_gpu(
@@ -124,8 +163,9 @@ def _describe(
     return {
         "kind": "engine",
         "source": {"file": path.name, "sha256": sha256(path)},
-        "checkpoint": source["source"],
+        "checkpoint": source.get("checkpoint", source["source"]),
         **{name: source[name] for name in (*_CARRIED, *_CARRIED_PREPROCESSING)},
+        **{name: source[name] for name in _CARRIED_QUANTIZATION if name in source},
         "precision": options.precision,
         "backend": {
             "name": backend.name,

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import onnx
 import onnx_ir as ir
 
 from tofe_export import __version__
@@ -24,16 +20,14 @@ from tofe_export.graph.functions import OPSET, is_operator
 from tofe_export.model.backbones import image_shape
 from tofe_export.model.checkpoint import Checkpoint, load
 from tofe_export.model.flops import dense_macs, tofe_macs
-from tofe_export.model.tofe import check_keep
-from tofe_export.runners.base import LOGITS
-from tofe_export.runners.onnxruntime_runner import OnnxRuntimeRunner
 from tofe_export.verify.compare import Comparison, compare
 from tofe_export.verify.opened import OpenedOnnx
+from tofe_export.workflows.checked_onnx import run_two_batches, write_checked
+from tofe_export.workflows.keep_counts import KeepOptions, choose_keep
 from tofe_export.workflows.progress import Report, silent, tracked
 
 PARITY_IMAGES = 16
-_BATCHES = (1, 3)  # neither is the batch that was traced
-_LIMIT_BYTES = 2_000_000_000  # a protobuf file cannot be larger
+_BATCH = 3
 
 
 @dataclass(frozen=True)
@@ -41,19 +35,13 @@ class OnnxOptions:
     """Options of `tofe-export onnx`.
 
     Attributes:
-        keep: keep counts by hand; None takes `keep_from`, or the learned ratios.
-        keep_from: images whose threshold-path counts give the keep counts.
-        keep_quantile: which quantile of those counts, 0..1.
-        keep_samples: at most so many of those images.
+        keep: where keep counts come from.
         rearrange: put tokens back in spatial order (`plugin`), else leave them by rank (`elide`).
         taps: per-stage scores, perm and tokens as outputs.
         data: images of the parity check; None takes what the checkpoint was trained on, or bundled photos.
     """
 
-    keep: tuple[int, ...] | None = None
-    keep_from: str | None = None
-    keep_quantile: float = 0.5
-    keep_samples: int = 1000
+    keep: KeepOptions = field(default_factory=KeepOptions)
     rearrange: bool = True
     taps: bool = False
     data: str | None = None
@@ -86,7 +74,7 @@ def export_onnx(source: Path, target: Path, options: OnnxOptions, report: Report
         raise InputError(f"{target} does not end in .onnx.", f"Write -o {target.name}.onnx")
     checkpoint = load(source)
     corrupt = CorruptLog()
-    keep = choose_keep(checkpoint, options, corrupt, report)
+    keep = choose_keep(checkpoint, options.keep, corrupt, report)
     images = parity_source(checkpoint, options.data)
     report("Tracing the graph", 0, 1)
     graph = export_tofe(checkpoint.model, keep, options.rearrange, options.taps)
@@ -94,43 +82,11 @@ def export_onnx(source: Path, target: Path, options: OnnxOptions, report: Report
     proto = ir.to_proto(graph)
     report("Tracing the graph", 1, 1)
     with atomic_artefact(target) as draft:
-        _write_checked(proto, draft.path)
-        _run_two_batches(draft.path, checkpoint)
+        write_checked(proto, draft.path)
+        run_two_batches(draft.path, image_shape(checkpoint.model.vit))
         comparison = _parity(checkpoint, draft.path, keep, options, images, corrupt, report)
         draft.manifest = manifest
     return OnnxResult(target, keep, manifest, comparison, corrupt.lines())
-
-
-def choose_keep(checkpoint: Checkpoint, options: OnnxOptions, corrupt: CorruptLog, report: Report) -> tuple[int, ...]:
-    """Keep counts by hand, from data, or learned; see `OnnxOptions`.
-
-    Raises:
-        InputError: both ways at once, or counts that do not fit.
-    """
-    if not 0 <= options.keep_quantile <= 1:
-        raise InputError(
-            f"--keep-quantile {options.keep_quantile} is not between 0 and 1.", "0.5 takes the median image."
-        )
-    if options.keep is not None and options.keep_from is not None:
-        raise InputError("--keep and --keep-from were both given.", "Give one of them.")
-    if options.keep is not None:
-        return check_keep(options.keep, checkpoint.model)
-    if options.keep_from is None:
-        return check_keep(checkpoint.keep_counts(), checkpoint.model)
-    source = open_source(options.keep_from, "any")
-    total = min(len(source), options.keep_samples)
-    counts: list[list[int]] = []
-    loop = batches(source, checkpoint.preprocessing, 1, limit=options.keep_samples, on_corrupt=corrupt)
-    for batch in tracked(loop, "Counting kept tokens", total, report):
-        (single,) = checkpoint.model.forward_threshold(batch.images)
-        counts.append([int((trace.scores > 0).sum()) for trace in single.stages])
-    return check_keep(quantile_counts(counts, options.keep_quantile), checkpoint.model)
-
-
-def quantile_counts(counts: Sequence[Sequence[int]], quantile: float) -> tuple[int, ...]:
-    """Per stage the quantile of the images' kept counts, rounded up, at least 1."""
-    found = np.quantile(np.asarray(counts, dtype=np.float64), quantile, axis=0, method="linear")
-    return tuple(max(1, int(np.ceil(value))) for value in found)
 
 
 def parity_source(checkpoint: Checkpoint, data: str | None) -> ImageSource:
@@ -138,35 +94,6 @@ def parity_source(checkpoint: Checkpoint, data: str | None) -> ImageSource:
     if data is not None:
         return open_source(data, "any")
     return open_source("digits" if checkpoint.data == "digits" else "photos", "val")
-
-
-def _write_checked(proto: onnx.ModelProto, path: Path) -> None:
-    if proto.ByteSize() > _LIMIT_BYTES:
-        raise InputError(
-            "The model is larger than 2 GB, more than one ONNX file can hold.", "Choose a smaller backbone."
-        )
-    path.write_bytes(proto.SerializeToString(deterministic=True))
-    try:
-        onnx.checker.check_model(os.fspath(path), full_check=True)
-    except onnx.checker.ValidationError as error:
-        raise CheckFailedError(
-            f"The ONNX checker refuses the exported graph: {error}", "Please report this model."
-        ) from error
-
-
-def _run_two_batches(path: Path, checkpoint: Checkpoint) -> None:
-    """A batch size baked in by accident shows only at another one."""
-    runner = OnnxRuntimeRunner(path)
-    shape = image_shape(checkpoint.model.vit)
-    for batch in _BATCHES:
-        images = np.random.default_rng(batch).standard_normal((batch, *shape), dtype=np.float32)
-        logits = runner.run(images)[LOGITS]
-        if logits.shape[0] != batch or not np.isfinite(logits).all():
-            raise CheckFailedError(
-                f"At batch {batch} the exported model returns logits of shape {list(logits.shape)}, "
-                "or values that are not finite.",
-                "Check the checkpoint's weights for NaN; otherwise please report this model.",
-            )
 
 
 def _parity(
@@ -178,8 +105,8 @@ def _parity(
     corrupt: CorruptLog,
     report: Report,
 ) -> Comparison:
-    loop = batches(source, checkpoint.preprocessing, _BATCHES[1], limit=PARITY_IMAGES, on_corrupt=corrupt)
-    steps = -(-min(PARITY_IMAGES, len(source)) // _BATCHES[1])
+    loop = batches(source, checkpoint.preprocessing, _BATCH, limit=PARITY_IMAGES, on_corrupt=corrupt)
+    steps = -(-min(PARITY_IMAGES, len(source)) // _BATCH)
     loop = tracked(loop, "Comparing with PyTorch", steps, report)
     found = compare(checkpoint.model, OpenedOnnx(path), keep, options.rearrange, loop)
     if found.failures:
@@ -209,13 +136,8 @@ def _describe(
         "preprocessing": checkpoint.preprocessing.to_dict(),
         "preprocessing_sha256": checkpoint.preprocessing.digest(),
         "data": checkpoint.data,
+        "classes": list(checkpoint.classes),
         "operators": sorted({f"{node.domain}::{node.op_type}" for node in graph.graph if is_operator(node)}),
-        "options": {"opset": OPSET, "taps": options.taps, "keep_source": _keep_source(options)},
+        "options": {"opset": OPSET, "taps": options.taps, "keep_source": options.keep.described()},
         "versions": {"tofe_export": __version__, **describe_versions()},
     }
-
-
-def _keep_source(options: OnnxOptions) -> str:
-    if options.keep is not None:
-        return "given"
-    return f"{options.keep_from} quantile {options.keep_quantile}" if options.keep_from else "learned"

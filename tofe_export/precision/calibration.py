@@ -1,0 +1,182 @@
+"""Gathers the magnitudes of an exported model's values on images: in a stream, resumable, and kept in a file.
+
+What is kept are histograms, not ranges: the method, and which layers are quantized, can change without running the
+model again. A file is bound to the model, its preprocessing and the very images.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import zipfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from tofe_export.artifacts.files import write_bytes
+from tofe_export.data.images import Batch
+from tofe_export.errors import InputError
+from tofe_export.precision.histogram import BINS, Histogram
+from tofe_export.precision.kinds import quantizable
+from tofe_export.runners.onnxruntime_runner import OnnxRuntimeRunner
+
+_FORMAT = "tofe-export/calibration/1"
+_SAVE_EVERY = 16  # batches
+_WORDS = {
+    "format": "a version of the file's own layout",
+    "model": "the model",
+    "preprocessing": "how images are prepared",
+    "data": "the images",
+    "bins": "the number of bins",
+}
+
+
+@dataclass(frozen=True)
+class CalibrationKey:
+    """What a calibration belongs to; each a SHA-256 in hexadecimal.
+
+    Attributes:
+        model: of the ONNX file.
+        preprocessing: see `Preprocessing.digest`.
+        data: of every prepared image, in order; see `hash_images`.
+    """
+
+    model: str
+    preprocessing: str
+    data: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """With the layout of the file, as it is written there."""
+        return {"format": _FORMAT, **vars(self), "bins": BINS}
+
+    def digest(self) -> str:
+        """One name for all of it."""
+        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()
+
+
+def hash_images(batches: Iterable[Batch]) -> str:
+    """SHA-256 of the prepared images, whatever the batches' size."""
+    found = hashlib.sha256()
+    for batch in batches:
+        found.update(np.ascontiguousarray(batch.images.numpy()).data)
+    return found.hexdigest()
+
+
+def calibrate(
+    model: ir.Model,
+    batches: Iterable[Batch],
+    key: CalibrationKey,
+    cache: Path,
+) -> dict[str, Histogram]:
+    """Runs `model` in ONNX Runtime and counts the magnitudes of whatever a quantizable layer reads.
+
+    Memory holds one batch and the histograms. `cache` is written as it goes: a run that is killed goes on from there,
+    and a finished one is not repeated.
+
+    Args:
+        model: an exported float32 model; it is not changed.
+        batches: the images of `key.data`, in the same order and batch size at every call.
+        key: what all of it belongs to.
+        cache: file to read and write.
+
+    Returns:
+        Value name -> histogram.
+
+    Raises:
+        InputError: `cache` belongs to something else or is damaged; an image or a value is not finite (named), or has
+            another size than the model takes.
+    """
+    tensors = read_by(model)
+    histograms, done = _read(cache, key) if cache.exists() else ({name: Histogram() for name in tensors}, 0)
+    runner = OnnxRuntimeRunner(_opened(model, tensors))
+    seen = 0
+    fresh = 0
+    for batch in batches:
+        seen += len(batch.names)
+        if seen > done:
+            _add(histograms, batch, tensors, runner)
+            done, fresh = seen, fresh + 1
+            if fresh % _SAVE_EVERY == 0:
+                _write(cache, key, histograms, done)
+    if fresh:
+        _write(cache, key, histograms, done)
+    return histograms
+
+
+def read_by(model: ir.Model) -> list[str]:
+    """Names of the computed values that quantizable layers read, weights left out."""
+    nodes = quantizable(model.graph)
+    found: dict[str, None] = {}
+    for node in model.graph:
+        if node.name in nodes:
+            found.update({str(v.name): None for v in node.inputs[:2] if v is not None and not v.is_initializer()})
+    return list(found)
+
+
+def _add(histograms: Mapping[str, Histogram], batch: Batch, tensors: list[str], runner: OnnxRuntimeRunner) -> None:
+    images = batch.images.numpy()
+    _require_finite(images, batch, "the image itself")
+    values = {"images": images, **runner.run(images)}
+    for name in tensors:
+        _require_finite(values[name], batch, f"the value {name} inside the model")
+        histograms[name].add(values[name])
+
+
+def _require_finite(values: NDArray[Any], batch: Batch, what: str) -> None:
+    if np.isfinite(values).all():
+        return
+    broken = ~np.isfinite(values).reshape(len(batch.names), -1).all(1) if len(values) == len(batch.names) else None
+    name = batch.names[int(np.argmax(broken))] if broken is not None else batch.names[0]
+    raise InputError(
+        f"Calibration met NaN or infinity: on {name}, {what} is not finite.",
+        "Remove that image; if others do the same, check the checkpoint's weights.",
+    )
+
+
+def _opened(model: ir.Model, tensors: list[str]) -> bytes:
+    copy = ir.from_proto(ir.to_proto(model))
+    shown = {str(value.name) for value in copy.graph.outputs}
+    values = {str(value.name): value for node in copy.graph for value in node.outputs}
+    copy.graph.outputs.extend(values[name] for name in tensors if name in values and name not in shown)
+    content: bytes = ir.to_proto(copy).SerializeToString()
+    return content
+
+
+def _write(cache: Path, key: CalibrationKey, histograms: Mapping[str, Histogram], done: int) -> None:
+    found = list(histograms.values())
+    content = io.BytesIO()
+    np.savez_compressed(
+        content,
+        key=np.array(json.dumps(key.to_dict())),
+        done=np.array(done),
+        names=np.array(list(histograms)),
+        counts=np.stack([histogram.counts for histogram in found]),
+        limits=np.array([histogram.limit for histogram in found]),
+        largest=np.array([histogram.largest for histogram in found]),
+    )
+    write_bytes(cache, content.getvalue())
+
+
+def _read(cache: Path, key: CalibrationKey) -> tuple[dict[str, Histogram], int]:
+    again = f"Delete {cache}, or name another file with --cache."
+    try:
+        with np.load(cache, allow_pickle=False) as found:
+            written = json.loads(str(found["key"]))
+            columns = (found["names"], found["counts"], found["limits"], found["largest"])
+            done = int(found["done"])
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(f"{cache} is not a calibration file, or it is damaged.", again) from error
+    mine = key.to_dict()
+    if not isinstance(written, dict) or (other := [name for name in mine if written.get(name) != mine[name]]):
+        what = " and ".join(_WORDS[name] for name in other) if isinstance(written, dict) else "everything"
+        raise InputError(f"The calibration in {cache} was made for something else; what differs: {what}.", again)
+    return {
+        str(name): Histogram(counts.copy(), float(limit), float(largest))
+        for name, counts, limit, largest in zip(*columns, strict=True)
+    }, done

@@ -1,0 +1,247 @@
+"""INT8 and FP8 (E4M3) with explicit QuantizeLinear and DequantizeLinear nodes, all that TensorRT 11 knows.
+
+ONNX Runtime's `QDQQuantizer` puts the nodes in; the policy is here:
+* both inputs of a chosen layer, never its output: additions, LayerNorm, GELU and softmax stay in high precision, and
+  neither a layer's bias nor the rows that the two operators move are quantized;
+* weights per output channel, values per tensor, zero point 0;
+* scales are numbers that FP16 can hold, so that the same integers serve FP16 and FP32 around them.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from tofe_export.errors import InputError, MissingError
+from tofe_export.precision.histogram import Histogram
+from tofe_export.precision.kinds import KINDS, quantizable
+from tofe_export.precision.recipe import QuantizePart, Recipe
+
+FORMATS = {"int8": ir.DataType.INT8, "fp8": ir.DataType.FLOAT8E4M3FN}
+_LARGEST = {"int8": 127.0, "fp8": 448.0}
+_ORT_TYPES = {"int8": "QInt8", "fp8": "QFLOAT8E4M3FN"}
+_LEAST_SCALE = 2.0**-14  # the least normal number of FP16
+_Q, _DQ = "QuantizeLinear", "DequantizeLinear"
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """A quantized graph.
+
+    Attributes:
+        model: the rewritten copy.
+        layers: kind -> how many layers of it are in 8 bits.
+        kept: kind -> how many of it are not, though they could be.
+    """
+
+    model: ir.Model
+    layers: dict[str, int]
+    kept: dict[str, int]
+
+
+def is_quantized(model: ir.Model) -> bool:
+    """Whether the graph has Q/DQ nodes already."""
+    return any(node.op_type in (_Q, _DQ) for node in model.graph)
+
+
+def ranges_of(histograms: Mapping[str, Histogram], recipe: Recipe) -> dict[str, float]:
+    """Value name -> the magnitude that the largest 8-bit value stands for, by the recipe's method."""
+    how = recipe.ranges
+    return {name: histogram.range(how.method, how.percentile) for name, histogram in histograms.items()}
+
+
+def quantize(model: ir.Model, ranges: Mapping[str, float], policy: QuantizePart, precision: str) -> Quantized:
+    """A copy of `model` with Q/DQ pairs around the layers that `policy` chooses.
+
+    Args:
+        model: an exported float32 model, with its function bodies; it is not changed.
+        ranges: from `ranges_of`, for every value that a chosen layer reads.
+        policy: what to quantize.
+        precision: "int8" or "fp8".
+
+    Raises:
+        InputError: the model is quantized already or holds no such layer, or a range is zero (named).
+        MissingError: ONNX Runtime is not installed.
+    """
+    if is_quantized(model):
+        raise InputError("The model is quantized already.", "Start from the file that tofe-export onnx wrote.")
+    kinds = quantizable(model.graph)
+    chosen = {name for name, kind in kinds.items() if kind in policy.kinds}
+    if not chosen:
+        raise InputError(
+            f"The model has no layer of the kinds that the recipe quantizes ({', '.join(policy.kinds)}).",
+            f"It has: {', '.join(sorted(set(kinds.values())))}.",
+        )
+    overrides: dict[str, list[dict[str, Any]]] = {}
+    for node in (node for node in model.graph if node.name in chosen):
+        for value in node.inputs[:2]:
+            assert value is not None
+            if value.is_initializer():
+                overrides[str(value.name)] = _weight_scales(value, _channel_axis(node), policy.per_channel, precision)
+            else:
+                overrides[str(value.name)] = [_override(_activation_scale(value, node, ranges, precision), precision)]
+    proto = _insert(ir.to_proto(model), chosen, overrides, ranges, precision)
+    made = ir.from_proto(proto)
+    made.producer_name, made.producer_version = model.producer_name, model.producer_version
+    made.metadata_props.clear()
+    _type_new_values(made.graph)
+    _feed_others_unquantized(made.graph, chosen)
+    _fold_weights(made.graph, precision)
+    made.graph.sort()
+    count = {kind: [name for name, found in kinds.items() if found == kind] for kind in KINDS}
+    return Quantized(
+        made,
+        {kind: len(names) for kind, names in count.items() if names and names[0] in chosen},
+        {kind: len(names) for kind, names in count.items() if names and names[0] not in chosen},
+    )
+
+
+def _activation_scale(value: ir.Value, node: ir.Node, ranges: Mapping[str, float], precision: str) -> NDArray[Any]:
+    top = ranges[str(value.name)]
+    if not top > 0:
+        raise InputError(
+            f"The value {value.name}, read by {node.name}, is zero on every calibration image, so it has no range.",
+            "Take other or more images, or keep that kind of layer in quantize.high_precision.",
+        )
+    return scales(np.array(top), precision)
+
+
+def _weight_scales(value: ir.Value, axis: int, per_channel: bool, precision: str) -> list[dict[str, Any]]:
+    assert value.const_value is not None
+    magnitudes = np.abs(value.const_value.numpy())
+    if magnitudes.ndim < 2 or not per_channel:
+        return [_override(scales(magnitudes.max(), precision), precision)]
+    others = tuple(index for index in range(magnitudes.ndim) if index != axis)
+    return [{"axis": axis, **_override(scale, precision)} for scale in scales(magnitudes.max(others), precision)]
+
+
+def _channel_axis(node: ir.Node) -> int:
+    """Which axis of the weight counts output channels."""
+    if node.op_type == "Conv":
+        return 0
+    return 0 if node.op_type == "Gemm" and "transB" in node.attributes and node.attributes.get_int("transB") else 1
+
+
+def scales(top: NDArray[Any], precision: str) -> NDArray[np.float32]:
+    """Scales for magnitudes up to `top`, rounded up to numbers that FP16 holds, so that nothing is clipped by it."""
+    exact = np.maximum(np.asarray(top, np.float64) / _LARGEST[precision], _LEAST_SCALE)
+    half = exact.astype(np.float16)
+    return np.where(half < exact, np.nextafter(half, np.float16(np.inf)), half).astype(np.float32)
+
+
+def _override(scale: NDArray[Any], precision: str) -> dict[str, Any]:
+    return {"scale": np.asarray(scale, np.float32), "zero_point": np.zeros((), FORMATS[precision].numpy())}
+
+
+def _insert(
+    proto: onnx.ModelProto,
+    chosen: set[str],
+    overrides: dict[str, list[dict[str, Any]]],
+    ranges: Mapping[str, float],
+    precision: str,
+) -> onnx.ModelProto:
+    """Q/DQ pairs by ONNX Runtime, weights as Q/DQ pairs too."""
+    try:
+        from onnxruntime.quantization import QuantType  # noqa: PLC0415 - an extra
+        from onnxruntime.quantization.calibrate import TensorData  # noqa: PLC0415
+        from onnxruntime.quantization.qdq_quantizer import QDQQuantizer  # noqa: PLC0415
+        from onnxruntime.quantization.quant_utils import add_infer_metadata  # noqa: PLC0415
+    except ImportError as error:
+        raise MissingError("ONNX Runtime is not installed.", "pip install 'tofe-export[cpu]'") from error
+    add_infer_metadata(proto)  # the exporter wrote every type and shape
+    kind = getattr(QuantType, _ORT_TYPES[precision])
+    bounds = {
+        name: TensorData(lowest=np.float32(-ranges[name]), highest=np.float32(ranges[name]))
+        for name in overrides
+        if name in ranges
+    }
+    types = ["MatMul", "Gemm", "Conv"]
+    options = {
+        "TensorQuantOverrides": overrides,
+        "ActivationSymmetric": True,
+        "WeightSymmetric": True,
+        "QuantizeBias": False,
+        "QDQDisableWeightAdjustForInt32Bias": True,
+        "AddQDQPairToWeight": True,
+        "DedicatedQDQPair": True,
+        "OpTypesToExcludeOutputQuantization": types,
+    }
+    quantizer = QDQQuantizer(proto, True, False, kind, kind, bounds, sorted(chosen), [], types, options)
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.ERROR)  # it warns through the root logger about what is meant to be so
+    try:
+        result: onnx.ModelProto = quantizer.quantize_model()
+    finally:
+        root.setLevel(level)
+    return result
+
+
+def _type_new_values(graph: ir.Graph) -> None:
+    """Q gives the type of its zero point, DQ that of its scale, both the shape of what they read."""
+    for node in _in_order(graph):
+        if node.op_type not in (_Q, _DQ):
+            continue
+        source, scale, zero = node.inputs
+        assert source is not None
+        assert scale is not None
+        assert zero is not None
+        given = zero if node.op_type == _Q else scale
+        assert given.dtype is not None
+        node.outputs[0].type = ir.TensorType(given.dtype)
+        node.outputs[0].shape = source.shape
+
+
+def _in_order(graph: ir.Graph) -> list[ir.Node]:
+    graph.sort()
+    return list(graph)
+
+
+def _feed_others_unquantized(graph: ir.Graph, chosen: set[str]) -> None:
+    """A value that a chosen layer shares with others reaches the others as it was."""
+    for node in list(graph):
+        if node.op_type != _DQ:
+            continue
+        quantizer = node.inputs[0].producer() if node.inputs[0] is not None else None
+        assert quantizer is not None
+        for user, index in list(node.outputs[0].uses()):
+            if user.name not in chosen or index > 1:
+                user.replace_input_with(index, quantizer.inputs[0])
+
+
+def _fold_weights(graph: ir.Graph, precision: str) -> None:
+    """Stores the integers instead of the weight and its QuantizeLinear."""
+    for node in [node for node in graph if node.op_type == _Q]:
+        weight, scale, _ = node.inputs
+        if weight is None or not weight.is_initializer():
+            continue
+        assert weight.const_value is not None
+        assert scale is not None
+        assert scale.const_value is not None
+        axis = node.attributes.get_int("axis", 1)
+        steps = scale.const_value.numpy()
+        if steps.ndim:
+            steps = steps.reshape([-1 if index == axis else 1 for index in range(len(weight.const_value.shape))])
+        largest = _LARGEST[precision]
+        levels = np.clip(weight.const_value.numpy() / steps, -largest, largest)
+        integers = (np.rint(levels) if precision == "int8" else levels).astype(FORMATS[precision].numpy())
+        name = f"{weight.name}.{precision}"
+        stored = ir.Value(
+            name=name,
+            shape=weight.shape,
+            type=ir.TensorType(FORMATS[precision]),
+            const_value=ir.Tensor(integers, dtype=FORMATS[precision], name=name),
+        )
+        graph.initializers[name] = stored
+        for user, index in list(node.outputs[0].uses()):
+            user.replace_input_with(index, stored)
+        graph.remove(node, safe=True)
+    for name in [name for name, value in graph.initializers.items() if not value.uses()]:
+        del graph.initializers[name]

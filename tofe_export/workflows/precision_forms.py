@@ -1,0 +1,156 @@
+"""One model in several precisions, compared and timed beside float32 on what this machine has."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+from tofe_export.bench.timing import measure, paired_ratio
+from tofe_export.data.images import batches
+from tofe_export.data.preprocessing import Preprocessing
+from tofe_export.data.sources import open_source
+from tofe_export.engine.backend import gpu_present, open_backend
+from tofe_export.engine.build import build_engine
+from tofe_export.engine.options import BatchProfile, BuildOptions
+from tofe_export.engine.prepare import prepare
+from tofe_export.engine.runtime import EngineSession
+from tofe_export.model.selection import Layout
+from tofe_export.precision.half import to_half
+from tofe_export.precision.quantize import FORMATS
+from tofe_export.runners.base import Runner
+from tofe_export.runners.onnxruntime_runner import OnnxRuntimeRunner
+from tofe_export.verify.agreement import Agreement, agree
+from tofe_export.verify.opened import OpenedOnnx
+from tofe_export.workflows.progress import Report, tracked
+from tofe_export.workflows.verdict import REFERENCE, Speed
+
+_BATCH = 8
+
+
+@dataclass(frozen=True)
+class Form:
+    """A precision's ONNX graph: in a file, or in memory."""
+
+    precision: str
+    content: Path | bytes
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How forms are timed.
+
+    Attributes:
+        batches: batch sizes.
+        rounds: of interleaved runs at each batch size.
+        threads: of ONNX Runtime; None means every processor of this process.
+    """
+
+    batches: tuple[int, ...] = (1, 8)
+    rounds: int = 15
+    threads: int | None = None
+
+
+def half_of(model: ir.Model) -> Form:
+    """The FP16 form of a float32 model; `model` is used up."""
+    to_half(model, "fp16")
+    return Form("fp16", ir.to_proto(model).SerializeToString())
+
+
+def image_shape(manifest: Mapping[str, Any]) -> tuple[int, int, int]:
+    """(D, H, W) of the model's input."""
+    size = manifest["preprocessing"]
+    return 3, int(size["height"]), int(size["width"])
+
+
+def compare_forms(
+    source: Path, forms: Sequence[Form], manifest: Mapping[str, Any], data: str, samples: int, report: Report
+) -> list[Agreement]:
+    """Each form against the float32 file in ONNX Runtime.
+
+    Args:
+        source: the float32 file.
+        forms: what to compare with it.
+        manifest: of `source`.
+        data: where held-out images come from, in the words of --data.
+        samples: at most so many of them.
+        report: progress.
+
+    Raises:
+        InputError: see `open_source`.
+    """
+    images = open_source(data, "val")
+    preprocessing = Preprocessing.from_dict(manifest["preprocessing"])
+    loop = batches(images, preprocessing, _BATCH, limit=samples, on_corrupt=lambda name: None)
+    steps = -(-min(samples, len(images)) // _BATCH)
+    discards = manifest["config"].get("approximator") == "discard"
+    return agree(
+        OpenedOnnx(source),
+        {form.precision: OpenedOnnx(form.content, form.precision) for form in forms},
+        manifest["keep"],
+        Layout(manifest["tokens"], manifest["rearrange"] == "plugin", discards),
+        tracked(loop, "Comparing with float32", steps, report),
+        labelled=images.classes == tuple(manifest.get("classes", ())),
+    )
+
+
+def time_forms(
+    source: Path, forms: Sequence[Form], manifest: Mapping[str, Any], timing: Timing, report: Report
+) -> tuple[str, list[Speed]]:
+    """Float32 and each form in turn, ratios within each round.
+
+    In engines where there is a GPU, else in ONNX Runtime.
+
+    Returns:
+        The backend's name, and a speed per precision and batch size.
+    """
+    every = [Form(REFERENCE, source), *forms]
+    runners = _engines(every, timing, report) if gpu_present() else _sessions(every, timing)
+    found = []
+    for batch in timing.batches:
+        images = np.random.default_rng(0).standard_normal((batch, *image_shape(manifest)), dtype=np.float32)
+        task = f"Timing {', '.join(runner.precision for runner in runners)} at batch {batch}"
+        report(task, 0, timing.rounds)
+        tell = functools.partial(_tell, report, task, timing.rounds)
+        timings = measure([runner.bind(images) for runner in runners], timing.rounds, tell)
+        found += [
+            Speed(runner.precision, batch, mine.percentile_ms(50), paired_ratio(timings[0], mine))
+            for runner, mine in zip(runners, timings, strict=True)
+        ]
+    return runners[0].backend, found
+
+
+def _tell(report: Report, task: str, total: int, done: int) -> None:
+    report(task, done, total)
+
+
+def _sessions(forms: Sequence[Form], timing: Timing) -> list[Runner]:
+    return [OnnxRuntimeRunner(form.content, timing.threads, form.precision) for form in forms]
+
+
+def _engines(forms: Sequence[Form], timing: Timing, report: Report) -> list[Runner]:
+    """An engine for each form; 8-bit forms get FP16 around them, as in `tofe-export trt`."""
+    backend = open_backend("auto")
+    sizes = sorted(timing.batches)
+    runners: list[Runner] = []
+    for form in forms:
+        options = BuildOptions(precision=form.precision, batch=BatchProfile(sizes[0], sizes[-1], sizes[-1]))
+        content = form.content.read_bytes() if isinstance(form.content, Path) else form.content
+        model = ir.from_proto(onnx.load_from_string(content))
+        if form.precision in FORMATS and is_float32(model):
+            to_half(model, "fp16")
+        prepared = prepare(model, backend, options, form.precision)
+        built = build_engine(prepared.content, backend, options, prepared.heavy, report)
+        runners.append(EngineSession(built.content, backend, form.precision))
+    return runners
+
+
+def is_float32(model: ir.Model) -> bool:
+    """Whether whatever is not quantized is in float32."""
+    return not any(value.dtype == ir.DataType.FLOAT16 for node in model.graph for value in node.outputs)

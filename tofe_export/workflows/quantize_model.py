@@ -1,0 +1,125 @@
+"""`tofe-export quantize`: a float32 ONNX file to an INT8 or FP8 one, judged beside FP32 and FP16 on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+
+from tofe_export import __version__
+from tofe_export.artifacts.files import sha256
+from tofe_export.artifacts.machine import describe_machine, describe_versions, processors
+from tofe_export.artifacts.manifest import atomic_artefact, read_manifest
+from tofe_export.errors import InputError
+from tofe_export.precision.quantize import FORMATS
+from tofe_export.verify.opened import read_onnx
+from tofe_export.workflows.calibrate_model import Calibrated, CalibrationOptions, calibrate_model
+from tofe_export.workflows.checked_onnx import run_two_batches, write_checked
+from tofe_export.workflows.precision_forms import Form, Timing, compare_forms, half_of, image_shape, time_forms
+from tofe_export.workflows.progress import Report, silent
+from tofe_export.workflows.verdict import judge
+
+SCHEMA = "tofe-export/quantize/1"
+
+
+@dataclass(frozen=True)
+class QuantizeOptions:
+    """Options of `tofe-export quantize`.
+
+    Attributes:
+        precision: "int8" or "fp8".
+        calibration: how ranges are found.
+        samples: at most so many held-out images for the comparison with float32.
+        timing: how precisions are timed.
+    """
+
+    precision: str = "int8"
+    calibration: CalibrationOptions = field(default_factory=CalibrationOptions)
+    samples: int = 128
+    timing: Timing = field(default_factory=Timing)
+
+
+@dataclass(frozen=True)
+class QuantizeResult:
+    """What was written, quantize.json, and which images had to be skipped."""
+
+    path: Path
+    document: dict[str, Any]
+    skipped: list[str]
+
+
+def quantize_model(source: Path, target: Path, options: QuantizeOptions, report: Report = silent) -> QuantizeResult:
+    """Calibrates and quantizes `source`, then compares and times it beside float32 and FP16.
+
+    The file appears only when the checker takes it and it runs; whether it is worth shipping is the verdict's matter.
+
+    Args:
+        source: a float32 ONNX file with its manifest.
+        target: the quantized file; its manifest is written beside it.
+        options: see there.
+        report: progress.
+
+    Raises:
+        InputError: see `calibrate_model` and `quantize`, or a name that does not fit.
+        CheckFailedError: the checker refuses the quantized graph, or it gives NaN.
+        MissingError: ONNX Runtime is missing, or the disk is full.
+    """
+    if source.suffix != ".onnx":
+        raise InputError(f"{source} is no ONNX file.", f"First type: tofe-export onnx {source}")
+    if target.suffix != ".onnx":
+        raise InputError(f"{target} does not end in .onnx.", f"Write -o {target.name}.onnx")
+    if options.precision not in FORMATS:
+        raise InputError(f"There is no quantized format {options.precision!r}.", f"Known: {', '.join(FORMATS)}.")
+    manifest = read_manifest(source)
+    model = read_onnx(source)
+    calibrated = calibrate_model(source, model, manifest, options.calibration, report)
+    made, around = calibrated.quantize(model, options.precision, engine=False)
+    with atomic_artefact(target) as draft:
+        report("Checking the quantized graph", 0, 1)
+        write_checked(ir.to_proto(made.model), draft.path)
+        run_two_batches(draft.path, image_shape(manifest))
+        report("Checking the quantized graph", 1, 1)
+        layers = {"quantized": made.layers, "high_precision": made.kept}
+        draft.manifest = describe(manifest, source, calibrated, options.precision, around) | {"layers": layers}
+        forms = [half_of(read_onnx(source)), Form(options.precision, draft.path)]
+        data = calibrated.recipe.data.source
+        agreements = compare_forms(source, forms, manifest, data, options.samples, report)
+        backend, speeds = time_forms(source, forms, manifest, options.timing, report)
+    verdict = judge(options.precision, agreements, speeds)
+    document = {
+        "schema": SCHEMA,
+        "model": target.name,
+        "precision": options.precision,
+        "around": around,
+        "recipe": calibrated.recipe.to_dict(),
+        "layers": layers,
+        "data": data,
+        "agreement": [agreement.to_dict() for agreement in agreements],
+        "backend": backend,
+        "speed": [speed.to_dict() for speed in speeds],
+        "verdict": verdict.to_dict(),
+        "passed": verdict.fit,
+        "machine": describe_machine(),
+        "versions": describe_versions(),
+        "settings": {"threads": options.timing.threads or processors(), "rounds": options.timing.rounds},
+    }
+    return QuantizeResult(target, document, calibrated.skipped)
+
+
+def describe(
+    source: Mapping[str, Any], path: Path, calibrated: Calibrated, precision: str, around: str
+) -> dict[str, Any]:
+    """The manifest of a quantized file: the float32 one's, and how it was calibrated."""
+    changed = {
+        "source": {"file": path.name, "sha256": sha256(path)},
+        "checkpoint": source["source"],
+        "precision": precision,
+        "around": around,
+        "calibration": calibrated.to_dict(),
+        "versions": {**source["versions"], "tofe_export": __version__},
+    }
+    dropped = ("schema", "sha256")
+    return {name: value for name, value in source.items() if name not in dropped} | changed
