@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
+import onnx
+import onnx_ir as ir
 import torch
 
+from tofe_export.graph.export import export_tofe
 from tofe_export.model.config import ToFeConfig
 from tofe_export.model.tofe import ToFe, build_tofe
 
 SMALL: dict[str, Any] = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 4, "num_heads": 2, "num_classes": 5}
+SMALL_KEEP = (8, 5, 3)  # of 16 tokens
 
 
 def small_tofe(
@@ -43,3 +48,14 @@ def small_tofe(
 def small_images(batch: int, seed: int = 0, size: int = 32) -> torch.Tensor:
     """Normalised noise [batch, 3, size, size]."""
     return torch.randn(batch, 3, size, size, generator=torch.Generator().manual_seed(seed))
+
+
+def exported_tofe(selector: str = "mlp", approximator: str = "bottleneck", rearrange: bool = True) -> ir.Model:
+    """`small_tofe` exported with the keep counts `SMALL_KEEP`; yours to change."""
+    return ir.from_proto(onnx.load_from_string(_exported(selector, approximator, rearrange)))
+
+
+@functools.cache
+def _exported(selector: str, approximator: str, rearrange: bool) -> bytes:
+    model = export_tofe(small_tofe(selector=selector, approximator=approximator), SMALL_KEEP, rearrange, taps=False)
+    return bytes(ir.to_proto(model).SerializeToString())

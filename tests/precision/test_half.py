@@ -8,19 +8,14 @@ import torch
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from tests.helpers import small_images, small_tofe
+from tests.helpers import SMALL_KEEP as KEEP
+from tests.helpers import exported_tofe, small_images, small_tofe
 from tofe_export.errors import InputError
-from tofe_export.graph.export import export_tofe
 from tofe_export.graph.passes.taps import show_taps
 from tofe_export.precision.half import HALVES, score_heads, to_half
 from tofe_export.runners.onnxruntime_runner import OnnxRuntimeRunner
 
-KEEP = (8, 5, 3)
 FLOAT = ir.DataType.FLOAT
-
-
-def exported(selector: str = "mlp", approximator: str = "bottleneck", rearrange: bool = True) -> ir.Model:
-    return export_tofe(small_tofe(selector=selector, approximator=approximator), KEEP, rearrange, taps=False)
 
 
 def checked(model: ir.Model) -> bytes:
@@ -33,7 +28,7 @@ def checked(model: ir.Model) -> bytes:
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
 @pytest.mark.parametrize("selector", ["mlp", "linear", "attention"])
 def test_what_stays_in_float32(precision: str, selector: str) -> None:
-    model = exported(selector)
+    model = exported_tofe(selector)
     counts = to_half(model, precision)
     checked(model)
     half = HALVES[precision]
@@ -67,7 +62,7 @@ def test_what_stays_in_float32(precision: str, selector: str) -> None:
 def test_fp16_runs_and_stays_close(selector: str, approximator: str, rearrange: bool) -> None:
     network = small_tofe(selector=selector, approximator=approximator)
     images = small_images(3, 7)
-    model = export_tofe(network, KEEP, rearrange, taps=False)
+    model = exported_tofe(selector, approximator, rearrange)
     to_half(model, "fp16")
     show_taps(model)
     outputs = OnnxRuntimeRunner(checked(model)).run(images.numpy())
@@ -84,7 +79,7 @@ def test_fp16_runs_and_stays_close(selector: str, approximator: str, rearrange: 
 
 
 def test_the_score_heads_are_the_linear_ends_of_the_selectors() -> None:
-    graph = exported().graph
+    graph = exported_tofe().graph
     heads = score_heads(graph)
     names = {node.name for node in graph if id(node) in heads}
     assert names
@@ -94,7 +89,7 @@ def test_the_score_heads_are_the_linear_ends_of_the_selectors() -> None:
 
 def test_a_weight_beyond_fp16_is_named() -> None:
     for precision in ("fp16", "bf16"):
-        model = exported()
+        model = exported_tofe()
         weight = model.graph.initializers["vit.blocks.2.mlp.fc1.weight.T"]
         assert weight.const_value is not None
         values = np.array(weight.const_value.numpy())
@@ -108,7 +103,7 @@ def test_a_weight_beyond_fp16_is_named() -> None:
 
 
 def test_a_graph_is_turned_once() -> None:
-    model = exported()
+    model = exported_tofe()
     to_half(model, "fp16")
     with pytest.raises(InputError, match="not in float32 any more"):
         to_half(model, "bf16")

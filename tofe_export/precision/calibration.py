@@ -166,7 +166,7 @@ def _write(cache: Path, key: CalibrationKey, histograms: Mapping[str, Histogram]
 def _read(cache: Path, key: CalibrationKey) -> tuple[dict[str, Histogram], int]:
     again = f"Delete {cache}, or name another file with --cache."
     try:
-        with np.load(cache, allow_pickle=False) as found:
+        with np.load(io.BytesIO(cache.read_bytes()), allow_pickle=False) as found:
             written = json.loads(str(found["key"]))
             columns = (found["names"], found["counts"], found["limits"], found["largest"])
             done = int(found["done"])

@@ -1,0 +1,208 @@
+"""INT8 and FP8 in the graph: explicit, where TensorRT fuses it, and close to float32."""
+
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+from tests.helpers import exported_tofe, small_images
+from tofe_export.errors import InputError
+from tofe_export.graph.functions import is_operator
+from tofe_export.precision.calibration import read_by
+from tofe_export.precision.half import to_half
+from tofe_export.precision.kinds import ATTENTION, KINDS, quantizable
+from tofe_export.precision.quantize import FORMATS, is_quantized, quantize, scales
+from tofe_export.precision.recipe import QuantizePart
+from tofe_export.runners.onnxruntime_runner import OnnxRuntimeRunner
+
+EVERYTHING = QuantizePart(high_precision=())
+
+
+def ranges(model: ir.Model) -> dict[str, float]:
+    """The greatest magnitude of each value on a few images, found without the calibration."""
+    copy = ir.from_proto(ir.to_proto(model))
+    values = {value.name: value for node in copy.graph for value in node.outputs}
+    names = [name for name in read_by(model) if name in values]
+    copy.graph.outputs.extend(values[name] for name in names)
+    images = small_images(8).numpy()
+    found = {"images": images, **OnnxRuntimeRunner(ir.to_proto(copy).SerializeToString()).run(images)}
+    return {name: float(np.abs(found[name]).max()) for name in read_by(model)}
+
+
+def checked(model: ir.Model) -> bytes:
+    proto = ir.to_proto(model)
+    onnx.checker.check_model(proto, full_check=True)
+    onnx.shape_inference.infer_shapes(proto, check_type=True, strict_mode=True)
+    return bytes(proto.SerializeToString())
+
+
+def producer(node: ir.Node, index: int) -> str:
+    value = node.inputs[index]
+    source = value.producer() if value is not None else None
+    return source.op_type if source is not None else ""
+
+
+@settings(max_examples=12, phases=[Phase.explicit, Phase.generate])
+@given(
+    selector=st.sampled_from(["mlp", "linear", "attention"]),
+    approximator=st.sampled_from(["bottleneck", "identity", "block", "discard"]),
+    rearrange=st.booleans(),
+    precision=st.sampled_from(["int8", "fp8"]),
+    attention=st.booleans(),
+    spared=st.sets(st.sampled_from([kind for kind in KINDS if kind not in (ATTENTION, "qkv")])),
+    around=st.sampled_from(["fp32", "fp16"]),
+)
+def test_any_policy_gives_a_valid_graph_that_stays_close(
+    selector: str, approximator: str, rearrange: bool, precision: str, attention: bool, spared: set[str], around: str
+) -> None:
+    model = exported_tofe(selector, approximator, rearrange)
+    policy = QuantizePart(attention=attention, high_precision=tuple(spared))
+    kinds = quantizable(model.graph)
+    made = quantize(model, ranges(model), policy, precision)
+    assert not is_quantized(model), "the original is left alone"
+    chosen = {name for name, kind in kinds.items() if kind in policy.kinds}
+    assert sum(made.layers.values()) == len(chosen)
+    assert sum(made.kept.values()) == len(kinds) - len(chosen)
+    for node in made.model.graph:
+        behind = [producer(node, index) for index in range(len(node.inputs))]
+        if node.name in chosen:
+            assert behind[:2] == ["DequantizeLinear", "DequantizeLinear"]
+            assert "DequantizeLinear" not in behind[2:], "no quantized bias"
+        elif node.op_type not in ("QuantizeLinear", "DequantizeLinear"):
+            assert "DequantizeLinear" not in behind, f"{node.name} reads rounded values"
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+            zero = node.inputs[2]
+            assert zero is not None
+            assert zero.const_value is not None
+            assert zero.dtype == FORMATS[precision]
+            assert not np.any(zero.const_value.numpy().astype(np.float32))
+    if around == "fp16":
+        to_half(made.model, "fp16")
+    images = small_images(3, 7).numpy()
+    expected = OnnxRuntimeRunner(ir.to_proto(model).SerializeToString()).run(images)["logits"]
+    found = OnnxRuntimeRunner(checked(made.model)).run(images)["logits"]
+    assert found.dtype == np.float32
+    cosine = (expected * found).sum(1) / np.linalg.norm(expected, axis=1) / np.linalg.norm(found, axis=1)
+    assert np.median(cosine) > 0.9  # a flipped token may change one of these tiny networks' images for good
+
+
+@pytest.mark.parametrize("precision", ["int8", "fp8"])
+def test_weights_have_a_scale_for_each_output_channel_and_lie_within_half_a_step(precision: str) -> None:
+    model = exported_tofe()
+    made = quantize(model, ranges(model), EVERYTHING, precision).model
+    axes = Counter[int]()
+    for node in made.graph:
+        stored = node.inputs[0] if node.op_type == "DequantizeLinear" else None
+        if stored is None or stored.const_value is None:
+            continue
+        assert stored.dtype == FORMATS[precision]
+        name = str(stored.name).removesuffix(f".{precision}")
+        original = model.graph.initializers[name].const_value
+        scale = node.inputs[1].const_value if node.inputs[1] is not None else None
+        assert original is not None
+        assert scale is not None
+        axis = node.attributes.get_int("axis", 1)
+        weight, step = original.numpy(), scale.numpy()
+        assert step.shape == (weight.shape[axis],)
+        axes[axis] += 1
+        step = step.reshape([-1 if index == axis else 1 for index in range(weight.ndim)])
+        restored = stored.const_value.numpy().astype(np.float32) * step
+        # A float8 has 4 significant bits down to 2^-6, and steps of 2^-9 below.
+        error = 0.5 * step if precision == "int8" else np.maximum(np.abs(weight) / 16, step * 2.0**-10)
+        assert (np.abs(restored - weight) <= error * 1.001).all()
+    assert axes[0] == 2, "the patch convolution and the head count channels along the first axis"
+    assert axes[1] > 20
+
+
+def test_one_scale_a_weight_if_the_recipe_says_so() -> None:
+    model = exported_tofe()
+    made = quantize(model, ranges(model), replace(EVERYTHING, per_channel=False), "int8").model
+    shapes = {
+        tuple(node.inputs[1].shape or ())
+        for node in made.graph
+        if node.op_type == "DequantizeLinear" and node.inputs[1]
+    }
+    assert shapes == {()}
+    checked(made)
+
+
+def test_the_operators_rows_pass_unquantized() -> None:
+    model = exported_tofe()
+    made = quantize(model, ranges(model), EVERYTHING, "int8").model
+    operators = [node for node in made.graph if is_operator(node)]
+    assert len(operators) == 5
+    assert made.functions.keys() == model.functions.keys()
+    for node in operators:
+        assert {producer(node, index) for index in range(len(node.inputs))}.isdisjoint({"DequantizeLinear"})
+        assert all(user.op_type != "QuantizeLinear" for value in node.outputs for user, _ in value.uses())
+
+
+def test_all_of_an_attention_or_nothing() -> None:
+    model = exported_tofe()
+    for attention in (True, False):
+        made = quantize(model, ranges(model), replace(EVERYTHING, attention=attention), "int8").model
+        products = [node for node in made.graph if quantizable(model.graph).get(str(node.name)) == ATTENTION]
+        assert len(products) == 8
+        assert {producer(node, 0) == "DequantizeLinear" for node in products} == {attention}
+
+
+@given(st.floats(min_value=0, max_value=1e4), st.sampled_from(["int8", "fp8"]))
+def test_scales_are_fp16_numbers_that_clip_nothing(top: float, precision: str) -> None:
+    scale = scales(np.array(top), precision)
+    assert scale.dtype == np.float32
+    assert np.float16(scale) == scale
+    assert scale >= 2.0**-14
+    largest = {"int8": 127, "fp8": 448}[precision]
+    assert scale * largest >= top
+    assert scale * largest <= max(top * 1.002, 2.0**-14 * largest * 1.002)
+
+
+def test_the_same_integers_serve_fp16_and_fp32() -> None:
+    model = exported_tofe()
+    made = quantize(model, ranges(model), EVERYTHING, "int8").model
+    stored = {name: value.const_value for name, value in made.graph.initializers.items() if name.endswith(".int8")}
+    before = {name: np.array(tensor.numpy()) for name, tensor in stored.items() if tensor is not None}
+    scales_before = [
+        float(node.inputs[1].const_value.numpy().max())
+        for node in made.graph
+        if node.op_type == "DequantizeLinear" and node.inputs[1] is not None and node.inputs[1].const_value is not None
+    ]
+    to_half(made, "fp16")
+    after = [
+        float(node.inputs[1].const_value.numpy().max())
+        for node in made.graph
+        if node.op_type == "DequantizeLinear" and node.inputs[1] is not None and node.inputs[1].const_value is not None
+    ]
+    assert scales_before == after
+    for name, values in before.items():
+        tensor = made.graph.initializers[name].const_value
+        assert tensor is not None
+        assert np.array_equal(tensor.numpy(), values)
+
+
+def test_a_graph_is_quantized_once() -> None:
+    model = exported_tofe()
+    made = quantize(model, ranges(model), QuantizePart(), "int8").model
+    with pytest.raises(InputError, match="quantized already"):
+        quantize(made, ranges(model), QuantizePart(), "int8")
+
+
+def test_a_value_without_a_range_is_named() -> None:
+    model = exported_tofe()
+    found = ranges(model)
+    name = next(value for value in found if "Softmax" in value)
+    with pytest.raises(InputError, match=f"{name}.* is zero on every calibration image"):
+        quantize(model, {**found, name: 0.0}, QuantizePart(), "int8")
+    quantize(model, {**found, name: 0.0}, QuantizePart(attention=False), "int8")
+
+
+def test_a_recipe_that_finds_nothing() -> None:
+    model = exported_tofe(approximator="identity")
+    others = tuple(kind for kind in KINDS if kind not in ("approximator", ATTENTION))
+    with pytest.raises(InputError, match=r"no layer of the kinds that the recipe quantizes \(approximator\)"):
+        quantize(model, ranges(model), QuantizePart(attention=False, high_precision=others), "int8")
