@@ -1,0 +1,65 @@
+"""Keep counts by hand, learned, from images, or from a calibration recipe."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.helpers import small_tofe
+from tofe_export.data.images import CorruptLog
+from tofe_export.data.preprocessing import Preprocessing
+from tofe_export.errors import InputError
+from tofe_export.model.checkpoint import Checkpoint
+from tofe_export.workflows.keep_counts import KeepOptions, choose_keep
+from tofe_export.workflows.progress import silent
+
+
+@pytest.fixture(scope="module")
+def checkpoint() -> Checkpoint:
+    model = small_tofe()
+    return Checkpoint(model, (0.5, 0.3, 0.2), Preprocessing.of_backbone(model.vit))
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> str:
+    path = tmp_path / "few.toml"
+    path.write_text('[data]\nsource = "digits"\nsamples = 12\nseed = 3\n[keep]\nquantile = 1.0\n')
+    return str(path)
+
+
+def choose(checkpoint: Checkpoint, options: KeepOptions) -> tuple[int, ...]:
+    return choose_keep(checkpoint, options, CorruptLog(), silent)
+
+
+def test_a_recipe_says_which_images_and_which_quantile(checkpoint: Checkpoint, recipe: str) -> None:
+    most = choose(checkpoint, KeepOptions(source=recipe))
+    least = choose(checkpoint, KeepOptions(source=recipe, quantile=0.0))
+    assert all(low <= high for low, high in zip(least, most, strict=True))
+    assert least != most
+    assert KeepOptions(source=recipe).described() == "digits quantile 1.0, recipe few"
+    assert KeepOptions(source=recipe, quantile=0.5).described() == "digits quantile 0.5, recipe few"
+
+
+def test_a_recipe_draws_its_images_by_its_seed(checkpoint: Checkpoint, recipe: str) -> None:
+    assert choose(checkpoint, KeepOptions(source=recipe)) == choose(checkpoint, KeepOptions(source=recipe))
+    one = KeepOptions(source=recipe, samples=1)
+    first = choose(checkpoint, one)
+    path = Path(recipe)
+    text = path.read_text()
+    others = set()
+    for seed in range(5):
+        path.write_text(text.replace("seed = 3", f"seed = {seed}"))
+        others.add(choose(checkpoint, one))
+    assert first in others
+    assert len(others) > 1
+
+
+def test_the_other_sources(checkpoint: Checkpoint) -> None:
+    assert choose(checkpoint, KeepOptions((9, 4, 2))) == (9, 4, 2)
+    assert choose(checkpoint, KeepOptions()) == (8, 5, 3)
+    assert KeepOptions((9, 4, 2)).described() == "given"
+    assert KeepOptions().described() == "learned"
+    assert KeepOptions(source="photos").described() == "photos quantile 0.5"
+    with pytest.raises(InputError, match="both given"):
+        choose(checkpoint, KeepOptions((9, 4, 2), "photos"))
+    with pytest.raises(InputError, match="not between 0 and 1"):
+        choose(checkpoint, KeepOptions(source="photos", quantile=2))
