@@ -95,6 +95,7 @@ def test_refusals_leave_nothing_behind(here: Path, run: Run) -> None:
         (("--recipe", "few.toml", "--data", "one"), "holds a single image, too few"),
         (("--recipe", "few.toml", "-o", "model.engine"), "model.engine does not end in .onnx."),
         (("--recipe", "few.toml", "--cache", "other.npz"), "other.npz is not a calibration file"),
+        (("--recipe", "few.toml", "--cache", "few.toml/c.npz"), "Name another calibration file with --cache."),
         (("--sensitivity", "-o", "x.onnx"), "leave --output away"),
     ):
         result = run("quantize", *arguments, *QUICK, XDG_CACHE_HOME=str(here.parent / "cache"))

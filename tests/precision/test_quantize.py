@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from tests.helpers import exported_tofe, small_images
 from tofe_export.errors import InputError
 from tofe_export.graph.functions import is_operator
+from tofe_export.graph.passes.taps import show_taps
 from tofe_export.precision.calibration import read_by
 from tofe_export.precision.half import to_half
 from tofe_export.precision.kinds import ATTENTION, KINDS, quantizable
@@ -140,6 +141,20 @@ def test_the_operators_rows_pass_unquantized() -> None:
     for node in operators:
         assert {producer(node, index) for index in range(len(node.inputs))}.isdisjoint({"DequantizeLinear"})
         assert all(user.op_type != "QuantizeLinear" for value in node.outputs for user, _ in value.uses())
+
+
+@pytest.mark.parametrize("selector", ["mlp", "linear", "attention"])
+def test_tapped_values_are_the_unrounded_ones(selector: str) -> None:
+    model = exported_tofe(selector)
+    show_taps(model)
+    names = [value.name for value in model.graph.outputs]
+    made = quantize(model, ranges(model), EVERYTHING, "int8").model
+    assert [value.name for value in made.graph.outputs] == names
+    producers = [value.producer() for value in made.graph.outputs]
+    assert all(node is not None and node.op_type != "DequantizeLinear" for node in producers)
+    images = small_images(2).numpy()
+    found = OnnxRuntimeRunner(checked(made)).run(images)
+    assert set(found) == set(names)
 
 
 def test_all_of_an_attention_or_nothing() -> None:

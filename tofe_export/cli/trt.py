@@ -25,6 +25,7 @@ def trt(
         str | None, typer.Option(help="Calibration recipe for --int8 and --fp8, as in tofe-export quantize.")
     ] = None,
     data: Annotated[str | None, typer.Option(help="Calibration images instead of the recipe's.")] = None,
+    cache: Annotated[Path | None, typer.Option(help="Calibration file; default: in your cache folder.")] = None,
     backend: Annotated[str, typer.Option(help="auto, tensorrt or rtx.")] = "auto",
     plugin: Annotated[str, typer.Option(help="auto, on, or off (the operators' function bodies).")] = "auto",
     batch: Annotated[str, typer.Option(help="Batch sizes the engine takes.", metavar="MIN:OPT:MAX")] = "1:8:64",
@@ -47,8 +48,8 @@ def trt(
     from tofe_export.workflows.calibrate_model import CalibrationOptions
 
     precision = _precision(fp16=fp16, bf16=bf16, int8=int8, fp8=fp8)
-    if (recipe or data) and not (int8 or fp8):
-        raise typer.BadParameter("--recipe and --data are for --int8 and --fp8.")
+    if (recipe or data or cache) and not (int8 or fp8):
+        raise typer.BadParameter("--recipe, --data and --cache are for --int8 and --fp8.")
     options = BuildOptions(
         precision=precision,
         backend=backend,
@@ -65,7 +66,7 @@ def trt(
     )
     with console.progress() as report:
         result = build_from_onnx(
-            model, output or model.with_suffix(".engine"), options, report, CalibrationOptions(recipe, data)
+            model, output or model.with_suffix(".engine"), options, report, CalibrationOptions(recipe, data, cache)
         )
     console.warn(result.warnings)
     manifest = result.manifest

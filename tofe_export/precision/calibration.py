@@ -160,7 +160,10 @@ def _write(cache: Path, key: CalibrationKey, histograms: Mapping[str, Histogram]
         limits=np.array([histogram.limit for histogram in found]),
         largest=np.array([histogram.largest for histogram in found]),
     )
-    write_bytes(cache, content.getvalue())
+    try:
+        write_bytes(cache, content.getvalue())
+    except InputError as error:
+        raise InputError(error.message, "Name another calibration file with --cache.") from error
 
 
 def _read(cache: Path, key: CalibrationKey) -> tuple[dict[str, Histogram], int]:

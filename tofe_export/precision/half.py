@@ -127,7 +127,8 @@ class _Casts:
         largest = float(np.abs(array[np.isfinite(array)]).max(initial=0.0))
         if largest > _LARGEST[self._half]:
             raise InputError(
-                f"The weight {value.name} has values up to {largest:.3g}, too large for FP16.", "Use --bf16."
+                f"The weight {value.name} has values up to {largest:.3g}, too large for FP16.",
+                'Use --bf16, or in a recipe around = "fp32".',
             )
         name = f"{value.name}.{_short(dtype)}"
         converted = ir.Tensor(array.astype(dtype.numpy()), name=name)

@@ -14,8 +14,8 @@ KINDS = ("patch_embed", "qkv", ATTENTION, "proj", "fc1", "fc2", "approximator", 
 """`attention` are the two products of computed values; all others multiply with weights."""
 
 _MATMUL_TYPES = ("MatMul", "Gemm", "Conv")
-_BY_NAME = ((".selector", "selector"), (".approximator", "approximator"))
-_BY_MODULE = ((".proj", "proj"), (".fc1", "fc1"), (".fc2", "fc2"))
+_OWN_PARTS = (".selector", ".approximator")  # whatever is inside counts to them
+_BEHIND_ACTIVATION = ("fc2", "w3")  # timm's names of a feed-forward part's second layer
 
 
 def quantizable(graph: ir.Graph) -> dict[str, str]:
@@ -36,19 +36,21 @@ def quantizable(graph: ir.Graph) -> dict[str, str]:
 def kind_of(node: ir.Node) -> str:
     """The kind of a matrix product or convolution, by the module it is named after and by what it multiplies."""
     name = str(node.name)
-    for part, kind in _BY_NAME:
+    for part in _OWN_PARTS:
         if part in name:
-            return kind
-    if node.op_type == "Conv" or "patch_embed" in name:
+            return part.removeprefix(".")
+    if node.op_type == "Conv" or ".patch_embed." in name:
         return "patch_embed"
     if not _constant(node.inputs[1]):
         return ATTENTION
-    module = name.rsplit("/", 1)[0]
-    for ending, kind in _BY_MODULE:
-        if module.endswith(ending):
-            return kind
+    module, _, _ = name.rpartition("/")
+    layer = module.rpartition(".")[2]
+    if ".mlp." in module:
+        return "fc2" if layer in _BEHIND_ACTIVATION else "fc1"
     # A last block that was cut to its prefix rows computes its queries, keys and values under its stage's name.
-    return "qkv" if module.endswith(".qkv") or module.startswith("stages.") else "head"
+    if ".attn." in module or module.startswith("stages."):
+        return "proj" if layer == "proj" else "qkv"
+    return "head"
 
 
 def _constant(value: ir.Value | None) -> bool:

@@ -205,7 +205,7 @@ def _in_order(graph: ir.Graph) -> list[ir.Node]:
 
 
 def _feed_others_unquantized(graph: ir.Graph, chosen: set[str]) -> None:
-    """A value that a chosen layer shares with others reaches the others as it was."""
+    """A value that a chosen layer shares with others, or that is an output, reaches those as it was."""
     for node in list(graph):
         if node.op_type != _DQ:
             continue
@@ -214,6 +214,15 @@ def _feed_others_unquantized(graph: ir.Graph, chosen: set[str]) -> None:
         for user, index in list(node.outputs[0].uses()):
             if user.name not in chosen or index > 1:
                 user.replace_input_with(index, quantizer.inputs[0])
+    for index, value in enumerate(graph.outputs):
+        rounded = value.producer()
+        if rounded is None or rounded.op_type != _DQ or rounded.inputs[0] is None:
+            continue
+        quantizer = rounded.inputs[0].producer()
+        original = quantizer.inputs[0] if quantizer is not None else None
+        assert original is not None
+        original.name, value.name = value.name, original.name
+        graph.outputs[index] = original
 
 
 def _fold_weights(graph: ir.Graph, precision: str) -> None:

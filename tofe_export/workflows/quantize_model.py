@@ -84,7 +84,7 @@ def quantize_model(source: Path, target: Path, options: QuantizeOptions, report:
         report("Checking the quantized graph", 1, 1)
         layers = {"quantized": made.layers, "high_precision": made.kept}
         draft.manifest = describe(manifest, source, calibrated, options.precision, around) | {"layers": layers}
-        forms = [half_of(read_onnx(source)), Form(options.precision, draft.path)]
+        forms = [*_half(source), Form(options.precision, draft.path)]
         data = calibrated.recipe.data.source
         agreements = compare_forms(source, forms, manifest, data, options.samples, report)
         backend, speeds = time_forms(source, forms, manifest, options.timing, report)
@@ -107,6 +107,14 @@ def quantize_model(source: Path, target: Path, options: QuantizeOptions, report:
         "settings": {"threads": options.timing.threads or processors(), "rounds": options.timing.rounds},
     }
     return QuantizeResult(target, document, calibrated.skipped)
+
+
+def _half(source: Path) -> list[Form]:
+    """FP16 for comparison, unless its weights are too large for it."""
+    try:
+        return [half_of(read_onnx(source))]
+    except InputError:
+        return []
 
 
 def describe(
