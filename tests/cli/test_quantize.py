@@ -46,6 +46,9 @@ def test_a_model_is_quantized_judged_and_verified(here: Path, run: Run, checkpoi
     assert (manifest["precision"], manifest["around"]) == ("int8", "fp32")
     assert manifest["source"]["file"] == "model.onnx"
     assert len(list((here / "cache").rglob("*.npz"))) == 1
+    inspected = run("inspect", "model.int8.onnx")
+    assert "int8 with fp32 around" in inspected.stdout
+    assert "recipe few: at most 12 images of digits, percentile" in inspected.stdout
     verified = run("verify", "model.int8.onnx", "--against", checkpoint, "--samples", 16, "--json", "v.json")
     assert verified.returncode in (0, 1), verified.stderr
     assert json.loads((here / "v.json").read_text())["precision"] == "int8"
@@ -94,6 +97,7 @@ def test_refusals_leave_nothing_behind(here: Path, run: Run) -> None:
         (("--recipe", "few.toml", "--data", "spoiled"), "can be read"),
         (("--recipe", "few.toml", "--data", "one"), "holds a single image, too few"),
         (("--recipe", "few.toml", "-o", "model.engine"), "model.engine does not end in .onnx."),
+        (("--recipe", "few.toml", "-o", "./model.onnx"), "The quantized model would replace model.onnx."),
         (("--recipe", "few.toml", "--cache", "other.npz"), "other.npz is not a calibration file"),
         (("--recipe", "few.toml", "--cache", "few.toml/c.npz"), "Name another calibration file with --cache."),
         (("--sensitivity", "-o", "x.onnx"), "leave --output away"),

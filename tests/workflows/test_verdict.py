@@ -51,6 +51,14 @@ def test_the_fastest_that_agrees(ratios: dict[str, tuple[float, float, float]], 
     assert "100.0% of 100 images the class of float32" in verdict.reasons[0]
 
 
+def test_few_images_are_called_few() -> None:
+    few = Agreement("int8")
+    few.logits.add(torch.eye(2)[:1], torch.eye(2)[:1])
+    verdict = judge("int8", [few], speeds(int8=(2.0, 1.9, 2.1)))
+    assert "Only 1 held-out image was compared: take more." in verdict.reasons
+    assert "of 1 image the class" in verdict.reasons[0]
+
+
 def test_what_does_not_agree_is_not_shipped_however_fast() -> None:
     fast = {"fp16": (1.5, 1.4, 1.6), "int8": (4.0, 3.9, 4.1)}
     verdict = judge("int8", [FP16, agreement("int8", 0.9)], speeds(**fast))

@@ -48,7 +48,9 @@ def _facts(document: dict[str, Any]) -> list[tuple[str, str]]:
         return rows
     if document["kind"] == "engine":
         return rows + _engine_facts(document)
-    if not known:
+    if known:
+        rows += _precision_facts(known)
+    else:
         rows.append(("manifest", "none beside the file"))
     rows += [(f"output {name}", shape) for name, shape in document["outputs"].items()]
     rows += [(node["name"], f"{node['operator']}{_attributes(node)}") for node in document["operators"]]
@@ -67,7 +69,7 @@ def _engine_facts(document: dict[str, Any]) -> list[tuple[str, str]]:
     ]
     return [
         ("built by", f"{built['name']} {built['version']} on {built['gpu'] or 'a machine without a GPU'}"),
-        ("precision", manifest["precision"]),
+        *_precision_facts(manifest),
         ("batch sizes (min:opt:max)", document["batch"]),
         *((f"input {name}", f"{kind} {shape}") for name, (kind, shape) in document["inputs"].items()),
         *((f"output {name}", f"{kind} {shape}") for name, (kind, shape) in document["outputs"].items()),
@@ -76,6 +78,20 @@ def _engine_facts(document: dict[str, Any]) -> list[tuple[str, str]]:
         ("layers known from", source if source == "engine" else f"the manifest: {document['why']}"),
         *layers,
     ]
+
+
+def _precision_facts(manifest: dict[str, Any]) -> list[tuple[str, str]]:
+    """The precision; of a quantized model also what lies around it and how it was calibrated."""
+    if "calibration" not in manifest:
+        return [("precision", manifest["precision"])]
+    recipe = manifest["calibration"]["recipe"]
+    images = f"at most {recipe['data']['samples']} images of {recipe['data']['source']}"
+    rows = [
+        ("precision", f"{manifest['precision']} with {manifest['around']} around"),
+        ("calibrated by", f"recipe {recipe['name']}: {images}, {recipe['ranges']['method']}"),
+    ]
+    layers = manifest.get("layers", {}).get("quantized", {})
+    return rows + [("quantized", ", ".join(f"{count} {kind}" for kind, count in layers.items()))] * bool(layers)
 
 
 def _attributes(node: dict[str, Any]) -> str:

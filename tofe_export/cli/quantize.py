@@ -98,7 +98,7 @@ def _show(document: dict[str, Any]) -> None:
         "selection overlap",
         "cosine",
     )
-    console.table(f"Beside float32, {document['agreement'][0]['samples']} held-out images", columns, rows)
+    console.table(f"Beside float32; held-out images: {document['agreement'][0]['samples']}", columns, rows)
 
 
 def _agreement(found: dict[str, Any] | None) -> tuple[str, str, str, str]:

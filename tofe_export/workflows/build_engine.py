@@ -83,11 +83,11 @@ def build_from_onnx(
     model = read_onnx(source)
     if options.taps:
         show_taps(model)
-    model, manifest = _quantized(
-        source, model, manifest, options.precision, calibration or CalibrationOptions(), report
-    )
-    prepared = prepare(model, backend, options, manifest["precision"])
     with atomic_artefact(target) as draft:
+        model, manifest = _quantized(
+            source, model, manifest, options.precision, calibration or CalibrationOptions(), report
+        )
+        prepared = prepare(model, backend, options, manifest["precision"])
         built = build_engine(prepared.content, backend, options, prepared.heavy, report)
         draft.path.write_bytes(built.content)
         checked = _check_on_gpu(built, backend, options, source, manifest)
@@ -107,6 +107,8 @@ def _quantized(
     if precision not in FORMATS:
         return model, manifest
     if manifest["precision"] == precision:  # quantized before, for ONNX Runtime
+        if "calibration" not in manifest or "around" not in manifest:
+            raise InputError(f"The manifest of {source} does not say how it was quantized.", "Quantize it again.")
         if manifest["calibration"]["recipe"]["quantize"]["around"] == "auto" and manifest["around"] == "fp32":
             to_half(model, "fp16")
             manifest = {**manifest, "around": "fp16"}

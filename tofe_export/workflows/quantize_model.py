@@ -73,11 +73,13 @@ def quantize_model(source: Path, target: Path, options: QuantizeOptions, report:
         raise InputError(f"{target} does not end in .onnx.", f"Write -o {target.name}.onnx")
     if options.precision not in FORMATS:
         raise InputError(f"There is no quantized format {options.precision!r}.", f"Known: {', '.join(FORMATS)}.")
+    if target.resolve() == source.resolve():
+        raise InputError(f"The quantized model would replace {source}.", "Name another file with -o.")
     manifest = read_manifest(source)
     model = read_onnx(source)
-    calibrated = calibrate_model(source, model, manifest, options.calibration, report)
-    made, around = calibrated.quantize(model, options.precision, engine=False)
-    with atomic_artefact(target) as draft:
+    with atomic_artefact(target) as draft:  # first of all, since a place that cannot be written is known at once
+        calibrated = calibrate_model(source, model, manifest, options.calibration, report)
+        made, around = calibrated.quantize(model, options.precision, engine=False)
         report("Checking the quantized graph", 0, 1)
         write_checked(ir.to_proto(made.model), draft.path)
         run_two_batches(draft.path, image_shape(manifest))

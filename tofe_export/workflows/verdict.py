@@ -10,6 +10,7 @@ from tofe_export.bench.timing import Ratio
 from tofe_export.verify.agreement import Agreement
 
 REFERENCE = "fp32"
+_ENOUGH = 50  # images, below which an agreement says little
 _FAR = 0.5  # from here on a percentage is no way to say it
 
 
@@ -77,6 +78,10 @@ def judge(precision: str, agreements: Sequence[Agreement], speeds: Sequence[Spee
     if found[precision].failures:
         reasons += found[precision].failures
     reasons.append(_gained(precision, [speed for speed in speeds if speed.precision == precision]))
+    if (compared := found[precision].logits.samples) < _ENOUGH:
+        reasons.append(
+            f"Only {compared} held-out {'image was' if compared == 1 else 'images were'} compared: take more."
+        )
     rival = there[best]
     if best not in (precision, REFERENCE) and precision in fit:
         slower = there[precision].p50_ms / rival.p50_ms - 1
@@ -91,7 +96,7 @@ def _sure(speedup: Ratio, name: str) -> float:
 
 def _lost(agreement: Agreement) -> str:
     name, found = agreement.precision.upper(), agreement
-    parts = [f"{name} gives {found.logits.top1_agreement:.1%} of {found.logits.samples} images the class of float32"]
+    parts = [f"{name} gives {found.logits.top1_agreement:.1%} of {_images(found.logits.samples)} the class of float32"]
     if (lost := found.accuracy_lost) is not None:
         parts.append(
             f"{'loses' if lost > 0 else 'gains'} {abs(lost) * 100:.1f} points of accuracy"
@@ -102,6 +107,10 @@ def _lost(agreement: Agreement) -> str:
         overlaps = ", ".join(f"{stage.overlap:.3f}" for stage in found.stages.values())
         parts.append(f"chooses the same tokens to {overlaps} by stage")
     return f"{'; '.join(parts)}."
+
+
+def _images(count: int) -> str:
+    return f"{count} image{'' if count == 1 else 's'}"
 
 
 def _gained(precision: str, speeds: Sequence[Speed]) -> str:
