@@ -39,7 +39,7 @@ class OnnxRuntimeRunner:
         options.add_session_config_entry("session.force_spinning_stop", "1")
         source = str(model) if isinstance(model, Path) else model
         try:
-            self._session = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+            self._session = _open(ort, source, options)
         except Exception as error:  # its exception types are private and differ between releases
             name = model if isinstance(model, Path) else "the model"
             raise InputError(
@@ -66,6 +66,17 @@ class OnnxRuntimeRunner:
     def bind(self, images: NDArray[np.float32]) -> Callable[[], object]:
         """See `Runner.bind`."""
         return lambda: self.run(images)
+
+
+def _open(ort: Any, source: str | bytes, options: Any) -> Any:
+    providers = ["CPUExecutionProvider"]
+    try:
+        return ort.InferenceSession(source, options, providers=providers)
+    except Exception as error:
+        # ONNX Runtime 1.30 moves transpositions to where they would have to turn float8 values, which it cannot.
+        if "Transpose" not in str(error) or "float8" not in str(error):
+            raise
+        return ort.InferenceSession(source, options, providers=providers, disabled_optimizers=["TransposeOptimizer"])
 
 
 def _import() -> Any:
