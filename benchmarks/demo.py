@@ -15,9 +15,9 @@ from pathlib import Path
 
 from tofe_export.artifacts.files import read_json, write_json
 from tofe_export.artifacts.machine import describe_machine, describe_versions
+from tofe_export.checkpoints.checkpoint import load
 from tofe_export.data.images import batches
 from tofe_export.data.sources import open_source
-from tofe_export.model.checkpoint import load
 from tofe_export.report.pictures import write_token_map
 from tofe_export.report.token_maps import token_maps
 

@@ -21,10 +21,10 @@ import torch
 
 from tofe_export.artifacts.files import write_json
 from tofe_export.artifacts.machine import describe_machine, describe_versions
+from tofe_export.checkpoints.checkpoint import Checkpoint, load, save
 from tofe_export.data.images import batches
 from tofe_export.data.preprocessing import Preprocessing
 from tofe_export.data.sources import open_source
-from tofe_export.model.checkpoint import Checkpoint, load, save
 from tofe_export.model.config import ToFeConfig
 from tofe_export.model.tofe import build_tofe
 from tofe_export.precision.half import to_half

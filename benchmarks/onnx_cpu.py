@@ -21,8 +21,8 @@ import torch
 
 from tofe_export.artifacts.files import write_json
 from tofe_export.artifacts.machine import describe_machine, describe_versions
+from tofe_export.checkpoints.checkpoint import Checkpoint, save
 from tofe_export.data.preprocessing import Preprocessing
-from tofe_export.model.checkpoint import Checkpoint, save
 from tofe_export.model.config import ToFeConfig
 from tofe_export.model.tofe import build_tofe
 from tofe_export.workflows.bench_models import bench_models

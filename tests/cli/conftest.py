@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.helpers import small_tofe
+from tofe_export.checkpoints.checkpoint import Checkpoint, save
 from tofe_export.data.preprocessing import Preprocessing
-from tofe_export.model.checkpoint import Checkpoint, save
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 

@@ -37,7 +37,7 @@ def refused(
         (["--keep", "8,4"], "2 keep counts were given (8,4), but the model has 3 stages"),
         (["--keep", "8,4,2,1"], "4 keep counts were given"),
         (["--keep", "many"], "is not a list of whole numbers"),
-        (["--keep", "8,4.5,2"], "is not a list of whole numbers"),
+        (["--keep", "8,4.5,2"], "is no list of counts (96,49,27) nor of ratios"),
         (["--keep", "8,,2"], "is not a list of whole numbers"),
         (["--keep", "8,4,2", "--keep-from", "digits"], "both given"),
         (["--keep-from", "digits", "--keep-quantile", "1.5"], "not between 0 and 1"),

@@ -9,7 +9,7 @@ import pytest
 
 from tests.cli.conftest import Run
 from tofe_export.artifacts.files import sha256
-from tofe_export.model.checkpoint import load, save
+from tofe_export.checkpoints.checkpoint import load, save
 
 
 @pytest.fixture

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from tests.helpers import small_tofe
+from tofe_export.checkpoints.checkpoint import Checkpoint, save
 from tofe_export.data.preprocessing import Preprocessing
 from tofe_export.engine.backend import Backend, open_backend
-from tofe_export.model.checkpoint import Checkpoint, save
 from tofe_export.workflows.export_onnx import OnnxOptions, export_onnx
 from tofe_export.workflows.keep_counts import KeepOptions
 

@@ -9,11 +9,12 @@ from timm.models.vision_transformer import VisionTransformer
 
 from tests.helpers import small_images, small_tofe
 from tofe_export.errors import InputError
-from tofe_export.model import backbones
+from tofe_export.model import blocks
+from tofe_export.model.choices import gumbel_choice, threshold_choice
 from tofe_export.model.flops import count_macs, dense_macs, tofe_macs
 from tofe_export.model.selection import Layout, kept_masks
 from tofe_export.model.selector import keep_scores
-from tofe_export.model.tofe import ToFe, check_keep, gumbel_choice, threshold_choice
+from tofe_export.model.tofe import ToFe, check_keep
 
 BACKBONES: list[dict[str, Any]] = [
     {},
@@ -143,9 +144,9 @@ def test_gradients_reach_every_part(selector: str, approximator: str) -> None:
 @pytest.mark.parametrize("arguments", [{}, {"init_values": 0.3}, {"qk_norm": True}, {"qkv_bias": False}])
 def test_block_on_prefix_is_the_block(arguments: dict[str, Any]) -> None:
     block = small_tofe(**arguments).vit.blocks[0]
-    assert backbones.can_cut_to_prefix(block)
+    assert blocks.can_split(block)
     tokens = torch.randn(2, 9, 32)
-    torch.testing.assert_close(backbones.block_on_prefix(block, tokens, 3), block(tokens)[:, :3], rtol=0, atol=1e-5)
+    torch.testing.assert_close(blocks.block_on_prefix(block, tokens, 3), block(tokens)[:, :3], rtol=0, atol=1e-5)
 
 
 @torch.no_grad()
@@ -177,7 +178,7 @@ def test_selectors_do_not_look_at_prefix_rows_nor_at_dead_tokens(selector: str) 
 @pytest.mark.parametrize(("selector", "approximator"), KINDS)
 def test_macs_equal_a_count_by_hooks(selector: str, approximator: str) -> None:
     model, keep = small_tofe(selector=selector, approximator=approximator).requires_grad_(False), (9, 7, 2)
-    backbones.explicit_attention(model)  # PyTorch 2.11's counter does not know the CPU's fused attention
+    blocks.explicit_attention(model)  # PyTorch 2.11's counter does not know the CPU's fused attention
     counted = count_macs(lambda: model.forward_fixed(small_images(1), keep))
     assert tofe_macs(model, [float(count) for count in keep]) == pytest.approx(counted, rel=0.01)
 
@@ -185,7 +186,7 @@ def test_macs_equal_a_count_by_hooks(selector: str, approximator: str) -> None:
 def test_macs_of_every_head(model: ToFe) -> None:
     image = small_images(1)
     model.requires_grad_(False)  # PyTorch's counter stumbles over parameters outside autograd
-    backbones.explicit_attention(model)
+    blocks.explicit_attention(model)
     assert dense_macs(model.vit) == pytest.approx(count_macs(lambda: model.vit(image)), rel=0.01)
     for keep in ((9, 7, 2), (16, 16, 4)):
         counted = count_macs(lambda keep=keep: model.forward_fixed(image, keep))

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from tests.helpers import small_tofe
+from tofe_export.checkpoints.checkpoint import Checkpoint, save
 from tofe_export.data.preprocessing import Preprocessing
 from tofe_export.errors import InputError
-from tofe_export.model.checkpoint import Checkpoint, save
 from tofe_export.report import build_report
 from tofe_export.workflows.bench_models import bench_models
 from tofe_export.workflows.export_onnx import OnnxOptions, export_onnx

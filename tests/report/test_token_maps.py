@@ -8,10 +8,10 @@ import torch
 from PIL import Image
 
 from tests.helpers import small_images, small_tofe
+from tofe_export.checkpoints.checkpoint import Checkpoint
 from tofe_export.data.images import Batch
 from tofe_export.data.preprocessing import Preprocessing
 from tofe_export.errors import InputError
-from tofe_export.model.checkpoint import Checkpoint
 from tofe_export.report.pictures import REUSED, stage_picture, write_token_map
 from tofe_export.report.token_maps import TokenMap, reused, summarise_reuse, to_pixels, token_maps
 

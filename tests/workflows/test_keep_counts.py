@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from tests.helpers import small_tofe
+from tofe_export.checkpoints.checkpoint import Checkpoint
 from tofe_export.data.images import CorruptLog
 from tofe_export.data.preprocessing import Preprocessing
 from tofe_export.errors import InputError
-from tofe_export.model.checkpoint import Checkpoint
 from tofe_export.workflows.keep_counts import KeepOptions, choose_keep
 from tofe_export.workflows.progress import silent
 
@@ -35,8 +35,8 @@ def test_a_recipe_says_which_images_and_which_quantile(checkpoint: Checkpoint, r
     least = choose(checkpoint, KeepOptions(source=recipe, quantile=0.0))
     assert all(low <= high for low, high in zip(least, most, strict=True))
     assert least != most
-    assert KeepOptions(source=recipe).described() == "digits quantile 1.0, recipe few"
-    assert KeepOptions(source=recipe, quantile=0.5).described() == "digits quantile 0.5, recipe few"
+    assert KeepOptions(source=recipe).described(checkpoint) == "digits quantile 1.0, recipe few"
+    assert KeepOptions(source=recipe, quantile=0.5).described(checkpoint) == "digits quantile 0.5, recipe few"
 
 
 def test_a_recipe_draws_its_images_by_its_seed(checkpoint: Checkpoint, recipe: str) -> None:
@@ -56,9 +56,9 @@ def test_a_recipe_draws_its_images_by_its_seed(checkpoint: Checkpoint, recipe: s
 def test_the_other_sources(checkpoint: Checkpoint) -> None:
     assert choose(checkpoint, KeepOptions((9, 4, 2))) == (9, 4, 2)
     assert choose(checkpoint, KeepOptions()) == (8, 5, 3)
-    assert KeepOptions((9, 4, 2)).described() == "given"
-    assert KeepOptions().described() == "learned"
-    assert KeepOptions(source="photos").described() == "photos quantile 0.5"
+    assert KeepOptions((9, 4, 2)).described(checkpoint) == "given"
+    assert KeepOptions().described(checkpoint) == "learned"
+    assert KeepOptions(source="photos").described(checkpoint) == "photos quantile 0.5"
     with pytest.raises(InputError, match="both given"):
         choose(checkpoint, KeepOptions((9, 4, 2), "photos"))
     with pytest.raises(InputError, match="not between 0 and 1"):

@@ -9,6 +9,7 @@ from typing import Any
 import onnx_ir as ir
 
 from tofe_export.artifacts.manifest import read_manifest
+from tofe_export.checkpoints.checkpoint import load
 from tofe_export.engine.backend import open_backend
 from tofe_export.engine.build import build_engine
 from tofe_export.engine.options import BuildOptions
@@ -16,7 +17,6 @@ from tofe_export.engine.prepare import prepare
 from tofe_export.engine.runtime import EngineSession, load_engine
 from tofe_export.graph.export import export_dense
 from tofe_export.model.backbones import image_shape
-from tofe_export.model.checkpoint import load
 from tofe_export.model.config import ToFeConfig
 from tofe_export.model.flops import dense_macs, tofe_macs
 from tofe_export.model.tofe import ToFe, build_tofe
@@ -55,7 +55,7 @@ class Group:
 
 
 def open_groups(paths: list[Path], threads: int) -> list[Group]:
-    """One group per backend and network, in the order the files were given.
+    """One group per backend and dense backbone, in the order the files were given.
 
     Args:
         paths: ONNX files and engines with manifests, and checkpoints.
@@ -92,7 +92,7 @@ _Groups = dict[tuple[str, str], Group]
 
 def _onnx(path: Path, name: str, threads: int, groups: _Groups) -> tuple[Group, tuple[str, str]]:
     manifest = read_manifest(path)
-    key = ("onnxruntime", str(manifest["config"]))
+    key = ("onnxruntime", _backbone(ToFeConfig.from_dict(manifest["config"])))
     mine = Subject(name, OnnxRuntimeRunner(path, threads, manifest["precision"]), _shape(manifest), manifest["gmacs"])
     if key in groups:
         return Group(groups[key].dense, [*groups[key].others, mine]), key
@@ -107,7 +107,7 @@ def _engine(path: Path, name: str, groups: _Groups) -> tuple[Group, tuple[str, s
     session = load_engine(path)
     manifest = read_manifest(path)
     options = BuildOptions.from_dict(manifest["options"])
-    key = (f"{session.backend} {session.precision}", str(manifest["config"]))
+    key = (f"{session.backend} {session.precision}", _backbone(ToFeConfig.from_dict(manifest["config"])))
     mine = Subject(name, session, _shape(manifest), manifest["gmacs"])
     if key in groups:
         return Group(groups[key].dense, [*groups[key].others, mine]), key
@@ -135,7 +135,7 @@ def _dense_like(model: ir.Model, manifest: dict[str, Any]) -> tuple[ir.Model, st
 def _checkpoint(path: Path, name: str, groups: _Groups) -> tuple[Group, tuple[str, str]]:
     checkpoint = load(path)
     model, keep = checkpoint.model, checkpoint.keep_counts()
-    key = ("torch", str(model.config.to_dict()))
+    key = ("torch", _backbone(model.config))
     runner = TorchRunner(lambda images: model.forward_fixed(images, keep, rearrange=False).logits)
     shape = image_shape(model.vit)
     mine = Subject(name, runner, shape, tofe_macs(model, [float(count) for count in keep]) / 1e9)
@@ -143,6 +143,11 @@ def _checkpoint(path: Path, name: str, groups: _Groups) -> tuple[Group, tuple[st
         return Group(groups[key].dense, [*groups[key].others, mine]), key
     dense = Subject(_dense_name(model), TorchRunner(model.vit), shape, dense_macs(model.vit) / 1e9)
     return Group(dense, [mine]), key
+
+
+def _backbone(config: ToFeConfig) -> str:
+    """Equal for networks with the same dense baseline."""
+    return f"{config.backbone} {sorted(config.backbone_args.items())}"
 
 
 def _shape(manifest: dict[str, Any]) -> tuple[int, int, int]:

@@ -7,17 +7,26 @@ from typing import Annotated, Any
 
 import typer
 
-from tofe_export.cli import console
+from tofe_export.cli import console, hints
 
 
 def inspect(
     file: Annotated[Path, typer.Argument(help="Checkpoint, ONNX file or engine.", metavar="FILE")],
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of words.")] = False,
+    keep_rate: hints.KeepRate = None,
+    selector: hints.Selector = None,
+    fuse_token: hints.FuseToken = None,
+    stages: hints.Stages = None,
+    backbone: hints.Backbone = None,
+    backbone_args: hints.BackboneArgs = "",
+    img_size: hints.ImageSize = None,
 ) -> None:
     """Say what a file is: network, stages, keep counts, cost, operators."""
     from tofe_export.workflows.inspect_file import inspect_file
 
-    document = inspect_file(file)
+    told = hints.hints_from(backbone, backbone_args, selector, fuse_token, stages, keep_rate, img_size)
+    document = inspect_file(file, told)
+    console.warn([f"Note: {note}" for note in document.get("notes", [])])
     if json:
         console.print_json(document)
         return
@@ -32,14 +41,22 @@ def _facts(document: dict[str, Any]) -> list[tuple[str, str]]:
     if known:
         config = known["config"]
         rows += [
+            ("recognised as", known.get("recognised", "ToFe")),
             ("backbone", config["backbone"]),
-            ("selector, approximator", f"{config['selector']}, {config['approximator']}"),
-            ("stages (blocks)", ", ".join(f"{start}-{stop - 1}" for start, stop in known["stages"])),
+        ]
+        if known["stages"]:
+            stages = ", ".join(f"{start}-{stop - 1}" for start, stop in known["stages"])
+            rows += [
+                ("selector, approximator", f"{config['selector']}, {config['approximator']}"),
+                ("stages (blocks)", stages),
+            ]
+        rows += [
             ("tokens, prefix", f"{known['tokens']}, {known['prefix']}"),
             ("dense GMACs", f"{known['dense_gmacs']:.3f}"),
         ]
         if "keep" in known:
-            rows += [("keep counts", ", ".join(map(str, known["keep"]))), ("GMACs", f"{known['gmacs']:.3f}")]
+            counts = ", ".join(map(str, known["keep"])) or "all"
+            rows += [("keep counts", counts), ("GMACs", f"{known['gmacs']:.3f}")]
         size = known["preprocessing"]
         rows.append(("input", f"{size['height']} x {size['width']}, mean {size['mean']}, std {size['std']}"))
     if document["kind"] == "checkpoint":

@@ -22,6 +22,53 @@ def whole_numbers(text: str, option: str) -> tuple[int, ...]:
         ) from None
 
 
+def counts_or_ratios(text: str, option: str) -> tuple[tuple[int, ...] | None, tuple[float, ...] | None]:
+    """Turns "96,49,27" into counts, or "0.49,0.25,0.14" into ratios; a number with a point is a ratio.
+
+    Raises:
+        typer.BadParameter: anything else, or some of both.
+    """
+    if "." not in text:
+        return whole_numbers(text, option), None
+    try:
+        ratios = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        ratios = ()
+    if not ratios or not all(0 < ratio <= 1 for ratio in ratios) or not all("." in part for part in text.split(",")):
+        raise typer.BadParameter(
+            f"{text!r} is no list of counts (96,49,27) nor of ratios between 0 and 1 (0.49,0.25,1.0).",
+            param_hint=option,
+        )
+    return None, ratios
+
+
+def image_size(text: str, option: str) -> tuple[int, int]:
+    """Turns "384" into (384, 384) and "256x192" into (256, 192): height, then width.
+
+    Raises:
+        typer.BadParameter: anything else.
+    """
+    height, _, width = text.lower().partition("x")
+    if not height.isdecimal() or not (width or height).isdecimal():
+        raise typer.BadParameter(f"{text!r} is no size in pixels; write 384 or 256x192.", param_hint=option)
+    return int(height), int(width or height)
+
+
+def names(text: str, known: dict[str, str], option: str) -> tuple[str, ...]:
+    """Turns "features,logits" into a tuple, each name once; `known` maps what may be written to what is meant.
+
+    Raises:
+        typer.BadParameter: a name that is not known.
+    """
+    found: list[str] = []
+    for part in (piece.strip() for piece in text.split(",")):
+        if part not in known:
+            raise typer.BadParameter(f"{part!r} is none of: {', '.join(known)}.", param_hint=option)
+        if known[part] not in found:
+            found.append(known[part])
+    return tuple(found)
+
+
 def keyword_arguments(text: str, option: str) -> dict[str, Any]:
     """Turns "img_size=64,qk_norm=true,global_pool=avg" into a dictionary; values are JSON, or else plain words.
 

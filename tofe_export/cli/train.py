@@ -15,7 +15,7 @@ def train(
     data: Annotated[str, typer.Option(help="'digits', or a folder with one subfolder of images per class.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the run; gets ckpt.pth.", metavar="RUN")],
     backbone: Annotated[
-        str, typer.Option(help="timm plain ViT: vit_*, deit_*.", metavar="NAME")
+        str, typer.Option(help="timm plain ViT (vit_*, deit_*) or lvvit_t, _s, _m, _l.", metavar="NAME")
     ] = "deit_small_patch16_224",
     backbone_args: Annotated[
         str, typer.Option(help="Arguments of timm.create_model.", metavar="img_size=64,patch_size=8")
@@ -25,6 +25,10 @@ def train(
     ] = None,
     selector: Annotated[str, typer.Option(help="mlp, linear or attention.")] = "mlp",
     approximator: Annotated[str, typer.Option(help="bottleneck, identity, block or discard.")] = "bottleneck",
+    features: Annotated[
+        bool,
+        typer.Option("--features", help="Estimate the last stage's frozen tokens too, for onnx --output features."),
+    ] = False,
     pretrained: Annotated[bool, typer.Option("--pretrained", help="Start from timm's weights (downloads).")] = False,
     init: Annotated[Path | None, typer.Option(help="Start from backbone weights in a file.", metavar="FILE")] = None,
     budget: Annotated[float, typer.Option(help="MACs as a share of the dense backbone's.")] = 0.5,
@@ -55,6 +59,7 @@ def train(
         stage_starts=whole_numbers(stages, "--stages") if stages else (),
         selector=selector,
         approximator=approximator,
+        dense_output=features,
     )
     settings = TrainSettings(
         data=data,

@@ -31,13 +31,17 @@ def verify(
     same = document["logits_same_selection"]
     if same is not None:
         rows.append(("logits, same tokens", "", _number(same["max_abs"]), f"{same['cosine_min']:.6f}"))
-    own = document["logits"]
-    rows.append(("logits, own tokens", "", _number(own["max_abs"]), f"{own['cosine_min']:.6f}"))
+    own, features = document["logits"], document["features"]
+    if own is not None:
+        rows.append(("logits, own tokens", "", _number(own["max_abs"]), f"{own['cosine_min']:.6f}"))
+    if features is not None:
+        rows.append(("features, same tokens", "", _number(features["max_abs"]), ""))
     title = f"{model.name} against {against.name}: {document['samples']} images of {document['data']}"
     console.table(title, ("", "selection overlap", "max abs difference", "least cosine"), rows)
     if not document["stages"] and model.suffix == ".engine":
         console.say("No stage is in view (an engine shows them when built with --taps): only the logits are compared.")
-    console.say(f"Top-1 agreement {document['top1_agreement']:.2%}{_accuracy(document['accuracy'])}")
+    if document["top1_agreement"] is not None:
+        console.say(f"Top-1 agreement {document['top1_agreement']:.2%}{_accuracy(document['accuracy'])}")
     if not document["exported_from_this_file"]:
         console.warn([f"Note: {model.name} was exported from another file than {against}."])
     console.save_json(json, document)

@@ -17,23 +17,26 @@ from tofe_export.graph.functions import OPSET, attach_functions
 from tofe_export.graph.passes import PIPELINE
 from tofe_export.graph.passes.taps import hide_taps, tap_name
 from tofe_export.model import backbones
-from tofe_export.model.tofe import ToFe, check_keep
+from tofe_export.model.blocks import explicit_attention
+from tofe_export.model.tofe import ToFe, check_features, check_keep
+from tofe_export.runners.base import FEATURES, LOGITS
 
 INPUT = "images"
-LOGITS = "logits"
 TRACE_BATCH = 2  # a batch of 1 would be taken for a constant
 
 
 class _Deployed(nn.Module):
     """The fixed path as a function of images alone; every stage's trace is an output until a pass drops it."""
 
-    def __init__(self, tofe: ToFe, keep: Sequence[int], rearrange: bool) -> None:
+    def __init__(self, tofe: ToFe, keep: Sequence[int], rearrange: bool, outputs: Sequence[str]) -> None:
         super().__init__()
-        self.tofe, self.keep, self.rearrange = tofe, tuple(keep), rearrange
+        self.tofe, self.keep, self.rearrange, self.outputs = tofe, tuple(keep), rearrange, tuple(outputs)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        out = self.tofe.forward_fixed(images, self.keep, self.rearrange)
-        return (out.logits, *(value for trace in out.stages for value in (trace.scores, trace.perm, trace.tokens)))
+        out = self.tofe.forward_fixed(images, self.keep, self.rearrange, features=FEATURES in self.outputs)
+        found = [out.logits if name == LOGITS else out.features for name in self.outputs]
+        taps = [value for trace in out.stages for value in (trace.scores, trace.perm, trace.tokens)]
+        return tuple(value for value in (*found, *taps) if value is not None)
 
 
 class _Dense(nn.Module):
@@ -47,7 +50,9 @@ class _Dense(nn.Module):
         return (self.vit(images),)
 
 
-def export_tofe(model: ToFe, keep: Sequence[int], rearrange: bool, taps: bool) -> ir.Model:
+def export_tofe(
+    model: ToFe, keep: Sequence[int], rearrange: bool, taps: bool, outputs: Sequence[str] = (LOGITS,)
+) -> ir.Model:
     """The fixed path as an ONNX model with a dynamic batch and the two operators.
 
     Args:
@@ -55,17 +60,21 @@ def export_tofe(model: ToFe, keep: Sequence[int], rearrange: bool, taps: bool) -
         keep: keep count per stage.
         rearrange: `plugin` form (tokens put back by ScatterRearrange) if true, else `elide`.
         taps: keep per-stage scores, perm and tokens as outputs.
+        outputs: logits, features or both. With features and elide, tokens are put back once, at the end.
 
     Returns:
-        An opset-20 model: images float32 [batch, 3, H, W] -> logits float32 [batch, classes].
+        An opset-20 model: images float32 [batch, 3, H, W] -> logits float32 [batch, classes], and features float32
+        [batch, N, C].
 
     Raises:
-        InputError: keep counts that do not fit the model.
+        InputError: keep counts that do not fit the model, or features of one that discards tokens.
     """
     keep = check_keep(keep, model)
-    stages = [index for index, count in enumerate(keep) if count != _alive(model, keep, index)]
-    names = [LOGITS] + [tap_name(index, what) for index in stages for what in ("scores", "perm", "tokens")]
-    traced = _trace(_Deployed(copy.deepcopy(model).eval(), keep, rearrange), model, names)
+    if FEATURES in outputs:
+        check_features(model)
+    stages = [index for index, count in enumerate(keep) if count != model.arriving(keep)[index]]
+    names = [*outputs, *(tap_name(index, what) for index in stages for what in ("scores", "perm", "tokens"))]
+    traced = _trace(_Deployed(copy.deepcopy(model).eval(), keep, rearrange, outputs), model, names)
     finished = _finish(traced)
     if not taps:
         hide_taps(finished)
@@ -77,12 +86,8 @@ def export_dense(model: ToFe) -> ir.Model:
     return _finish(_trace(_Dense(copy.deepcopy(model.vit).eval()), model, [LOGITS]))
 
 
-def _alive(model: ToFe, keep: Sequence[int], stage: int) -> int:
-    return keep[stage - 1] if model.discards and stage else model.tokens
-
-
 def _trace(module: nn.Module, model: ToFe, outputs: list[str]) -> ir.Model:
-    backbones.explicit_attention(module)
+    explicit_attention(module)
     images = backbones.zero_images(model.vit, TRACE_BATCH)
     with torch.no_grad(), _quiet():
         program = torch.onnx.export(

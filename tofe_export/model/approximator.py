@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from tofe_export.errors import InputError, nearest
 
 DISCARD = "discard"
+FUSE = "fuse"
+"""Frozen tokens are added up into one more token, each by its score (EViT's fused token)."""
 
 
 class BottleneckApproximator(nn.Module):
@@ -57,11 +59,11 @@ class BlockApproximator(nn.Module):
         return out
 
 
-APPROXIMATORS = ("bottleneck", "identity", "block", DISCARD)
+APPROXIMATORS = ("bottleneck", "identity", "block", DISCARD, FUSE)
 
 
 def build_approximator(name: str, dim: int, block: nn.Module) -> nn.Module:
-    """The approximator called `name`; `discard` has none (its frozen tokens never come back).
+    """The approximator called `name`; `discard` and `fuse` have none (their frozen tokens never come back).
 
     The `block` kind starts as a copy of `block`, the first of its stage.
 

@@ -1,4 +1,4 @@
-"""timm's plain vision transformers, taken apart at their own seams: embed, blocks, head. Nothing is copied."""
+"""timm's plain vision transformers and LV-ViT, taken apart at their seams: embed, blocks, head. Nothing is copied."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Any
 
 import timm
 import torch
-from timm.layers import Attention
-from timm.models.vision_transformer import Block, VisionTransformer
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from tofe_export.errors import InputError, MissingError, nearest
+from tofe_export.model.blocks import can_split
+from tofe_export.model.lvvit import LVViT
 
 
 def create_backbone(name: str, arguments: Mapping[str, Any], pretrained: bool = False) -> VisionTransformer:
-    """A timm plain ViT (`vit_*`, `deit_*`, distilled, with registers) by name.
+    """A timm plain ViT (`vit_*`, `deit_*`, distilled, with registers) or an LV-ViT (`lvvit_*`) by name.
 
     Args:
         name: timm model name.
@@ -79,7 +79,8 @@ def _with_pretrained(name: str, arguments: Mapping[str, Any]) -> VisionTransform
 def _require_plain(vit: nn.Module, name: str) -> None:
     if not isinstance(vit, VisionTransformer):
         raise InputError(
-            f"{name} is a {type(vit).__name__}, not a plain vision transformer.", "Use a vit_* or deit_* model of timm."
+            f"{name} is a {type(vit).__name__}, not a plain vision transformer.",
+            "Use a vit_*, deit_* or lvvit_* model.",
         )
     if not all("attn_mask" in inspect.signature(block.forward).parameters for block in vit.blocks):
         raise InputError(
@@ -95,9 +96,22 @@ def embed(vit: VisionTransformer, images: Tensor) -> Tensor:
     return tokens
 
 
-def classify(vit: VisionTransformer, tokens: Tensor) -> Tensor:
-    """Final tokens [B, L, C] to logits [B, classes]; a CLS head needs only the prefix rows in `tokens`."""
-    logits: Tensor = vit.forward_head(vit.norm(tokens))
+def classify(vit: VisionTransformer, tokens: Tensor, alive: Tensor | None = None) -> Tensor:
+    """Final tokens [B, L, C] to logits [B, classes]; a CLS head needs only the prefix rows in `tokens`.
+
+    Args:
+        vit: the backbone.
+        tokens: before the final norm.
+        alive: [B, N], 0.0 where a patch token no longer exists; None if all do.
+    """
+    return classify_normed(vit, vit.norm(tokens), alive)
+
+
+def classify_normed(vit: VisionTransformer, normed: Tensor, alive: Tensor | None = None) -> Tensor:
+    """`classify`, from tokens that have been through the final norm."""
+    if isinstance(vit, LVViT):
+        return vit.forward_head(normed, alive=alive)
+    logits: Tensor = vit.forward_head(normed)
     return logits
 
 
@@ -110,7 +124,17 @@ def run_blocks(blocks: Iterable[nn.Module], tokens: Tensor, bias: Tensor | None 
 
 def head_reads_prefix_only(vit: VisionTransformer) -> bool:
     """Whether the classifier looks at prefix tokens alone (a CLS head), so that the last stage can be cut."""
-    return vit.attn_pool is None and vit.global_pool == "token"
+    return not isinstance(vit, LVViT) and vit.attn_pool is None and vit.global_pool == "token"
+
+
+def head_takes_any_tokens(vit: VisionTransformer) -> bool:
+    """Whether the classifier means the same with fewer tokens: a CLS head, or LV-ViT's maximum over those there are."""
+    return isinstance(vit, LVViT) or head_reads_prefix_only(vit)
+
+
+def has_attention_weights(vit: VisionTransformer) -> bool:
+    """Whether every block can be run half by half, so that its attention weights are at hand."""
+    return all(can_split(block) for block in vit.blocks)
 
 
 def dense_tokens(vit: VisionTransformer, images: Tensor, ends: Iterable[int]) -> tuple[Tensor, list[Tensor]]:
@@ -128,73 +152,12 @@ def dense_tokens(vit: VisionTransformer, images: Tensor, ends: Iterable[int]) ->
     return classify(vit, tokens), found
 
 
-def can_cut_to_prefix(block: nn.Module) -> bool:
-    """Whether `block_on_prefix` knows this block; others run whole, and their prefix rows are taken."""
-    return type(block) is Block and type(block.attn) is Attention and getattr(block.attn, "gate", None) is None
-
-
-def block_on_prefix(block: Block, tokens: Tensor, prefix: int) -> Tensor:
-    """A timm `Block` evaluated for the first `prefix` rows only: they are the only queries.
-
-    Every row still serves as key and value; projection and MLP run on the prefix rows. The same weights in the
-    same order, so the result equals `block(tokens)[:, :prefix]` up to the order of floating-point sums.
-
-    Args:
-        tokens: [B, L, C].
-        prefix: P >= 1.
-
-    Returns:
-        [B, P, C].
-    """
-    attention = block.attn
-    heads, width = attention.num_heads, attention.head_dim
-    inner = heads * width
-    weight, bias = attention.qkv.weight, attention.qkv.bias
-    normed = block.norm1(tokens)
-
-    def project(rows: Tensor, start: int, stop: int) -> Tensor:
-        out: Tensor = F.linear(rows, weight[start:stop], None if bias is None else bias[start:stop])
-        return out.view(*out.shape[:2], -1, heads, width).permute(2, 0, 3, 1, 4)
-
-    (query,) = project(normed[:, :prefix], 0, inner).unbind(0)
-    key, value = project(normed, inner, 3 * inner).unbind(0)
-    query, key = attention.q_norm(query) * attention.scale, attention.k_norm(key)
-    mixed = (query @ key.transpose(-2, -1)).softmax(dim=-1) @ value
-    mixed = mixed.transpose(1, 2).flatten(2)
-    mixed = attention.proj(attention.norm(mixed) if hasattr(attention, "norm") else mixed)
-    rows = tokens[:, :prefix] + block.ls1(mixed)
-    out: Tensor = rows + block.ls2(block.mlp(block.norm2(rows)))
-    return out
-
-
-def run_blocks_to_prefix(blocks: Iterable[nn.Module], tokens: Tensor, prefix: int) -> Tensor:
-    """The last stage under a CLS head: all blocks, the last one for the prefix rows alone. Inference only."""
-    *first, last = list(blocks)
-    tokens = run_blocks(first, tokens)
-    if can_cut_to_prefix(last):
-        assert isinstance(last, Block)
-        return block_on_prefix(last, tokens, prefix)
-    return run_blocks([last], tokens)[:, :prefix]
-
-
-def explicit_attention(module: nn.Module) -> None:
-    """Makes every attention in `module` spell out its softmax instead of calling fused attention.
-
-    The explicit form exports to fewer ONNX nodes than the fused one and is what runtimes' fusions look for.
-    """
-    for child in module.modules():
-        if hasattr(child, "fused_attn"):
-            setattr(child, "fused_attn", False)  # noqa: B010 - a plain flag, though nn.Module types it as a tensor
-
-
 def image_shape(vit: VisionTransformer) -> tuple[int, int, int]:
     """(channels, height, width) the backbone takes."""
     size = vit.patch_embed.img_size
     if size is None:
         raise InputError("The backbone has no fixed image size.", "Give img_size in --backbone-args.")
-    projection = vit.patch_embed.proj
-    assert isinstance(projection, nn.Conv2d)
-    return projection.in_channels, int(size[0]), int(size[1])
+    return 3, int(size[0]), int(size[1])  # `check_arguments` allows no other number of channels
 
 
 def zero_images(vit: VisionTransformer, batch: int, device: torch.device | str = "cpu") -> Tensor:

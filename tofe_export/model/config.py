@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from tofe_export.errors import InputError, nearest
-from tofe_export.model.approximator import APPROXIMATORS
-from tofe_export.model.selector import SELECTORS
+from tofe_export.model.approximator import APPROXIMATORS, DISCARD, FUSE
+from tofe_export.model.selector import CLS_ATTENTION, NO_SELECTOR, SELECTORS
 
 STAGES = 3
 
@@ -21,9 +21,14 @@ class ToFeConfig:
     Attributes:
         backbone: timm model name.
         backbone_args: keyword arguments of `timm.create_model`; numbers, strings and booleans only.
-        stage_starts: first block of each stage, ascending; empty means quarters of the depth.
-        selector: a key of `SELECTORS`.
+        stage_starts: first block of each stage, ascending; empty means quarters of the depth, or no stages with the
+            selector `none`.
+        selector: one of `SELECTORS`.
         approximator: one of `APPROXIMATORS`.
+        dense_output: the last stage's frozen tokens come back too, for heads that read every token.
+
+    Raises:
+        InputError: a name that is none of them, or two that do not go together.
     """
 
     backbone: str
@@ -31,6 +36,7 @@ class ToFeConfig:
     stage_starts: tuple[int, ...] = ()
     selector: str = "mlp"
     approximator: str = "bottleneck"
+    dense_output: bool = False
 
     def __post_init__(self) -> None:
         if self.selector not in SELECTORS:
@@ -41,6 +47,22 @@ class ToFeConfig:
             raise InputError(
                 f"There is no token approximator {self.approximator!r}.",
                 f"Use {nearest(self.approximator, APPROXIMATORS)}.",
+            )
+        gone = self.approximator in (DISCARD, FUSE)
+        if self.approximator == FUSE and self.selector != CLS_ATTENTION:
+            raise InputError(
+                f"Tokens are fused by their attention, which the selector {self.selector!r} does not give.",
+                f"Use --selector {CLS_ATTENTION}, or another approximator.",
+            )
+        if self.selector == CLS_ATTENTION and not gone:
+            raise InputError(
+                f"The selector {CLS_ATTENTION} knows only the approximators {DISCARD} and {FUSE}.", "Use one of them."
+            )
+        if self.dense_output and gone:
+            raise InputError(
+                f"With the approximator {self.approximator!r} frozen tokens never come back, so there are no features "
+                "of every token.",
+                "Use bottleneck, identity or block.",
             )
 
     def to_dict(self) -> dict[str, Any]:
@@ -81,12 +103,18 @@ class ToFeConfig:
             stage_starts=tuple(starts),
             selector=str(document.get("selector", "mlp")),
             approximator=str(document.get("approximator", "bottleneck")),
+            dense_output=document.get("dense_output", False) is True,
         )
 
 
 def default_stage_starts(depth: int) -> tuple[int, ...]:
     """Quarters of the depth: 12 blocks (3, 6, 9), 16 blocks (4, 8, 12), 20 blocks (5, 10, 15)."""
     return tuple(depth * quarter // (STAGES + 1) for quarter in range(1, STAGES + 1))
+
+
+def stage_starts_of(config: ToFeConfig, depth: int) -> tuple[int, ...]:
+    """First block of each stage of a backbone of `depth` blocks; see `check_stage_starts`."""
+    return () if config.selector == NO_SELECTOR else check_stage_starts(config.stage_starts, depth)
 
 
 def check_stage_starts(starts: Sequence[int], depth: int) -> tuple[int, ...]:

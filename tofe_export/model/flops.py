@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from tofe_export.model import backbones
+from tofe_export.model.blocks import can_split
+from tofe_export.model.lvvit import LVViT
 from tofe_export.model.selector import AttentionSelector, MlpSelector, Selector
 from tofe_export.model.stage import Stage
 from tofe_export.model.tofe import ToFe
@@ -32,30 +34,43 @@ def dense_macs(vit: VisionTransformer) -> float:
     return _ends_macs(vit) + float(sum(_block_macs(block, float(length)) for block in vit.blocks))
 
 
-def tofe_macs(model: ToFe, counts: Sequence[Count]) -> Count:
+def tofe_macs(model: ToFe, counts: Sequence[Count], features: bool | None = None) -> Count:
     """MACs of one image through ToFe's inference path.
 
     Args:
+        model: the network.
         counts: kept patch tokens per stage; floats, or 0-dimensional tensors to differentiate through.
+        features: the patch tokens are read too, not only the logits; None takes what the network was made for.
     """
+    read_all = model.config.dense_output if features is None else features
     blocks, prefix = list(model.vit.blocks), model.prefix
     total: Any = _ends_macs(model.vit)
-    total += sum(_block_macs(block, float(prefix + model.tokens)) for block in blocks[: model.config.stage_starts[0]])
+    first = model.stage_blocks[0].start if model.stage_blocks else len(blocks)
+    total += sum(_block_macs(block, float(prefix + model.tokens)) for block in blocks[:first])
     alive: Any = float(model.tokens)
     for stage, indices, count in zip(model.stages, model.stage_blocks, counts, strict=True):
         assert isinstance(stage, Stage)
-        if isinstance(count, Tensor) or count != alive:
+        cut = indices.stop == len(blocks) and model.prefix_head and not read_all
+        chooses = isinstance(count, Tensor) or count != alive
+        running = count + prefix + (1 if stage.fuse and chooses else 0)
+        if chooses and stage.selector is not None:
             total = total + _selector_macs(stage.selector, alive + prefix)
         for index in indices:
-            cut = stage.cut and index == indices[-1] and backbones.can_cut_to_prefix(blocks[index])
-            length = count + prefix
-            total = total + (
-                _cut_block_macs(blocks[index], length, prefix) if cut else _block_macs(blocks[index], length)
-            )
-        if stage.approximator is not None:
+            if chooses and stage.selector is None and index == indices.start:
+                total = total + _choosing_block_macs(
+                    blocks[index], alive + prefix, prefix if cut and len(indices) == 1 else running
+                )
+                total = total + ((alive - count) * model.vit.embed_dim if stage.fuse else 0)
+            elif cut and index == indices[-1] and can_split(blocks[index]):
+                total = total + _cut_block_macs(blocks[index], running, prefix)
+            else:
+                total = total + _block_macs(blocks[index], running)
+        if model.discards:
+            alive = running - prefix
+        elif stage.approximator is not None and not cut:
             total = total + _approximator_macs(stage.approximator, alive - count)
-        elif model.discards:
-            alive = count
+    if model.discards and isinstance(model.vit, LVViT):  # its head reads the tokens that are left
+        total = total - (model.tokens - alive) * _linear_macs(model.vit.aux_head)
     return total  # type: ignore[no-any-return]
 
 
@@ -69,6 +84,16 @@ def _cut_block_macs(block: nn.Module, length: Any, prefix: int) -> Any:
     keys_values = qkv.in_features * qkv.out_features * 2 / 3
     rest = _linear_macs(block) - keys_values
     return length * keys_values + prefix * rest + 2 * prefix * length * _attention_width(block)
+
+
+def _choosing_block_macs(block: nn.Module, before: Any, after: Any) -> Any:
+    """A block that chooses between its halves: attention over all its rows, the MLP over those that are left."""
+    feed_forward = _linear_macs(block.get_submodule("mlp"))
+    return (
+        before * (_linear_macs(block) - feed_forward)
+        + 2 * before * before * _attention_width(block)
+        + after * feed_forward
+    )
 
 
 def _selector_macs(selector: Selector, length: Any) -> Any:

@@ -17,11 +17,13 @@ class Layout:
         tokens: N, patch tokens of the image.
         rearranged: tokens were put back in spatial order after each stage; otherwise they stay permuted.
         discarded: frozen tokens never came back.
+        fused: one more token came after the kept ones, made of those that did not.
     """
 
     tokens: int
     rearranged: bool
     discarded: bool
+    fused: bool = False
 
 
 def kept_masks(perms: Mapping[int, Tensor], keep: Sequence[int], layout: Layout) -> list[Tensor]:
@@ -40,12 +42,16 @@ def kept_masks(perms: Mapping[int, Tensor], keep: Sequence[int], layout: Layout)
         return []
     batch = next(iter(perms.values())).shape[0]
     order = torch.arange(layout.tokens).expand(batch, -1)
+    nowhere = torch.full((batch, 1), layout.tokens)  # a fused token has no place in the image
     masks = []
     for stage, count in enumerate(keep):
         ranked = order.gather(1, perms[stage].long().cpu()) if stage in perms else order
-        masks.append(torch.zeros(batch, layout.tokens, dtype=torch.bool).scatter_(1, ranked[:, :count], True))
+        mask = torch.zeros(batch, layout.tokens + 1, dtype=torch.bool).scatter_(1, ranked[:, :count], True)
+        masks.append(mask[:, : layout.tokens])
         if layout.discarded:
             order = ranked[:, :count]
+            if layout.fused and stage in perms:
+                order = torch.cat([order, nowhere], dim=1)
         elif not layout.rearranged:
             order = ranked
     return masks

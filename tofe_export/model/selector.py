@@ -13,6 +13,11 @@ from torch.nn import functional as F
 
 from tofe_export.errors import InputError, nearest
 
+CLS_ATTENTION = "cls-attention"
+"""Keep what the CLS token attends to (EViT, arXiv 2202.07800). No module: the stage's first block gives the scores."""
+NO_SELECTOR = "none"
+"""The dense backbone: no stages at all."""
+
 
 class Selector(nn.Module):
     """What all selectors share: features per token, then one linear layer to the two logits.
@@ -110,22 +115,23 @@ class AttentionSelector(Selector):
         return out
 
 
-SELECTORS: dict[str, Callable[[int, int], Selector]] = {
+_LEARNED: dict[str, Callable[[int, int], Selector]] = {
     "mlp": MlpSelector,
     "linear": LinearSelector,
     "attention": AttentionSelector,
 }
+SELECTORS = (*_LEARNED, CLS_ATTENTION, NO_SELECTOR)
 
 
-def build_selector(name: str, dim: int, heads: int) -> Selector:
-    """The selector called `name` for tokens of width `dim`.
+def build_selector(name: str, dim: int, heads: int) -> Selector | None:
+    """The selector called `name` for tokens of width `dim`; None where it has no parameters of its own.
 
     Raises:
         InputError: no selector of that name.
     """
     if name not in SELECTORS:
         raise InputError(f"There is no token selector {name!r}.", f"Use {nearest(name, SELECTORS)}.")
-    return SELECTORS[name](dim, heads)
+    return _LEARNED[name](dim, heads) if name in _LEARNED else None
 
 
 def keep_scores(logits: Float[Tensor, "B N 2"]) -> Float[Tensor, "B N"]:

@@ -1,4 +1,7 @@
-"""One stage: select, run the kept tokens through the blocks, estimate the frozen ones, put both together."""
+"""One stage: score the tokens, run the kept ones through the blocks, estimate the frozen ones.
+
+Putting both together again is the network's business (`tofe.py`), for it knows who reads them.
+"""
 
 from __future__ import annotations
 
@@ -6,28 +9,30 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from tofe_export.model import backbones
-from tofe_export.model.operators import scatter_rearrange, split_by, token_partition
+from tofe_export.model.backbones import run_blocks
+from tofe_export.model.blocks import FeedForward, Step, attend, run_steps, run_steps_to_prefix
+from tofe_export.model.operators import split_by, token_partition
 from tofe_export.model.selector import Selector, attention_bias
 
 
 @dataclass(frozen=True)
-class StageTrace:
-    """One partitioned stage of the threshold or fixed path.
+class Split:
+    """What a stage made of its tokens.
 
     Attributes:
-        index: stage number; stages that keep every token have no trace.
+        kept: [B, P+k, C] after the blocks, and after them the fused token where there is one.
+        frozen: [B, N-k, C], estimated, in order of rank.
         scores: float32 [B, n], in the order the stage found its tokens.
         perm: int32 [B, n], rank to index in that order.
-        tokens: what the stage handed on, [B, L, C].
     """
 
-    index: int
+    kept: Tensor
+    frozen: Tensor
     scores: Tensor
     perm: Tensor
-    tokens: Tensor
 
 
 class Stage(nn.Module):
@@ -35,47 +40,50 @@ class Stage(nn.Module):
 
     Args:
         index: stage number.
-        selector: rows [B, P+N, C] -> scores [B, N].
-        approximator: frozen tokens [B, F, C] -> the same; None where frozen tokens do not come back.
+        selector: rows [B, P+N, C] -> scores [B, N]; None takes the attention of the CLS row in the first block.
+        approximator: frozen tokens [B, F, C] -> the same; None leaves them as they are.
         prefix: P, leading tokens that are never frozen.
-        cut: the head reads only the prefix rows after this stage, so its last block computes only those.
+        fuse: add the frozen tokens up into one that runs with the kept ones.
     """
 
-    def __init__(self, index: int, selector: Selector, approximator: nn.Module | None, prefix: int, cut: bool) -> None:
+    def __init__(
+        self, index: int, selector: Selector | None, approximator: nn.Module | None, prefix: int, fuse: bool = False
+    ) -> None:
         super().__init__()
-        self.index, self.prefix, self.cut = index, prefix, cut
-        self.selector: Selector = selector
+        self.index, self.prefix, self.fuse = index, prefix, fuse
+        self.selector = selector
         self.approximator = approximator
 
     def forward(
-        self, x: Tensor, blocks: Sequence[nn.Module], keep: int | None, rearrange: bool, selection: Tensor | None
-    ) -> tuple[Tensor, StageTrace | None]:
+        self, x: Tensor, blocks: Sequence[nn.Module], keep: int | None, selection: Tensor | None, cut: bool
+    ) -> Split:
         """The sparse paths: only kept tokens run.
 
         Args:
             x: [B, P+n, C].
             blocks: the backbone's blocks of this stage.
-            keep: keep count; None counts the scores > 0 (batch 1 only).
-            rearrange: put tokens back where they were; otherwise leave them by rank.
+            keep: keep count below n; None counts the scores > 0 (batch 1 only).
             selection: perm int [B, n] to use instead of the selector's own.
-
-        Returns:
-            Tokens [B, L, C] and the trace; none when every token is kept, for then nothing is selected.
+            cut: only the prefix rows are read afterwards, so the last block computes only those.
         """
-        if keep == x.shape[1] - self.prefix:
-            return self._run(blocks, x), None
-        scores: Tensor = self.selector(x, self.prefix)
+        x, scores, steps = self._score(x, blocks)
         count = int((scores > 0).sum()) if keep is None else keep
         if selection is None:
             kept, frozen, perm = token_partition(x, scores, count, self.prefix)
         else:
             perm = selection
             kept, frozen = split_by(x, perm, count, self.prefix)
-        out = self._run(blocks, kept)
-        if self.approximator is not None:
-            frozen = self.approximator(frozen) if frozen.shape[1] else frozen
-            out = scatter_rearrange(out, frozen, perm, self.prefix) if rearrange else torch.cat([out, frozen], dim=1)
-        return out, StageTrace(self.index, scores, perm, out)
+        if self.fuse:
+            weights = scores.gather(1, perm[:, count:].long()).to(frozen.dtype)
+            kept = torch.cat([kept, weights.unsqueeze(1) @ frozen], dim=1)
+        out = self._run(steps, kept, cut)
+        if self.approximator is not None and not cut and frozen.shape[1]:
+            frozen = self.approximator(frozen)
+        return Split(out, frozen, scores, perm)
+
+    def whole(self, x: Tensor, blocks: Sequence[nn.Module], cut: bool) -> Tensor:
+        """Every token is kept, so nothing is selected; see `forward`."""
+        return self._run(list(blocks), x, cut)
 
     def masked(self, x: Tensor, blocks: Sequence[nn.Module], mask: Tensor) -> tuple[Tensor, Tensor | None]:
         """The dense path: mask * blocks(x) + (1 - mask) * approximator(x), frozen tokens invisible as keys.
@@ -88,16 +96,24 @@ class Stage(nn.Module):
         Returns:
             Tokens [B, P+N, C], and the approximator's estimate of every token [B, N, C] where there is one.
         """
-        out = backbones.run_blocks(blocks, x, attention_bias(mask, self.prefix))
+        out = run_blocks(blocks, x, attention_bias(mask, self.prefix))
         if self.approximator is None:
             return out, None
         estimate: Tensor = self.approximator(x[:, self.prefix :], attention_bias(1 - mask, 0))
         m = mask.unsqueeze(-1)
         return torch.cat([out[:, : self.prefix], m * out[:, self.prefix :] + (1 - m) * estimate], dim=1), estimate
 
-    def _run(self, blocks: Sequence[nn.Module], tokens: Tensor) -> Tensor:
+    def _score(self, x: Tensor, blocks: Sequence[nn.Module]) -> tuple[Tensor, Tensor, list[Step]]:
+        """The tokens to choose from, their scores [B, n], and what is left to do with the chosen ones."""
+        if self.selector is not None:
+            return x, self.selector(x, self.prefix), list(blocks)
+        # EViT chooses in the middle of a block: after its attention, which gives the scores, and before its MLP.
+        first, *rest = blocks
+        assert isinstance(first, Block)
+        x, weights = attend(first, x)
+        return x, weights[:, :, 0, self.prefix :].float().mean(dim=1), [FeedForward(first), *rest]
+
+    def _run(self, steps: Sequence[Step], tokens: Tensor, cut: bool) -> Tensor:
         if not tokens.shape[1]:
             return tokens
-        if self.cut:
-            return backbones.run_blocks_to_prefix(blocks, tokens, self.prefix)
-        return backbones.run_blocks(blocks, tokens)
+        return run_steps_to_prefix(steps, tokens, self.prefix) if cut else run_steps(steps, tokens)

@@ -9,47 +9,23 @@ The last two are one piece of code: the threshold path is the fixed path of a si
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from tofe_export.errors import InputError
 from tofe_export.model import backbones
-from tofe_export.model.approximator import DISCARD, build_approximator
-from tofe_export.model.config import ToFeConfig, check_stage_starts
-from tofe_export.model.selector import build_selector, keep_scores
-from tofe_export.model.stage import Stage, StageTrace
-
-Choose = Callable[[int, Tensor], Tensor]
-"""(stage index, keep/freeze logits [B, N, 2]) -> mask [B, N] of 0.0 and 1.0."""
-
-
-@dataclass(frozen=True)
-class MaskedOutput:
-    """What the masked path returns.
-
-    Attributes:
-        logits: [B, classes].
-        masks: per stage [B, N], 1.0 where the token went through the blocks.
-        estimates: per stage that brings frozen tokens back, the approximator's output [B, N, C].
-    """
-
-    logits: Tensor
-    masks: list[Tensor]
-    estimates: list[Tensor]
-
-
-@dataclass(frozen=True)
-class SparseOutput:
-    """Logits [B, classes] and one trace per partitioned stage."""
-
-    logits: Tensor
-    stages: list[StageTrace]
+from tofe_export.model.approximator import DISCARD, FUSE, build_approximator
+from tofe_export.model.choices import Choose, gumbel_choice
+from tofe_export.model.config import ToFeConfig, stage_starts_of
+from tofe_export.model.operators import scatter_rearrange
+from tofe_export.model.outputs import MaskedOutput, SparseOutput, StageTrace
+from tofe_export.model.selector import CLS_ATTENTION, build_selector
+from tofe_export.model.stage import Split, Stage
 
 
 class ToFe(nn.Module):
@@ -65,39 +41,76 @@ class ToFe(nn.Module):
 
     def __init__(self, vit: VisionTransformer, config: ToFeConfig) -> None:
         super().__init__()
-        starts = check_stage_starts(config.stage_starts, len(vit.blocks))
-        self.config = ToFeConfig(config.backbone, config.backbone_args, starts, config.selector, config.approximator)
+        starts = stage_starts_of(config, len(vit.blocks))
+        self.config = replace(config, stage_starts=starts)
         self.vit = vit
         self.prefix = int(vit.num_prefix_tokens)
         self.tokens = int(vit.patch_embed.num_patches)
         self.prefix_head = backbones.head_reads_prefix_only(vit)
-        self.discards = config.approximator == DISCARD
-        if self.discards and not self.prefix_head:
-            raise InputError(
-                f"{config.backbone}'s head reads every token, so none can be discarded.",
-                "Use the bottleneck approximator.",
-            )
+        self.fuses = config.approximator == FUSE
+        self.discards = self.fuses or config.approximator == DISCARD
+        self._check(config)
         dim, heads = int(vit.embed_dim), int(vit.blocks[0].attn.num_heads)
-        last = len(starts) - 1
+        # Frozen tokens that nobody will read need no estimate.
+        unread = len(starts) - 1 if self.prefix_head and not config.dense_output else None
         self.stages = nn.ModuleList(
             Stage(
                 index=index,
                 selector=build_selector(config.selector, dim, heads),
-                # Frozen tokens that nobody will read need no estimate.
                 approximator=None
-                if self.discards or (self.prefix_head and index == last)
+                if self.discards or index == unread
                 else build_approximator(config.approximator, dim, vit.blocks[start]),
                 prefix=self.prefix,
-                cut=self.prefix_head and index == last,
+                fuse=self.fuses,
             )
             for index, start in enumerate(starts)
         )
+
+    def _check(self, config: ToFeConfig) -> None:
+        if self.discards and not backbones.head_takes_any_tokens(self.vit):
+            raise InputError(
+                f"{config.backbone}'s head reads every token, so none can be discarded.",
+                "Use the bottleneck approximator.",
+            )
+        if config.selector == CLS_ATTENTION and not (self.prefix and backbones.has_attention_weights(self.vit)):
+            raise InputError(
+                f"{config.backbone} shows no attention of a CLS token, which the selector {CLS_ATTENTION} needs.",
+                "Use the mlp selector.",
+            )
 
     @property
     def stage_blocks(self) -> list[range]:
         """Block indices of each stage."""
         starts = self.config.stage_starts
-        return [range(a, b) for a, b in zip(starts, [*starts[1:], len(self.vit.blocks)], strict=True)]
+        return [range(a, b) for a, b in zip(starts, [*starts[1:], len(self.vit.blocks)], strict=False)]
+
+    def arriving(self, keep: Sequence[int]) -> list[int]:
+        """How many patch tokens each stage finds, and after them how many are there at the end.
+
+        All N of them, unless tokens are discarded; a fused token counts as one.
+        """
+        found = [self.tokens]
+        for count in keep:
+            gone = self.discards and count < found[-1]
+            found.append(count + int(self.fuses) if gone else found[-1])
+        return found
+
+    def set_image_size(self, height: int, width: int) -> None:
+        """Makes the network take other images, its position embedding resized as timm does.
+
+        Raises:
+            InputError: the patches do not fit in.
+        """
+        rows, columns = self.vit.patch_embed.patch_size
+        if min(height, width) < 1 or height % rows or width % columns:
+            fitting = f"{max(1, height // rows) * rows}x{max(1, width // columns) * columns}"
+            raise InputError(
+                f"Images of {height} x {width} pixels cannot be cut into patches of {rows} x {columns}.",
+                f"Give multiples, such as --img-size {fitting}.",
+            )
+        self.vit.set_input_size(img_size=(height, width))
+        self.tokens = int(self.vit.patch_embed.num_patches)
+        self.config = replace(self.config, backbone_args={**self.config.backbone_args, "img_size": [height, width]})
 
     def forward(self, images: Float[Tensor, "B D H W"]) -> Float[Tensor, "B classes"]:
         """Logits: the masked path with Gumbel noise while training, the threshold path otherwise."""
@@ -111,12 +124,17 @@ class ToFe(nn.Module):
         Args:
             images: float [B, D, H, W].
             choose: turns a stage's logits into its mask; `gumbel_choice` or `threshold_choice`.
+
+        Raises:
+            InputError: the selector has no logits to choose by.
         """
+        self._require_logits()
         x = self._before_stages(images)
         alive: Tensor | None = None
         masks: list[Tensor] = []
         estimates: list[Tensor] = []
         for stage, blocks in self._stages():
+            assert stage.selector is not None
             mask = choose(stage.index, stage.selector.logits(x, self.prefix, alive))
             if self.discards:
                 mask = mask if alive is None else mask * alive
@@ -127,12 +145,17 @@ class ToFe(nn.Module):
                 estimates.append(estimate)
         if self.prefix_head:
             x = x[:, : self.prefix]
-        return MaskedOutput(backbones.classify(self.vit, x), masks, estimates)
+        return MaskedOutput(backbones.classify(self.vit, x, alive), masks, estimates)
 
     @torch.no_grad()
     def forward_threshold(self, images: Float[Tensor, "B D H W"]) -> list[SparseOutput]:
-        """Each image alone, with its own counts (score > 0): one `SparseOutput` of batch 1 per image."""
-        return [self._sparse(image.unsqueeze(0), None, True, {}) for image in images]
+        """Each image alone, with its own counts (score > 0): one `SparseOutput` of batch 1 per image.
+
+        Raises:
+            InputError: the selector's scores have no threshold.
+        """
+        self._require_logits()
+        return [self._sparse(image.unsqueeze(0), None, True, {}, False) for image in images]
 
     def forward_fixed(
         self,
@@ -140,6 +163,7 @@ class ToFe(nn.Module):
         keep: Sequence[int],
         rearrange: bool = True,
         selection: Mapping[int, Tensor] | None = None,
+        features: bool = False,
     ) -> SparseOutput:
         """The path that is exported: `keep[s]` tokens go through stage s.
 
@@ -148,56 +172,68 @@ class ToFe(nn.Module):
             keep: one count per stage; see `check_keep`.
             rearrange: put tokens back in spatial order after each stage; otherwise elide, which is exact.
             selection: stage -> perm int [B, n] to use instead of the selector's own (for verification).
+            features: also return the patch tokens in spatial order. With elide they are put back once, at the end,
+                for permutations compose. Where the last stage has no approximator (a classifier trained for its
+                logits alone), its frozen tokens come back as that stage found them.
+
+        Raises:
+            InputError: counts that do not fit, or features of a network that discards tokens.
         """
-        return self._sparse(images, check_keep(keep, self), rearrange, selection or {})
+        if features:
+            check_features(self)
+        return self._sparse(images, check_keep(keep, self), rearrange, selection or {}, features)
 
     def _sparse(
-        self, images: Tensor, keep: Sequence[int] | None, rearrange: bool, selection: Mapping[int, Tensor]
+        self,
+        images: Tensor,
+        keep: Sequence[int] | None,
+        rearrange: bool,
+        selection: Mapping[int, Tensor],
+        features: bool,
     ) -> SparseOutput:
         x = self._before_stages(images)
+        choosing = [] if keep is None else [i for i, count in enumerate(keep) if count != self.arriving(keep)[i]]
+        order: Tensor | None = None  # rank to place in the image, while tokens are left by rank
         traces: list[StageTrace] = []
         for stage, blocks in self._stages():
-            count = None if keep is None else keep[stage.index]
-            x, trace = stage(x, blocks, count, rearrange, selection.get(stage.index))
-            if trace is not None:
-                traces.append(trace)
-        return SparseOutput(backbones.classify(self.vit, x), traces)
+            last = stage.index == len(self.stages) - 1
+            cut = last and self.prefix_head and not features
+            if keep is not None and stage.index not in choosing:
+                x = stage.whole(x, blocks, cut)
+                continue
+            split = stage(x, blocks, None if keep is None else keep[stage.index], selection.get(stage.index), cut)
+            if self.discards or cut:
+                x = split.kept
+            elif rearrange:
+                x = self._in_place(split, split.perm)
+            else:
+                order = split.perm if order is None else order.gather(1, split.perm.long())
+                finished = features and stage.index == choosing[-1]
+                x = self._in_place(split, order) if finished else torch.cat([split.kept, split.frozen], dim=1)
+            traces.append(StageTrace(stage.index, split.scores, split.perm, x))
+        normed = self.vit.norm(x)
+        logits = backbones.classify_normed(self.vit, normed)
+        return SparseOutput(logits, traces, normed[:, self.prefix :] if features else None)
+
+    def _in_place(self, split: Split, perm: Tensor) -> Tensor:
+        return scatter_rearrange(split.kept, split.frozen, perm, self.prefix)
+
+    def _require_logits(self) -> None:
+        if self.config.selector == CLS_ATTENTION:
+            raise InputError(
+                f"The selector {CLS_ATTENTION} ranks tokens but has no threshold, so it can neither be trained to a "
+                "budget nor choose a number of tokens for each image.",
+                "Give the numbers: --keep K1,K2,K3 or --keep-rate R.",
+            )
 
     def _before_stages(self, images: Tensor) -> Tensor:
-        first = self.config.stage_starts[0]
+        first = next(iter(self.config.stage_starts), len(self.vit.blocks))
         return backbones.run_blocks(self.vit.blocks[:first], backbones.embed(self.vit, images))
 
     def _stages(self) -> Iterator[tuple[Stage, list[nn.Module]]]:
         for stage, indices in zip(self.stages, self.stage_blocks, strict=True):
             assert isinstance(stage, Stage)
             yield stage, [self.vit.blocks[index] for index in indices]
-
-
-def gumbel_choice(temperature: float, noise: float = 1.0) -> Choose:
-    """Straight-through Gumbel-Softmax: hard 0/1 forward, soft gradients (Jang et al., arXiv 1611.01144).
-
-    Args:
-        temperature: of the softmax that the gradients see.
-        noise: scale of the Gumbel noise. With 0 the mask is the threshold path's own (score > 0), gradients still
-            flowing: a training that ends there has met its budget on the path that will be used, where ending on
-            noisy masks leaves the two apart by all tokens whose score is near 0.
-    """
-
-    def choose(stage: int, logits: Tensor) -> Tensor:
-        wide = logits.float()
-        if noise > 0:
-            gumbel = -torch.empty_like(wide).exponential_().clamp(min=torch.finfo(wide.dtype).tiny).log()
-            wide = wide + noise * gumbel
-        soft = F.softmax(wide / temperature, dim=-1)[..., 0]
-        hard = (wide[..., 0] > wide[..., 1]).to(soft.dtype)
-        return hard + (soft - soft.detach())
-
-    return choose
-
-
-def threshold_choice(stage: int, logits: Tensor) -> Tensor:
-    """The threshold path's rule, score > 0, as a mask for the dense path: what evaluation in batches uses."""
-    return (keep_scores(logits) > 0).float()
 
 
 def check_keep(keep: Sequence[int], model: ToFe) -> tuple[int, ...]:
@@ -207,6 +243,10 @@ def check_keep(keep: Sequence[int], model: ToFe) -> tuple[int, ...]:
         InputError: wrong number of counts, a count outside 1..N, or a rise where tokens are discarded.
     """
     counts, stages = tuple(keep), len(model.stages)
+    if not stages:
+        if counts:
+            raise InputError("This network is dense: it has no stages and keeps every token.", "Leave --keep away.")
+        return counts
     given = ",".join(map(str, counts))
     if len(counts) != stages:
         example = ",".join(str(max(1, model.tokens >> (stage + 1))) for stage in range(stages))
@@ -220,12 +260,21 @@ def check_keep(keep: Sequence[int], model: ToFe) -> tuple[int, ...]:
                 f"Keep count {count} of stage {stage} is outside 1..{model.tokens}.",
                 f"An image of this model has {model.tokens} patch tokens.",
             )
-        if model.discards and stage and count > counts[stage - 1]:
+        if model.discards and count > model.arriving(counts[:stage])[-1]:
             raise InputError(
                 f"Keep counts {given} rise at stage {stage}, but this model discards tokens, so they are gone.",
                 "Give counts that fall or stay.",
             )
     return counts
+
+
+def check_features(model: ToFe) -> None:
+    """Raises InputError where not every token has a feature at the end."""
+    if model.discards:
+        raise InputError(
+            f"This network discards tokens ({model.config.approximator}), so there are no features of every token.",
+            "Export its logits, or train a ToFe network with an approximator.",
+        )
 
 
 def build_tofe(config: ToFeConfig, pretrained: bool = False) -> ToFe:

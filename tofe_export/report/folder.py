@@ -15,8 +15,8 @@ import torch
 from tofe_export.artifacts.files import read_json, sha256
 from tofe_export.artifacts.manifest import SCHEMA, manifest_path, read_manifest
 from tofe_export.artifacts.names import BENCH, CHECKPOINT, METRICS, MODEL, STATE, VERIFY
+from tofe_export.checkpoints.checkpoint import Checkpoint, load
 from tofe_export.errors import InputError
-from tofe_export.model.checkpoint import Checkpoint, load
 from tofe_export.report.documents import Benchmark, Verification, read_benchmark, read_verification
 from tofe_export.report.history import History, read_history
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from tofe_export.checkpoints.checkpoint import Checkpoint
 from tofe_export.data.images import CorruptLog, ImageSource, batches
 from tofe_export.data.sources import open_source
 from tofe_export.errors import InputError
-from tofe_export.model.checkpoint import Checkpoint
 from tofe_export.report.folder import RunFolder
 from tofe_export.report.pictures import class_name, data_uri, plain, stage_picture
 from tofe_export.report.token_maps import ReuseSummary, TokenMap, summarise_reuse, token_maps

@@ -10,12 +10,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tofe_export.checkpoints.checkpoint import Checkpoint
 from tofe_export.data.images import Batch
 from tofe_export.data.preprocessing import Preprocessing
 from tofe_export.errors import InputError
-from tofe_export.model.checkpoint import Checkpoint
+from tofe_export.model.outputs import SparseOutput
 from tofe_export.model.selection import Layout, kept_masks
-from tofe_export.model.tofe import SparseOutput, ToFe, check_keep
+from tofe_export.model.tofe import ToFe, check_keep
 
 
 @dataclass(frozen=True)
@@ -145,4 +146,4 @@ def _kept(model: ToFe, output: SparseOutput, counts: tuple[int, ...], images: in
     perms = {trace.index: trace.perm for trace in output.stages}
     if not perms:  # every stage keeps everything, so nothing was selected
         return torch.ones(images, len(counts), model.tokens, dtype=torch.bool)
-    return torch.stack(kept_masks(perms, counts, Layout(model.tokens, True, model.discards)), dim=1)
+    return torch.stack(kept_masks(perms, counts, Layout(model.tokens, True, model.discards, model.fuses)), dim=1)

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 LOGITS = "logits"
+FEATURES = "features"
+"""Names of a deployed model's outputs; either or both are there."""
 
 
 class Runner(Protocol):
@@ -30,7 +32,8 @@ class Runner(Protocol):
             images: float32 [B, D, H, W], preprocessed.
 
         Returns:
-            Outputs by name; "logits" float32 [B, classes] is always among them.
+            Outputs by name: "logits" float32 [B, classes], "features" float32 [B, N, C] (patch tokens in spatial
+            order), or both; and the tapped values where the model shows them.
         """
         ...
 

@@ -12,12 +12,14 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from tofe_export.checkpoints.checkpoint import is_own
+from tofe_export.checkpoints.weights import read_weights
 from tofe_export.data.images import ImageSource
 from tofe_export.data.preprocessing import Preprocessing
 from tofe_export.data.sources import open_source
 from tofe_export.errors import InputError, MissingError
-from tofe_export.model.checkpoint import has_stages, read_weights
 from tofe_export.model.config import ToFeConfig
+from tofe_export.model.selector import CLS_ATTENTION, NO_SELECTOR
 from tofe_export.model.stage import Stage
 from tofe_export.model.tofe import ToFe, build_tofe
 from tofe_export.training.settings import TrainSettings
@@ -87,6 +89,10 @@ def build_network(
     Raises:
         InputError, MissingError: see `build_tofe` and `load_init`.
     """
+    if config.selector in (CLS_ATTENTION, NO_SELECTOR):
+        raise InputError(
+            f"The selector {config.selector!r} has nothing to train.", "Choose another: mlp, linear or attention."
+        )
     torch.manual_seed(settings.seed)
     model = build_tofe(config, pretrained)
     set_initial_keep(model, settings.initial_keep)
@@ -105,15 +111,15 @@ def load_init(model: ToFe, path: Path) -> None:
     Raises:
         InputError: unreadable, or not this backbone's weights.
     """
-    _, weights = read_weights(path)
-    whole = has_stages(weights)
+    header, weights = read_weights(path)
+    whole = is_own(header, weights)
     target: nn.Module = model if whole else model.vit
     expected = target.state_dict()
-    head = "vit.head" if whole else "head"
+    heads = tuple(f"vit.{name}" if whole else name for name in ("head", "aux_head"))
     fitting = {
         key: value
         for key, value in weights.items()
-        if not (key.startswith(head) and key in expected and expected[key].shape != value.shape)
+        if not (key.startswith(heads) and key in expected and expected[key].shape != value.shape)
     }
     wrong = [key for key, value in fitting.items() if key not in expected or expected[key].shape != value.shape]
     missing = [key for key in expected if key not in weights]
@@ -131,6 +137,7 @@ def set_initial_keep(model: ToFe, probability: float) -> None:
     random half of its tokens."""
     for stage in model.stages:
         assert isinstance(stage, Stage)
+        assert stage.selector is not None
         last = [
             layer for layer in stage.selector.modules() if isinstance(layer, nn.Linear) and layer.out_features == 2
         ][-1]

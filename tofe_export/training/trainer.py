@@ -12,9 +12,9 @@ import torch
 from rich.progress import Progress
 
 from tofe_export.artifacts.names import CHECKPOINT, STATE
+from tofe_export.checkpoints import checkpoint
 from tofe_export.data.images import CorruptLog, ImageSource, batches
 from tofe_export.errors import InputError
-from tofe_export.model import checkpoint
 from tofe_export.model.config import ToFeConfig
 from tofe_export.model.tofe import ToFe
 from tofe_export.training import setup

@@ -16,20 +16,31 @@ from torch import Tensor
 
 from tofe_export.data.images import Batch
 from tofe_export.graph.passes.taps import tap_name
+from tofe_export.model.outputs import SparseOutput
 from tofe_export.model.selection import Layout, kept_masks
-from tofe_export.model.tofe import SparseOutput, ToFe
-from tofe_export.runners.base import LOGITS, Runner
-from tofe_export.verify.metrics import LogitsDifference, StageDifference
+from tofe_export.model.selector import CLS_ATTENTION
+from tofe_export.model.tofe import ToFe
+from tofe_export.runners.base import FEATURES, LOGITS, Runner
+from tofe_export.verify.metrics import FeaturesDifference, LogitsDifference, StageDifference
 from tofe_export.verify.tolerances import TOLERANCES, Tolerance
 
 
 @dataclass
 class Comparison:
-    """What was found. `failures` are sentences; the comparison passed when there are none."""
+    """What was found. `failures` are sentences; the comparison passed when there are none.
+
+    Attributes:
+        tolerance: the limits.
+        score_scale: scores below it count as being of this size when near-ties are judged.
+        samples: images compared.
+    """
 
     tolerance: Tolerance
+    score_scale: float = 1.0
+    samples: int = 0
     logits: LogitsDifference = field(default_factory=LogitsDifference)
     same_selection: LogitsDifference = field(default_factory=LogitsDifference)
+    features: FeaturesDifference = field(default_factory=FeaturesDifference)
     stages: dict[int, StageDifference] = field(default_factory=dict)
     broken: list[str] = field(default_factory=list)
     labelled: int = 0
@@ -41,7 +52,7 @@ class Comparison:
         """One sentence per limit that does not hold, the earliest cause first."""
         limit, found = self.tolerance, list(self.broken)
         for stage in self.stages.values():
-            tie = limit.score_gap * max(1.0, stage.largest_score)
+            tie = limit.score_gap * max(self.score_scale, stage.largest_score)
             if stage.overlap < limit.selection_overlap or not stage.score_gap <= tie:
                 found.append(
                     f"Stage {stage.index} selected other tokens: overlap {stage.overlap:.4f}, a kept token's score is "
@@ -51,6 +62,11 @@ class Comparison:
         if not self.same_selection.max_abs <= allowed:
             found.append(
                 f"On the same tokens the logits differ by {self.same_selection.max_abs:.2e}, more than {allowed:.2e}."
+            )
+        allowed = limit.logits_max_abs * max(1.0, self.features.largest)
+        if not self.features.max_abs <= allowed:
+            found.append(
+                f"On the same tokens the features differ by {self.features.max_abs:.2e}, more than {allowed:.2e}."
             )
         if not self.stages and not self.broken and not self.logits.cosine_min >= limit.cosine_min:
             found.append(
@@ -73,10 +89,11 @@ class Comparison:
             }
         return {
             "passed": not self.failures,
-            "samples": self.logits.samples,
-            "top1_agreement": self.logits.top1_agreement,
+            "samples": self.samples,
+            "top1_agreement": self.logits.top1_agreement if self.logits.samples else None,
             "accuracy": accuracy,
-            "logits": self.logits.to_dict(),
+            "logits": self.logits.to_dict() if self.logits.samples else None,
+            "features": self.features.to_dict() if self.features.samples else None,
             "logits_same_selection": self.same_selection.to_dict() if self.same_selection.samples else None,
             "stages": [stage.to_dict() for stage in self.stages.values()],
             "tolerances": vars(self.tolerance),
@@ -97,15 +114,17 @@ def compare(
 
     Args:
         model: the reference.
-        deployed: what to judge; it returns logits, and per-stage perm and tokens under their tapped names. Without
-            those (an engine built without --taps) only the logits are compared.
+        deployed: what to judge; it returns logits, features or both, and per-stage perm and tokens under their tapped
+            names. Without those (an engine built without --taps) only the logits are compared.
         keep: keep counts it was exported with.
         rearranged: exported in the `plugin` form (true) or `elide`.
         batches: preprocessed images, with labels where there are any.
         precision: a key of `TOLERANCES`.
         labelled: the labels are the network's own classes, so accuracy means something.
     """
-    result = Comparison(TOLERANCES[precision])
+    # Attention weights are far below 1 and add up to it; scores from logits are of any size.
+    scale = 0.0 if model.config.selector == CLS_ATTENTION else 1.0
+    result = Comparison(TOLERANCES[precision], scale)
     for batch in batches:
         known = batch if labelled else replace(batch, labels=None)
         with torch.inference_mode():
@@ -117,13 +136,15 @@ def _add_batch(
     result: Comparison, model: ToFe, runner: Runner, keep: tuple[int, ...], rearranged: bool, batch: Batch
 ) -> None:
     outputs = {name: torch.from_numpy(value) for name, value in runner.run(batch.images.numpy()).items()}
-    free = model.forward_fixed(batch.images, keep, rearranged)
-    logits = outputs[LOGITS]
-    result.logits.add(free.logits, logits)
-    if batch.labels is not None:
-        result.labelled += len(batch.labels)
-        result.correct_reference += int((free.logits.argmax(1) == batch.labels).sum())
-        result.correct_deployed += int((logits.argmax(1) == batch.labels).sum())
+    free = model.forward_fixed(batch.images, keep, rearranged, features=FEATURES in outputs)
+    result.samples += len(batch.names)
+    if LOGITS in outputs:
+        logits = outputs[LOGITS]
+        result.logits.add(free.logits, logits)
+        if batch.labels is not None:
+            result.labelled += len(batch.labels)
+            result.correct_reference += int((free.logits.argmax(1) == batch.labels).sum())
+            result.correct_deployed += int((logits.argmax(1) == batch.labels).sum())
     if any(tap_name(trace.index, "perm") not in outputs for trace in free.stages):
         return
     chosen = {trace.index: outputs[tap_name(trace.index, "perm")] for trace in free.stages}
@@ -131,11 +152,14 @@ def _add_batch(
     if broken:
         result.broken.append(f"Stage {broken[0]}: perm is not a permutation of its tokens; the partition is wrong.")
         return
-    layout = Layout(model.tokens, rearranged, model.discards)
+    layout = Layout(model.tokens, rearranged, model.discards, model.fuses)
     theirs = kept_masks(chosen, keep, layout)
     ours = kept_masks({trace.index: trace.perm for trace in free.stages}, keep, layout)
     forced = _forced(model, free, chosen, keep, rearranged, batch.images)
-    result.same_selection.add(forced.logits, logits)
+    if LOGITS in outputs:
+        result.same_selection.add(forced.logits, outputs[LOGITS])
+    if forced.features is not None:
+        result.features.add(forced.features, outputs[FEATURES])
     for trace in forced.stages:
         stage = result.stages.setdefault(trace.index, StageDifference(trace.index))
         stage.add_selection(ours[trace.index], theirs[trace.index])
@@ -149,7 +173,7 @@ def _forced(
     """The reference on the deployed model's selection; the free run itself where both chose alike."""
     if all(torch.equal(trace.perm, chosen[trace.index]) for trace in free.stages):
         return free
-    return model.forward_fixed(images, keep, rearranged, selection=chosen)
+    return model.forward_fixed(images, keep, rearranged, chosen, features=free.features is not None)
 
 
 def _is_permutation(perm: Tensor) -> bool:

@@ -36,8 +36,8 @@ class LogitsDifference:
 
     @property
     def top1_agreement(self) -> float:
-        """Share of images whose best class is the same."""
-        return self._agreeing / self.samples
+        """Share of images whose best class is the same; 1.0 when none was seen."""
+        return self._agreeing / self.samples if self.samples else 1.0
 
     def to_dict(self) -> dict[str, float | None]:
         """The `logits` object of verify.json; None where a value is not finite, which JSON cannot say."""
@@ -46,6 +46,26 @@ class LogitsDifference:
             "mean_abs": finite(self._sum_abs / self._values),
             "cosine_min": self.cosine_min,
         }
+
+
+@dataclass
+class FeaturesDifference:
+    """Running difference of features [B, N, C]: reference against deployed, on the same selection."""
+
+    samples: int = 0
+    max_abs: float = 0.0
+    largest: float = 0.0
+
+    def add(self, reference: Tensor, deployed: Tensor) -> None:
+        """Adds a batch. Values that are not finite count as an infinite difference."""
+        gap = (reference.double() - deployed.double()).abs().nan_to_num(nan=float("inf"), posinf=float("inf"))
+        self.samples += reference.shape[0]
+        self.max_abs = max(self.max_abs, float(gap.max()))
+        self.largest = max(self.largest, float(reference.abs().max()))
+
+    def to_dict(self) -> dict[str, float | None]:
+        """The `features` object of verify.json."""
+        return {"max_abs": finite(self.max_abs), "largest": self.largest}
 
 
 @dataclass

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tofe_export.artifacts.files import require_file
 from tofe_export.errors import InputError
 from tofe_export.graph.passes.taps import show_taps
-from tofe_export.runners.base import LOGITS, Array
+from tofe_export.runners.base import Array
 from tofe_export.runners.onnxruntime_runner import OnnxRuntimeRunner
 
 _AGAIN = "Export it again with tofe-export onnx."
@@ -43,7 +43,7 @@ class OpenedOnnx:
     def run(self, images: NDArray[np.float32]) -> dict[str, Array]:
         """See `Runner.run`."""
         outputs = self._file.run(images)
-        return outputs if self._twin is None else {**self._twin.run(images), LOGITS: outputs[LOGITS]}
+        return outputs if self._twin is None else {**self._twin.run(images), **outputs}
 
     def bind(self, images: NDArray[np.float32]) -> Callable[[], object]:
         """See `Runner.bind`: the file alone, without the twin."""

@@ -37,6 +37,7 @@ from tofe_export.workflows.progress import Report, silent
 
 _CHECK_IMAGES = 16
 _CARRIED = ("config", "tokens", "prefix", "keep", "stages", "rearrange", "gmacs", "dense_gmacs", "data")
+_CARRIED_IF_SAID = ("outputs", "recognised")
 _CARRIED_PREPROCESSING = ("preprocessing", "preprocessing_sha256")
 _CARRIED_QUANTIZATION = ("around", "calibration")
 
@@ -142,12 +143,16 @@ def _check_on_gpu(
     reference, gap = OnnxRuntimeRunner(source), LogitsDifference()
     for size in sorted({options.batch.minimum, options.batch.optimum}):
         images = np.resize(crops.images.numpy(), (size, *crops.images.shape[1:]))  # repeats them if need be
-        expected, found_logits = (torch.from_numpy(runner.run(images)[LOGITS]) for runner in (reference, engine))
-        gap.add(expected, found_logits)
+        # Features are compared image by image, as logits are: one row of numbers each.
+        name = manifest.get("outputs", [LOGITS])[0]
+        expected, found_values = (
+            torch.from_numpy(runner.run(images)[name]).flatten(1) for runner in (reference, engine)
+        )
+        gap.add(expected, found_values)
     limit = TOLERANCES[options.precision].cosine_min
     if not gap.cosine_min >= limit:
         raise CheckFailedError(
-            f"The engine does not say what {source.name} says: least cosine of the logits {gap.cosine_min:.4f}, "
+            f"The engine does not say what {source.name} says: least cosine of the {name} {gap.cosine_min:.4f}, "
             f"{limit} is asked.",
             "Try --plugin off to see whether a plugin is at fault, and please report it.",
         )
@@ -167,7 +172,7 @@ def _describe(
         "source": {"file": path.name, "sha256": sha256(path)},
         "checkpoint": source.get("checkpoint", source["source"]),
         **{name: source[name] for name in (*_CARRIED, *_CARRIED_PREPROCESSING)},
-        **{name: source[name] for name in _CARRIED_QUANTIZATION if name in source},
+        **{name: source[name] for name in (*_CARRIED_IF_SAID, *_CARRIED_QUANTIZATION) if name in source},
         "precision": options.precision,
         "backend": {
             "name": backend.name,

@@ -9,7 +9,6 @@ import numpy as np
 import onnx
 
 from tofe_export.errors import CheckFailedError, InputError
-from tofe_export.runners.base import LOGITS
 from tofe_export.runners.onnxruntime_runner import OnnxRuntimeRunner
 
 _BATCHES = (1, 3)  # neither is the batch that was traced
@@ -49,10 +48,10 @@ def run_two_batches(path: Path, shape: tuple[int, ...]) -> None:
     runner = OnnxRuntimeRunner(path)
     for batch in _BATCHES:
         images = np.random.default_rng(batch).standard_normal((batch, *shape), dtype=np.float32)
-        logits = runner.run(images)[LOGITS]
-        if logits.shape[0] != batch or not np.isfinite(logits).all():
-            raise CheckFailedError(
-                f"At batch {batch} the exported model returns logits of shape {list(logits.shape)}, "
-                "or values that are not finite.",
-                "Check the checkpoint's weights for NaN; otherwise please report this model.",
-            )
+        for name, value in runner.run(images).items():
+            if value.shape[0] != batch or not np.isfinite(value).all():
+                raise CheckFailedError(
+                    f"At batch {batch} the exported model returns {name} of shape {list(value.shape)}, "
+                    "or values that are not finite.",
+                    "Check the checkpoint's weights for NaN; otherwise please report this model.",
+                )

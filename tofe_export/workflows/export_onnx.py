@@ -12,14 +12,16 @@ from tofe_export import __version__
 from tofe_export.artifacts.files import sha256
 from tofe_export.artifacts.machine import describe_versions
 from tofe_export.artifacts.manifest import atomic_artefact
+from tofe_export.checkpoints.checkpoint import Checkpoint, load
+from tofe_export.checkpoints.foreign import Hints
 from tofe_export.data.images import CorruptLog, ImageSource, batches
 from tofe_export.data.sources import open_source
 from tofe_export.errors import CheckFailedError, InputError
 from tofe_export.graph.export import export_tofe
 from tofe_export.graph.functions import OPSET, is_operator
 from tofe_export.model.backbones import image_shape
-from tofe_export.model.checkpoint import Checkpoint, load
 from tofe_export.model.flops import dense_macs, tofe_macs
+from tofe_export.runners.base import FEATURES, LOGITS
 from tofe_export.verify.compare import Comparison, compare
 from tofe_export.verify.opened import OpenedOnnx
 from tofe_export.workflows.checked_onnx import run_two_batches, write_checked
@@ -36,15 +38,25 @@ class OnnxOptions:
 
     Attributes:
         keep: where keep counts come from.
-        rearrange: put tokens back in spatial order (`plugin`), else leave them by rank (`elide`).
+        rearrange: put tokens back in spatial order after each stage (`plugin`), else leave them by rank (`elide`);
+            None takes plugin for logits, and elide with features, which puts them back once, at the end.
+        outputs: logits, features (patch tokens in spatial order) or both.
         taps: per-stage scores, perm and tokens as outputs.
+        hints: what a checkpoint of somebody else's does not say, and another image size.
         data: images of the parity check; None takes what the checkpoint was trained on, or bundled photos.
     """
 
     keep: KeepOptions = field(default_factory=KeepOptions)
-    rearrange: bool = True
+    rearrange: bool | None = None
+    outputs: tuple[str, ...] = (LOGITS,)
     taps: bool = False
+    hints: Hints = field(default_factory=Hints)
     data: str | None = None
+
+    @property
+    def puts_back(self) -> bool:
+        """Whether tokens are put back after each stage."""
+        return FEATURES not in self.outputs if self.rearrange is None else self.rearrange
 
 
 @dataclass(frozen=True)
@@ -56,6 +68,7 @@ class OnnxResult:
     manifest: dict[str, Any]
     comparison: Comparison
     skipped: list[str]
+    notes: list[str]
 
 
 def export_onnx(source: Path, target: Path, options: OnnxOptions, report: Report = silent) -> OnnxResult:
@@ -72,12 +85,14 @@ def export_onnx(source: Path, target: Path, options: OnnxOptions, report: Report
     """
     if target.suffix != ".onnx":
         raise InputError(f"{target} does not end in .onnx.", f"Write -o {target.name}.onnx")
-    checkpoint = load(source)
+    if options.hints.keep_rate is not None and (options.keep.by_hand or options.keep.source is not None):
+        raise InputError("--keep-rate says how many tokens to keep, and so does --keep or --keep-from.", "Give one.")
+    checkpoint = load(source, options.hints)
     corrupt = CorruptLog()
     keep = choose_keep(checkpoint, options.keep, corrupt, report)
     images = parity_source(checkpoint, options.data)
     report("Tracing the graph", 0, 1)
-    graph = export_tofe(checkpoint.model, keep, options.rearrange, options.taps)
+    graph = export_tofe(checkpoint.model, keep, options.puts_back, options.taps, options.outputs)
     manifest = _describe(checkpoint, source, keep, options, graph)
     proto = ir.to_proto(graph)
     report("Tracing the graph", 1, 1)
@@ -86,7 +101,19 @@ def export_onnx(source: Path, target: Path, options: OnnxOptions, report: Report
         run_two_batches(draft.path, image_shape(checkpoint.model.vit))
         comparison = _parity(checkpoint, draft.path, keep, options, images, corrupt, report)
         draft.manifest = manifest
-    return OnnxResult(target, keep, manifest, comparison, corrupt.lines())
+    return OnnxResult(target, keep, manifest, comparison, corrupt.lines(), _notes(checkpoint, options))
+
+
+def _notes(checkpoint: Checkpoint, options: OnnxOptions) -> list[str]:
+    """What the user should know about the network that was exported."""
+    notes = list(checkpoint.notes)
+    stages = checkpoint.model.stages
+    if FEATURES in options.outputs and stages and getattr(stages[-1], "approximator", None) is None:
+        notes.append(
+            "Tokens that the last stage freezes keep the features that it found: this network was trained for its "
+            "logits alone. Train with --features to have them estimated."
+        )
+    return notes
 
 
 def parity_source(checkpoint: Checkpoint, data: str | None) -> ImageSource:
@@ -108,7 +135,7 @@ def _parity(
     loop = batches(source, checkpoint.preprocessing, _BATCH, limit=PARITY_IMAGES, on_corrupt=corrupt)
     steps = -(-min(PARITY_IMAGES, len(source)) // _BATCH)
     loop = tracked(loop, "Comparing with PyTorch", steps, report)
-    found = compare(checkpoint.model, OpenedOnnx(path), keep, options.rearrange, loop)
+    found = compare(checkpoint.model, OpenedOnnx(path), keep, options.puts_back, loop)
     if found.failures:
         raise CheckFailedError(
             f"The exported model does not agree with PyTorch, so it was not written: {' '.join(found.failures)}",
@@ -129,15 +156,17 @@ def _describe(
         "prefix": model.prefix,
         "keep": list(keep),
         "stages": [[blocks.start, blocks.stop] for blocks in model.stage_blocks],
-        "rearrange": "plugin" if options.rearrange else "elide",
+        "rearrange": "plugin" if options.puts_back else "elide",
+        "outputs": list(options.outputs),
+        "recognised": checkpoint.recognised,
         "precision": "fp32",
-        "gmacs": tofe_macs(model, [float(count) for count in keep]) / 1e9,
+        "gmacs": tofe_macs(model, [float(count) for count in keep], FEATURES in options.outputs) / 1e9,
         "dense_gmacs": dense_macs(model.vit) / 1e9,
         "preprocessing": checkpoint.preprocessing.to_dict(),
         "preprocessing_sha256": checkpoint.preprocessing.digest(),
         "data": checkpoint.data,
         "classes": list(checkpoint.classes),
         "operators": sorted({f"{node.domain}::{node.op_type}" for node in graph.graph if is_operator(node)}),
-        "options": {"opset": OPSET, "taps": options.taps, "keep_source": options.keep.described()},
+        "options": {"opset": OPSET, "taps": options.taps, "keep_source": options.keep.described(checkpoint)},
         "versions": {"tofe_export": __version__, **describe_versions()},
     }

@@ -8,24 +8,29 @@ from typing import Any
 
 from tofe_export.artifacts.files import require_file, sha256
 from tofe_export.artifacts.manifest import manifest_path, read_manifest
+from tofe_export.checkpoints.checkpoint import load
+from tofe_export.checkpoints.foreign import Hints
 from tofe_export.engine.inspect import layer_histogram
 from tofe_export.engine.runtime import load_engine
 from tofe_export.errors import MissingError
 from tofe_export.graph.functions import is_operator
-from tofe_export.model.checkpoint import load
 from tofe_export.model.flops import dense_macs, tofe_macs
 from tofe_export.verify.opened import read_onnx
 
 
-def inspect_file(path: Path) -> dict[str, Any]:
+def inspect_file(path: Path, hints: Hints | None = None) -> dict[str, Any]:
     """Describes a checkpoint, an ONNX file or an engine; `kind` says which it is.
+
+    Args:
+        path: the file.
+        hints: what a checkpoint of somebody else's does not say.
 
     Raises:
         InputError: neither, missing, damaged, or a manifest that does not belong to it.
     """
     require_file(path)
     kinds = {".onnx": _onnx, ".engine": _engine}
-    described = kinds.get(path.suffix, _checkpoint)(path)
+    described = kinds[path.suffix](path) if path.suffix in kinds else _checkpoint(path, hints)
     return {
         "schema": "tofe-export/inspect/1",
         "file": path.name,
@@ -35,11 +40,13 @@ def inspect_file(path: Path) -> dict[str, Any]:
     }
 
 
-def _checkpoint(path: Path) -> dict[str, Any]:
-    checkpoint = load(path)
+def _checkpoint(path: Path, hints: Hints | None) -> dict[str, Any]:
+    checkpoint = load(path, hints)
     model = checkpoint.model
     described: dict[str, Any] = {
         "kind": "checkpoint",
+        "recognised": checkpoint.recognised,
+        "notes": list(checkpoint.notes),
         "config": model.config.to_dict(),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "tokens": model.tokens,
@@ -51,7 +58,7 @@ def _checkpoint(path: Path) -> dict[str, Any]:
         "data": checkpoint.data,
         "metrics": dict(checkpoint.metrics),
     }
-    if checkpoint.keep_ratios:
+    if checkpoint.knows_keep:
         keep = checkpoint.keep_counts()
         described |= {"keep": list(keep), "gmacs": tofe_macs(model, [float(count) for count in keep]) / 1e9}
     return described

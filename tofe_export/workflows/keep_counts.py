@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tofe_export.checkpoints.checkpoint import Checkpoint
+from tofe_export.checkpoints.keep_rates import counts_of_ratios
 from tofe_export.data.images import CorruptLog, ImageSource, batches
 from tofe_export.data.sources import open_source
 from tofe_export.errors import InputError
-from tofe_export.model.checkpoint import Checkpoint
 from tofe_export.model.tofe import check_keep
 from tofe_export.precision.recipe import read_recipe
 from tofe_export.workflows.progress import Report, tracked
@@ -24,23 +25,34 @@ class KeepOptions:
     """Where keep counts come from.
 
     Attributes:
-        counts: by hand, one a stage; None takes `source`, or the learned ratios.
+        counts: by hand, one a stage; None takes `ratios`, `source`, or what the checkpoint knows.
         source: images whose threshold-path counts give the keep counts, in the words of --data, or a calibration
             recipe (.toml), which names images, how many and the quantile.
         quantile: which quantile of those counts, 0..1; None takes the recipe's, else the median.
         samples: at most so many of those images; None takes the recipe's, else 1000.
+        ratios: by hand as shares of the tokens, each in (0, 1].
     """
 
     counts: tuple[int, ...] | None = None
     source: str | None = None
     quantile: float | None = None
     samples: int | None = None
+    ratios: tuple[float, ...] | None = None
 
-    def described(self) -> str:
-        """For the manifest: "given", "learned", or which images and quantile."""
-        if self.counts is not None:
+    @property
+    def by_hand(self) -> bool:
+        """Whether the user gave counts or ratios."""
+        return self.counts is not None or self.ratios is not None
+
+    def described(self, checkpoint: Checkpoint) -> str:
+        """For the manifest: "given", "learned", the method's keep rate, or which images and quantile."""
+        if self.by_hand:
             return "given"
-        return _Images.chosen_by(self).described if self.source else "learned"
+        if self.source:
+            return _Images.chosen_by(self).described
+        if not checkpoint.model.stages:
+            return "dense"
+        return "learned" if checkpoint.keep_rate is None else f"keep rate {checkpoint.keep_rate:g}"
 
 
 @dataclass(frozen=True)
@@ -78,10 +90,12 @@ def choose_keep(checkpoint: Checkpoint, options: KeepOptions, corrupt: CorruptLo
     """
     if options.quantile is not None and not 0 <= options.quantile <= 1:
         raise InputError(f"--keep-quantile {options.quantile} is not between 0 and 1.", "0.5 takes the median image.")
-    if options.counts is not None and options.source is not None:
+    if options.by_hand and options.source is not None:
         raise InputError("--keep and --keep-from were both given.", "Give one of them.")
     if options.counts is not None:
         return check_keep(options.counts, checkpoint.model)
+    if options.ratios is not None:
+        return check_keep(counts_of_ratios(options.ratios, checkpoint.model.tokens), checkpoint.model)
     if options.source is None:
         return check_keep(checkpoint.keep_counts(), checkpoint.model)
     how = _Images.chosen_by(options)

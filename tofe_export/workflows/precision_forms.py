@@ -21,6 +21,7 @@ from tofe_export.engine.build import build_engine
 from tofe_export.engine.options import BatchProfile, BuildOptions
 from tofe_export.engine.prepare import prepare
 from tofe_export.engine.runtime import EngineSession
+from tofe_export.model.approximator import DISCARD, FUSE
 from tofe_export.model.selection import Layout
 from tofe_export.precision.half import to_half
 from tofe_export.precision.quantize import FORMATS
@@ -89,14 +90,20 @@ def compare_forms(
     preprocessing = Preprocessing.from_dict(manifest["preprocessing"])
     loop = batches(images, preprocessing, _BATCH, limit=samples, on_corrupt=lambda name: None)
     steps = -(-min(samples, len(images)) // _BATCH)
-    discards = manifest["config"].get("approximator") == "discard"
     return agree(
         OpenedOnnx(source),
         {form.precision: OpenedOnnx(form.content, form.precision) for form in forms},
         manifest["keep"],
-        Layout(manifest["tokens"], manifest["rearrange"] == "plugin", discards),
+        _layout(manifest),
         tracked(loop, "Comparing with float32", steps, report),
         labelled=images.classes == tuple(manifest.get("classes", ())),
+    )
+
+
+def _layout(manifest: Mapping[str, Any]) -> Layout:
+    approximator = manifest["config"].get("approximator")
+    return Layout(
+        manifest["tokens"], manifest["rearrange"] == "plugin", approximator in (DISCARD, FUSE), approximator == FUSE
     )
 
 

@@ -8,10 +8,11 @@ from typing import Any
 
 from tofe_export.artifacts.files import sha256
 from tofe_export.artifacts.manifest import read_manifest
+from tofe_export.checkpoints.checkpoint import load_like
 from tofe_export.data.images import CorruptLog, batches
 from tofe_export.engine.runtime import load_engine
 from tofe_export.errors import InputError
-from tofe_export.model.checkpoint import load
+from tofe_export.model.config import ToFeConfig
 from tofe_export.model.tofe import check_keep
 from tofe_export.verify.compare import compare
 from tofe_export.verify.opened import OpenedOnnx
@@ -40,8 +41,9 @@ def verify_model(
         InputError: a file that is missing or of another kind, a manifest that does not belong, another network.
     """
     manifest = read_manifest(artefact)
-    checkpoint = load(source)
-    if manifest.get("config") != checkpoint.model.config.to_dict():
+    config = ToFeConfig.from_dict(manifest["config"])
+    checkpoint = load_like(source, config)
+    if config != checkpoint.model.config:
         raise InputError(
             f"{artefact} was exported from another network than {source} holds "
             f"({_name(manifest.get('config'))} and {_name(checkpoint.model.config.to_dict())}).",

@@ -1,0 +1,244 @@
+"""This program's checkpoints: written by `torch.save` or as safetensors, read without ever running code from the file.
+
+Other people's are read too, through `foreign`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from tofe_export import __version__
+from tofe_export.artifacts.files import write_bytes
+from tofe_export.checkpoints.foreign import Hints, image_size_of, recognise
+from tofe_export.checkpoints.keep_rates import counts_of_rate, counts_of_ratios
+from tofe_export.checkpoints.weights import read_weights
+from tofe_export.data.preprocessing import Preprocessing
+from tofe_export.errors import InputError
+from tofe_export.model.backbones import image_shape
+from tofe_export.model.config import ToFeConfig
+from tofe_export.model.tofe import ToFe, build_tofe
+
+FORMAT = "tofe-export/checkpoint"
+VERSION = 1
+OWN = "ToFe"
+_STAGE_KEY = re.compile(r"stages\.\d+\.selector\.")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A trained network and what is needed to use it.
+
+    Attributes:
+        model: the network, in evaluation mode when loaded.
+        keep_ratios: learned mean keep ratio per stage, each in (0, 1]; empty when unknown.
+        preprocessing: how images become its input.
+        metrics: what training measured; numbers and lists of numbers.
+        data: what it was trained on, in the words of --data; "" when unknown.
+        classes: names of the classes in the order of the logits; empty when unknown.
+        recognised: what kind of file it came from, for people.
+        notes: what was assumed about it, a sentence each.
+        keep_rate: of a DynamicViT or EViT, the share kept at each stage; None when unknown.
+    """
+
+    model: ToFe
+    keep_ratios: tuple[float, ...]
+    preprocessing: Preprocessing
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    data: str = ""
+    classes: tuple[str, ...] = ()
+    recognised: str = OWN
+    notes: tuple[str, ...] = ()
+    keep_rate: float | None = None
+
+    def keep_counts(self) -> tuple[int, ...]:
+        """Keep counts from the learned ratios or the method's keep rate; none for a dense network.
+
+        Raises:
+            InputError: the checkpoint holds neither.
+        """
+        if not self.model.stages:
+            return ()
+        if self.keep_rate is not None:
+            return counts_of_rate(self.model, self.keep_rate)
+        if self.keep_ratios:
+            return counts_of_ratios(self.keep_ratios, self.model.tokens)
+        if self.model.discards and self.recognised != OWN:
+            raise InputError(
+                f"The {self.recognised} checkpoint does not say how many tokens it keeps.",
+                "Give --keep-rate R (such as 0.7), or --keep K1,K2,K3.",
+            )
+        raise InputError("The checkpoint holds no learned keep ratios.", "Give --keep K1,K2,K3 or --keep-from DATA.")
+
+    @property
+    def knows_keep(self) -> bool:
+        """Whether `keep_counts` has an answer."""
+        return bool(self.keep_ratios) or self.keep_rate is not None or not self.model.stages
+
+
+def save(path: Path, checkpoint: Checkpoint) -> None:
+    """Writes `checkpoint` atomically; a name ending in .safetensors chooses that format.
+
+    Raises:
+        InputError, MissingError: see `write_bytes`.
+    """
+    weights = {key: value.detach().cpu().contiguous() for key, value in checkpoint.model.state_dict().items()}
+    header = {
+        "format": FORMAT,
+        "version": VERSION,
+        "tofe_export": __version__,
+        "config": checkpoint.model.config.to_dict(),
+        "keep_ratios": list(checkpoint.keep_ratios),
+        "preprocessing": checkpoint.preprocessing.to_dict(),
+        "metrics": dict(checkpoint.metrics),
+        "data": checkpoint.data,
+        "classes": list(checkpoint.classes),
+    }
+    # Serialized in memory: the libraries' own writers turn a full disk into errors that do not say so.
+    if path.suffix == ".safetensors":
+        write_bytes(path, safetensors.torch.save(weights, metadata={"tofe_export": json.dumps(header)}))
+    else:
+        buffer = io.BytesIO()
+        torch.save({**header, "state_dict": weights}, buffer)
+        write_bytes(path, buffer.getvalue())
+
+
+def load(path: Path, hints: Hints | None = None) -> Checkpoint:
+    """The checkpoint in `path`: of this program, perhaps saved again by another trainer, or of another method.
+
+    Weights may carry a `module.` prefix, be wrapped in "model" or "state_dict", or have an EMA copy beside them
+    (which is then the one used).
+
+    Args:
+        path: the file.
+        hints: what the file does not say, and the image size the network shall take.
+
+    Raises:
+        InputError: no such file, not a checkpoint, truncated, a pickle that wants to run code, a network that is not
+            recognised, weights of other shapes, or hints that do not fit.
+    """
+    header, weights = read_weights(path)
+    hints = hints or Hints()
+    own = is_own(header, weights)
+    found = _own(header, weights, hints, path) if own else _foreign(header, weights, hints, path)
+    return _resized(found, hints.image_size)
+
+
+def load_like(path: Path, config: ToFeConfig) -> Checkpoint:
+    """The checkpoint in `path` as the network of `config`, which somebody made of it before.
+
+    What a foreign file does not say and what image size was chosen, `config` says. Whether the result is that network,
+    the caller must see.
+
+    Raises:
+        InputError: see `load`.
+    """
+    header, weights = read_weights(path)
+    size = image_size_of(config)
+    return load(path, Hints(image_size=size) if is_own(header, weights) else Hints.of(config))
+
+
+def is_own(header: Mapping[str, Any], weights: Mapping[str, Any]) -> bool:
+    """Whether these are ToFe weights; other networks have `stages.N...` too, but no selectors in them."""
+    return header.get("format") == FORMAT or any(_STAGE_KEY.match(key) for key in weights)
+
+
+def _own(header: Mapping[str, Any], weights: Mapping[str, Tensor], hints: Hints, path: Path) -> Checkpoint:
+    if dataclasses.replace(hints, image_size=None) != Hints():
+        raise InputError(
+            f"{path} is a checkpoint of this program, which says itself what it is.",
+            "Leave --backbone, --backbone-args, --selector, --stages, --fuse-token and --keep-rate away.",
+        )
+    if "config" not in header:
+        raise InputError(
+            f"{path} holds ToFe weights but no configuration.",
+            'Save it with tofe_export.checkpoints.checkpoint.save, or add a "config" entry (backbone, backbone_args).',
+        )
+    if header.get("version", VERSION) != VERSION:
+        raise InputError(
+            f"{path} has checkpoint version {header['version']}; this program reads {VERSION}.", "Update tofe-export."
+        )
+    model = build_tofe(ToFeConfig.from_dict(header["config"]))
+    _load_weights(model, weights, path, "Mend backbone, backbone_args, selector or approximator in its configuration.")
+    known = header.get("preprocessing")
+    return Checkpoint(
+        model=model.eval(),
+        keep_ratios=_ratios(header.get("keep_ratios", ()), len(model.stages), path),
+        preprocessing=Preprocessing.of_backbone(model.vit) if known is None else Preprocessing.from_dict(known),
+        metrics=header["metrics"] if isinstance(header.get("metrics"), Mapping) else {},
+        data=str(header.get("data", "")),
+        classes=_classes(header.get("classes", ()), path),
+    )
+
+
+def _foreign(header: Mapping[str, Any], weights: Mapping[str, Tensor], hints: Hints, path: Path) -> Checkpoint:
+    found = recognise(header, weights, hints, str(path))
+    model = build_tofe(found.config)
+    _load_weights(
+        model,
+        found.weights,
+        path,
+        "Name the backbone they belong to as timm does: --backbone NAME, and --backbone-args.",
+    )
+    preprocessing = Preprocessing.of_backbone(model.vit)
+    if found.crop_pct is not None:
+        preprocessing = dataclasses.replace(preprocessing, crop_pct=found.crop_pct)
+    return Checkpoint(
+        model=model.eval(),
+        keep_ratios=(),
+        preprocessing=preprocessing,
+        recognised=found.words,
+        notes=found.notes,
+        keep_rate=found.keep_rate,
+    )
+
+
+def _resized(found: Checkpoint, size: tuple[int, int] | None) -> Checkpoint:
+    if size is None or size == image_shape(found.model.vit)[1:]:
+        return found
+    found.model.set_image_size(*size)
+    preprocessing = dataclasses.replace(found.preprocessing, height=size[0], width=size[1])
+    return dataclasses.replace(found, preprocessing=preprocessing)
+
+
+def _load_weights(model: ToFe, weights: Mapping[str, Tensor], path: Path, next_step: str) -> None:
+    expected = model.state_dict()
+    wrong = [
+        f"{key} is {list(weights[key].shape)}, expected {list(value.shape)}"
+        for key, value in expected.items()
+        if key in weights and weights[key].shape != value.shape
+    ]
+    missing = [f"{key} is missing" for key in expected if key not in weights]
+    unknown = [f"{key} is not in the model" for key in weights if key not in expected]
+    complaints = wrong + missing + unknown
+    if complaints:
+        more = f"; and {len(complaints) - 4} more" if len(complaints) > 4 else ""
+        raise InputError(
+            f"The weights in {path} do not fit {model.config.backbone}: {'; '.join(complaints[:4])}{more}.",
+            next_step,
+        )
+    model.load_state_dict(dict(weights))
+
+
+def _classes(found: object, path: Path) -> tuple[str, ...]:
+    if not isinstance(found, (list, tuple)) or not all(isinstance(name, str) for name in found):
+        raise InputError(f"The class names in {path} are no list of texts.", "Save the checkpoint again.")
+    return tuple(found)
+
+
+def _ratios(found: object, stages: int, path: Path) -> tuple[float, ...]:
+    if not isinstance(found, (list, tuple)) or not all(isinstance(r, (int, float)) and 0 <= r <= 1 for r in found):
+        raise InputError(f"The keep ratios in {path} are not numbers between 0 and 1.", "Save the checkpoint again.")
+    if found and len(found) != stages:
+        raise InputError(f"{path} holds {len(found)} keep ratios for {stages} stages.", "Save the checkpoint again.")
+    return tuple(float(ratio) for ratio in found)

@@ -1,0 +1,193 @@
+"""Checkpoints that others published: DynamicViT's, EViT's, and plain DeiT, ViT and LV-ViT backbones.
+
+Each becomes the same `ToFe` network, so that everything after it is one way: DynamicViT's predictors are the `mlp`
+selector, its pruning the approximator `discard` (Rao et al., arXiv 2106.02034); EViT is the selector `cls-attention`
+with the approximator `fuse` or `discard` (Liang et al., arXiv 2202.07800); a plain backbone has no stages.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from tofe_export.checkpoints import shapes
+from tofe_export.checkpoints.weights import trained_with
+from tofe_export.errors import InputError, nearest
+from tofe_export.model.approximator import DISCARD, FUSE
+from tofe_export.model.config import ToFeConfig
+from tofe_export.model.selector import CLS_ATTENTION, NO_SELECTOR
+
+_PREDICTOR = re.compile(r"score_predictor\.(\d+)\.((?:in|out)_conv\.\d+)\.(weight|bias)")
+_SELECTOR_PARTS = {
+    "in_conv.0": "embed.0",
+    "in_conv.1": "embed.1",
+    "out_conv.0": "mix",
+    "out_conv.2": "mlp.1",
+    "out_conv.4": "out",
+}
+_CROP_PCT = 224 / 256  # both methods evaluate as DeiT's code does: resized to 256, cropped to 224
+_METHODS = ("mlp", CLS_ATTENTION, NO_SELECTOR)
+
+
+@dataclass(frozen=True)
+class Hints:
+    """What the user says about a file that does not say it itself; everything may be left out.
+
+    Attributes:
+        backbone: timm model name.
+        backbone_args: keyword arguments of `timm.create_model`.
+        selector: `cls-attention` for EViT, `mlp` for DynamicViT, `none` for a plain backbone.
+        fuse_token: whether EViT fuses what it drops.
+        stages: first block of each stage.
+        keep_rate: share of the tokens that DynamicViT or EViT keeps at each stage.
+        image_size: (height, width) in pixels that the network shall take.
+    """
+
+    backbone: str | None = None
+    backbone_args: Mapping[str, Any] = field(default_factory=dict)
+    selector: str | None = None
+    fuse_token: bool | None = None
+    stages: tuple[int, ...] = ()
+    keep_rate: float | None = None
+    image_size: tuple[int, int] | None = None
+
+    @classmethod
+    def of(cls, config: ToFeConfig) -> Hints:
+        """Those that make of a foreign file the network that `config` describes."""
+        given = {name: value for name, value in config.backbone_args.items() if name != "img_size"}
+        return cls(
+            config.backbone,
+            given,
+            config.selector,
+            config.approximator == FUSE,
+            config.stage_starts,
+            image_size=image_size_of(config),
+        )
+
+
+@dataclass(frozen=True)
+class Recognised:
+    """A foreign file as a ToFe network.
+
+    Attributes:
+        config: of that network, at the file's own image size.
+        weights: under that network's names.
+        words: what the file is, for people.
+        notes: what was assumed, a sentence each.
+        keep_rate: as the file or the user says; None where neither does.
+        crop_pct: how the method's own evaluation crops; None where it does as the backbone's.
+    """
+
+    config: ToFeConfig
+    weights: dict[str, Tensor]
+    words: str
+    notes: tuple[str, ...] = ()
+    keep_rate: float | None = None
+    crop_pct: float | None = None
+
+
+def recognise(header: Mapping[str, Any], weights: Mapping[str, Tensor], hints: Hints, source: str) -> Recognised:
+    """Says what a foreign file is.
+
+    Args:
+        header: what stands beside the weights; published training code leaves its command line in "args".
+        weights: flat.
+        hints: what the user says.
+        source: for messages.
+
+    Raises:
+        InputError: unknown backbone, predictors of another kind, or hints that contradict the file.
+    """
+    predictors = {key: value for key, value in weights.items() if key.startswith("score_predictor.")}
+    plain = {key: value for key, value in weights.items() if key not in predictors}
+    told = trained_with(header)
+    name = hints.backbone or shapes.backbone_name(plain, source)
+    arguments = {**shapes.arguments(plain, hints.image_size, source), **hints.backbone_args}
+    selector = _selector(hints, bool(predictors), "base_keep_rate" in told, source)
+    notes = [] if hints.backbone else _guessed(name)
+    renamed = {f"vit.{key}": value for key, value in plain.items()}
+    if selector == "mlp":
+        config = ToFeConfig(name, arguments, hints.stages, selector, DISCARD)
+        rate = _rate(hints, told.get("base_rate"))
+        return Recognised(config, renamed | _selectors(predictors, source), "DynamicViT", tuple(notes), rate, _CROP_PCT)
+    if selector == CLS_ATTENTION:
+        fuse, note = _fuses(hints, told)
+        stages = hints.stages or tuple(map(int, re.findall(r"\d+", str(told.get("drop_loc", "")))))
+        config = ToFeConfig(name, arguments, stages, selector, FUSE if fuse else DISCARD)
+        words = f"EViT {'with' if fuse else 'without'} a fused token"
+        rate = _rate(hints, told.get("base_keep_rate"))
+        return Recognised(config, renamed, words, (*notes, *note), rate, _CROP_PCT)
+    if hints.keep_rate is not None:
+        raise InputError(
+            f"{source} is a plain backbone, which keeps every token, so --keep-rate says nothing.",
+            f"Prune it as EViT does: --selector {CLS_ATTENTION}, or fine-tune it: tofe-export train --init {source}",
+        )
+    dense = "It is dense: no tokens are frozen. To make a ToFe network of it: tofe-export train --init " + source
+    return Recognised(
+        ToFeConfig(name, arguments, selector=NO_SELECTOR), renamed, "plain backbone, dense", (*notes, dense)
+    )
+
+
+def image_size_of(config: ToFeConfig) -> tuple[int, int] | None:
+    """(height, width) in pixels that `config` names; None where it is the backbone's usual."""
+    size = config.backbone_args.get("img_size")
+    if size is None:
+        return None
+    height, width = (size, size) if isinstance(size, int) else size
+    return int(height), int(width)
+
+
+def _selector(hints: Hints, predictors: bool, evit: bool, source: str) -> str:
+    found = "mlp" if predictors else CLS_ATTENTION if evit else NO_SELECTOR
+    wanted = hints.selector or found
+    if wanted not in _METHODS:
+        raise InputError(f"{source} cannot be read with the selector {wanted!r}.", f"Use {nearest(wanted, _METHODS)}.")
+    if predictors and wanted != "mlp":
+        raise InputError(f"{source} has DynamicViT's predictors, so its selector is mlp.", "Leave --selector away.")
+    if wanted == "mlp" and not predictors:
+        raise InputError(
+            f"{source} has no predictors for the selector mlp.",
+            f"Fine-tune it: tofe-export train --init {source}, or prune without training: --selector {CLS_ATTENTION}",
+        )
+    return wanted
+
+
+def _selectors(predictors: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
+    renamed = {}
+    for key, value in predictors.items():
+        match = _PREDICTOR.fullmatch(key)
+        if match is None or match.group(2) not in _SELECTOR_PARTS:
+            raise InputError(
+                f"{source} has a predictor of another kind than DynamicViT's ViTs ({key}).",
+                "Only its DeiT and LV-ViT networks can be exported.",
+            )
+        stage, part, kind = match.groups()
+        renamed[f"stages.{stage}.selector.{_SELECTOR_PARTS[part]}.{kind}"] = value
+    return renamed
+
+
+def _rate(hints: Hints, found: object) -> float | None:
+    if hints.keep_rate is not None:
+        return hints.keep_rate
+    return float(found) if isinstance(found, (int, float)) else None
+
+
+def _fuses(hints: Hints, told: Mapping[str, Any]) -> tuple[bool, list[str]]:
+    if hints.fuse_token is not None:
+        return hints.fuse_token, []
+    if "fuse_token" in told:
+        return bool(told["fuse_token"]), []
+    return True, ["Taken for EViT with the fused token, as in its published recipe; if not, add --no-fuse-token."]
+
+
+def _guessed(name: str) -> list[str]:
+    if name.startswith("lvvit"):
+        return []
+    return [
+        f"By its shapes it is taken for {name}, and images are prepared as for that one; "
+        "if it is another, name it with --backbone."
+    ]

@@ -1,0 +1,103 @@
+"""Which backbone a flat state dict belongs to, as far as names and shapes of its weights tell."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import timm
+from torch import Tensor
+
+from tofe_export.errors import InputError
+
+_BLOCK = re.compile(r"blocks\.(\d+)\.")
+_PLAIN = {(192, 12): "tiny", (384, 12): "small", (768, 12): "base", (1024, 24): "large"}
+_LVVIT = {(240, 12): "lvvit_t", (384, 16): "lvvit_s", (512, 20): "lvvit_m", (768, 24): "lvvit_l"}
+_DEIT = ("tiny", "small", "base")
+_MORE = ("reg_token", "norm_pre.", "fc_norm.", "attn_pool.", ".ls1.", ".q_norm.", ".attn.gate.", "patch_embed.norm.")
+"""Parts that several families have, each with more that no shape shows (activations, eps)."""
+_SIZE = 224
+
+
+def backbone_name(weights: Mapping[str, Tensor], source: str) -> str:
+    """timm's name of the backbone: `deit_*`, `vit_*` or `lvvit_*`.
+
+    DeiT and ViT of one size have the same weights; the name says DeiT.
+
+    Args:
+        weights: without the predictors of a method.
+        source: for messages.
+
+    Raises:
+        InputError: names and shapes do not tell.
+    """
+    found = {int(match.group(1)) for match in map(_BLOCK.match, weights) if match}
+    positions, patches = weights.get("pos_embed"), weights.get("patch_embed.proj.weight")
+    more = next((part for part in _MORE if any(part in key for key in weights)), None)
+    if not found or positions is None or patches is None or positions.ndim != 3 or patches.ndim != 4 or more:
+        raise _unknown(source, f"it has {more.strip('.')}" if more else "it has no blocks, pos_embed or patch_embed")
+    size = (positions.shape[2], max(found) + 1)
+    if is_lvvit(weights):
+        name = _LVVIT.get(size)
+    else:
+        word, patch = _PLAIN.get(size), patches.shape[-1]
+        distilled = "_distilled" if "dist_token" in weights else ""
+        family = "deit" if distilled or (word in _DEIT and patch == 16) else "vit"
+        name = f"{family}_{word}{distilled}_patch{patch}_{_SIZE}"
+        name = name if word and timm.is_model(name) else None
+    if name is None:
+        raise _unknown(source, f"{size[0]} channels, {size[1]} blocks and patches of {patches.shape[-1]}")
+    return name
+
+
+def arguments(weights: Mapping[str, Tensor], given: tuple[int, int] | None, source: str) -> dict[str, Any]:
+    """What `timm.create_model` must be told beside the name: number of classes and image size, where not the usual.
+
+    Args:
+        weights: as in `backbone_name`.
+        given: (height, width) that the user says; needed only where the tokens form no square.
+        source: for messages.
+
+    Raises:
+        InputError: the position embedding fits no image that is known.
+    """
+    told: dict[str, Any] = {}
+    head = weights.get("head.weight")
+    if head is not None and head.ndim == 2:
+        told["num_classes"] = int(head.shape[0])
+    patches, positions = weights.get("patch_embed.proj.weight"), weights.get("pos_embed")
+    if patches is None or positions is None or patches.ndim != 4 or positions.ndim != 3:
+        return told
+    patch = int(patches.shape[-1]) * (2 if is_lvvit(weights) else 1)  # LV-ViT's stem has halved the image before
+    prefix = sum(weights[name].shape[1] for name in ("cls_token", "dist_token", "reg_token") if name in weights)
+    # Some families (DeiT III) give prefix tokens no position.
+    sides = [side for side in map(_square, (positions.shape[1] - prefix, positions.shape[1])) if side]
+    if sides:
+        size = sides[0] * patch
+        return told | ({} if size == _SIZE else {"img_size": size})
+    tokens = int(positions.shape[1]) - prefix
+    if given is None or (given[0] // patch) * (given[1] // patch) != tokens:
+        raise InputError(
+            f"The {tokens} patch tokens of {source} form no square, so its image size is unknown.",
+            f"Give it: --img-size HEIGHTxWIDTH, with patches of {patch} pixels.",
+        )
+    return told | {"img_size": list(given)}
+
+
+def is_lvvit(weights: Mapping[str, Tensor]) -> bool:
+    """Whether the patch embedding is LV-ViT's stem of convolutions."""
+    return "patch_embed.conv1.weight" in weights
+
+
+def _square(tokens: int) -> int | None:
+    side = math.isqrt(max(0, tokens))
+    return side if side and side * side == tokens else None
+
+
+def _unknown(source: str, found: str) -> InputError:
+    return InputError(
+        f"The shapes in {source} do not tell which backbone they belong to ({found}).",
+        "Name it as timm does: --backbone NAME, with --backbone-args where it was made with others than the usual.",
+    )

@@ -1,0 +1,111 @@
+"""Files of weights, whoever wrote them: read without ever running code, flat, and told apart from their wrappers."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import pickle
+import re
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from torch import Tensor
+
+from tofe_export.artifacts.files import require_file
+from tofe_export.errors import InputError
+
+_WRAPPERS = ("state_dict_ema", "model_ema", "ema", "state_dict", "model")  # an EMA copy is preferred
+_METHOD_RATES = ("base_rate", "base_keep_rate")
+"""Names on the command lines of DynamicViT and EViT, which save an EMA copy too but evaluate the model itself."""
+_RUNS_CODE = re.compile(r"Unsupported (global|class|operand)|GLOBAL|not an allowed global|unrecognized function")
+_MAGIC = (b"PK", b"\x80")  # a zip archive or a pickle
+_TRAIN = "Train one with: tofe-export train --data digits -o RUN"
+
+
+def read_weights(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """What a file of weights says about its network, and the flat weights, whoever wrote it (see `load`).
+
+    Raises:
+        InputError: no such file, not a checkpoint, truncated, or a pickle that wants to run code.
+    """
+    require_file(path, _TRAIN)
+    return _unwrap(_read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path), path)
+
+
+def trained_with(document: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The command line of the training that wrote a file, as published code leaves it in "args"; often empty."""
+    found = document.get("args", {})
+    return found if isinstance(found, Mapping) else getattr(found, "__dict__", {})
+
+
+def _read_pickle(path: Path) -> Mapping[str, Any]:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about pickle protocols; what matters is refused below
+            # Published training code saves its command line beside the weights: a namespace, which holds values only.
+            with torch.serialization.safe_globals([argparse.Namespace]):
+                document = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if _starts_like_one(path) and _RUNS_CODE.search(str(error)):
+            raise InputError(
+                f"{path} is a pickle that wants to run code when it is opened, so it was not opened.",
+                "Save plain weights: torch.save(model.state_dict(), ...), or use .safetensors.",
+            ) from error
+        raise _not_a_checkpoint(path) from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+        raise _not_a_checkpoint(path) from error
+    if not isinstance(document, Mapping):
+        raise InputError(f"{path} holds a {type(document).__name__}, not a checkpoint.", _TRAIN)
+    return document
+
+
+def _starts_like_one(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(2).startswith(_MAGIC)
+
+
+def _read_safetensors(path: Path) -> Mapping[str, Any]:
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            header = json.loads((file.metadata() or {}).get("tofe_export", "{}"))
+            return {**header, "state_dict": {key: file.get_tensor(key) for key in file.keys()}}  # noqa: SIM118
+    except (safetensors.SafetensorError, json.JSONDecodeError, OSError, AttributeError, TypeError) as error:
+        raise _not_a_checkpoint(path) from error
+
+
+def _not_a_checkpoint(path: Path) -> InputError:
+    return InputError(
+        f"{path} is not a checkpoint, or it is damaged or truncated.",
+        "Copy it again and compare its size with the original. " + _TRAIN,
+    )
+
+
+def _unwrap(document: Mapping[str, Any], path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Splits nested wrappers into what describes the network and the flat weights without `module.`."""
+    header: dict[str, Any] = {}
+    level = document
+    wrappers = tuple(reversed(_WRAPPERS)) if trained_with(document).keys() & set(_METHOD_RATES) else _WRAPPERS
+    for _ in range(4):
+        header = {
+            **{key: value for key, value in level.items() if isinstance(key, str) and key not in _WRAPPERS},
+            **header,
+        }
+        inner = next((level[key] for key in wrappers if isinstance(level.get(key), Mapping)), None)
+        if inner is None:
+            break
+        level = inner
+    weights = {_strip(str(key)): value for key, value in level.items() if isinstance(value, Tensor)}
+    if not weights:
+        found = ", ".join(map(str, list(document)[:5])) or "nothing"
+        raise InputError(f"{path} holds no weights; found: {found}.", _TRAIN)
+    return header, weights
+
+
+def _strip(key: str) -> str:
+    while key.startswith("module."):
+        key = key.removeprefix("module.")
+    return key

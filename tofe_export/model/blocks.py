@@ -1,0 +1,119 @@
+"""A timm `Block` run in part: for some of its rows, or one half of it after the other. Its weights, no copies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from timm.layers import Attention
+from timm.models.vision_transformer import Block
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+Step = Callable[[Tensor], Tensor]
+"""Tokens [B, L, C] to tokens: a whole block, or the second half of one."""
+
+
+def run_steps(steps: Sequence[Step], tokens: Tensor) -> Tensor:
+    """Tokens [B, L, C] through `steps`, one after the other."""
+    for step in steps:
+        tokens = step(tokens)
+    return tokens
+
+
+def run_steps_to_prefix(steps: Sequence[Step], tokens: Tensor, prefix: int) -> Tensor:
+    """All steps, the last one for the prefix rows alone, which are all that is read afterwards. Inference only.
+
+    Returns:
+        [B, P, C].
+    """
+    *first, last = steps
+    tokens = run_steps(first, tokens)
+    if isinstance(last, FeedForward):
+        return last(tokens[:, :prefix])
+    if can_split(last):
+        assert isinstance(last, Block)
+        return block_on_prefix(last, tokens, prefix)
+    return last(tokens)[:, :prefix]
+
+
+def can_split(block: object) -> bool:
+    """Whether the functions here know this block; others can only run whole."""
+    attention = getattr(block, "attn", None)
+    return type(block) is Block and type(attention) is Attention and getattr(attention, "gate", None) is None
+
+
+@dataclass(frozen=True)
+class FeedForward:
+    """The second half of a block: tokens + MLP(norm(tokens)), row by row. The first is `attend`."""
+
+    block: Block
+
+    def __call__(self, tokens: Tensor) -> Tensor:
+        """[B, L, C] to [B, L, C]."""
+        out: Tensor = tokens + self.block.ls2(self.block.mlp(self.block.norm2(tokens)))
+        return out
+
+
+def attend(block: Block, tokens: Float[Tensor, "B L C"]) -> tuple[Float[Tensor, "B L C"], Float[Tensor, "B H L L"]]:
+    """The first half of a block: tokens + attention(norm(tokens)).
+
+    Returns:
+        The tokens, and the attention weights of every head.
+    """
+    normed = block.norm1(tokens)
+    attention = block.attn
+    query, key, value = _split_heads(attention.qkv(normed), attention).unbind(0)
+    mixed, weights = _mix(attention, query, key, value)
+    return tokens + block.ls1(mixed), weights
+
+
+def block_on_prefix(block: Block, tokens: Float[Tensor, "B L C"], prefix: int) -> Float[Tensor, "B P C"]:
+    """A block evaluated for the first `prefix` rows only: they are the only queries.
+
+    Every row still serves as key and value; projection and MLP run on the prefix rows. The same weights in the
+    same order, so the result equals `block(tokens)[:, :prefix]` up to the order of floating-point sums.
+
+    Args:
+        block: one that `can_split`.
+        tokens: [B, L, C].
+        prefix: P >= 1.
+    """
+    attention = block.attn
+    inner = attention.num_heads * attention.head_dim
+    weight, bias = attention.qkv.weight, attention.qkv.bias
+    normed = block.norm1(tokens)
+
+    def project(rows: Tensor, start: int, stop: int) -> Tensor:
+        out = F.linear(rows, weight[start:stop], None if bias is None else bias[start:stop])
+        return _split_heads(out, attention)
+
+    (query,) = project(normed[:, :prefix], 0, inner).unbind(0)
+    key, value = project(normed, inner, 3 * inner).unbind(0)
+    mixed, _ = _mix(attention, query, key, value)
+    return FeedForward(block)(tokens[:, :prefix] + block.ls1(mixed))
+
+
+def _split_heads(rows: Tensor, attention: Attention) -> Tensor:
+    """[B, L, parts * H * D] to [parts, B, H, L, D]."""
+    return rows.view(*rows.shape[:2], -1, attention.num_heads, attention.head_dim).permute(2, 0, 3, 1, 4)
+
+
+def _mix(attention: Attention, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+    """Attention proper, spelt out, and the output projection: rows [B, L, C] and weights [B, H, L, L']."""
+    query, key = attention.q_norm(query) * attention.scale, attention.k_norm(key)
+    weights = (query @ key.transpose(-2, -1)).softmax(dim=-1)
+    mixed = (weights @ value).transpose(1, 2).flatten(2)
+    # Older releases of timm have no norm here.
+    return attention.proj(attention.norm(mixed) if hasattr(attention, "norm") else mixed), weights
+
+
+def explicit_attention(module: nn.Module) -> None:
+    """Makes every attention in `module` spell out its softmax instead of calling fused attention.
+
+    The explicit form exports to fewer ONNX nodes than the fused one and is what runtimes' fusions look for.
+    """
+    for child in module.modules():
+        if hasattr(child, "fused_attn"):
+            setattr(child, "fused_attn", False)  # noqa: B010 - a plain flag, though nn.Module types it as a tensor

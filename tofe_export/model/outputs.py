@@ -1,0 +1,54 @@
+"""What the three paths of a ToFe network return."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class MaskedOutput:
+    """What the masked path returns.
+
+    Attributes:
+        logits: [B, classes].
+        masks: per stage [B, N], 1.0 where the token went through the blocks.
+        estimates: per stage that brings frozen tokens back, the approximator's output [B, N, C].
+    """
+
+    logits: Tensor
+    masks: list[Tensor]
+    estimates: list[Tensor]
+
+
+@dataclass(frozen=True)
+class StageTrace:
+    """One partitioned stage of the threshold or fixed path.
+
+    Attributes:
+        index: stage number; stages that keep every token have no trace.
+        scores: float32 [B, n], in the order the stage found its tokens.
+        perm: int32 [B, n], rank to index in that order.
+        tokens: what the stage handed on, [B, L, C].
+    """
+
+    index: int
+    scores: Tensor
+    perm: Tensor
+    tokens: Tensor
+
+
+@dataclass(frozen=True)
+class SparseOutput:
+    """What the threshold and fixed paths return.
+
+    Attributes:
+        logits: [B, classes].
+        stages: one trace per partitioned stage.
+        features: patch tokens after the final norm in spatial order [B, N, C], where they were asked for.
+    """
+
+    logits: Tensor
+    stages: list[StageTrace] = field(default_factory=list)
+    features: Tensor | None = None
