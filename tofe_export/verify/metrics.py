@@ -70,19 +70,28 @@ class FeaturesDifference:
 
 @dataclass
 class StageDifference:
-    """Running difference of one stage: who was selected, and the stage's tokens under the same selection."""
+    """Running difference of one stage: who was selected, and the stage's tokens under the same selection.
+
+    Attributes:
+        index: stage number.
+        kept: tokens that the reference kept, over all images.
+        flipped: those of them that the deployed model did not keep.
+        max_abs: largest difference of a token under the same selection; None before any was seen.
+        score_gap: by how much a kept token falls short of a frozen one, in the reference's scores.
+        largest_score: of the reference, for scale.
+    """
 
     index: int
-    _common: int = 0
-    _kept: int = 0
+    kept: int = 0
+    flipped: int = 0
     max_abs: float | None = None
     score_gap: float = 0.0
     largest_score: float = 0.0
 
     def add_selection(self, reference: Tensor, deployed: Tensor) -> None:
         """Adds two selections, bool [B, N] in spatial order."""
-        self._common += int((reference & deployed).sum())
-        self._kept += int(reference.sum())
+        self.kept += int(reference.sum())
+        self.flipped += int((reference & ~deployed).sum())
 
     def add_scores(self, reference: Tensor, perm: Tensor, keep: int) -> None:
         """Adds the reference's scores [B, n] of the tokens that the deployed model ranked by `perm` [B, n].
@@ -103,7 +112,7 @@ class StageDifference:
     @property
     def overlap(self) -> float:
         """Share of kept tokens that both models chose."""
-        return self._common / self._kept if self._kept else 1.0
+        return 1 - self.flipped / self.kept if self.kept else 1.0
 
     def to_dict(self) -> dict[str, float | int | None]:
         """An entry of `stages` in verify.json."""

@@ -9,6 +9,12 @@ import onnx_ir as ir
 
 from tofe_export.graph.passes.fold import fold_weights
 from tofe_export.graph.passes.names import name_by_module
+from tofe_export.graph.passes.scales import fold_scales
 from tofe_export.graph.passes.strip import strip_metadata
 
-PIPELINE: tuple[Callable[[ir.Model], bool], ...] = (fold_weights, name_by_module, strip_metadata)
+PIPELINE: tuple[Callable[[ir.Model], bool], ...] = (
+    fold_weights,
+    fold_scales,
+    name_by_module,
+    strip_metadata,
+)

@@ -1,0 +1,83 @@
+"""Moves constant divisors into the linear layer before them: LV-ViT divides every residual branch by a constant.
+
+Rules:
+* the pattern is Div(Add(MatMul(x, W), b), c) with W and b initializers and c a constant of one element;
+* nothing else reads what lies between;
+* it becomes Add(MatMul(x, W / c), b / c), exact for powers of two, else within a rounding.
+
+Precondition: weights are initializers (`fold_weights`). Two nodes a block fewer, in the dense baseline alike.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+
+def fold_scales(model: ir.Model) -> bool:
+    """Applies the rules above in place."""
+    changed = False
+    for node in list(model.graph):
+        found = _linear_before(node)
+        if found is None:
+            continue
+        total, divisor = node.inputs[0], node.inputs[1]
+        assert total is not None
+        assert divisor is not None
+        for layer, index in found:
+            _divide(model.graph, layer, index, _constant(divisor))
+        ir.convenience.replace_all_uses_with(node.outputs[0], total)
+        model.graph.remove(node, safe=True)
+        if not divisor.uses():
+            del model.graph.initializers[str(divisor.name)]
+        changed = True
+    return changed
+
+
+def _linear_before(node: ir.Node) -> list[tuple[ir.Node, int]] | None:
+    """Where the weight and the bias are read that a division by a constant can move into, as (node, input)."""
+    divisor = _constant(node.inputs[1]) if node.op_type == "Div" else None
+    if divisor is None or divisor.size != 1 or node.outputs[0].is_graph_output():
+        return None
+    add = _only_producer(node.inputs[0], "Add")
+    if add is None:
+        return None
+    bias = next((index for index in (0, 1) if _constant(add.inputs[index]) is not None), None)
+    matmul = None if bias is None else _only_producer(add.inputs[1 - bias], "MatMul")
+    if bias is None or matmul is None or _constant(matmul.inputs[1]) is None:
+        return None
+    return [(matmul, 1), (add, bias)]
+
+
+def _divide(graph: ir.Graph, node: ir.Node, index: int, divisor: NDArray[Any] | None) -> None:
+    """Divides one constant input; where others read it too (equal biases are stored once), they keep theirs."""
+    value = node.inputs[index]
+    values = _constant(value)
+    assert value is not None
+    assert values is not None
+    assert divisor is not None
+    scaled = (values / divisor.item()).astype(values.dtype)
+    if len(value.uses()) == 1:
+        value.const_value = ir.tensor(scaled, name=value.name)
+        return
+    name = f"{node.outputs[0].name}_divided"  # the pass that names things after modules comes later
+    own = ir.Value(name=name, shape=value.shape, type=value.type, const_value=ir.tensor(scaled, name=name))
+    graph.register_initializer(own)
+    node.replace_input_with(index, own)
+
+
+def _only_producer(value: ir.Value | None, operator: str) -> ir.Node | None:
+    """The node that computes `value`, if it is an `operator` and has one reader."""
+    producer = None if value is None else value.producer()
+    if value is None or producer is None or producer.op_type != operator or len(value.uses()) != 1:
+        return None
+    return producer
+
+
+def _constant(value: ir.Value | None) -> NDArray[Any] | None:
+    """What an initializer holds; None for anything else."""
+    if value is None or not value.is_initializer() or value.const_value is None:
+        return None
+    return value.const_value.numpy()
