@@ -2,8 +2,8 @@
 
     python benchmarks/methods.py [--json benchmarks/results/methods.json] [--rounds 60] [--threads 2]
 
-Random weights, 224 pixels. Every method is exported by `tofe-export onnx` and timed in turn with the dense backbone that
-it shares with the others, batch 1 and 8. ToFe's keep ratios stand to each other as the paper's (0.49 : 0.25 : 0.14),
+Random weights, 224 pixels. Every method is exported by `tofe-export onnx` and timed in turn with the dense backbone
+that it shares with the others, batch 1 and 8. ToFe's keep ratios stand to each other as the paper's (.49 : .25 : .14),
 scaled until the network costs as much as the method beside it, or half of the dense backbone. The row `one token kept`
 is what is left when nothing more can be saved: what it takes is the price of streaming the weights and of the first
 quarter of the blocks. `pair` times LV-ViT-S at half the cost alone with its dense backbone, as a deployment runs it.

@@ -71,7 +71,8 @@ def arguments(weights: Mapping[str, Tensor], given: tuple[int, int] | None, sour
     if patches is None or positions is None or patches.ndim != 4 or positions.ndim != 3:
         return told
     patch = int(patches.shape[-1]) * (2 if is_lvvit(weights) else 1)  # LV-ViT's stem has halved the image before
-    prefix = sum(weights[name].shape[1] for name in ("cls_token", "dist_token", "reg_token") if name in weights)
+    leading = (weights.get(name) for name in ("cls_token", "dist_token", "reg_token"))
+    prefix = sum(token.shape[1] for token in leading if token is not None and token.ndim == 3)
     # Some families (DeiT III) give prefix tokens no position.
     sides = [side for side in map(_square, (positions.shape[1] - prefix, positions.shape[1])) if side]
     if sides:

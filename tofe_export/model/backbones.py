@@ -34,7 +34,7 @@ def create_backbone(name: str, arguments: Mapping[str, Any], pretrained: bool = 
         raise InputError(
             f"timm has no pretrained weights for {name}.", "Leave --pretrained away, or choose another backbone."
         )
-    check_arguments(arguments)
+    check_arguments(name, arguments)
     try:
         vit = timm.create_model(name, pretrained=False, **arguments)
     except Exception as error:  # whatever a network raises for numbers that do not fit each other
@@ -43,19 +43,21 @@ def create_backbone(name: str, arguments: Mapping[str, Any], pretrained: bool = 
     return _with_pretrained(name, arguments) if pretrained else vit
 
 
-def check_arguments(arguments: Mapping[str, Any]) -> None:
+def check_arguments(name: str, arguments: Mapping[str, Any]) -> None:
     """Raises InputError unless all are plain values of the network's own arguments.
 
     They may come from a file of weights, and `timm.create_model` takes others too, which read files (`checkpoint_path`)
     or move the network elsewhere (`device`).
     """
-    known = set(inspect.signature(VisionTransformer.__init__).parameters) - {"self", "device", "dtype"}
-    for name, value in arguments.items():
-        if name not in known:
-            raise InputError(f"A backbone has no argument {name!r}.", f"Nearest: {nearest(str(name), known)}.")
+    kinds = (VisionTransformer, LVViT) if name.startswith("lvvit") else (VisionTransformer,)
+    found = {parameter for kind in kinds for parameter in inspect.signature(kind.__init__).parameters}
+    known = found - {"self", "options", "device", "dtype"}
+    for argument, value in arguments.items():
+        if argument not in known:
+            raise InputError(f"{name} has no argument {argument!r}.", f"Nearest: {nearest(str(argument), known)}.")
         parts = value if isinstance(value, (list, tuple)) else [value]
         if not all(part is None or isinstance(part, (bool, int, float, str)) for part in parts):
-            raise InputError(f"The backbone's argument {name!r} is no plain number, word or list.", "Mend it.")
+            raise InputError(f"The argument {argument!r} of {name} is no plain number, word or list.", "Mend it.")
     if arguments.get("in_chans", 3) != 3:
         raise InputError("Images have three channels here, so in_chans must be 3.", "Leave in_chans away.")
 

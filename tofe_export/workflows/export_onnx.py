@@ -21,6 +21,7 @@ from tofe_export.graph.export import export_tofe
 from tofe_export.graph.functions import OPSET, is_operator
 from tofe_export.model.backbones import image_shape
 from tofe_export.model.flops import dense_macs, tofe_macs
+from tofe_export.model.tofe import check_features
 from tofe_export.runners.base import FEATURES, LOGITS
 from tofe_export.verify.compare import Comparison, compare
 from tofe_export.verify.opened import OpenedOnnx
@@ -88,6 +89,8 @@ def export_onnx(source: Path, target: Path, options: OnnxOptions, report: Report
     if options.hints.keep_rate is not None and (options.keep.by_hand or options.keep.source is not None):
         raise InputError("--keep-rate says how many tokens to keep, and so does --keep or --keep-from.", "Give one.")
     checkpoint = load(source, options.hints)
+    if FEATURES in options.outputs:
+        check_features(checkpoint.model)
     corrupt = CorruptLog()
     keep = choose_keep(checkpoint, options.keep, corrupt, report)
     images = parity_source(checkpoint, options.data)
