@@ -38,6 +38,8 @@ def small_tofe(
         # Random selectors put every token on one side; centring their bias splits them.
         images = small_images(8, seed)
         for stage in model.stages:
+            if stage.selector is None:
+                continue
             stage.selector.out.weight.mul_(5)
             traces = [single.stages[stage.index].scores for single in model.forward_threshold(images)]
             median = torch.cat([trace.flatten() for trace in traces]).quantile(0.5)  # between two tokens, on neither

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from tofe_export.checkpoints import shapes
 from tofe_export.checkpoints.weights import trained_with
-from tofe_export.errors import InputError, nearest
+from tofe_export.errors import InputError
 from tofe_export.model.approximator import DISCARD, FUSE
 from tofe_export.model.config import ToFeConfig
 from tofe_export.model.selector import CLS_ATTENTION, NO_SELECTOR
@@ -145,7 +145,10 @@ def _selector(hints: Hints, predictors: bool, evit: bool, source: str) -> str:
     found = "mlp" if predictors else CLS_ATTENTION if evit else NO_SELECTOR
     wanted = hints.selector or found
     if wanted not in _METHODS:
-        raise InputError(f"{source} cannot be read with the selector {wanted!r}.", f"Use {nearest(wanted, _METHODS)}.")
+        raise InputError(
+            f"{source} cannot be read with the selector {wanted!r}.",
+            f"Use {', '.join(_METHODS[:-1])} or {_METHODS[-1]}.",
+        )
     if predictors and wanted != "mlp":
         raise InputError(f"{source} has DynamicViT's predictors, so its selector is mlp.", "Leave --selector away.")
     if wanted == "mlp" and not predictors:

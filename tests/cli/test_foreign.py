@@ -1,0 +1,121 @@
+"""Other people's checkpoints, dense outputs and image sizes through the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+import torch
+
+from tests.checkpoints.published_files import HINTED, dynamicvit, plain
+from tests.cli.conftest import Run
+from tests.helpers import small_images
+
+ARGUMENTS = ",".join(f"{name}={value}" for name, value in HINTED.items())
+NAMED = ("--backbone", "deit_tiny_patch16_224", "--backbone-args", ARGUMENTS)
+
+
+def run_onnx(path: Path, images: torch.Tensor) -> dict[str, np.ndarray]:
+    session = ort.InferenceSession(path)
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(None, {"images": images.numpy()}), strict=True))
+
+
+def test_dynamicvit_from_file_to_verified_model(tmp_path: Path, run: Run) -> None:
+    model = dynamicvit(tmp_path / "d.pth")
+    done = run("onnx", "d.pth", "--keep-rate", 0.5, *NAMED)
+    assert done.returncode == 0, done.stderr
+    assert "DynamicViT" in done.stdout
+    assert "8,4,2 of 16 tokens (keep rate 0.5)" in done.stdout
+    images = small_images(3)
+    expected = model.forward_fixed(images, (8, 4, 2)).logits.detach().numpy()
+    np.testing.assert_allclose(run_onnx(tmp_path / "model.onnx", images)["logits"], expected, atol=1e-5)
+    verified = run("verify", "model.onnx", "--against", "d.pth", "--samples", 8)
+    assert verified.returncode == 0, verified.stderr  # without a word about backbone or rate: the manifest knows
+
+
+def test_a_plain_backbone_is_exported_dense_with_a_note(tmp_path: Path, run: Run) -> None:
+    plain(tmp_path / "p.pth")
+    done = run("onnx", "p.pth", *NAMED)
+    assert done.returncode == 0, done.stderr
+    assert "Note: It is dense" in done.stderr
+    assert "100.0% of dense" in done.stdout
+    manifest = json.loads((tmp_path / "model.onnx.json").read_text())
+    assert (manifest["keep"], manifest["operators"], manifest["gmacs"]) == ([], [], manifest["dense_gmacs"])
+
+
+def test_evit_at_another_image_size(tmp_path: Path, run: Run) -> None:
+    plain(tmp_path / "e.pth")
+    done = run("onnx", "e.pth", "--selector", "cls-attention", "--keep-rate", 0.7, "--img-size", "48x32", *NAMED)
+    assert done.returncode == 0, done.stderr
+    assert "17,13,10 of 24 tokens" in done.stdout  # ceil of .7 of 24, of 17 + 1 and of 13 + 1
+    assert run_onnx(tmp_path / "model.onnx", torch.zeros(2, 3, 48, 32))["logits"].shape == (2, 5)
+    assert run("verify", "model.onnx", "--against", "e.pth", "--samples", 8).returncode == 0
+
+
+@pytest.mark.parametrize("wanted", ["features", "tokens,logits"])
+def test_dense_outputs(checkpoint: Path, tmp_path: Path, run: Run, wanted: str) -> None:
+    done = run("onnx", checkpoint, "--output", wanted)
+    assert done.returncode == 0, done.stderr
+    assert "Train with --features" in done.stderr
+    found = run_onnx(tmp_path / "model.onnx", small_images(2))
+    assert found["features"].shape == (2, 16, 32)
+    assert ("logits" in found) == ("logits" in wanted)
+    verified = run("verify", "model.onnx", "--against", checkpoint, "--samples", 8, "--json", "verify.json")
+    assert verified.returncode == 0, verified.stderr
+    document = json.loads((tmp_path / "verify.json").read_text())
+    assert document["features"]["max_abs"] < 1e-4
+    assert (document["logits"] is None) == (wanted == "features")
+    assert json.loads((tmp_path / "model.onnx.json").read_text())["rearrange"] == "elide"
+
+
+def test_keep_ratios_follow_the_image_size(checkpoint: Path, run: Run) -> None:
+    done = run("onnx", checkpoint, "--keep", "0.5,0.25,0.125", "--img-size", "64")
+    assert done.returncode == 0, done.stderr
+    assert "32,16,8 of 64 tokens (given)" in done.stdout
+
+
+def test_inspect_says_what_was_recognised(tmp_path: Path, run: Run) -> None:
+    dynamicvit(tmp_path / "d.pth")
+    document = json.loads(run("inspect", "d.pth", "--keep-rate", 0.5, "--json", *NAMED).stdout)
+    assert (document["recognised"], document["keep"]) == ("DynamicViT", [8, 4, 2])
+    shown = run("inspect", "d.pth", *NAMED)
+    assert shown.returncode == 0
+    assert "recognised as" in shown.stdout
+
+
+def test_methods_of_one_backbone_share_their_baseline(checkpoint: Path, discarding: Path, run: Run) -> None:
+    for source, name in ((checkpoint, "a.onnx"), (discarding, "b.onnx")):
+        assert run("onnx", source, "-o", name).returncode == 0
+    done = run("bench", "a.onnx", "b.onnx", "--batch", 1, "--rounds", 2)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("(dense)") == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--keep-rate", "0.5", "--keep", "8,4,2"], "--keep-rate says how many tokens to keep"),
+        (["--img-size", "big"], "is no size in pixels"),
+        (["--img-size", "33"], "cannot be cut into patches"),
+        (["--output", "everything"], "is none of: logits, features, tokens"),
+        (["--keep", "0.5,1.5,0.2"], "nor of ratios"),
+        (["--keep", "0.5,4,0.2"], "nor of ratios"),
+        (["--selector", "cls-attention"], "says itself what it is"),
+    ],
+)
+def test_refusals(checkpoint: Path, tmp_path: Path, run: Run, options: list[str], words: str) -> None:
+    done = run("onnx", checkpoint, *options)
+    assert done.returncode == 2
+    assert words in " ".join((done.stdout + done.stderr).replace("│", " ").split())
+    assert not list(tmp_path.iterdir())
+
+
+def test_features_of_a_network_that_discards(discarding: Path, tmp_path: Path, run: Run) -> None:
+    done = run("onnx", discarding, "--output", "features")
+    assert done.returncode == 2
+    assert "discards tokens" in done.stderr
+    assert not list(tmp_path.iterdir())
