@@ -23,18 +23,24 @@ def small_tofe(
     approximator: str = "bottleneck",
     stage_starts: tuple[int, ...] = (),
     seed: int = 0,
+    dense_output: bool = False,
     **arguments: Any,
 ) -> ToFe:
     """A ToFe with 16 patch tokens and random weights of visible size in every parameter."""
     torch.manual_seed(seed)
-    config = ToFeConfig(backbone, {**SMALL, **arguments}, stage_starts, selector, approximator)
+    config = ToFeConfig(backbone, {**SMALL, **arguments}, stage_starts, selector, approximator, dense_output)
     model = build_tofe(config).eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.ndim > 1:
                 parameter.normal_(std=0.15)
-            elif "norm" not in name:
+            elif "norm" not in name and ".bn" not in name:
                 parameter.normal_(std=0.05)
+        for name, buffer in model.named_buffers():  # LV-ViT's BatchNorms: statistics of about the size of what they see
+            if name.endswith("running_mean"):
+                buffer.normal_(std=0.3)
+            elif name.endswith("running_var"):
+                buffer.uniform_(3, 6)
         # Random selectors put every token on one side; centring their bias splits them.
         images = small_images(8, seed)
         for stage in model.stages:

@@ -129,14 +129,14 @@ class LVViT(VisionTransformer):
         """
         if pre_logits:
             return x
-        logits: Tensor = self.head(x[:, 0])
+        of_cls: Tensor = self.head(x[:, 0])
         scores = self.aux_head(x[:, self.num_prefix_tokens :])
         if not scores.shape[1]:  # an image may keep nothing but its CLS token
-            return logits
+            return of_cls
         if alive is not None:
             gone = alive.unsqueeze(-1) == 0
             scores = scores.masked_fill(gone, torch.finfo(scores.dtype).min).masked_fill(gone.all(1, keepdim=True), 0.0)
-        logits = logits + 0.5 * scores.amax(dim=1)
+        logits: Tensor = of_cls + 0.5 * scores.amax(dim=1)
         return logits
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:

@@ -92,7 +92,8 @@ class StageDrift:
 class Verification:
     """What verify.json says; accuracies are shares 0..1, None where the images had no labels.
 
-    `keep` are the keep counts of the model that was compared, empty where the file does not say.
+    `keep` are the keep counts of the model that was compared, empty where the file does not say. A model exported for
+    its features alone has no logits and so no class to agree on.
     """
 
     passed: bool
@@ -100,14 +101,15 @@ class Verification:
     against: str
     data: str
     samples: int
-    top1_agreement: float
+    top1_agreement: float | None
     accuracy_reference: float | None
     accuracy_deployed: float | None
-    logits: Drift
+    logits: Drift | None
     same_selection: Drift | None
     stages: tuple[StageDrift, ...]
     failures: tuple[str, ...]
     keep: tuple[int, ...] = ()
+    features_max_abs: float | None = None
 
 
 @dataclass(frozen=True)
@@ -162,18 +164,21 @@ def read_verification(path: Path, remake: str) -> Verification:
     """
     found = _open(path, VERIFY_SCHEMA, remake)
     accuracy = found.part("accuracy") if found.values.get("accuracy") is not None else None
-    same = found.part("logits_same_selection") if found.values.get("logits_same_selection") else None
+    logits, same, features = (
+        found.part(name) if found.values.get(name) else None for name in ("logits", "logits_same_selection", "features")
+    )
     return Verification(
         passed=found.flag("passed"),
         model=found.text("model"),
         against=found.text("against"),
         data=found.text("data"),
         samples=int(found.number("samples")),
-        top1_agreement=found.number("top1_agreement"),
+        top1_agreement=found.number("top1_agreement") if logits else None,
         accuracy_reference=accuracy.number("reference") if accuracy else None,
         accuracy_deployed=accuracy.number("deployed") if accuracy else None,
-        logits=_drift(found.part("logits")),
+        logits=_drift(logits) if logits else None,
         same_selection=_drift(same) if same else None,
+        features_max_abs=features.number("max_abs") if features else None,
         stages=tuple(
             StageDrift(
                 int(stage.number("index")),

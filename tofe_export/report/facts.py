@@ -86,7 +86,7 @@ def _cost(found: RunFolder) -> Figure | None:
 
 
 def _agreement(found: RunFolder) -> Figure | None:
-    if found.verification is None:
+    if found.verification is None or found.verification.logits is None or found.verification.top1_agreement is None:
         return None
     worst = found.verification.logits.max_abs
     note = f"of {found.verification.samples} images; logits differ by at most {difference(worst)}"

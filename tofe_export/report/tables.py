@@ -69,10 +69,13 @@ def parity_table(found: Verification) -> ParityTable:
     if found.accuracy_reference is not None and found.accuracy_deployed is not None:
         reference, deployed = wording.percent(found.accuracy_reference), wording.percent(found.accuracy_deployed)
         summary.append(("Accuracy", reference, deployed))
-    summary.append(("Same class", "–", wording.percent(found.top1_agreement)))
-    drift = [_drift("Each its own selection", found.logits)]
+    if found.top1_agreement is not None:
+        summary.append(("Same class", "–", wording.percent(found.top1_agreement)))
+    drift = [] if found.logits is None else [_drift("Each its own selection", found.logits)]
     if found.same_selection is not None:
         drift.append(_drift("PyTorch on the deployed selection", found.same_selection))
+    if found.features_max_abs is not None:
+        drift.append(("Features on the deployed selection", wording.difference(found.features_max_abs), "–", "–"))
     stages = [
         (f"Stage {stage.index}", wording.percent(stage.overlap, 2), wording.difference(stage.max_abs))
         for stage in found.stages

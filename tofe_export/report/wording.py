@@ -95,6 +95,8 @@ def _parity(found: Verification | None) -> tuple[str, str]:
     if not found.passed:
         first = found.failures[0] if found.failures else "The comparison with PyTorch failed."
         return f"Not fit to deploy: {first}", "bad"
+    if found.top1_agreement is None:
+        return f"Same features as PyTorch on all {found.samples} images.", "good"
     if found.top1_agreement == 1:
         return f"Same answer as PyTorch on all {found.samples} images.", "good"
     return f"Same answer as PyTorch on {percent(found.top1_agreement)} of {found.samples} images.", "good"

@@ -15,6 +15,7 @@ from tofe_export.artifacts.machine import describe_machine, describe_versions, p
 from tofe_export.artifacts.manifest import atomic_artefact, read_manifest
 from tofe_export.errors import InputError
 from tofe_export.precision.quantize import FORMATS
+from tofe_export.runners.base import LOGITS
 from tofe_export.verify.opened import read_onnx
 from tofe_export.workflows.calibrate_model import Calibrated, CalibrationOptions, calibrate_model
 from tofe_export.workflows.checked_onnx import run_two_batches, write_checked
@@ -76,6 +77,11 @@ def quantize_model(source: Path, target: Path, options: QuantizeOptions, report:
     if target.resolve() == source.resolve():
         raise InputError(f"The quantized model would replace {source}.", "Name another file with -o.")
     manifest = read_manifest(source)
+    if LOGITS not in manifest.get("outputs", [LOGITS]):
+        raise InputError(
+            f"{source} has features but no logits, by which a quantized model is judged.",
+            "Export it again with --output features,logits",
+        )
     model = read_onnx(source)
     with atomic_artefact(target) as draft:  # first of all, since a place that cannot be written is known at once
         calibrated = calibrate_model(source, model, manifest, options.calibration, report)
