@@ -171,6 +171,99 @@ def test_another_choice_passes_only_as_a_near_tie() -> None:
     assert "a kept token's score is 1.4e+00 below a frozen one's" in comparison.failures[0]
 
 
+def chose(kept: list[list[int]], score_scale: float = 1.0) -> Comparison:
+    """Images whose deployed model kept the tokens `kept`, where PyTorch keeps token 0; token 1 scores a hair less."""
+    stage = StageDifference(0)
+    scores = torch.tensor([[0.5, 0.5 - 1e-6, 0.4, -1.0]]) * score_scale
+    for tokens in kept:
+        reference, deployed = torch.zeros(2, 1, 4, dtype=torch.bool)
+        reference[0, 0], deployed[0, tokens] = True, True
+        perm = torch.tensor([tokens + [index for index in range(4) if index not in tokens]])
+        stage.add_selection(reference, deployed)
+        stage.add_scores(scores, perm, len(tokens))
+    return Comparison(TOLERANCES["fp32"], min(1.0, score_scale), samples=len(kept), stages={0: stage})
+
+
+def test_one_near_tie_among_few_tokens_passes() -> None:
+    # One flip of one kept token is an overlap of 0, whatever the tolerance says; a thousand tokens could have one.
+    found = chose([[1]])
+    assert found.stages[0].overlap == 0
+    assert not found.failures
+    assert not chose([[0], [1], [0]]).failures
+
+
+def test_two_near_ties_among_few_tokens_fail() -> None:
+    (sentence,) = chose([[1], [1], [0]]).failures
+    assert "Stage 0 selected other tokens: overlap 0.3333" in sentence
+
+
+def test_one_flip_beyond_the_score_gap_fails() -> None:
+    (sentence,) = chose([[0], [2], [0]]).failures
+    assert "a kept token's score is 1.0e-01 below a frozen one's" in sentence
+
+
+def test_of_many_tokens_the_tolerated_share_may_flip() -> None:
+    assert not chose([[1]] * 2 + [[0]] * 1998).failures
+    assert chose([[1]] * 3 + [[0]] * 1997).failures
+
+
+def test_attention_weights_are_judged_by_their_own_size() -> None:
+    # Weights of attention are far below 1: a gap of 1e-5 is a near-tie of scores about 1, not of weights about 1e-4.
+    assert not chose([[1]], score_scale=1e-4).failures
+    small = chose([[2]], score_scale=1e-4)
+    assert small.stages[0].score_gap == pytest.approx(1e-5, rel=1e-3)
+    assert small.failures
+    small.score_scale = 1.0
+    assert not small.failures
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_features_that_differ_fail_in_words_of_features(precision: str) -> None:
+    comparison = Comparison(TOLERANCES[precision])
+    features = torch.randn(2, 16, 8, generator=torch.Generator().manual_seed(0))
+    comparison.features.add(features, features + 0.5 * TOLERANCES[precision].logits_max_abs)
+    assert not comparison.failures
+    deployed = features.clone()
+    deployed[1, 7, 3] += 10 * TOLERANCES[precision].logits_max_abs * float(features.abs().max())
+    comparison.features.add(features, deployed)
+    (sentence,) = comparison.failures
+    assert sentence.startswith("On the same tokens the features differ by")
+    comparison.features.add(features, features * float("nan"))
+    assert "inf" in comparison.failures[0]
+    assert comparison.to_dict()["features"]["max_abs"] is None
+
+
+@pytest.mark.parametrize("outputs", [("features",), ("features", "logits")])
+def test_exported_features_pass_and_planted_ones_do_not(outputs: tuple[str, ...]) -> None:
+    network = small_tofe(dense_output=True)
+    model = export_tofe(network, KEEP, False, taps=False, outputs=outputs)
+    found = compare(network, opened(model), KEEP, False, batches())
+    document = found.to_dict()
+    assert not found.failures
+    assert document["features"]["max_abs"] < 1e-4
+    assert document["features"]["largest"] > 1
+    assert (document["logits"] is None) == ("logits" not in outputs)
+    # The last approximator is read by the features alone.
+    name = "stages.2.approximator.up.weight.T"
+    replace(model.graph, name, -weight(model.graph, name))
+    found = compare(network, opened(model), KEEP, False, batches())
+    (sentence,) = found.failures
+    assert "the features differ" in sentence
+    assert found.stages[2].overlap == 1.0
+
+
+@pytest.mark.parametrize("approximator", ["discard", "fuse"])
+def test_cls_attention_passes_and_another_token_is_found(approximator: str) -> None:
+    network = small_tofe(selector="cls-attention", approximator=approximator)
+    model = export_tofe(network, KEEP, True, taps=False)
+    assert not compare(network, opened(model), KEEP, True, batches()).failures
+    name = "vit.blocks.2.attn.qkv.weight.T"
+    replace(model.graph, name, weight(model.graph, name)[:, ::-1])
+    found = compare(network, opened(model), KEEP, True, batches())
+    assert found.stages[0].overlap == 1.0, "block 2 chooses in stage 1"
+    assert found.failures[0].startswith("Stage 1 selected other tokens")
+
+
 def test_labels_of_other_classes_give_no_accuracy(network: ToFe) -> None:
     model = opened(export_tofe(network, KEEP, True, taps=False))
     assert compare(network, model, KEEP, True, batches(), labelled=False).to_dict()["accuracy"] is None

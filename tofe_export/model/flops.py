@@ -23,7 +23,8 @@ from tofe_export.model.selector import AttentionSelector, MlpSelector, Selector
 from tofe_export.model.stage import Stage
 from tofe_export.model.tofe import ToFe
 
-_ENDS: weakref.WeakKeyDictionary[VisionTransformer, float] = weakref.WeakKeyDictionary()
+_ENDS: weakref.WeakKeyDictionary[VisionTransformer, dict[int, float]] = weakref.WeakKeyDictionary()
+"""network -> patch tokens -> MACs, for a network may be given another image size."""
 
 Count = TypeVar("Count", float, Tensor)
 
@@ -126,9 +127,10 @@ def _attention_width(block: nn.Module) -> int:
 def _ends_macs(vit: VisionTransformer) -> float:
     """Patch embedding and head, counted on the meta device by running them: once a network, for training asks
     at every step."""
-    if vit not in _ENDS:
-        _ENDS[vit] = _count_ends(vit)
-    return _ENDS[vit]
+    known, tokens = _ENDS.setdefault(vit, {}), int(vit.patch_embed.num_patches)
+    if tokens not in known:
+        known[tokens] = _count_ends(vit)
+    return known[tokens]
 
 
 def _count_ends(vit: VisionTransformer) -> float:

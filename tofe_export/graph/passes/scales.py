@@ -71,7 +71,9 @@ def _divide(graph: ir.Graph, node: ir.Node, index: int, divisor: NDArray[Any] | 
 def _only_producer(value: ir.Value | None, operator: str) -> ir.Node | None:
     """The node that computes `value`, if it is an `operator` and has one reader."""
     producer = None if value is None else value.producer()
-    if value is None or producer is None or producer.op_type != operator or len(value.uses()) != 1:
+    if value is None or producer is None or producer.op_type != operator:
+        return None
+    if len(value.uses()) != 1 or value.is_graph_output():
         return None
     return producer
 
