@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from timm.layers import Attention
 from timm.models.vision_transformer import Block
 from torch import Tensor
 
@@ -180,12 +181,21 @@ def test_configurations_that_contradict_themselves(options: dict[str, Any], word
     [
         ({"class_token": False, "global_pool": "avg"}, "reads every token"),
         ({"global_pool": "avg"}, "reads every token"),
-        ({"attn_layer": "diff"}, "shows no attention of a CLS token"),
     ],
 )
 def test_backbones_without_a_cls_tokens_attention(arguments: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError, match=words):
         evit(**arguments)
+
+
+def test_blocks_that_cannot_be_run_by_halves_are_refused() -> None:
+    class Another(Attention):
+        """It may do whatever it wants with its weights."""
+
+    model = evit()
+    model.vit.blocks[2].attn.__class__ = Another
+    with pytest.raises(InputError, match="shows no attention of a CLS token"):
+        ToFe(model.vit, model.config)
 
 
 @pytest.mark.parametrize(
