@@ -123,6 +123,8 @@ def test_a_parameter_free_network_of_this_program_is_its_own(tmp_path: Path) -> 
     ("kind", "more", "words", "next_step"),
     [
         ("plain", {"keep_rate": 0.5}, "keeps every token", "cls-attention"),
+        ("plain", {"fuse_token": True}, "--fuse-token says nothing", "cls-attention"),
+        ("plain", {"stages": (1, 2)}, "--stages says nothing", "cls-attention"),
         ("plain", {"selector": "mlp"}, "no predictors", "--init"),
         ("plain", {"selector": "linear"}, "cannot be read with the selector 'linear'", "mlp"),
         ("dynamicvit", {"selector": "cls-attention"}, "has DynamicViT's predictors", "Leave --selector away"),

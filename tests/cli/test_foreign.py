@@ -100,6 +100,7 @@ def test_methods_of_one_backbone_share_their_baseline(checkpoint: Path, discardi
     [
         (["--keep-rate", "0.5", "--keep", "8,4,2"], "--keep-rate says how many tokens to keep"),
         (["--img-size", "big"], "is no size in pixels"),
+        (["--img-size", "16x"], "is no size in pixels"),
         (["--img-size", "33"], "cannot be cut into patches"),
         (["--output", "everything"], "is none of: logits, features, tokens"),
         (["--keep", "0.5,1.5,0.2"], "nor of ratios"),

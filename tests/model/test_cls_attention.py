@@ -93,18 +93,18 @@ def test_every_token_kept_until_the_last_stage(model: ToFe) -> None:
 
 @torch.no_grad()
 @pytest.mark.parametrize("approximator", ["discard", "fuse"])
-def test_a_block_chooses_between_its_halves(approximator: str) -> None:
+@pytest.mark.parametrize("arguments", NETWORKS, ids=IDS)
+def test_a_block_chooses_between_its_halves(arguments: dict[str, Any], approximator: str) -> None:
     # All tokens attend; the MLP sees the kept ones and, last, the others' sum by attention, which is not normalised.
-    model, images = evit(approximator), small_images(3)
+    model, images = evit(approximator, **arguments), small_images(3)
     trace = model.forward_fixed(images, (6, 6, 6)).stages[0]
     block, before = model.vit.blocks[1], tokens_after(model, images, 1)
-    middle = attended(block, before)
-    for image in range(3):
-        scores = attention_by_hand(block, before, 1)[image]
+    prefix, patches = attended(block, before).split([model.prefix, 16], dim=1)
+    for image, scores in enumerate(attention_by_hand(block, before, model.prefix)):
         order = scores.argsort(descending=True)
-        rows = [middle[image, 0], *(middle[image, 1 + index] for index in order[:6])]
+        rows = [*prefix[image], *(patches[image, index] for index in order[:6])]
         if approximator == "fuse":
-            rows.append(torch.stack([scores[index] * middle[image, 1 + index] for index in order[6:]]).sum(0))
+            rows.append(torch.stack([scores[index] * patches[image, index] for index in order[6:]]).sum(0))
         expected = fed_forward(block, torch.stack(rows).unsqueeze(0))
         torch.testing.assert_close(trace.tokens[image : image + 1], expected, rtol=0, atol=1e-5)
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tofe_export.checkpoints import checkpoint
 from tofe_export.data.digits import CANVAS
-from tofe_export.model import checkpoint
 from tofe_export.model.flops import dense_macs, tofe_macs
 from tofe_export.model.tofe import build_tofe
 from tofe_export.training.recipes import DEMO

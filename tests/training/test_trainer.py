@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 from rich.console import Console
 
+from tofe_export.checkpoints import checkpoint
 from tofe_export.data.images import CorruptLog
 from tofe_export.errors import InputError, TofeError
-from tofe_export.model import checkpoint
 from tofe_export.model.config import ToFeConfig
 from tofe_export.training import loop, trainer
 from tofe_export.training.losses import LossWeights

@@ -256,7 +256,9 @@ def test_exported_features_pass_and_planted_ones_do_not(outputs: tuple[str, ...]
 def test_cls_attention_passes_and_another_token_is_found(approximator: str) -> None:
     network = small_tofe(selector="cls-attention", approximator=approximator)
     model = export_tofe(network, KEEP, True, taps=False)
-    assert not compare(network, opened(model), KEEP, True, batches()).failures
+    found = compare(network, opened(model), KEEP, True, batches())
+    assert not found.failures
+    assert found.score_scale == 0, "near-ties are judged by the size of the attention weights, whatever it is"
     name = "vit.blocks.2.attn.qkv.weight.T"
     replace(model.graph, name, weight(model.graph, name)[:, ::-1])
     found = compare(network, opened(model), KEEP, True, batches())

@@ -121,9 +121,15 @@ def recognise(header: Mapping[str, Any], weights: Mapping[str, Tensor], hints: H
         words = f"EViT {'with' if fuse else 'without'} a fused token"
         rate = _rate(hints, told.get("base_keep_rate"))
         return Recognised(config, renamed, words, (*notes, *note), rate, _CROP_PCT)
-    if hints.keep_rate is not None:
+    needless = {
+        "--keep-rate": hints.keep_rate,
+        "--fuse-token": hints.fuse_token or None,
+        "--stages": hints.stages or None,
+    }
+    given = next((option for option, value in needless.items() if value is not None), None)
+    if given:
         raise InputError(
-            f"{source} is a plain backbone, which keeps every token, so --keep-rate says nothing.",
+            f"{source} is a plain backbone, which keeps every token, so {given} says nothing.",
             f"Prune it as EViT does: --selector {CLS_ATTENTION}, or fine-tune it: tofe-export train --init {source}",
         )
     dense = "It is dense: no tokens are frozen. To make a ToFe network of it: tofe-export train --init " + source

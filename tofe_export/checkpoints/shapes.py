@@ -36,8 +36,10 @@ def backbone_name(weights: Mapping[str, Tensor], source: str) -> str:
     found = {int(match.group(1)) for match in map(_BLOCK.match, weights) if match}
     positions, patches = weights.get("pos_embed"), weights.get("patch_embed.proj.weight")
     more = next((part for part in _MORE if any(part in key for key in weights)), None)
-    if not found or positions is None or patches is None or positions.ndim != 3 or patches.ndim != 4 or more:
-        raise _unknown(source, f"it has {more.strip('.')}" if more else "it has no blocks, pos_embed or patch_embed")
+    needed = ("pos_embed", "patch_embed.proj.weight", "cls_token")
+    lacking = next((name for name in needed if name not in weights), None if found else "blocks")
+    if lacking or positions is None or patches is None or positions.ndim != 3 or patches.ndim != 4 or more:
+        raise _unknown(source, f"it has {more.strip('.')}" if more else f"it has no usable {lacking or 'pos_embed'}")
     size = (positions.shape[2], max(found) + 1)
     if is_lvvit(weights):
         name = _LVVIT.get(size)

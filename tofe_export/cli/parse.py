@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import typer
@@ -48,10 +49,10 @@ def image_size(text: str, option: str) -> tuple[int, int]:
     Raises:
         typer.BadParameter: anything else.
     """
-    height, _, width = text.lower().partition("x")
-    if not height.isdecimal() or not (width or height).isdecimal():
+    found = re.fullmatch(r"(\d{1,6})(?:x(\d{1,6}))?", text.lower(), re.ASCII)
+    if found is None:
         raise typer.BadParameter(f"{text!r} is no size in pixels; write 384 or 256x192.", param_hint=option)
-    return int(height), int(width or height)
+    return int(found[1]), int(found[2] or found[1])
 
 
 def names(text: str, known: dict[str, str], option: str) -> tuple[str, ...]:

@@ -53,6 +53,7 @@ class OnnxRuntimeRunner:
 
         Raises:
             InputError: the images do not have the shape the model was exported for.
+            MissingError: not enough memory for them.
         """
         expected = self._input.shape
         if any(isinstance(want, int) and want != got for want, got in zip(expected, images.shape, strict=True)):
@@ -60,7 +61,16 @@ class OnnxRuntimeRunner:
                 f"The model takes images of shape {expected}, not {list(images.shape)}.",
                 "Is it the checkpoint it came from?",
             )
-        values = self._session.run(None, {self._input.name: images})
+        try:
+            values = self._session.run(None, {self._input.name: images})
+        except Exception as error:  # again a private type
+            if "allocate memory" not in str(error):
+                raise
+            raise MissingError(
+                f"This machine has too little memory for {images.shape[0]} images of "
+                f"{images.shape[2]} x {images.shape[3]} pixels.",
+                "Take smaller images (--img-size) or a smaller batch.",
+            ) from error
         return dict(zip(self.outputs, values, strict=True))
 
     def bind(self, images: NDArray[np.float32]) -> Callable[[], object]:
