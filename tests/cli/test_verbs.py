@@ -51,10 +51,17 @@ def test_verify_passes_and_writes_json(checkpoint: Path, exported: Path, tmp_pat
     assert document["passed"] is True
     assert document["samples"] == 16
     assert document["exported_from_this_file"] is True
-    assert set(document["logits"]) == {"max_abs", "mean_abs", "cosine_min"}
-    assert [set(stage) for stage in document["stages"]] == [
-        {"index", "selection_overlap", "score_gap", "max_abs_same_selection"}
-    ] * 3
+    assert set(document["logits"]) == {"max_abs", "mean_abs", "cosine_min", "kl_mean", "kl_max"}
+    assert [stage["index"] for stage in document["stages"]] == [0, 1, 2]
+    for stage in document["stages"]:
+        assert stage["selection_overlap"] == 1.0
+        assert stage["flips"] == {"tokens": 0, "images": 0, "margin_median": None, "margin_max": None}
+        assert stage["first_module"] is None
+    assert [check["name"] for check in document["checks"]] == [
+        *("preprocessing", "weights", "batch", "stage 0", "stage 1", "stage 2", "logits", "classes")
+    ]
+    assert all(check["passed"] for check in document["checks"])
+    assert document["threshold"]["samples"] == 16
 
 
 def test_verify_against_other_preprocessing_fails(checkpoint: Path, exported: Path, tmp_path: Path, run: Run) -> None:

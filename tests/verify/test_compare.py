@@ -14,9 +14,11 @@ from tests.helpers import small_images, small_tofe
 from tofe_export.data.images import Batch
 from tofe_export.graph.export import export_tofe
 from tofe_export.model.tofe import ToFe
-from tofe_export.verify.compare import Comparison, compare
-from tofe_export.verify.metrics import LogitsDifference, StageDifference
+from tofe_export.verify.compare import compare
+from tofe_export.verify.comparison import Comparison
+from tofe_export.verify.metrics import LogitsDifference
 from tofe_export.verify.opened import OpenedOnnx
+from tofe_export.verify.stages import StageDifference
 from tofe_export.verify.tolerances import TOLERANCES
 
 KEEP = (8, 5, 3)
@@ -247,7 +249,9 @@ def test_exported_features_pass_and_planted_ones_do_not(outputs: tuple[str, ...]
     name = "stages.2.approximator.up.weight.T"
     replace(model.graph, name, -weight(model.graph, name))
     found = compare(network, opened(model), KEEP, False, batches())
-    (sentence,) = found.failures
+    stage, sentence = found.failures
+    assert stage.startswith("On the same tokens stage 2 differs by")
+    assert "Only frozen tokens differ: the approximator computes something else." in stage
     assert "the features differ" in sentence
     assert found.stages[2].overlap == 1.0
 

@@ -6,6 +6,7 @@ Other people's are read too, through `foreign`.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import io
 import json
 import re
@@ -146,6 +147,16 @@ def load_like(path: Path, config: ToFeConfig) -> Checkpoint:
     header, weights = read_weights(path)
     size = image_size_of(config)
     return load(path, Hints(image_size=size) if is_own(header, weights) else Hints.of(config))
+
+
+def weights_sha256(model: ToFe) -> str:
+    """SHA-256, hexadecimal, of names, shapes and values: equal exactly for the same weights, in whatever file."""
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        tensor = value.detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def is_own(header: Mapping[str, Any], weights: Mapping[str, Any]) -> bool:

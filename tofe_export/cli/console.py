@@ -55,6 +55,15 @@ def save_json(path: Path | None, document: dict[str, Any]) -> None:
         say(f"Wrote {path}")
 
 
+def save_text(path: Path | None, make: Callable[[], str]) -> None:
+    """Writes a text where an option asked for it."""
+    if path is not None:
+        from tofe_export.artifacts.files import write_text
+
+        write_text(path, make())
+        say(f"Wrote {path}")
+
+
 @contextlib.contextmanager
 def progress() -> Iterator[Report]:
     """A progress bar per task on standard error; yields the function that jobs report to."""

@@ -2,58 +2,144 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from tofe_export.cli import console
 
+_COLUMNS = ("artefact", "precision", "backend", "images", "top-1", "logits", "KL", "overlap", "verdict")
+
 
 def verify(
-    model: Annotated[Path, typer.Argument(help="Exported model (.onnx) or engine (.engine).", metavar="MODEL")],
-    against: Annotated[Path, typer.Option(help="The checkpoint it must agree with.", metavar="CKPT")],
+    models: Annotated[list[Path], typer.Argument(help="Exported models (.onnx) and engines (.engine).")],
+    against: Annotated[Path, typer.Option(help="The checkpoint they must agree with.", metavar="CKPT")],
     data: Annotated[str | None, typer.Option(help="Images: 'digits', 'photos' or a folder.")] = None,
     samples: Annotated[int, typer.Option(help="At most so many images.", min=1)] = 128,
+    tolerance: Annotated[
+        list[str] | None,
+        typer.Option(help="A limit of your own, such as logits_max_abs=1e-3 or int8.cosine_min=0.8; repeatable."),
+    ] = None,
+    threshold: Annotated[
+        bool, typer.Option(help="Also say what fixed keep counts cost, against each image keeping its own number.")
+    ] = True,
+    provider: Annotated[str, typer.Option(help="Where ONNX Runtime computes: cpu or cuda.")] = "cpu",
     json: Annotated[Path | None, typer.Option(help="Write the result as JSON.", metavar="FILE")] = None,
+    junit: Annotated[Path | None, typer.Option(help="Write the result as JUnit XML.", metavar="FILE")] = None,
 ) -> None:
-    """Compare an exported model with its checkpoint, stage by stage; exit 1 when it does not agree."""
-    from tofe_export.workflows.verify_model import verify_model
+    """Compare exported models with their checkpoint, stage by stage; exit 1 when one does not agree."""
+    from tofe_export.verify.tolerances import parse_overrides
+    from tofe_export.workflows.verify_model import VerifyOptions, verify_models
 
+    options = VerifyOptions(data, samples, parse_overrides(tolerance or ()), threshold, _provider(provider))
     with console.progress() as report:
-        result = verify_model(model, against, data, samples, report)
+        result = verify_models(models, against, options, report)
     console.warn(result.skipped)
-    document = result.document
-    rows = [
-        (f"stage {stage['index']}", f"{stage['selection_overlap']:.4f}", _number(stage["max_abs_same_selection"]), "")
-        for stage in document["stages"]
-    ]
-    same = document["logits_same_selection"]
+    for document in result.artefacts:
+        _show(document)
+    if len(result.artefacts) > 1:
+        console.table(f"Against {against.name}", _COLUMNS, [_row(document) for document in result.artefacts])
+    console.save_json(json, result.document)
+    console.save_text(junit, lambda: _junit(result.artefacts))
+    for document in result.artefacts:
+        for failure in document["failures"]:
+            console.warn([f"{document['model']}: {failure}" if len(result.artefacts) > 1 else failure])
+    console.say({0: "PASSED", 3: "NOT CHECKED: something could not run here"}.get(result.exit_code, "FAILED"))
+    if result.exit_code:
+        raise typer.Exit(result.exit_code)
+
+
+def _provider(name: str) -> str:
+    from tofe_export.runners.onnxruntime_runner import PROVIDERS
+
+    if name not in PROVIDERS:
+        raise typer.BadParameter(f"{name!r} is none of {', '.join(PROVIDERS)}.", param_hint="--provider")
+    return name
+
+
+def _junit(documents: Sequence[dict[str, Any]]) -> str:
+    from tofe_export.verify.junit import to_junit
+
+    return to_junit(documents)
+
+
+def _show(document: dict[str, Any]) -> None:
+    """One artefact: its stages, its logits, what fixed keep counts cost."""
+    if "error" in document:
+        error = document["error"]
+        console.warn([f"{document['model']}: {error['message']}", f"Next:  {error['next_step']}"])
+        return
+    rows = [_stage(stage) for stage in document["stages"]]
+    same, own, features = (document[name] for name in ("logits_same_selection", "logits", "features"))
     if same is not None:
-        rows.append(("logits, same tokens", "", _number(same["max_abs"]), f"{same['cosine_min']:.6f}"))
-    own, features = document["logits"], document["features"]
+        rows.append(("logits, same tokens", "", "", _number(same["max_abs"]), "", f"{same['cosine_min']:.6f}"))
     if own is not None:
-        rows.append(("logits, own tokens", "", _number(own["max_abs"]), f"{own['cosine_min']:.6f}"))
+        rows.append(("logits, own tokens", "", "", _number(own["max_abs"]), "", f"{own['cosine_min']:.6f}"))
     if features is not None:
-        rows.append(("features, same tokens", "", _number(features["max_abs"]), ""))
-    title = f"{model.name} against {against.name}: {document['samples']} images of {document['data']}"
-    console.table(title, ("", "selection overlap", "max abs difference", "least cosine"), rows)
-    if not document["stages"] and model.suffix == ".engine":
-        console.say("No stage is in view (an engine shows them when built with --taps): only the logits are compared.")
+        rows.append(("features, same tokens", "", "", _number(features["max_abs"]), "", ""))
+    name, against = document["model"], document["against"]
+    title = f"{name} against {against}: {document['samples']} images of {document['data']}"
+    console.table(title, ("", "overlap", "flipped", "max abs difference", "of frozen", "least cosine"), rows)
+    for check in document["checks"]:
+        if check["passed"] is None:
+            console.say(f"Not checked: {check['message']}")
     if document["top1_agreement"] is not None:
-        console.say(f"Top-1 agreement {document['top1_agreement']:.2%}{_accuracy(document['accuracy'])}")
+        kl = _number(own["kl_mean"])
+        console.say(f"Top-1 agreement {document['top1_agreement']:.2%}, KL {kl}{_accuracy(document['accuracy'])}")
+    for limit, value in document["overridden"].items():
+        console.say(f"Your own tolerance: {limit} = {value:g}")
+    if document["threshold"] is not None:
+        _show_threshold(document["threshold"])
     if not document["exported_from_this_file"]:
-        console.warn([f"Note: {model.name} was exported from another file than {against}."])
-    console.save_json(json, document)
-    for failure in document["failures"]:
-        console.warn([failure])
-    console.say("PASSED" if document["passed"] else "FAILED")
-    if not document["passed"]:
-        raise typer.Exit(1)
+        console.warn([f"Note: {name} was exported from another file than {against}."])
+
+
+def _stage(stage: dict[str, Any]) -> tuple[str, ...]:
+    flips = stage["flips"]
+    margin = f", {_number(flips['margin_max'])}" if flips["tokens"] else ""
+    return (
+        f"stage {stage['index']}",
+        f"{stage['selection_overlap']:.4f}",
+        f"{flips['tokens']}{margin}",
+        _number(stage["max_abs_same_selection"]),
+        _number(stage["max_abs_frozen"]),
+        "",
+    )
+
+
+def _show_threshold(found: dict[str, Any]) -> None:
+    accuracy = found["accuracy"]
+    right = "" if accuracy is None else f", accuracy {accuracy['fixed']:.2%} (threshold {accuracy['threshold']:.2%})"
+    console.say(
+        f"Fixed keep counts against the threshold path, in PyTorch: the same class for {found['top1_agreement']:.2%}"
+        f"{right}; kept on average "
+        + ", ".join(f"{stage['kept_mean']:.1f} (fixed {stage['keep']})" for stage in found["stages"])
+    )
+
+
+def _row(document: dict[str, Any]) -> tuple[str, ...]:
+    if "error" in document:
+        verdict = "not checked" if document["passed"] is None else "cannot be used"
+        return (document["model"], "", "", "0", "", "", "", "", verdict)
+    own = document["logits"]
+    overlap = min((stage["selection_overlap"] for stage in document["stages"]), default=None)
+    return (
+        document["model"],
+        document["precision"],
+        document["backend"],
+        str(document["samples"]),
+        "" if document["top1_agreement"] is None else f"{document['top1_agreement']:.2%}",
+        "" if own is None else _number(own["max_abs"]),
+        "" if own is None else _number(own["kl_mean"]),
+        "" if overlap is None else f"{overlap:.4f}",
+        "passed" if document["passed"] else "FAILED",
+    )
 
 
 def _number(value: float | None) -> str:
-    return "not finite" if value is None else f"{value:.1e}"
+    return "–" if value is None else f"{value:.1e}"
 
 
 def _accuracy(accuracy: dict[str, float] | None) -> str:

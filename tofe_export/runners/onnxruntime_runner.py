@@ -1,4 +1,4 @@
-"""ONNX Runtime's CPU provider."""
+"""ONNX Runtime on the CPU or on an NVIDIA GPU."""
 
 from __future__ import annotations
 
@@ -10,8 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tofe_export.artifacts.machine import processors
-from tofe_export.errors import InputError, MissingError
+from tofe_export.errors import CheckFailedError, InputError, MissingError
 from tofe_export.runners.base import Array
+
+CPU, CUDA = "cpu", "cuda"
+_PROVIDERS: dict[str, list[Any]] = {
+    CPU: ["CPUExecutionProvider"],
+    # TF32 would round float32 products to 10 bits, which no tolerance of float32 allows for.
+    CUDA: [("CUDAExecutionProvider", {"use_tf32": "0"}), "CPUExecutionProvider"],
+}
+PROVIDERS = tuple(_PROVIDERS)
 
 
 class OnnxRuntimeRunner:
@@ -21,17 +29,20 @@ class OnnxRuntimeRunner:
         model: a file, or a serialized model.
         threads: intra-op threads; None means the processors this process may use.
         precision: what the model is in, for tables.
+        provider: `CPU` or `CUDA`.
 
     Raises:
-        MissingError: ONNX Runtime is not installed.
+        MissingError: ONNX Runtime is not installed, or has no such provider here.
         InputError: ONNX Runtime refuses the model.
     """
 
-    backend = "onnxruntime"
-
-    def __init__(self, model: Path | bytes, threads: int | None = None, precision: str = "fp32") -> None:
-        ort = _import()
-        self.precision = precision
+    def __init__(
+        self, model: Path | bytes, threads: int | None = None, precision: str = "fp32", provider: str = CPU
+    ) -> None:
+        self._ort = ort = _import()
+        require_provider(provider)
+        self.precision, self._provider = precision, provider
+        self.backend = "onnxruntime" if provider == CPU else f"onnxruntime-{provider}"
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads or processors()
         options.log_severity_level = 3
@@ -39,7 +50,7 @@ class OnnxRuntimeRunner:
         options.add_session_config_entry("session.force_spinning_stop", "1")
         source = str(model) if isinstance(model, Path) else model
         try:
-            self._session = _open(ort, source, options)
+            self._session = _open(ort, source, options, _PROVIDERS[provider])
         except Exception as error:  # its exception types are private and differ between releases
             name = model if isinstance(model, Path) else "the model"
             raise InputError(
@@ -53,6 +64,7 @@ class OnnxRuntimeRunner:
 
         Raises:
             InputError: the images do not have the shape the model was exported for.
+            CheckFailedError: ONNX Runtime fails on them.
             MissingError: not enough memory for them.
         """
         expected = self._input.shape
@@ -65,7 +77,10 @@ class OnnxRuntimeRunner:
             values = self._session.run(None, {self._input.name: images})
         except Exception as error:  # again a private type
             if "allocate memory" not in str(error):
-                raise
+                raise CheckFailedError(
+                    f"The model does not run on {images.shape[0]} images: {_first_line(error)}",
+                    "Is a batch size baked into it? Export it again with tofe-export onnx.",
+                ) from error
             raise MissingError(
                 f"This machine has too little memory for {images.shape[0]} images of "
                 f"{images.shape[2]} x {images.shape[3]} pixels.",
@@ -74,12 +89,43 @@ class OnnxRuntimeRunner:
         return dict(zip(self.outputs, values, strict=True))
 
     def bind(self, images: NDArray[np.float32]) -> Callable[[], object]:
-        """See `Runner.bind`."""
-        return lambda: self.run(images)
+        """See `Runner.bind`: on a GPU the batch and the outputs lie there, as they do for an engine."""
+        if self._provider == CPU:
+            return lambda: self.run(images)
+        return self._bound(images)
+
+    @property
+    def batch(self) -> int | None:
+        """The one batch size the model takes; None when it takes any."""
+        size = self._input.shape[0]
+        return size if isinstance(size, int) else None
+
+    def _bound(self, images: NDArray[np.float32]) -> Callable[[], object]:
+        binding = self._session.io_binding()
+        binding.bind_ortvalue_input(self._input.name, self._ort.OrtValue.ortvalue_from_numpy(images, self._provider, 0))
+        for name in self.outputs:
+            binding.bind_output(name, self._provider)
+
+        def execute() -> None:
+            self._session.run_with_iobinding(binding)
+            binding.synchronize_outputs()
+
+        return execute
 
 
-def _open(ort: Any, source: str | bytes, options: Any) -> Any:
-    providers = ["CPUExecutionProvider"]
+def require_provider(provider: str) -> None:
+    """Raises MissingError where ONNX Runtime cannot compute there."""
+    ort = _import()
+    (first, *_) = _PROVIDERS[provider]
+    name = first if isinstance(first, str) else first[0]
+    if name not in ort.get_available_providers():
+        raise MissingError(
+            f"This ONNX Runtime has no {name}.",
+            "pip uninstall onnxruntime, then pip install 'tofe-export[gpu]', on a machine with an NVIDIA GPU.",
+        )
+
+
+def _open(ort: Any, source: str | bytes, options: Any, providers: list[Any]) -> Any:
     try:
         return ort.InferenceSession(source, options, providers=providers)
     except Exception as error:

@@ -12,7 +12,8 @@ from tofe_export.data.images import Batch
 from tofe_export.graph.passes.taps import tap_name
 from tofe_export.model.selection import Layout, kept_masks
 from tofe_export.runners.base import LOGITS, Runner
-from tofe_export.verify.metrics import LogitsDifference, StageDifference
+from tofe_export.verify.metrics import LogitsDifference
+from tofe_export.verify.stages import StageDifference
 from tofe_export.verify.tolerances import ACCURACY_LOST, TOLERANCES
 
 

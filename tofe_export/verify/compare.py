@@ -8,8 +8,7 @@ PyTorch's own scores tie within the tolerance: the score gap says by how much a 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -21,86 +20,13 @@ from tofe_export.model.selection import Layout, kept_masks
 from tofe_export.model.selector import CLS_ATTENTION
 from tofe_export.model.tofe import ToFe
 from tofe_export.runners.base import FEATURES, LOGITS, Runner
-from tofe_export.verify.metrics import FeaturesDifference, LogitsDifference, StageDifference
+from tofe_export.verify.causes import Suspect, find_cause
+from tofe_export.verify.comparison import Comparison
+from tofe_export.verify.modules import ShowsModules, diverging_modules
+from tofe_export.verify.stages import StageDifference
 from tofe_export.verify.tolerances import TOLERANCES, Tolerance
 
-
-@dataclass
-class Comparison:
-    """What was found. `failures` are sentences; the comparison passed when there are none.
-
-    Attributes:
-        tolerance: the limits.
-        score_scale: scores below it count as being of this size when near-ties are judged.
-        samples: images compared.
-    """
-
-    tolerance: Tolerance
-    score_scale: float = 1.0
-    samples: int = 0
-    logits: LogitsDifference = field(default_factory=LogitsDifference)
-    same_selection: LogitsDifference = field(default_factory=LogitsDifference)
-    features: FeaturesDifference = field(default_factory=FeaturesDifference)
-    stages: dict[int, StageDifference] = field(default_factory=dict)
-    broken: list[str] = field(default_factory=list)
-    labelled: int = 0
-    correct_reference: int = 0
-    correct_deployed: int = 0
-
-    @property
-    def failures(self) -> list[str]:
-        """One sentence per limit that does not hold, the earliest cause first."""
-        limit, found = self.tolerance, list(self.broken)
-        for stage in self.stages.values():
-            tie = limit.score_gap * max(self.score_scale, stage.largest_score)
-            # Of few tokens a single near-tie is a large share, so one is always allowed.
-            allowed_flips = max(1.0, (1 - limit.selection_overlap) * stage.kept)
-            if stage.flipped > allowed_flips or not stage.score_gap <= tie:
-                found.append(
-                    f"Stage {stage.index} selected other tokens: overlap {stage.overlap:.4f}, a kept token's score is "
-                    f"{stage.score_gap:.1e} below a frozen one's (allowed: {limit.selection_overlap} and {tie:.1e})."
-                )
-        allowed = limit.logits_max_abs * max(1.0, self.same_selection.largest)
-        if not self.same_selection.max_abs <= allowed:
-            found.append(
-                f"On the same tokens the logits differ by {self.same_selection.max_abs:.2e}, more than {allowed:.2e}."
-            )
-        allowed = limit.logits_max_abs * max(1.0, self.features.largest)
-        if not self.features.max_abs <= allowed:
-            found.append(
-                f"On the same tokens the features differ by {self.features.max_abs:.2e}, more than {allowed:.2e}."
-            )
-        if not self.stages and not self.broken and not self.logits.cosine_min >= limit.cosine_min:
-            found.append(
-                f"The least cosine of the logits is {self.logits.cosine_min:.4f}; {limit.cosine_min} is asked."
-            )
-        if self.logits.top1_agreement < limit.top1_agreement:
-            found.append(
-                f"Only {self.logits.top1_agreement:.2%} of the images get the same class; "
-                f"{limit.top1_agreement:.0%} is asked."
-            )
-        return found
-
-    def to_dict(self) -> dict[str, Any]:
-        """The measured part of verify.json."""
-        accuracy = None
-        if self.labelled:
-            accuracy = {
-                "reference": self.correct_reference / self.labelled,
-                "deployed": self.correct_deployed / self.labelled,
-            }
-        return {
-            "passed": not self.failures,
-            "samples": self.samples,
-            "top1_agreement": self.logits.top1_agreement if self.logits.samples else None,
-            "accuracy": accuracy,
-            "logits": self.logits.to_dict() if self.logits.samples else None,
-            "features": self.features.to_dict() if self.features.samples else None,
-            "logits_same_selection": self.same_selection.to_dict() if self.same_selection.samples else None,
-            "stages": [stage.to_dict() for stage in self.stages.values()],
-            "tolerances": vars(self.tolerance),
-            "failures": self.failures,
-        }
+_SUSPECTS = 4  # images that are looked into, module by module, when something differs
 
 
 def compare(
@@ -111,73 +37,153 @@ def compare(
     batches: Iterable[Batch],
     precision: str = "fp32",
     labelled: bool = True,
+    tolerance: Tolerance | None = None,
 ) -> Comparison:
-    """Runs `deployed` and `model` (in PyTorch) on the same images.
+    """Runs `deployed` and `model` (in PyTorch) on the same images; where they differ, looks for the first module.
 
     Args:
         model: the reference.
         deployed: what to judge; it returns logits, features or both, and per-stage perm and tokens under their tapped
-            names. Without those (an engine built without --taps) only the logits are compared.
+            names. Without those (an engine built without --taps) only the outputs are compared.
         keep: keep counts it was exported with.
         rearranged: exported in the `plugin` form (true) or `elide`.
         batches: preprocessed images, with labels where there are any.
         precision: a key of `TOLERANCES`.
         labelled: the labels are the network's own classes, so accuracy means something.
+        tolerance: the limits; None takes those of the precision.
     """
     # Attention weights are far below 1 and add up to it; scores from logits are of any size.
     scale = 0.0 if model.config.selector == CLS_ATTENTION else 1.0
-    result = Comparison(TOLERANCES[precision], scale)
+    loop = _Loop(model, deployed, keep, rearranged, Comparison(tolerance or TOLERANCES[precision], scale))
     for batch in batches:
-        known = batch if labelled else replace(batch, labels=None)
         with torch.inference_mode():
-            _add_batch(result, model, deployed, keep, rearranged, known)
-    return result
+            loop.add(batch if labelled else replace(batch, labels=None))
+    loop.explain(precision)
+    return loop.result
 
 
-def _add_batch(
-    result: Comparison, model: ToFe, runner: Runner, keep: tuple[int, ...], rearranged: bool, batch: Batch
-) -> None:
-    outputs = {name: torch.from_numpy(value) for name, value in runner.run(batch.images.numpy()).items()}
-    free = model.forward_fixed(batch.images, keep, rearranged, features=FEATURES in outputs)
-    result.samples += len(batch.names)
-    if LOGITS in outputs:
-        logits = outputs[LOGITS]
-        result.logits.add(free.logits, logits)
-        if batch.labels is not None:
-            result.labelled += len(batch.labels)
-            result.correct_reference += int((free.logits.argmax(1) == batch.labels).sum())
-            result.correct_deployed += int((logits.argmax(1) == batch.labels).sum())
-    if any(tap_name(trace.index, "perm") not in outputs for trace in free.stages):
-        return
-    chosen = {trace.index: outputs[tap_name(trace.index, "perm")] for trace in free.stages}
-    broken = [index for index, perm in chosen.items() if not _is_permutation(perm)]
-    if broken:
-        result.broken.append(f"Stage {broken[0]}: perm is not a permutation of its tokens; the partition is wrong.")
-        return
-    layout = Layout(model.tokens, rearranged, model.discards, model.fuses)
-    theirs = kept_masks(chosen, keep, layout)
-    ours = kept_masks({trace.index: trace.perm for trace in free.stages}, keep, layout)
-    forced = _forced(model, free, chosen, keep, rearranged, batch.images)
-    if LOGITS in outputs:
-        result.same_selection.add(forced.logits, outputs[LOGITS])
-    if forced.features is not None:
-        result.features.add(forced.features, outputs[FEATURES])
-    for trace in forced.stages:
-        stage = result.stages.setdefault(trace.index, StageDifference(trace.index))
-        stage.add_selection(ours[trace.index], theirs[trace.index])
-        stage.add_scores(trace.scores, chosen[trace.index], keep[trace.index])
-        stage.add_tokens(trace.tokens, outputs[tap_name(trace.index, "tokens")])
+@dataclass
+class _Loop:
+    """A comparison under way, and the first batch on which something differed."""
+
+    model: ToFe
+    runner: Runner
+    keep: tuple[int, ...]
+    rearranged: bool
+    result: Comparison
+    suspect: Suspect | None = None
+
+    def add(self, batch: Batch) -> None:
+        """One batch more."""
+        result, model = self.result, self.model
+        outputs = {name: torch.from_numpy(value) for name, value in self.runner.run(batch.images.numpy()).items()}
+        free = model.forward_fixed(batch.images, self.keep, self.rearranged, features=FEATURES in outputs)
+        result.samples += len(batch.names)
+        if LOGITS in outputs:
+            result.logits.add(free.logits, outputs[LOGITS])
+            if batch.labels is not None:
+                result.labelled += len(batch.labels)
+                result.correct_reference += int((free.logits.argmax(1) == batch.labels).sum())
+                result.correct_deployed += int((outputs[LOGITS].argmax(1) == batch.labels).sum())
+        if any(tap_name(trace.index, "perm") not in outputs for trace in free.stages):
+            result.stages_hidden = True
+            self._suspect(batch, free, {}, outputs)
+            return
+        chosen = {trace.index: outputs[tap_name(trace.index, "perm")] for trace in free.stages}
+        if self._comparable(free, chosen, outputs):
+            self._add_stages(batch, free, chosen, outputs)
+
+    def _comparable(self, free: SparseOutput, chosen: dict[int, Tensor], outputs: dict[str, Tensor]) -> bool:
+        """Whether permutations are permutations, and tokens as many as PyTorch's."""
+        for trace in free.stages:
+            theirs = outputs[tap_name(trace.index, "tokens")].shape
+            if not _is_permutation(chosen[trace.index], trace.perm):
+                what = f"Stage {trace.index}: perm is not a permutation of its tokens; the partition is wrong."
+            elif theirs != trace.tokens.shape:
+                what = (
+                    f"Stage {trace.index} hands on {theirs[1]} tokens, where keep counts "
+                    f"{', '.join(map(str, self.keep))} give {trace.tokens.shape[1]}."
+                )
+            else:
+                continue
+            self.result.broken.setdefault(trace.index, what)
+            return False
+        return True
+
+    def _add_stages(
+        self, batch: Batch, free: SparseOutput, chosen: dict[int, Tensor], outputs: dict[str, Tensor]
+    ) -> None:
+        result, model, keep = self.result, self.model, self.keep
+        layout = Layout(model.tokens, self.rearranged, model.discards, model.fuses)
+        theirs = kept_masks(chosen, keep, layout)
+        ours = kept_masks({trace.index: trace.perm for trace in free.stages}, keep, layout)
+        forced = self._forced(free, chosen, batch.images)
+        if LOGITS in outputs:
+            result.same_selection.add(forced.logits, outputs[LOGITS])
+        if forced.features is not None:
+            result.features.add(forced.features, outputs[FEATURES])
+        for trace in forced.stages:
+            stage = result.stages.setdefault(trace.index, StageDifference(trace.index))
+            stage.add_selection(ours[trace.index], theirs[trace.index])
+            stage.add_scores(trace.scores, chosen[trace.index], keep[trace.index])
+            last = trace is forced.stages[-1] and forced.features is not None
+            spatial = theirs[trace.index] if self.rearranged or last else None
+            frozen = _frozen(trace.tokens, keep[trace.index], model, spatial)
+            stage.add_tokens(trace.tokens, outputs[tap_name(trace.index, "tokens")], frozen)
+        self._suspect(batch, forced, chosen, outputs)
+
+    def _forced(self, free: SparseOutput, chosen: dict[int, Tensor], images: Tensor) -> SparseOutput:
+        """The reference on the deployed model's selection; the free run itself where both chose alike."""
+        if all(torch.equal(trace.perm, chosen[trace.index]) for trace in free.stages):
+            return free
+        return self.model.forward_fixed(images, self.keep, self.rearranged, chosen, features=free.features is not None)
+
+    def _suspect(
+        self, batch: Batch, reference: SparseOutput, chosen: dict[int, Tensor], outputs: dict[str, Tensor]
+    ) -> None:
+        """Remembers the first batch after which a check of the numbers fails."""
+        if self.suspect is None and self.result.failures:
+            self.suspect = Suspect(batch.images, reference, chosen, outputs).worst(_SUSPECTS)
+
+    def explain(self, precision: str) -> None:
+        """Looks into the batch that differed, if one did."""
+        found, result = self.suspect, self.result
+        if found is None:
+            return
+        if isinstance(self.runner, ShowsModules) and not result.stages_hidden:
+            limit = max(result.tolerance.tokens_max_abs, result.tolerance.logits_max_abs)
+            result.modules = diverging_modules(
+                self.model,
+                self.runner,
+                found.images,
+                self.keep,
+                self.rearranged,
+                found.chosen,
+                found.reference.features is not None,
+                limit,
+            )
+        cause = find_cause(self.model, self.runner, found, result, self.keep, self.rearranged, precision)
+        if cause is not None:
+            result.causes[cause[0]] = cause[1]
 
 
-def _forced(
-    model: ToFe, free: SparseOutput, chosen: dict[int, Tensor], keep: tuple[int, ...], rearranged: bool, images: Tensor
-) -> SparseOutput:
-    """The reference on the deployed model's selection; the free run itself where both chose alike."""
-    if all(torch.equal(trace.perm, chosen[trace.index]) for trace in free.stages):
-        return free
-    return model.forward_fixed(images, keep, rearranged, chosen, features=free.features is not None)
+def _frozen(tokens: Tensor, keep: int, model: ToFe, spatial: Tensor | None) -> Tensor:
+    """bool [B, L]: which rows of a stage's tokens it froze.
+
+    Args:
+        tokens: [B, L, C].
+        keep: keep count.
+        model: the network.
+        spatial: bool [B, N], kept tokens in the order of the rows; None where rows stay in order of rank.
+    """
+    batch, rows = tokens.shape[:2]
+    frozen = torch.zeros(batch, rows, dtype=torch.bool)
+    if model.discards or rows != model.prefix + model.tokens:
+        return frozen
+    frozen[:, model.prefix :] = torch.arange(model.tokens) >= keep if spatial is None else ~spatial
+    return frozen
 
 
-def _is_permutation(perm: Tensor) -> bool:
-    expected = torch.arange(perm.shape[1], dtype=perm.dtype).expand_as(perm)
-    return torch.equal(perm.sort(dim=1).values, expected)
+def _is_permutation(perm: Tensor, like: Tensor) -> bool:
+    expected = torch.arange(like.shape[1], dtype=perm.dtype).expand_as(like)
+    return perm.shape == like.shape and torch.equal(perm.sort(dim=1).values, expected)

@@ -1,50 +1,159 @@
-"""How far a deployed model may be from PyTorch, per precision, each limit with its reason."""
+"""How far a deployed model may be from PyTorch: one table of limits per precision, each with its reason."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+
+from tofe_export.errors import InputError, nearest
+
+
+@dataclass(frozen=True)
+class Limit:
+    """One row of the table.
+
+    Attributes:
+        meaning: what is limited.
+        reason: why the values are what they are.
+        fp32, fp16, bf16, int8, fp8: the limit in each precision.
+    """
+
+    meaning: str
+    reason: str
+    fp32: float
+    fp16: float
+    bf16: float
+    int8: float
+    fp8: float
+
+
+# float32: twelve blocks of sums in another order stay near 1e-5. FP16 rounds to 11 bits at every step (measured for
+# DeiT-S: benchmarks/results/engine_cpu.json), BF16 to 8, which is eight times as coarse. INT8 has one scale a tensor:
+# a value is off by up to a 254th of the tensor's greatest at the input of every product (measured:
+# benchmarks/results/quantization.json); FP8 has 4 bits of significand, so a value is off by up to a 16th of itself.
+LIMITS: dict[str, Limit] = {
+    "tokens_max_abs": Limit(
+        "largest difference of a token after a stage, on the same selection; beyond 1, relative to the largest token",
+        "sums in another order (fp32), or the precision's rounding, gathered over the blocks of a stage",
+        fp32=1e-4, fp16=2e-2, bf16=0.16, int8=0.2, fp8=0.4,
+    ),
+    "logits_max_abs": Limit(
+        "largest difference of a logit (or feature), on the same selection; beyond 1, relative to the largest one",
+        "as for tokens: with the same tokens nothing else may differ",
+        fp32=1e-4, fp16=2e-2, bf16=0.16, int8=0.2, fp8=0.4,
+    ),
+    "selection_overlap": Limit(
+        "least share of kept tokens that both models chose, per stage",
+        "a near-tie may flip one token in a thousand in fp32; coarser scores tie more often",
+        fp32=0.999, fp16=0.99, bf16=0.95, int8=0.95, fp8=0.9,
+    ),
+    "score_gap": Limit(
+        "how far below a frozen token a kept one may score in PyTorch, on the deployed tokens; beyond 1, relative",
+        "other choices pass as near-ties only: within what rounding does to a score",
+        fp32=1e-4, fp16=2e-2, bf16=0.16, int8=0.1, fp8=0.2,
+    ),
+    "top1_agreement": Limit(
+        "least share of images with the same best class",
+        "a flipped token may change the class of an image whose two best logits lie close",
+        fp32=0.99, fp16=0.99, bf16=0.95, int8=0.95, fp8=0.95,
+    ),
+    "accuracy_lost": Limit(
+        "accuracy that may be lost where labels are known (0.01 is a point); a single image always may",
+        "what a user would notice; the same in every precision",
+        fp32=0.01, fp16=0.01, bf16=0.01, int8=0.01, fp8=0.01,
+    ),
+    "kl_mean": Limit(
+        "mean KL divergence of the classes' probabilities from PyTorch's, in nats, each model on its own selection",
+        "half the squared difference of the logits, and a flipped token changes an image's logits for good",
+        fp32=1e-3, fp16=1e-2, bf16=5e-2, int8=0.1, fp8=0.2,
+    ),
+    "cosine_min": Limit(
+        "least cosine similarity of an image's logits, where the deployed model does not show its selection",
+        "one flipped token turns an image's logits a little; the mean over images stays near 1",
+        fp32=0.999, fp16=0.999, bf16=0.99, int8=0.9, fp8=0.9,
+    ),
+}  # fmt: skip
+_SHARES = ("selection_overlap", "top1_agreement", "accuracy_lost", "cosine_min")
+ACCURACY_LOST = LIMITS["accuracy_lost"].int8
 
 
 @dataclass(frozen=True)
 class Tolerance:
-    """Limits of one precision.
+    """The limits of one precision, or a user's own; see `LIMITS` for what each means.
 
     Attributes:
-        logits_max_abs: largest difference of a logit, the selection being the same; for logits beyond 1 it is
-            taken relative to the largest one.
-        selection_overlap: least share of kept tokens that both models chose, per stage.
-        score_gap: how far below a frozen token a kept one may score in PyTorch, given the tokens that the deployed
-            model kept before; for scores beyond 1 relative to the largest one. So other choices pass only as near-ties.
-        top1_agreement: least share of images with the same best class.
-        cosine_min: least cosine similarity of an image's logits, where the deployed model does not show its selection.
+        overridden: names of those that are the user's own.
     """
 
+    tokens_max_abs: float
     logits_max_abs: float
     selection_overlap: float
     score_gap: float
     top1_agreement: float
+    accuracy_lost: float
+    kl_mean: float
     cosine_min: float
+    overridden: tuple[str, ...] = field(default=())
+
+    def values(self) -> dict[str, float]:
+        """`tolerances` in verify.json."""
+        return {name: value for name, value in asdict(self).items() if name != "overridden"}
 
 
+PRECISIONS = ("fp32", "fp16", "bf16", "int8", "fp8")
 TOLERANCES = {
-    # Twelve blocks of float32 sums in another order stay near 1e-5, for scores as for logits. A near-tie may flip one
-    # token in a thousand, and with it the class of an image in a hundred; with the same tokens nothing may differ.
-    "fp32": Tolerance(
-        logits_max_abs=1e-4, selection_overlap=0.999, score_gap=1e-4, top1_agreement=0.99, cosine_min=0.999
-    ),
-    # A rounding to 11 bits at every step (measured for DeiT-S with random weights: benchmarks/results/engine_cpu.json).
-    "fp16": Tolerance(
-        logits_max_abs=2e-2, selection_overlap=0.99, score_gap=2e-2, top1_agreement=0.99, cosine_min=0.999
-    ),
-    # 8 bits: eight times the rounding of FP16.
-    "bf16": Tolerance(
-        logits_max_abs=0.16, selection_overlap=0.95, score_gap=0.16, top1_agreement=0.95, cosine_min=0.99
-    ),
-    # 8 bits with one scale a tensor: a value is off by up to a 254th of the tensor's greatest at the input of every
-    # product. One flipped token changes an image's logits for good, hence the wide cosine; the mean stays near 1
-    # (measured: benchmarks/results/quantization.json).
-    "int8": Tolerance(logits_max_abs=0.2, selection_overlap=0.95, score_gap=0.1, top1_agreement=0.95, cosine_min=0.9),
-    # 4 bits of significand: a value is off by up to a 16th of itself.
-    "fp8": Tolerance(logits_max_abs=0.4, selection_overlap=0.9, score_gap=0.2, top1_agreement=0.95, cosine_min=0.9),
+    precision: Tolerance(**{name: getattr(limit, precision) for name, limit in LIMITS.items()})
+    for precision in PRECISIONS
 }
-ACCURACY_LOST = 0.01  # what quantization may cost where labels are known: a point, in any precision
+
+Overrides = Mapping[tuple[str, str], float]
+"""(precision, or "" for all of them; limit) -> value."""
+
+
+def parse_overrides(texts: Iterable[str]) -> dict[tuple[str, str], float]:
+    """Turns "logits_max_abs=1e-3" and "int8.cosine_min=0.8" into overrides.
+
+    Raises:
+        InputError: no such limit or precision, or a value that cannot be meant.
+    """
+    found: dict[tuple[str, str], float] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        precision, dot, limit = name.strip().rpartition(".")
+        if not equals:
+            raise InputError(f"--tolerance {text!r} is not NAME=VALUE.", "Write logits_max_abs=1e-3.")
+        if limit not in LIMITS:
+            raise InputError(f"There is no tolerance {limit!r}.", f"Write {nearest(limit, LIMITS, 1)}={value}.")
+        if dot and precision not in PRECISIONS:
+            raise InputError(
+                f"There is no precision {precision!r}.", f"Write one of {', '.join(PRECISIONS)} before the point."
+            )
+        found[precision, limit] = _value(limit, value)
+    return found
+
+
+def tolerance_of(precision: str, overrides: Overrides) -> Tolerance:
+    """The limits of `precision` with the user's own; one that names the precision beats one that names none.
+
+    Raises:
+        InputError: a precision without limits.
+    """
+    if precision not in TOLERANCES:
+        raise InputError(f"There are no tolerances for {precision}.", f"Known: {', '.join(TOLERANCES)}.")
+    mine = {limit: value for (where, limit), value in overrides.items() if where == ""}
+    mine |= {limit: value for (where, limit), value in overrides.items() if where == precision}
+    return replace(TOLERANCES[precision], **mine, overridden=tuple(sorted(mine)))
+
+
+def _value(limit: str, text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    top = 1.0 if limit in _SHARES else float("inf")
+    if not 0 <= value <= top:
+        raise InputError(
+            f"The tolerance {limit} cannot be {text!r}.",
+            f"Give a number from 0 to 1, such as {limit}=0.99." if top == 1 else f"Write {limit}=1e-3.",
+        )
+    return value

@@ -37,7 +37,7 @@ from tofe_export.workflows.progress import Report, silent
 
 _CHECK_IMAGES = 16
 _CARRIED = ("config", "tokens", "prefix", "keep", "stages", "rearrange", "gmacs", "dense_gmacs", "data")
-_CARRIED_IF_SAID = ("outputs", "recognised")
+_CARRIED_IF_SAID = ("outputs", "recognised", "weights_sha256")
 _CARRIED_PREPROCESSING = ("preprocessing", "preprocessing_sha256")
 _CARRIED_QUANTIZATION = ("around", "calibration")
 

@@ -12,7 +12,7 @@ from tofe_export import __version__
 from tofe_export.artifacts.files import sha256
 from tofe_export.artifacts.machine import describe_versions
 from tofe_export.artifacts.manifest import atomic_artefact
-from tofe_export.checkpoints.checkpoint import Checkpoint, load
+from tofe_export.checkpoints.checkpoint import Checkpoint, load, weights_sha256
 from tofe_export.checkpoints.foreign import Hints
 from tofe_export.data.images import CorruptLog, ImageSource, batches
 from tofe_export.data.sources import open_source
@@ -23,7 +23,8 @@ from tofe_export.model.backbones import image_shape
 from tofe_export.model.flops import dense_macs, tofe_macs
 from tofe_export.model.tofe import check_features
 from tofe_export.runners.base import FEATURES, LOGITS
-from tofe_export.verify.compare import Comparison, compare
+from tofe_export.verify.compare import compare
+from tofe_export.verify.comparison import Comparison
 from tofe_export.verify.opened import OpenedOnnx
 from tofe_export.workflows.checked_onnx import run_two_batches, write_checked
 from tofe_export.workflows.keep_counts import KeepOptions, choose_keep
@@ -154,6 +155,7 @@ def _describe(
     return {
         "kind": "onnx",
         "source": {"file": source.name, "sha256": sha256(source)},
+        "weights_sha256": weights_sha256(model),
         "config": model.config.to_dict(),
         "tokens": model.tokens,
         "prefix": model.prefix,

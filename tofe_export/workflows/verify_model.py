@@ -1,89 +1,238 @@
-"""`tofe-export verify`: a deployed model against the checkpoint it came from."""
+"""`tofe-export verify`: deployed models against the checkpoint they came from."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tofe_export.artifacts.files import sha256
 from tofe_export.artifacts.manifest import read_manifest
-from tofe_export.checkpoints.checkpoint import load_like
-from tofe_export.data.images import CorruptLog, batches
-from tofe_export.engine.runtime import load_engine
-from tofe_export.errors import InputError
+from tofe_export.checkpoints.checkpoint import Checkpoint, load_like
+from tofe_export.data.images import CorruptLog, ImageSource, batches
+from tofe_export.errors import InputError, MissingError, TofeError
 from tofe_export.model.config import ToFeConfig
+from tofe_export.model.selector import CLS_ATTENTION
 from tofe_export.model.tofe import check_keep
+from tofe_export.runners.base import FEATURES, LOGITS, Runner
+from tofe_export.runners.onnxruntime_runner import CPU
+from tofe_export.verify.batch_sizes import check_batch_sizes
+from tofe_export.verify.checks import Check
 from tofe_export.verify.compare import compare
-from tofe_export.verify.opened import OpenedOnnx
-from tofe_export.verify.tolerances import TOLERANCES
+from tofe_export.verify.comparison import Comparison
+from tofe_export.verify.opened import read_onnx
+from tofe_export.verify.provenance import check_graph, check_preprocessing, check_weights
+from tofe_export.verify.threshold import against_threshold
+from tofe_export.verify.tolerances import Overrides, Tolerance, tolerance_of
 from tofe_export.workflows.export_onnx import parity_source
+from tofe_export.workflows.open_deployed import batch_sizes, open_deployed
 from tofe_export.workflows.progress import Report, silent, tracked
 
 _BATCH = 8
+SCHEMA, SCHEMA_SEVERAL = "tofe-export/verify/1", "tofe-export/verify-several/1"
+
+
+@dataclass(frozen=True)
+class VerifyOptions:
+    """Options of `tofe-export verify`.
+
+    Attributes:
+        data: images, in the words of --data; None takes what the checkpoint was trained on, or bundled photos.
+        samples: at most so many.
+        tolerances: the user's own limits.
+        threshold: also compare the fixed path with the threshold path.
+        provider: where ONNX Runtime computes.
+    """
+
+    data: str | None = None
+    samples: int = 128
+    tolerances: Overrides = field(default_factory=dict)
+    threshold: bool = True
+    provider: str = CPU
 
 
 @dataclass(frozen=True)
 class VerifyResult:
-    """verify.json, and which images had to be skipped."""
+    """verify.json, a document per artefact, and which images had to be skipped.
+
+    Attributes:
+        document: one artefact's, or one that holds all of them under "artefacts".
+        artefacts: one document each.
+        exit_code: 0, 1 (a check failed), 2 (a file cannot be used) or 3 (something could not run here).
+    """
 
     document: dict[str, Any]
+    artefacts: list[dict[str, Any]]
+    exit_code: int
     skipped: list[str]
+
+
+def verify_models(
+    artefacts: Sequence[Path], source: Path, options: VerifyOptions | None = None, report: Report = silent
+) -> VerifyResult:
+    """Compares each of `artefacts` with the checkpoint `source`, all on the same images.
+
+    An artefact that cannot be used does not stop the others: its document has an "error".
+
+    Raises:
+        InputError: no artefact, or options that no artefact could be compared with.
+    """
+    if not artefacts:
+        raise InputError("No model was given.", "Type: tofe-export verify model.onnx --against ckpt.pth")
+    options = options or VerifyOptions()
+    session = _Session(source, options, report)
+    found, codes = [], []
+    for artefact in artefacts:
+        try:
+            document = session.verify(artefact)
+            codes.append(0 if document["passed"] else 1)
+        except TofeError as error:
+            document, code = _unusable(artefact, source, error), error.exit_code
+            codes.append(code)
+        found.append(document)
+    # A check that failed matters most; what merely could not run here matters least.
+    code = next((code for code in (1, 2, 3) if code in codes), 0)
+    passed = all(document["passed"] for document in found)
+    several = {"schema": SCHEMA_SEVERAL, "passed": passed, "against": source.name, "artefacts": found}
+    return VerifyResult(found[0] if len(found) == 1 else several, found, code, session.corrupt.lines())
 
 
 def verify_model(
     artefact: Path, source: Path, data: str | None = None, samples: int = 128, report: Report = silent
 ) -> VerifyResult:
-    """Compares `artefact` with the checkpoint `source` on at most `samples` images of `data`.
+    """One artefact, with default options.
 
     Raises:
         MissingError: an engine that cannot run here.
         InputError: a file that is missing or of another kind, a manifest that does not belong, another network.
     """
-    manifest = read_manifest(artefact)
-    config = ToFeConfig.from_dict(manifest["config"])
-    checkpoint = load_like(source, config)
-    if config != checkpoint.model.config:
-        raise InputError(
-            f"{artefact} was exported from another network than {source} holds "
-            f"({_name(manifest.get('config'))} and {_name(checkpoint.model.config.to_dict())}).",
-            f"Verify against {manifest.get('source', {}).get('file', 'its own checkpoint')}.",
+    session = _Session(source, VerifyOptions(data, samples), report)
+    document = session.verify(artefact)
+    return VerifyResult(document, [document], 0 if document["passed"] else 1, session.corrupt.lines())
+
+
+@dataclass
+class _Session:
+    """What artefacts of one checkpoint share: images, and the threshold path of equal keep counts."""
+
+    source: Path
+    options: VerifyOptions
+    report: Report
+    corrupt: CorruptLog = field(default_factory=CorruptLog)
+    _thresholds: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def verify(self, artefact: Path) -> dict[str, Any]:
+        manifest = read_manifest(artefact)
+        checkpoint = self._checkpoint(artefact, manifest)
+        keep = check_keep([int(count) for count in manifest["keep"]], checkpoint.model)
+        tolerance = tolerance_of(manifest["precision"], self.options.tolerances)
+        images = parity_source(checkpoint, self.options.data)
+        known = [check_preprocessing(manifest, checkpoint), check_weights(manifest, checkpoint)]
+        if manifest["kind"] == "onnx":
+            known += check_graph(read_onnx(artefact), keep, checkpoint.model.arriving(keep))
+        found, backend = self._compared(artefact, manifest, checkpoint, images, tolerance, known)
+        same_file = manifest.get("checkpoint", manifest["source"])["sha256"] == sha256(self.source)
+        return {
+            "schema": SCHEMA,
+            "model": artefact.name,
+            "against": self.source.name,
+            "backend": backend,
+            "exported_from_this_file": same_file,
+            "data": images.name,
+            "precision": manifest["precision"],
+            "keep": list(keep),
+            "gmacs": manifest["gmacs"],
+            "dense_gmacs": manifest["dense_gmacs"],
+            **found.to_dict(),
+            "threshold": self._threshold(checkpoint, keep, images, manifest) if found.samples else None,
+        }
+
+    def _checkpoint(self, artefact: Path, manifest: dict[str, Any]) -> Checkpoint:
+        config = ToFeConfig.from_dict(manifest["config"])
+        checkpoint = load_like(self.source, config)
+        if config != checkpoint.model.config:
+            raise InputError(
+                f"{artefact} was exported from another network than {self.source} holds "
+                f"({config.backbone} and {checkpoint.model.config.backbone}).",
+                f"Verify against {manifest.get('source', {}).get('file', 'its own checkpoint')}.",
+            )
+        return checkpoint
+
+    def _compared(
+        self,
+        artefact: Path,
+        manifest: dict[str, Any],
+        checkpoint: Checkpoint,
+        images: ImageSource,
+        tolerance: Tolerance,
+        known: list[Check],
+    ) -> tuple[Comparison, str]:
+        """The comparison, and what ran the artefact; without one where it cannot run as it is."""
+        found = Comparison(tolerance, other_checks=known)
+        sizes = batch_sizes(manifest)
+        if any(check.name == "batch" and check.passed is False for check in known):
+            return found, ""
+        try:
+            runner = open_deployed(artefact, manifest, checkpoint, self.options.provider, self.report)
+        except MissingError:
+            if found.failures:  # red without having run
+                return found, ""
+            raise
+        known.append(self._batch_check(runner, checkpoint, images, sizes, tolerance))
+        if known[-1].passed is False:
+            return found, runner.backend
+        options, labelled = self.options, images.classes == checkpoint.classes
+        loop = batches(
+            images, checkpoint.preprocessing, min(_BATCH, sizes[-1]), options.samples, on_corrupt=self.corrupt
         )
-    if manifest["precision"] not in TOLERANCES:
-        raise InputError(
-            f"{artefact} is in {manifest['precision']}, and there are no tolerances for that.",
-            f"Known: {', '.join(TOLERANCES)}.",
+        steps = -(-min(options.samples, len(images)) // min(_BATCH, sizes[-1]))
+        found = compare(
+            checkpoint.model,
+            runner,
+            tuple(manifest["keep"]),
+            manifest["rearrange"] == "plugin",
+            tracked(loop, f"Comparing {artefact.name} with PyTorch", steps, self.report),
+            manifest["precision"],
+            labelled,  # other classes have other numbers
+            tolerance,
         )
-    keep = check_keep([int(count) for count in manifest["keep"]], checkpoint.model)
-    images = parity_source(checkpoint, data)
-    corrupt = CorruptLog()
-    labelled = images.classes == checkpoint.classes  # other classes have other numbers
-    loop = batches(images, checkpoint.preprocessing, _BATCH, limit=samples, on_corrupt=corrupt)
-    steps = -(-min(samples, len(images)) // _BATCH)
-    found = compare(
-        checkpoint.model,
-        load_engine(artefact) if manifest["kind"] == "engine" else OpenedOnnx(artefact),
-        keep,
-        manifest["rearrange"] == "plugin",
-        tracked(loop, "Comparing with PyTorch", steps, report),
-        manifest["precision"],
-        labelled,
-    )
-    if manifest["preprocessing_sha256"] != checkpoint.preprocessing.digest():
-        found.broken.append(f"{artefact.name} was exported for images prepared in another way than {source.name} says.")
-    same_file = manifest.get("checkpoint", manifest["source"])["sha256"] == sha256(source)
-    document = {
-        "schema": "tofe-export/verify/1",
+        found.other_checks = known
+        return found, runner.backend
+
+    def _batch_check(
+        self, runner: Runner, checkpoint: Checkpoint, images: ImageSource, sizes: list[int], tolerance: Tolerance
+    ) -> Check:
+        first = next(batches(images, checkpoint.preprocessing, sizes[-1], limit=sizes[-1], on_corrupt=self.corrupt))
+        return check_batch_sizes(runner, first, sizes, tolerance.cosine_min)
+
+    def _threshold(
+        self, checkpoint: Checkpoint, keep: Sequence[int], images: ImageSource, manifest: dict[str, Any]
+    ) -> dict[str, Any] | None:
+        """Of each keep counts once; None where there is no threshold, or it was not asked for."""
+        model = checkpoint.model
+        if not self.options.threshold or not model.stages or model.config.selector == CLS_ATTENTION:
+            return None
+        outputs = manifest.get("outputs", [LOGITS])
+        key = f"{list(keep)} {outputs}"
+        if key not in self._thresholds:
+            count = min(self.options.samples, len(images))
+            loop = batches(images, checkpoint.preprocessing, 1, limit=count, on_corrupt=self.corrupt)
+            labelled = images.classes == checkpoint.classes
+            tracked_loop = tracked(loop, "Comparing keep counts with the threshold", count, self.report)
+            self._thresholds[key] = against_threshold(
+                model, keep, tracked_loop, labelled, FEATURES in outputs
+            ).to_dict()
+        return self._thresholds[key]
+
+
+def _unusable(artefact: Path, source: Path, error: TofeError) -> dict[str, Any]:
+    return {
+        "schema": SCHEMA,
         "model": artefact.name,
         "against": source.name,
-        "exported_from_this_file": same_file,
-        "data": images.name,
-        "precision": manifest["precision"],
-        "keep": list(keep),
-        **found.to_dict(),
+        "passed": None if isinstance(error, MissingError) else False,
+        "samples": 0,
+        "error": {"message": error.message, "next_step": error.next_step, "exit_code": error.exit_code},
+        "failures": [] if isinstance(error, MissingError) else [error.message],
     }
-    return VerifyResult(document, corrupt.lines())
-
-
-def _name(config: object) -> str:
-    return str(config.get("backbone", "an unknown backbone")) if isinstance(config, dict) else "an unknown backbone"

@@ -1,0 +1,163 @@
+"""Hypotheses about what went wrong, each tried on the images that differ. What none explains stays unexplained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from tofe_export.graph.passes.taps import tap_name
+from tofe_export.model.outputs import SparseOutput, StageTrace
+from tofe_export.model.tofe import ToFe
+from tofe_export.runners.base import FEATURES, LOGITS, Runner
+from tofe_export.verify.comparison import Comparison
+from tofe_export.verify.metrics import difference
+
+Cause = tuple[int | None, str]
+"""The stage (None: before the first), and a sentence."""
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """Images on which the models differ.
+
+    Attributes:
+        images: float32 [B, 3, H, W].
+        reference: PyTorch on the deployed model's selection.
+        chosen: stage -> perm of the deployed model; empty where it does not show its stages.
+        outputs: everything the deployed model returned.
+    """
+
+    images: Tensor
+    reference: SparseOutput
+    chosen: dict[int, Tensor]
+    outputs: dict[str, Tensor]
+
+    def worst(self, count: int) -> Suspect:
+        """The `count` images whose outputs differ most."""
+        ours, features = self.reference.logits, self.reference.features
+        gap = difference(ours, self.outputs[LOGITS]).amax(dim=1) if LOGITS in self.outputs else None
+        if gap is None and features is not None:
+            gap = difference(features, self.outputs[FEATURES]).flatten(1).amax(dim=1)
+        assert gap is not None
+        at = gap.argsort(descending=True, stable=True)[:count]
+        traces = [StageTrace(t.index, t.scores[at], t.perm[at], t.tokens[at]) for t in self.reference.stages]
+        return Suspect(
+            self.images[at],
+            SparseOutput(ours[at], traces, None if features is None else features[at]),
+            {stage: perm[at] for stage, perm in self.chosen.items()},
+            {name: value[at] for name, value in self.outputs.items()},
+        )
+
+
+def find_cause(
+    model: ToFe,
+    runner: Runner,
+    found: Suspect,
+    result: Comparison,
+    keep: Sequence[int],
+    rearranged: bool,
+    precision: str,
+) -> Cause | None:
+    """The first hypothesis that fits.
+
+    Args:
+        model: the reference.
+        runner: the deployed model.
+        found: images that differ.
+        result: what is known so far.
+        keep, rearranged: as the model was exported.
+        precision: what the deployed model computes in.
+    """
+    first = result.modules[0] if result.modules else None
+    if first is not None and first.max_abs is None:
+        above = "; float16 ends at 65504" if precision == "fp16" else ""
+        return first.stage, f"{first.name} overflows{above}: keep it in float32, or use BF16."
+    drifting = [trace for trace in found.reference.stages if _drifts(trace, result)] if found.chosen else []
+    if drifting and (cause := _moved(drifting[0], found, result)):
+        return drifting[0].index, cause
+    if drifting and (cause := _approximator(drifting[0], model, found, result, keep, rearranged)):
+        return drifting[0].index, cause
+    if _reads_bgr(runner, model, found, result, keep, rearranged):
+        return None, "With the channels in the order blue, green, red it agrees: it reads BGR where PyTorch reads RGB."
+    if first is not None and first.name.startswith("vit.patch_embed"):
+        return (
+            None,
+            "The very first module differs: images reach it prepared otherwise, or its weights are others.",
+        )
+    return None
+
+
+def _drifts(trace: StageTrace, result: Comparison) -> bool:
+    return trace.index in result.stages and result.drifted(result.stages[trace.index])
+
+
+def _moved(trace: StageTrace, found: Suspect, result: Comparison) -> str | None:
+    """Whether the right tokens lie in wrong places: rows that equal another row of PyTorch's."""
+    allowed = result.allowed(result.stages[trace.index])
+    deployed = found.outputs[tap_name(trace.index, "tokens")]
+    for ours, theirs in zip(trace.tokens, deployed, strict=True):
+        wrong = (difference(ours, theirs).amax(dim=1) > allowed).nonzero().flatten().tolist()
+        if not wrong:
+            continue
+        # Each wrong row of theirs against every row of ours.
+        apart = (theirs[wrong].double().unsqueeze(1) - ours.double().unsqueeze(0)).abs().amax(dim=2)
+        nearest = apart.min(dim=1)
+        moved = {
+            row: int(source)
+            for row, source, gap in zip(wrong, nearest.indices, nearest.values, strict=True)
+            if gap <= allowed
+        }
+        if len(wrong) == 2 and all(moved.get(moved.get(row, -1)) == row for row in wrong):
+            return f"Rows {wrong[0]} and {wrong[1]} of its tokens are swapped: a row is put back in the wrong place."
+        if moved and 2 * len(moved) >= len(wrong):
+            row, source = next(iter(moved.items()))
+            return f"Row {row} of its tokens holds what belongs in row {source}: the rearrange uses a wrong index."
+    return None
+
+
+def _approximator(
+    trace: StageTrace, model: ToFe, found: Suspect, result: Comparison, keep: Sequence[int], rearranged: bool
+) -> str | None:
+    """Whether frozen tokens alone differ, and whether they come back as they were."""
+    stage = result.stages[trace.index]
+    allowed = result.allowed(stage)
+    if stage.max_abs_kept is None or not stage.max_abs_kept <= allowed or not (stage.max_abs_frozen or 0) > allowed:
+        return None
+    without = _without_approximator(model, trace.index, found, keep, rearranged)
+    deployed = found.outputs[tap_name(trace.index, "tokens")]
+    if without is not None and float(difference(without, deployed).max()) <= allowed:
+        return "Its frozen tokens come back as they were: the approximator was left out."
+    return "Only frozen tokens differ: the approximator computes something else."
+
+
+def _without_approximator(
+    model: ToFe, index: int, found: Suspect, keep: Sequence[int], rearranged: bool
+) -> Tensor | None:
+    """The stage's tokens if its approximator were an identity."""
+    approximator = getattr(model.stages[index], "approximator", None)
+    if not isinstance(approximator, nn.Module):
+        return None
+    features = found.reference.features is not None
+    handle = approximator.register_forward_hook(lambda module, inputs, output: inputs[0])
+    try:
+        with torch.inference_mode():
+            changed = model.forward_fixed(found.images, keep, rearranged, found.chosen, features=features)
+    finally:
+        handle.remove()
+    return next(trace.tokens for trace in changed.stages if trace.index == index)
+
+
+def _reads_bgr(
+    runner: Runner, model: ToFe, found: Suspect, result: Comparison, keep: Sequence[int], rearranged: bool
+) -> bool:
+    """Whether the deployed model says of images with red and blue exchanged what PyTorch says of them as they are."""
+    if LOGITS not in found.outputs:
+        return False
+    flipped = torch.from_numpy(runner.run(found.images.flip(1).contiguous().numpy())[LOGITS])
+    with torch.inference_mode():
+        reference = model.forward_fixed(found.images, keep, rearranged).logits
+    allowed = result.tolerance.logits_max_abs * max(1.0, float(reference.abs().max()))
+    return float(difference(reference, flipped).max()) <= allowed

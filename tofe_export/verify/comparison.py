@@ -1,0 +1,193 @@
+"""What a comparison with PyTorch found, and what the limits say of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from tofe_export.verify.checks import Check, stage_check_name
+from tofe_export.verify.metrics import FeaturesDifference, LogitsDifference
+from tofe_export.verify.modules import ModuleDifference
+from tofe_export.verify.stages import StageDifference
+from tofe_export.verify.tolerances import Tolerance
+
+
+@dataclass
+class Comparison:
+    """What was found. It passed when no check failed.
+
+    Attributes:
+        tolerance: the limits.
+        score_scale: scores below it count as being of this size when near-ties are judged.
+        samples: images compared.
+        logits, same_selection: each model on its own tokens; PyTorch on the deployed model's.
+        broken: stage -> what makes it impossible to compare its tokens.
+        stages_hidden: the deployed model does not show its stages.
+        modules: beyond the tolerance, the first one first.
+        causes: stage (None: before the first) -> what went wrong there, where that can be told.
+        other_checks: of files and manifests, made elsewhere; they come first.
+    """
+
+    tolerance: Tolerance
+    score_scale: float = 1.0
+    samples: int = 0
+    logits: LogitsDifference = field(default_factory=LogitsDifference)
+    same_selection: LogitsDifference = field(default_factory=LogitsDifference)
+    features: FeaturesDifference = field(default_factory=FeaturesDifference)
+    stages: dict[int, StageDifference] = field(default_factory=dict)
+    broken: dict[int, str] = field(default_factory=dict)
+    stages_hidden: bool = False
+    modules: list[ModuleDifference] = field(default_factory=list)
+    causes: dict[int | None, str] = field(default_factory=dict)
+    other_checks: list[Check] = field(default_factory=list)
+    labelled: int = 0
+    correct_reference: int = 0
+    correct_deployed: int = 0
+
+    @property
+    def checks(self) -> list[Check]:
+        """Every check, the earliest cause first."""
+        made = list(self.other_checks)
+        if self.stages_hidden:
+            made.append(Check("stages", None, "The model does not show its stages, so only its outputs are compared."))
+        made += [self._stage(index) for index in sorted({*self.stages, *self.broken})]
+        if self.features.samples:
+            made.append(Check.of("features", self._features()))
+        if self.logits.samples:
+            made += [Check.of("logits", self._logits()), Check.of("classes", self._classes())]
+        return made
+
+    @property
+    def failures(self) -> list[str]:
+        """One sentence or more per check that did not hold."""
+        return [check.message for check in self.checks if check.passed is False]
+
+    def allowed(self, stage: StageDifference) -> float:
+        """How far a token of the stage may be from PyTorch's."""
+        return self.tolerance.tokens_max_abs * max(1.0, stage.largest)
+
+    def drifted(self, stage: StageDifference) -> bool:
+        """Whether its tokens are beyond the limit, on the same selection."""
+        return stage.max_abs is not None and not stage.max_abs <= self.allowed(stage)
+
+    def near_tie(self, stage: StageDifference) -> float:
+        """How far below a frozen token a kept one may score."""
+        return self.tolerance.score_gap * max(self.score_scale, stage.largest_score)
+
+    def _stage(self, index: int) -> Check:
+        name = stage_check_name(index)
+        if index in self.broken:
+            return Check(name, False, self.broken[index])
+        stage, problems = self.stages[index], []
+        limit, tie = self.tolerance.selection_overlap, self.near_tie(self.stages[index])
+        # Of few tokens a single near-tie is a large share, so one is always allowed.
+        if stage.flipped > max(1.0, (1 - limit) * stage.kept) or not stage.score_gap <= tie:
+            problems.append(
+                f"Stage {index} selected other tokens: overlap {stage.overlap:.4f}, a kept token's score is "
+                f"{stage.score_gap:.1e} below a frozen one's (allowed: {limit} and {tie:.1e}).{_flips(stage)}"
+            )
+        if self.drifted(stage):
+            problems.append(f"On the same tokens stage {index} differs by {_where(stage)} ({self.allowed(stage):.1e}).")
+        if problems:
+            problems += self._reasons(index)
+        return Check.of(name, problems)
+
+    def _reasons(self, index: int) -> list[str]:
+        """What is known of why a stage failed: the first module, the cause, or an earlier stage."""
+        earlier = [stage.index for stage in self.stages.values() if stage.index < index and self.drifted(stage)]
+        if earlier:
+            return [f"It follows stage {min(earlier)}, which differs already."]
+        first = self.modules[0] if self.modules else None
+        if first is not None and first.stage not in (index, None):
+            first = next((module for module in self.modules if module.stage == index), None)
+        found = [] if first is None else [_module(first)]
+        return found + [self.causes[key] for key in (None, index) if key in self.causes]
+
+    def _features(self) -> list[str]:
+        allowed = self.tolerance.logits_max_abs * max(1.0, self.features.largest)
+        if self.features.max_abs <= allowed:
+            return []
+        return [f"On the same tokens the features differ by {self.features.max_abs:.2e}, more than {allowed:.2e}."]
+
+    def _logits(self) -> list[str]:
+        limit, found = self.tolerance, []
+        allowed = limit.logits_max_abs * max(1.0, self.same_selection.largest)
+        if not self.same_selection.max_abs <= allowed:
+            found.append(
+                f"On the same tokens the logits differ by {self.same_selection.max_abs:.2e}, more than {allowed:.2e}."
+            )
+        if not self.stages and not self.broken and not self.logits.cosine_min >= limit.cosine_min:
+            found.append(
+                f"The least cosine of the logits is {self.logits.cosine_min:.4f}; {limit.cosine_min} is asked."
+            )
+        if not self.logits.kl_mean <= limit.kl_mean:
+            found.append(
+                f"The mean KL divergence from PyTorch's classes is {self.logits.kl_mean:.1e}; {limit.kl_mean:g} is "
+                "allowed."
+            )
+        # Where every stage agrees, what is wrong comes after them (or the model has none).
+        if found and not any(self.drifted(stage) for stage in self.stages.values()):
+            after = next((module for module in self.modules if module.stage is None), None)
+            first = after or next(iter(self.modules), None)
+            found += [] if first is None else [_module(first)]
+            found += [] if self.stages or None not in self.causes else [self.causes[None]]
+        return found
+
+    def _classes(self) -> list[str]:
+        limit, found = self.tolerance, []
+        if self.logits.top1_agreement < limit.top1_agreement:
+            found.append(
+                f"Only {self.logits.top1_agreement:.2%} of the images get the same class; "
+                f"{limit.top1_agreement:.0%} is asked."
+            )
+        lost = self.correct_reference - self.correct_deployed
+        if self.labelled and lost > max(1.0, limit.accuracy_lost * self.labelled):
+            found.append(f"It loses {lost / self.labelled:.1%} of accuracy; {limit.accuracy_lost:.1%} is allowed.")
+        return found
+
+    def to_dict(self) -> dict[str, Any]:
+        """The measured part of verify.json."""
+        accuracy = None
+        if self.labelled:
+            accuracy = {
+                "reference": self.correct_reference / self.labelled,
+                "deployed": self.correct_deployed / self.labelled,
+            }
+        firsts = {stage: next((m for m in self.modules if m.stage == stage), None) for stage in self.stages}
+        return {
+            "passed": not self.failures,
+            "samples": self.samples,
+            "top1_agreement": self.logits.top1_agreement if self.logits.samples else None,
+            "accuracy": accuracy,
+            "logits": self.logits.to_dict() if self.logits.samples else None,
+            "features": self.features.to_dict() if self.features.samples else None,
+            "logits_same_selection": self.same_selection.to_dict() if self.same_selection.samples else None,
+            "stages": [
+                {**stage.to_dict(), "first_module": None if (first := firsts[index]) is None else first.to_dict()}
+                for index, stage in self.stages.items()
+            ],
+            "first_module": self.modules[0].to_dict() if self.modules else None,
+            "tolerances": self.tolerance.values(),
+            "overridden": {name: self.tolerance.values()[name] for name in self.tolerance.overridden},
+            "checks": [check.to_dict() for check in self.checks],
+            "failures": self.failures,
+        }
+
+
+def _flips(stage: StageDifference) -> str:
+    if not stage.margins:
+        return ""
+    images = f"{stage.images_flipped} image{'' if stage.images_flipped == 1 else 's'}"
+    return f" {len(stage.margins)} tokens flipped in {images}, up to {max(stage.margins):.1e} from the k-th score."
+
+
+def _where(stage: StageDifference) -> str:
+    """The largest difference, of kept and of frozen tokens."""
+    if stage.max_abs_frozen is None:
+        return f"{stage.max_abs:.1e}, more than allowed"
+    return f"{stage.max_abs_kept:.1e} in kept and {stage.max_abs_frozen:.1e} in frozen tokens, more than allowed"
+
+
+def _module(first: ModuleDifference) -> str:
+    by = "values that are not finite" if first.max_abs is None else f"{first.max_abs:.1e}, allowed {first.allowed:.1e}"
+    return f"The first module beyond the tolerance is {first.name} ({by})."

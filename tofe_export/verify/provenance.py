@@ -1,0 +1,75 @@
+"""What can be told without running anything: does the artefact, by its manifest, come from this checkpoint?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import onnx_ir as ir
+
+from tofe_export.checkpoints.checkpoint import Checkpoint, weights_sha256
+from tofe_export.data.preprocessing import Preprocessing
+from tofe_export.errors import InputError
+from tofe_export.graph.functions import is_operator
+from tofe_export.model.operators import PARTITION
+from tofe_export.verify.checks import Check, stage_check_name
+
+WEIGHTS = "weights_sha256"
+
+
+def check_preprocessing(manifest: Mapping[str, Any], checkpoint: Checkpoint) -> Check:
+    """The images must be prepared for the artefact as for the checkpoint; says which value differs."""
+    problems = []
+    try:
+        theirs = Preprocessing.from_dict(manifest["preprocessing"])
+    except InputError as error:
+        return Check("preprocessing", False, error.message)
+    ours = checkpoint.preprocessing
+    for name, value in ours.to_dict().items():
+        if theirs.to_dict()[name] != value:
+            problems.append(
+                f"It was exported for images prepared in another way than the checkpoint says: {name} is "
+                f"{theirs.to_dict()[name]}, not {value}."
+            )
+    if not problems and manifest["preprocessing_sha256"] != ours.digest():
+        problems.append("The manifest's preprocessing is not the one its hash was made of: it was changed by hand.")
+    return Check.of("preprocessing", problems)
+
+
+def check_weights(manifest: Mapping[str, Any], checkpoint: Checkpoint) -> Check:
+    """The artefact must come from these weights, whatever file they were in."""
+    known = manifest.get(WEIGHTS)
+    if known is None:
+        return Check("weights", None, "The manifest, of an older version, does not say from which weights it comes.")
+    if known == weights_sha256(checkpoint.model):
+        return Check("weights", True)
+    source = manifest.get("checkpoint", manifest["source"])
+    return Check(
+        "weights", False, f"It was made of another checkpoint: of {source['file']}, whose weights are not these."
+    )
+
+
+def check_graph(model: ir.Model, keep: Sequence[int], arriving: Sequence[int]) -> list[Check]:
+    """The graph's own keep counts and batch dimension, against the manifest's.
+
+    Args:
+        model: the deployed ONNX model.
+        keep: keep counts that its manifest says.
+        arriving: tokens that each stage finds.
+    """
+    checks = []
+    size = model.graph.inputs[0].shape
+    if size is not None and isinstance(size[0], int):
+        what = f"The model takes {size[0]} images, no more and no fewer: a batch size is baked in."
+        checks.append(Check("batch", False, what))
+    nodes = [node for node in model.graph if is_operator(node) and node.op_type == PARTITION]
+    found = [node.attributes.get_int("keep") for node in nodes]
+    choosing = [stage for stage, count in enumerate(keep) if count != arriving[stage]]
+    if len(found) != len(choosing):
+        what = f"{len(found)} stages of the graph choose tokens; by its manifest it is {len(choosing)}."
+        return [*checks, Check("keep counts", False, what)]
+    for stage, count in zip(choosing, found, strict=True):
+        if count != keep[stage]:
+            what = f"Stage {stage} of the graph keeps {count} tokens; its manifest says {keep[stage]}."
+            checks.append(Check(stage_check_name(stage), False, what))
+    return checks

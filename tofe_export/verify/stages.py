@@ -1,0 +1,116 @@
+"""One stage of a deployed model against PyTorch: who was selected, how near a tie, and the tokens that came out."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tofe_export.verify.metrics import difference, finite
+
+
+@dataclass
+class StageDifference:
+    """Running difference of one stage.
+
+    Attributes:
+        index: stage number.
+        kept: tokens that the reference kept, over all images.
+        flipped: those of them that the deployed model did not keep, each model on its own selection in stages before.
+        score_gap: by how much a kept token falls short of a frozen one, in the reference's scores.
+        largest_score: of the reference, for scale.
+        margins: of each token on which the choices of this stage alone differ, by how much its score would have to
+            change to be chosen as the deployed model did; see `add_scores`.
+        images_flipped: images with such a token.
+        max_abs_kept: largest difference of a kept token (or prefix row) under the same selection; None before any.
+        max_abs_frozen: the same of frozen tokens; None where they do not come back.
+        largest: largest value of the reference's tokens, for scale.
+    """
+
+    index: int
+    kept: int = 0
+    flipped: int = 0
+    score_gap: float = 0.0
+    largest_score: float = 0.0
+    margins: list[float] = field(default_factory=list)
+    images_flipped: int = 0
+    max_abs_kept: float | None = None
+    max_abs_frozen: float | None = None
+    largest: float = 0.0
+
+    def add_selection(self, reference: Tensor, deployed: Tensor) -> None:
+        """Adds two selections, bool [B, N] in spatial order."""
+        self.kept += int(reference.sum())
+        self.flipped += int((reference & ~deployed).sum())
+
+    def add_scores(self, reference: Tensor, perm: Tensor, keep: int) -> None:
+        """Adds the reference's scores [B, n] of the tokens that the deployed model ranked by `perm` [B, n].
+
+        The gap is how far the least of its `keep` first lies below the greatest of the rest: 0 for the same choice,
+        tiny for a near-tie. The margin of a token that only the reference keeps is its score less the (keep+1)-th
+        best; of one that only the deployed model keeps, the keep-th best less its score.
+        """
+        scores = reference.double().nan_to_num(nan=float("-inf"))
+        ranked = scores.gather(1, perm.long())
+        gap = (ranked[:, keep:].amax(1) - ranked[:, :keep].amin(1)).nan_to_num(nan=float("inf"))
+        self.score_gap = max(self.score_gap, float(gap.max()))
+        self.largest_score = max(self.largest_score, float(reference.abs().max()))
+        best = scores.sort(dim=1, descending=True, stable=True)
+        ours, theirs = (_chosen(order, keep) for order in (best.indices, perm.long()))
+        lost, gained = ours & ~theirs, theirs & ~ours
+        margin_lost = (scores - best.values[:, keep : keep + 1])[lost]
+        margin_gained = (best.values[:, keep - 1 : keep] - scores)[gained]
+        self.margins += torch.cat([margin_lost, margin_gained]).nan_to_num(nan=float("inf")).tolist()
+        self.images_flipped += int(lost.any(dim=1).sum())
+
+    def add_tokens(self, reference: Tensor, deployed: Tensor, frozen: Tensor) -> None:
+        """Adds the tokens [B, L, C] after the stage, both computed on the deployed model's selection.
+
+        Args:
+            reference, deployed: the tokens.
+            frozen: bool [B, L], the rows of tokens that the stage froze.
+        """
+        rows = difference(reference, deployed).amax(dim=2)
+        self.largest = max(self.largest, float(reference.abs().max()))
+        self.max_abs_kept = _larger(self.max_abs_kept, rows[~frozen])
+        self.max_abs_frozen = _larger(self.max_abs_frozen, rows[frozen])
+
+    @property
+    def max_abs(self) -> float | None:
+        """Largest difference of a token under the same selection; None before any was seen."""
+        known = [value for value in (self.max_abs_kept, self.max_abs_frozen) if value is not None]
+        return max(known, default=None)
+
+    @property
+    def overlap(self) -> float:
+        """Share of kept tokens that both models chose."""
+        return 1 - self.flipped / self.kept if self.kept else 1.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """An entry of `stages` in verify.json."""
+        return {
+            "index": self.index,
+            "selection_overlap": self.overlap,
+            "score_gap": finite(self.score_gap),
+            "flips": {
+                "tokens": len(self.margins),
+                "images": self.images_flipped,
+                "margin_median": finite(statistics.median(self.margins)) if self.margins else None,
+                "margin_max": finite(max(self.margins)) if self.margins else None,
+            },
+            "max_abs_same_selection": finite(self.max_abs),
+            "max_abs_kept": finite(self.max_abs_kept),
+            "max_abs_frozen": finite(self.max_abs_frozen),
+        }
+
+
+def _chosen(order: Tensor, keep: int) -> Tensor:
+    """bool [B, n]: the first `keep` of a ranking [B, n]."""
+    return torch.zeros_like(order, dtype=torch.bool).scatter_(1, order[:, :keep], True)
+
+
+def _larger(before: float | None, values: Tensor) -> float | None:
+    return max(before or 0.0, float(values.max())) if values.numel() else before

@@ -1,0 +1,136 @@
+"""What fixed keep counts cost: the fixed path against the threshold path, both in PyTorch, so export has no part."""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tofe_export.data.images import Batch
+from tofe_export.model.flops import dense_macs, tofe_macs
+from tofe_export.model.outputs import SparseOutput
+from tofe_export.model.selection import Layout, kept_masks
+from tofe_export.model.tofe import ToFe
+from tofe_export.verify.metrics import LogitsDifference, finite
+
+
+@dataclass
+class StageCounts:
+    """One stage over many images.
+
+    Attributes:
+        keep: tokens of every image that the fixed path keeps.
+        counts: tokens kept by the threshold path -> images.
+        shared, either: tokens that both paths keep, and that either does, over all images.
+        margins: how far from 0, the threshold, the scores of the others lie.
+    """
+
+    keep: int
+    counts: Counter[int] = field(default_factory=Counter)
+    shared: int = 0
+    either: int = 0
+    margins: list[float] = field(default_factory=list)
+
+    def to_dict(self, index: int) -> dict[str, Any]:
+        """An entry of `threshold.stages` in verify.json."""
+        kept = list(self.counts.elements())
+        return {
+            "index": index,
+            "keep": self.keep,
+            "kept_mean": statistics.fmean(kept),
+            "kept_std": statistics.pstdev(kept),
+            "kept_min": min(kept),
+            "kept_max": max(kept),
+            "histogram": [[count, images] for count, images in sorted(self.counts.items())],
+            "overlap": self.shared / self.either if self.either else 1.0,
+            "margin_median": finite(statistics.median(self.margins)) if self.margins else None,
+        }
+
+
+@dataclass
+class ThresholdDifference:
+    """The fixed path against the threshold path, over many images; cost is per image."""
+
+    stages: list[StageCounts]
+    gmacs_fixed: float
+    gmacs_dense: float
+    logits: LogitsDifference = field(default_factory=LogitsDifference)
+    labelled: int = 0
+    correct_threshold: int = 0
+    correct_fixed: int = 0
+    _gmacs: list[float] = field(default_factory=list)
+
+    def add(self, model: ToFe, single: SparseOutput, kept_fixed: Sequence[Tensor], features: bool) -> None:
+        """One image: its threshold path, and the tokens bool [1, N] that the fixed path keeps in each stage."""
+        counts = [int((trace.scores > 0).sum()) for trace in single.stages]
+        layout = Layout(model.tokens, True, model.discards, model.fuses)
+        masks = kept_masks({trace.index: trace.perm for trace in single.stages}, counts, layout)
+        for stage, trace, count, mask, fixed in zip(self.stages, single.stages, counts, masks, kept_fixed, strict=True):
+            stage.counts[count] += 1
+            stage.shared += int((mask & fixed).sum())
+            stage.either += int((mask | fixed).sum())
+            if not model.discards:  # else the scores are of the tokens that are left, in another order
+                stage.margins += trace.scores[mask ^ fixed].abs().double().tolist()
+        self._gmacs.append(tofe_macs(model, [float(count) for count in counts], features) / 1e9)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The `threshold` object of verify.json."""
+        accuracy = None
+        if self.labelled:
+            accuracy = {
+                "threshold": self.correct_threshold / self.labelled,
+                "fixed": self.correct_fixed / self.labelled,
+            }
+        return {
+            "samples": self.logits.samples,
+            "top1_agreement": self.logits.top1_agreement,
+            "kl_mean": finite(self.logits.kl_mean),
+            "accuracy": accuracy,
+            "gmacs": {
+                "threshold": statistics.fmean(self._gmacs),
+                "fixed": self.gmacs_fixed,
+                "dense": self.gmacs_dense,
+            },
+            "stages": [stage.to_dict(index) for index, stage in enumerate(self.stages)],
+        }
+
+
+@torch.inference_mode()
+def against_threshold(
+    model: ToFe, keep: Sequence[int], batches: Iterable[Batch], labelled: bool, features: bool = False
+) -> ThresholdDifference:
+    """Runs both paths on the same images.
+
+    Args:
+        model: a network whose selector has a threshold.
+        keep: keep counts of the fixed path.
+        batches: preprocessed images, with labels where there are any.
+        labelled: the labels are the network's own classes.
+        features: the deployed model returns features too, which costs more.
+    """
+    result = ThresholdDifference(
+        [StageCounts(count) for count in keep],
+        tofe_macs(model, [float(count) for count in keep], features) / 1e9,
+        dense_macs(model.vit) / 1e9,
+    )
+    layout = Layout(model.tokens, True, model.discards, model.fuses)
+    for batch in batches:
+        fixed = model.forward_fixed(batch.images, keep)
+        singles = model.forward_threshold(batch.images)
+        perms = {trace.index: trace.perm for trace in fixed.stages}
+        all_kept = torch.ones(len(batch.names), model.tokens, dtype=torch.bool)
+        masks = kept_masks(perms, keep, layout) if perms else [all_kept] * len(keep)
+        for place, single in enumerate(singles):
+            result.add(model, single, [mask[place : place + 1] for mask in masks], features)
+        by_threshold = torch.cat([single.logits for single in singles])
+        result.logits.add(by_threshold, fixed.logits)
+        if labelled and batch.labels is not None:
+            result.labelled += len(batch.labels)
+            result.correct_threshold += int((by_threshold.argmax(1) == batch.labels).sum())
+            result.correct_fixed += int((fixed.logits.argmax(1) == batch.labels).sum())
+    return result
