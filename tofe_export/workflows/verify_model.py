@@ -21,6 +21,7 @@ from tofe_export.verify.batch_sizes import check_batch_sizes
 from tofe_export.verify.checks import Check
 from tofe_export.verify.compare import compare
 from tofe_export.verify.comparison import Comparison
+from tofe_export.verify.modules import ShowsModules, check_overflow
 from tofe_export.verify.opened import read_onnx
 from tofe_export.verify.provenance import check_graph, check_preprocessing, check_weights
 from tofe_export.verify.threshold import against_threshold
@@ -175,12 +176,12 @@ class _Session:
             return found, ""
         try:
             runner = open_deployed(artefact, manifest, checkpoint, self.options.provider, self.report)
-        except MissingError:
-            if found.failures:  # red without having run
+        except TofeError:
+            if found.failures:  # red already, and perhaps the very reason
                 return found, ""
             raise
-        known.append(self._batch_check(runner, checkpoint, images, sizes, tolerance))
-        if known[-1].passed is False:
+        known += self._before_comparing(runner, checkpoint, images, sizes, tolerance, manifest["precision"])
+        if any(check.name == "batch" and check.passed is False for check in known):
             return found, runner.backend
         options, labelled = self.options, images.classes == checkpoint.classes
         loop = batches(
@@ -200,11 +201,21 @@ class _Session:
         found.other_checks = known
         return found, runner.backend
 
-    def _batch_check(
-        self, runner: Runner, checkpoint: Checkpoint, images: ImageSource, sizes: list[int], tolerance: Tolerance
-    ) -> Check:
+    def _before_comparing(
+        self,
+        runner: Runner,
+        checkpoint: Checkpoint,
+        images: ImageSource,
+        sizes: list[int],
+        tolerance: Tolerance,
+        precision: str,
+    ) -> list[Check]:
+        """What a few images tell: other batch sizes, and overflow in FP16."""
         first = next(batches(images, checkpoint.preprocessing, sizes[-1], limit=sizes[-1], on_corrupt=self.corrupt))
-        return check_batch_sizes(runner, first, sizes, tolerance.cosine_min)
+        made = [check_batch_sizes(runner, first, sizes, tolerance.cosine_min)]
+        if precision == "fp16" and made[0].passed and isinstance(runner, ShowsModules):
+            made.append(check_overflow(checkpoint.model, runner, first.images))
+        return made
 
     def _threshold(
         self, checkpoint: Checkpoint, keep: Sequence[int], images: ImageSource, manifest: dict[str, Any]
