@@ -25,7 +25,7 @@ from tofe_export.precision.half import to_half
 from tofe_export.precision.quantize import FORMATS, quantize
 from tofe_export.precision.recipe import Recipe
 from tofe_export.runners.base import Runner
-from tofe_export.runners.onnxruntime_runner import OnnxRuntimeRunner
+from tofe_export.runners.onnxruntime_runner import CPU, OnnxRuntimeRunner
 from tofe_export.runners.torch_runner import TorchRunner
 
 
@@ -54,21 +54,22 @@ class Group:
     others: list[Subject]
 
 
-def open_groups(paths: list[Path], threads: int) -> list[Group]:
+def open_groups(paths: list[Path], threads: int, provider: str = CPU) -> list[Group]:
     """One group per backend and dense backbone, in the order the files were given.
 
     Args:
         paths: ONNX files and engines with manifests, and checkpoints.
         threads: threads each of them may use.
+        provider: where ONNX Runtime computes.
 
     Raises:
         InputError: a file that is missing, damaged, or of another kind.
-        MissingError: an engine that cannot run here.
+        MissingError: an engine or a provider that cannot run here.
     """
     groups: dict[tuple[str, str], Group] = {}
     for path, name in zip(paths, distinct_names(paths), strict=True):
         if path.suffix == ".onnx":
-            opened, key = _onnx(path, name, threads, groups)
+            opened, key = _onnx(path, name, threads, provider, groups)
         elif path.suffix == ".engine":
             opened, key = _engine(path, name, groups)
         else:
@@ -90,17 +91,18 @@ def distinct_names(paths: list[Path]) -> list[str]:
 _Groups = dict[tuple[str, str], Group]
 
 
-def _onnx(path: Path, name: str, threads: int, groups: _Groups) -> tuple[Group, tuple[str, str]]:
+def _onnx(path: Path, name: str, threads: int, provider: str, groups: _Groups) -> tuple[Group, tuple[str, str]]:
     manifest = read_manifest(path)
-    key = ("onnxruntime", _backbone(ToFeConfig.from_dict(manifest["config"])))
-    mine = Subject(name, OnnxRuntimeRunner(path, threads, manifest["precision"]), _shape(manifest), manifest["gmacs"])
+    key = (f"onnxruntime {provider}", _backbone(ToFeConfig.from_dict(manifest["config"])))
+    runner = OnnxRuntimeRunner(path, threads, manifest["precision"], provider)
+    mine = Subject(name, runner, _shape(manifest), manifest["gmacs"])
     if key in groups:
         return Group(groups[key].dense, [*groups[key].others, mine]), key
     # Latency does not depend on the weights' values, so the dense twin is made anew from the configuration.
     twin = build_tofe(ToFeConfig.from_dict(manifest["config"])).eval()
     graph = ir.to_proto(export_dense(twin)).SerializeToString()
-    dense = Subject(_dense_name(twin), OnnxRuntimeRunner(graph, threads), _shape(manifest), dense_macs(twin.vit) / 1e9)
-    return Group(dense, [mine]), key
+    baseline = OnnxRuntimeRunner(graph, threads, provider=provider)
+    return Group(Subject(_dense_name(twin), baseline, _shape(manifest), dense_macs(twin.vit) / 1e9), [mine]), key
 
 
 def _engine(path: Path, name: str, groups: _Groups) -> tuple[Group, tuple[str, str]]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tofe_export.cli import console
-from tofe_export.cli.parse import whole_numbers
+from tofe_export.cli.parse import provider_name, whole_numbers
+
+if TYPE_CHECKING:
+    from tofe_export.workflows.bench_models import Gate
 
 _COLUMNS = ("model", "batch", "p50 ms", "p90 ms", "p99 ms", "images/s", "GMACs", "speed-up", "95% interval", "realised")
 
@@ -21,14 +24,61 @@ def bench(
         int | None, typer.Option(help="Threads; default: every processor of this process.", min=1)
     ] = None,
     json: Annotated[Path | None, typer.Option(help="Write the result as JSON.", metavar="FILE")] = None,
+    baseline: Annotated[
+        Path | None, typer.Option(help="A recorded result (--json); exit 1 when a speed-up fell.", metavar="FILE")
+    ] = None,
+    max_regression: Annotated[
+        str | None, typer.Option(help="How much of a speed-up may be lost against --baseline; default 5%.")
+    ] = None,
+    provider: Annotated[str, typer.Option(help="Where ONNX Runtime computes: cpu or cuda.")] = "cpu",
 ) -> None:
     """Time models beside their dense backbone, in turn and in one process."""
     from tofe_export.workflows.bench_models import bench_models
 
+    sizes, gate = whole_numbers(batch, "--batch"), _gate(baseline, max_regression, json)
     with console.progress() as report:
-        document = bench_models(models, whole_numbers(batch, "--batch"), rounds, threads, report)
+        document = bench_models(models, sizes, rounds, threads, report, gate, provider_name(provider))
     show_bench(document)
     console.save_json(json, document)
+    if gate is not None:
+        _show_gate(document["baseline"])
+
+
+def _gate(baseline: Path | None, max_regression: str | None, json: Path | None) -> Gate | None:
+    from tofe_export.bench.baseline import parse_share
+    from tofe_export.errors import InputError
+    from tofe_export.workflows.bench_models import Gate
+
+    if baseline is None:
+        if max_regression is not None:
+            raise InputError("--max-regression needs a recorded run.", "Add --baseline FILE.")
+        return None
+    if json is not None and json.resolve() == baseline.resolve():
+        raise InputError(
+            f"--json would overwrite the baseline {baseline}.", "Write to another file, and compare first."
+        )
+    return Gate(baseline, parse_share(max_regression or "5%"))
+
+
+def _show_gate(judged: dict[str, Any]) -> None:
+    from tofe_export.bench.baseline import failures
+
+    rows = [
+        (row["name"], row["backend"], row["precision"], str(row["batch"]), f"{row['baseline']:.2f}")
+        + (("", "", row["verdict"]) if row["speedup"] is None else _change(row))
+        for row in judged["rows"]
+    ]
+    title = f"Speed-up against {judged['file']}: {judged['max_regression']:.1%} may be lost"
+    console.table(title, ("model", "backend", "precision", "batch", "before", "now", "change", "verdict"), rows)
+    console.warn([f"Note: {note}" for note in judged["notes"]])
+    console.warn(failures(judged))
+    console.say("PASSED" if judged["passed"] else "FAILED")
+    if not judged["passed"]:
+        raise typer.Exit(1)
+
+
+def _change(row: dict[str, Any]) -> tuple[str, str, str]:
+    return f"{row['speedup']:.2f}", f"{row['change']:+.1%}", row["verdict"]
 
 
 def show_bench(document: dict[str, Any]) -> None:

@@ -70,6 +70,19 @@ def names(text: str, known: dict[str, str], option: str) -> tuple[str, ...]:
     return tuple(found)
 
 
+def provider_name(text: str) -> str:
+    """The name of a place where ONNX Runtime computes.
+
+    Raises:
+        typer.BadParameter: it is none.
+    """
+    from tofe_export.runners.onnxruntime_runner import PROVIDERS
+
+    if text not in PROVIDERS:
+        raise typer.BadParameter(f"{text!r} is none of: {', '.join(PROVIDERS)}.", param_hint="--provider")
+    return text
+
+
 def keyword_arguments(text: str, option: str) -> dict[str, Any]:
     """Turns "img_size=64,qk_norm=true,global_pool=avg" into a dictionary; values are JSON, or else plain words.
 

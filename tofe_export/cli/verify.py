@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from tofe_export.cli import console
+from tofe_export.cli.parse import provider_name
 
 _COLUMNS = ("artefact", "precision", "backend", "images", "top-1", "logits", "KL", "overlap", "verdict")
 
@@ -33,7 +34,7 @@ def verify(
     from tofe_export.verify.tolerances import parse_overrides
     from tofe_export.workflows.verify_model import VerifyOptions, verify_models
 
-    options = VerifyOptions(data, samples, parse_overrides(tolerance or ()), threshold, _provider(provider))
+    options = VerifyOptions(data, samples, parse_overrides(tolerance or ()), threshold, provider_name(provider))
     with console.progress() as report:
         result = verify_models(models, against, options, report)
     console.warn(result.skipped)
@@ -49,14 +50,6 @@ def verify(
     console.say({0: "PASSED", 3: "NOT CHECKED: something could not run here"}.get(result.exit_code, "FAILED"))
     if result.exit_code:
         raise typer.Exit(result.exit_code)
-
-
-def _provider(name: str) -> str:
-    from tofe_export.runners.onnxruntime_runner import PROVIDERS
-
-    if name not in PROVIDERS:
-        raise typer.BadParameter(f"{name!r} is none of {', '.join(PROVIDERS)}.", param_hint="--provider")
-    return name
 
 
 def _junit(documents: Sequence[dict[str, Any]]) -> str:
