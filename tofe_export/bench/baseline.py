@@ -1,9 +1,9 @@
 """A gate for CI: has a model become slower than a recorded run says, in proportion to its dense backbone?
 
-What is compared is the speed-up, a paired ratio within each round, never a time: a slower machine or a busy one slows the
-dense backbone alike. A row has regressed when its median fell by more than the limit and the whole 95% interval of the
-new run lies below the old median. The second half keeps noise out: where the interval still reaches the old median, the
-two runs may well be equally fast.
+What is compared is the speed-up, a paired ratio within each round, never a time: a slower machine or a busy one slows
+the dense backbone alike. A row has regressed when its median fell by more than the limit and the whole 95% interval of
+the new run lies below the old median. The second half keeps noise out: where the interval still reaches the old median,
+the two runs may well be equally fast.
 """
 
 from __future__ import annotations

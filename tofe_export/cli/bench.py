@@ -54,9 +54,7 @@ def _gate(baseline: Path | None, max_regression: str | None, json: Path | None) 
             raise InputError("--max-regression needs a recorded run.", "Add --baseline FILE.")
         return None
     if json is not None and json.resolve() == baseline.resolve():
-        raise InputError(
-            f"--json would overwrite the baseline {baseline}.", "Write to another file, and compare first."
-        )
+        raise InputError(f"--json would overwrite the baseline {baseline}.", "Write to another file.")
     return Gate(baseline, parse_share(max_regression or "5%"))
 
 
