@@ -8,9 +8,12 @@ import pytest
 
 from tofe_export.errors import InputError
 from tofe_export.report import wording
-from tofe_export.report.charts import speed_chart, training_charts, unique_ids
-from tofe_export.report.documents import Benchmark, BenchRow, Drift, Verification
+from tofe_export.report.charts import training_charts
+from tofe_export.report.documents import Benchmark, BenchRow
+from tofe_export.report.drawing import unique_ids
 from tofe_export.report.history import DENSE, TOFE, read_history
+from tofe_export.report.speed_charts import speed_chart
+from tofe_export.report.verification import Drift, Verification
 from tofe_export.training.state import write_metrics
 
 DENSE_EPOCHS = [{"phase": "dense", "epoch": n, "accuracy": 0.1 * n, "val_accuracy": 0.1 * n} for n in (1, 2, 3)]

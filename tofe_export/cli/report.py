@@ -16,8 +16,16 @@ def report(
         Path | None, typer.Option("--output", "-o", help="Page to write; default DIR/report.html.")
     ] = None,
     images: Annotated[int, typer.Option(help="Pictures of held-out images.", min=0)] = 6,
+    data: Annotated[
+        str | None, typer.Option(help="Where those come from: 'digits', 'photos' or a folder; default: as trained.")
+    ] = None,
+    figures: Annotated[
+        Path | None, typer.Option(help="Also write every figure there, as PNG and SVG.", metavar="FOLDER")
+    ] = None,
 ) -> None:
     """Make one self-contained HTML page of what lies in a folder."""
     from tofe_export.report import build_report
 
-    console.say(f"Wrote {build_report(folder, output, images)}")
+    console.say(f"Wrote {build_report(folder, output, images, data, figures)}")
+    if figures is not None:
+        console.say(f"Wrote the figures to {figures}")

@@ -1,7 +1,8 @@
-"""From a run folder to one HTML page."""
+"""From a run folder to one HTML page, and its figures as files where they are asked for."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import jinja2
@@ -10,14 +11,54 @@ from markupsafe import Markup
 from tofe_export import __version__
 from tofe_export.artifacts.files import write_text
 from tofe_export.errors import InputError
-from tofe_export.report import charts, wording
+from tofe_export.report import charts, parity, wording
+from tofe_export.report.attention_section import AttentionSection, attention_section
+from tofe_export.report.drawing import Chart, unique_ids, write_figure
 from tofe_export.report.facts import facts, figures
 from tofe_export.report.folder import RunFolder, read_folder
-from tofe_export.report.gallery import gallery
-from tofe_export.report.tables import bench_table, parity_table
+from tofe_export.report.gallery import Gallery, gallery
+from tofe_export.report.heat import heat_figure
+from tofe_export.report.history import DENSE
+from tofe_export.report.pictures import token_map_figure
+from tofe_export.report.quality_charts import cost_chart, cost_points, kept_charts
+from tofe_export.report.speed_charts import latency_chart, speed_chart
+from tofe_export.report.tables import bench_table
 
 
-def build_report(folder: Path, output: Path | None = None, images: int = 6, data: str | None = None) -> Path:
+@dataclass(frozen=True)
+class _Drawn:
+    """Every chart of the page, by section; a section without numbers is empty."""
+
+    speed: list[Chart]
+    kept: list[Chart]
+    cost: list[Chart]
+    training: list[Chart]
+
+    @classmethod
+    def of(cls, found: RunFolder) -> _Drawn:
+        threshold = found.verification.threshold if found.verification else None
+        dense = found.history.final_accuracy(DENSE) if found.history else None
+        sections = [
+            [speed_chart(found.benchmark), latency_chart(found.benchmark)] if found.benchmark else [],
+            kept_charts(threshold) if threshold else [],
+            [cost_chart(cost_points(found.evidence, dense))],
+            charts.training_charts(found.history, found.budget) if found.history else [],
+        ]
+        drawn = [[chart for chart in section if chart is not None] for section in sections]
+        unique = iter(unique_ids([chart for section in drawn for chart in section]))
+        return cls(*([next(unique) for _ in section] for section in drawn))
+
+    def every(self) -> list[Chart]:
+        return [*self.speed, *self.kept, *self.cost, *self.training]
+
+
+def build_report(
+    folder: Path,
+    output: Path | None = None,
+    images: int = 6,
+    data: str | None = None,
+    figure_folder: Path | None = None,
+) -> Path:
     """Writes the report of `folder`; what is missing there is left out, with the command that makes it.
 
     The page needs no network and no other file, and the same folder gives the same bytes.
@@ -27,6 +68,7 @@ def build_report(folder: Path, output: Path | None = None, images: int = 6, data
         output: the page; default `folder`/report.html.
         images: held-out images to show token maps of; 0 for none.
         data: where those come from, in the words of --data; None takes the checkpoint's own.
+        figure_folder: also write every figure there, as PNG and SVG.
 
     Returns:
         The page's path.
@@ -39,11 +81,14 @@ def build_report(folder: Path, output: Path | None = None, images: int = 6, data
         raise InputError(f"--images {images} is below 0.", "Give 0 or more.")
     found = read_folder(folder)
     page = output if output is not None else folder / "report.html"
-    write_text(page, _render(found, images, data))
+    drawn, maps, attention = _Drawn.of(found), gallery(found, images, data), attention_section(found, images, data)
+    write_text(page, _render(found, drawn, maps, attention))
+    if figure_folder is not None:
+        _write_figures(figure_folder, drawn, maps, attention)
     return page
 
 
-def _render(found: RunFolder, images: int, data: str | None) -> str:
+def _render(found: RunFolder, drawn: _Drawn, maps: Gallery, attention: AttentionSection) -> str:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("tofe_export.report"),
         autoescape=True,
@@ -51,12 +96,10 @@ def _render(found: RunFolder, images: int, data: str | None) -> str:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    # Not escaped because it is this program's own: the charts hold numbers and model names drawn by matplotlib.
+    # Not escaped because it is this program's own: matplotlib drew it, and escapes the names of models itself.
     environment.filters["svg"] = lambda chart: Markup(chart.svg)
-    training = charts.training_charts(found.history, found.budget) if found.history else []
-    speed = charts.speed_chart(found.benchmark) if found.benchmark else None
-    line, tone = wording.verdict(found.verification, found.benchmark)
-    drawn = charts.unique_ids([*training, *([speed] if speed else [])])
+    line, tone = wording.verdict(found.verification, found.benchmark, found.evidence)
+    threshold = found.verification.threshold if found.verification else None
     return environment.get_template("report.html.j2").render(
         title=_title(found),
         verdict=line,
@@ -65,14 +108,29 @@ def _render(found: RunFolder, images: int, data: str | None) -> str:
         facts=facts(found),
         notes=found.notes,
         bench=bench_table(found.benchmark) if found.benchmark else None,
-        speed=drawn[-1] if speed else None,
-        parity=parity_table(found.verification) if found.verification else None,
-        gallery=gallery(found, images, data),
-        training=drawn[: len(training)],
+        drawn=drawn,
+        overview=parity.overview(found.evidence) if found.evidence else [],
+        artefacts=parity.artefact_tables(found.evidence) if found.evidence else [],
+        threshold=parity.threshold_table(threshold) if threshold else None,
+        gallery=maps,
+        attention=attention,
         commands=found.commands,
         versions=_versions(found),
         version=__version__,
     )
+
+
+def _write_figures(folder: Path, drawn: _Drawn, maps: Gallery, attention: AttentionSection) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder} cannot be made ({error.strerror}).", "Name another folder.") from error
+    for chart in drawn.every():
+        chart.write(folder)
+    if maps.maps:
+        write_figure(token_map_figure(maps.maps, maps.classes), folder / "token-maps")
+    if attention.maps:
+        write_figure(heat_figure(attention.maps), folder / "attention")
 
 
 def _title(found: RunFolder) -> str:

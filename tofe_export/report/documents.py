@@ -1,9 +1,9 @@
-"""verify.json and bench.json as checked values: a file of another kind or with a hole is refused by name."""
+"""JSON documents as checked values, bench.json first: a file of another kind or with a hole is refused by name."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,6 @@ from typing import Any
 from tofe_export.artifacts.files import read_json
 from tofe_export.errors import InputError
 
-VERIFY_SCHEMA = "tofe-export/verify/1"
 BENCH_SCHEMA = "tofe-export/bench/1"
 
 
@@ -58,6 +57,14 @@ class Fields:
             raise self.refuse(key, "an object")
         return Fields(value, self.path, self.remake)
 
+    def optional_part(self, key: str) -> Fields | None:
+        """An object inside this one, or None where the file has none."""
+        return None if self.values.get(key) is None else self.part(key)
+
+    def whole(self, key: str) -> int:
+        """A required whole number."""
+        return int(self.number(key))
+
     def parts(self, key: str) -> list[Fields]:
         """A required list of objects."""
         value = self.values.get(key)
@@ -68,48 +75,6 @@ class Fields:
     def refuse(self, key: str, wanted: str) -> InputError:
         """The error for a field that is missing or of another kind."""
         return InputError(f"{self.path} cannot be used: its {key!r} is not {wanted}.", f"Make it again: {self.remake}")
-
-
-@dataclass(frozen=True)
-class Drift:
-    """Differences of logits: largest and mean absolute, and the smallest cosine similarity of an image."""
-
-    max_abs: float
-    mean_abs: float
-    cosine_min: float
-
-
-@dataclass(frozen=True)
-class StageDrift:
-    """One stage: share of kept tokens both chose, and the largest difference of a token on the same selection."""
-
-    index: int
-    overlap: float
-    max_abs: float | None
-
-
-@dataclass(frozen=True)
-class Verification:
-    """What verify.json says; accuracies are shares 0..1, None where the images had no labels.
-
-    `keep` are the keep counts of the model that was compared, empty where the file does not say. A model exported for
-    its features alone has no logits and so no class to agree on.
-    """
-
-    passed: bool
-    model: str
-    against: str
-    data: str
-    samples: int
-    top1_agreement: float | None
-    accuracy_reference: float | None
-    accuracy_deployed: float | None
-    logits: Drift | None
-    same_selection: Drift | None
-    stages: tuple[StageDrift, ...]
-    failures: tuple[str, ...]
-    keep: tuple[int, ...] = ()
-    features_max_abs: float | None = None
 
 
 @dataclass(frozen=True)
@@ -152,8 +117,8 @@ class Benchmark:
         return min(rows, key=lambda row: (row.batch, -row.speedup), default=None)
 
 
-def read_verification(path: Path, remake: str) -> Verification:
-    """verify.json, checked.
+def read_benchmark(path: Path, remake: str) -> Benchmark:
+    """bench.json, checked; zero or negative times are refused.
 
     Args:
         path: the file.
@@ -162,39 +127,7 @@ def read_verification(path: Path, remake: str) -> Verification:
     Raises:
         InputError: not JSON, of another schema, or a field missing or of another kind.
     """
-    found = _open(path, VERIFY_SCHEMA, remake)
-    accuracy = found.part("accuracy") if found.values.get("accuracy") is not None else None
-    logits, same, features = (
-        found.part(name) if found.values.get(name) else None for name in ("logits", "logits_same_selection", "features")
-    )
-    return Verification(
-        passed=found.flag("passed"),
-        model=found.text("model"),
-        against=found.text("against"),
-        data=found.text("data"),
-        samples=int(found.number("samples")),
-        top1_agreement=found.number("top1_agreement") if logits else None,
-        accuracy_reference=accuracy.number("reference") if accuracy else None,
-        accuracy_deployed=accuracy.number("deployed") if accuracy else None,
-        logits=_drift(logits) if logits else None,
-        same_selection=_drift(same) if same else None,
-        features_max_abs=features.number("max_abs") if features else None,
-        stages=tuple(
-            StageDrift(
-                int(stage.number("index")),
-                stage.number("selection_overlap"),
-                stage.optional_number("max_abs_same_selection"),
-            )
-            for stage in found.parts("stages")
-        ),
-        failures=tuple(str(sentence) for sentence in found.values.get("failures") or ()),
-        keep=tuple(int(count) for count in found.values.get("keep") or () if isinstance(count, int)),
-    )
-
-
-def read_benchmark(path: Path, remake: str) -> Benchmark:
-    """bench.json, checked. Arguments and errors as in `read_verification`; zero or negative times are refused."""
-    found = _open(path, BENCH_SCHEMA, remake)
+    found = open_document(path, (BENCH_SCHEMA,), remake)
     return Benchmark(
         rows=tuple(_row(row) for row in found.parts("rows")),
         machine=_mapping(found, "machine"),
@@ -203,19 +136,18 @@ def read_benchmark(path: Path, remake: str) -> Benchmark:
     )
 
 
-def _open(path: Path, schema: str, remake: str) -> Fields:
+def open_document(path: Path, schemas: Sequence[str], remake: str) -> Fields:
+    """A JSON object of one of `schemas`.
+
+    Raises:
+        InputError: not JSON, or of another schema.
+    """
     document = read_json(path)
-    if document.get("schema") != schema:
-        raise InputError(f"{path} has schema {document.get('schema')!r}, not {schema!r}.", f"Make it again: {remake}")
+    if document.get("schema") not in schemas:
+        raise InputError(
+            f"{path} has schema {document.get('schema')!r}, not {schemas[0]!r}.", f"Make it again: {remake}"
+        )
     return Fields(document, path, remake)
-
-
-def _drift(found: Fields) -> Drift:
-    # verify writes null for what is not finite.
-    largest, mean = (
-        math.inf if (value := found.optional_number(key)) is None else value for key in ("max_abs", "mean_abs")
-    )
-    return Drift(largest, mean, found.number("cosine_min"))
 
 
 def _row(row: Fields) -> BenchRow:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import pickle
 import shlex
@@ -11,14 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from timm.models.vision_transformer import VisionTransformer
 
 from tofe_export.artifacts.files import read_json, sha256
 from tofe_export.artifacts.manifest import SCHEMA, manifest_path, read_manifest
 from tofe_export.artifacts.names import BENCH, CHECKPOINT, METRICS, MODEL, STATE, VERIFY
 from tofe_export.checkpoints.checkpoint import Checkpoint, load
 from tofe_export.errors import InputError
-from tofe_export.report.documents import Benchmark, Verification, read_benchmark, read_verification
+from tofe_export.report.documents import Benchmark, read_benchmark
 from tofe_export.report.history import History, read_history
+from tofe_export.report.verification import Evidence, Verification, read_verification
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,9 @@ class RunFolder:
 
     Attributes:
         path: the folder.
+        evidence: every artefact that was verified.
         manifest: of `model.onnx`.
+        teacher: the dense teacher that training kept, where it fits the checkpoint.
         budget: what training was asked for, as a share of the dense backbone's MACs.
         notes: sentences about parts that do not fit together.
     """
@@ -65,16 +70,22 @@ class RunFolder:
     path: Path
     checkpoint: Checkpoint | None = None
     history: History | None = None
-    verification: Verification | None = None
+    evidence: Evidence | None = None
     benchmark: Benchmark | None = None
     manifest: Mapping[str, Any] | None = None
     budget: float | None = None
+    teacher: VisionTransformer | None = None
     notes: list[str] = field(default_factory=list)
 
     @property
     def commands(self) -> Commands:
         """How to make what is missing."""
         return Commands(self.path)
+
+    @property
+    def verification(self) -> Verification | None:
+        """The exported model's, else that of the first artefact."""
+        return self.evidence.of(MODEL) if self.evidence else None
 
     def keep_counts(self) -> tuple[int, ...] | None:
         """Of the exported model if there is one, else as learned; None when neither says."""
@@ -100,15 +111,16 @@ def read_folder(path: Path) -> RunFolder:
     found, commands = RunFolder(path), Commands(path)
     if (path / CHECKPOINT).exists():
         found.checkpoint = load(path / CHECKPOINT)
+        found.teacher = _teacher(path / STATE, found.checkpoint)
     if (path / METRICS).exists():
         found.history = read_history(path / METRICS)
         found.budget = found.history.budget or _budget(path / STATE)
     if (path / VERIFY).exists():
-        found.verification = read_verification(path / VERIFY, commands.verify)
+        found.evidence = read_verification(path / VERIFY, commands.verify)
     if (path / BENCH).exists():
         found.benchmark = read_benchmark(path / BENCH, commands.bench)
     _add_manifest(found)
-    if not any((found.checkpoint, found.history, found.verification, found.benchmark, found.manifest)):
+    if not any((found.checkpoint, found.history, found.evidence, found.benchmark, found.manifest)):
         parts = ", ".join((CHECKPOINT, METRICS, f"{MODEL}.json", VERIFY, BENCH))
         raise InputError(f"{path} holds nothing to report: none of {parts}.", f"Make a run first: {commands.train}")
     _compare_parts(found)
@@ -166,11 +178,30 @@ def _compare_evidence(found: RunFolder) -> None:
 
 def _budget(path: Path) -> float | None:
     """What the trainer's saved state says, or None; only a number is taken from it."""
-    if not path.exists():
+    settings = _state(path).get("settings")
+    budget = settings.get("budget") if isinstance(settings, Mapping) else None
+    return float(budget) if isinstance(budget, float) and 0 < budget < 1 else None
+
+
+def _teacher(path: Path, checkpoint: Checkpoint) -> VisionTransformer | None:
+    """The dense teacher in the trainer's saved state, or None where there is none that fits."""
+    weights = _state(path).get("teacher")
+    if not isinstance(weights, Mapping) or not weights:
         return None
+    teacher = copy.deepcopy(checkpoint.model.vit)
+    try:
+        teacher.load_state_dict(dict(weights))
+    except (RuntimeError, TypeError, AttributeError):  # of another network
+        return None
+    return teacher.eval()
+
+
+def _state(path: Path) -> Mapping[str, Any]:
+    """The trainer's saved state, or nothing where there is none that can be read."""
+    if not path.exists():
+        return {}
     try:
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        budget = state["settings"]["budget"]
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, TypeError):
-        return None
-    return float(budget) if isinstance(budget, float) and 0 < budget < 1 else None
+        return {}
+    return state if isinstance(state, Mapping) else {}

@@ -52,6 +52,7 @@ class Gallery:
         source: where the images are from.
         notes: sentences on images that were replaced or skipped.
         keep: keep counts, and tokens of an image.
+        maps: the token maps themselves, and the names of their classes, for files.
     """
 
     entries: list[Entry] = field(default_factory=list)
@@ -62,6 +63,8 @@ class Gallery:
     notes: list[str] = field(default_factory=list)
     keep: tuple[int, ...] = ()
     tokens: int = 0
+    maps: list[TokenMap] = field(default_factory=list)
+    classes: tuple[str, ...] = ()
 
 
 def gallery(found: RunFolder, images: int, data: str | None) -> Gallery:
@@ -85,7 +88,7 @@ def gallery(found: RunFolder, images: int, data: str | None) -> Gallery:
         return Gallery(
             reason="The checkpoint holds no learned keep ratios, and no model was exported.", command=command
         )
-    source, notes = _open(found.checkpoint, data)
+    source, notes = held_out(found.checkpoint, data)
     corrupt = CorruptLog()
     load = found.checkpoint.preprocessing
     shown = token_maps(found.checkpoint, keep, batches(source, load, _BATCH, images, on_corrupt=corrupt))
@@ -98,10 +101,17 @@ def gallery(found: RunFolder, images: int, data: str | None) -> Gallery:
         notes=notes + corrupt.lines(),
         keep=keep,
         tokens=found.checkpoint.model.tokens,
+        maps=shown,
+        classes=source.classes,
     )
 
 
-def _open(checkpoint: Checkpoint, data: str | None) -> tuple[ImageSource, list[str]]:
+def held_out(checkpoint: Checkpoint, data: str | None) -> tuple[ImageSource, list[str]]:
+    """Images to show, and sentences on why it is those.
+
+    Raises:
+        InputError: `data` names no images.
+    """
     if data is not None:
         return open_source(data, "any"), []
     if checkpoint.data:

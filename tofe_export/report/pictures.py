@@ -24,7 +24,7 @@ _SIDE = 256  # pixels of a picture's shorter side, at least: sharp on a 2x scree
 
 def plain(pixels: NDArray[np.uint8]) -> Image.Image:
     """The image, enlarged as the token maps are."""
-    return _enlarge(pixels, _scale(pixels))
+    return enlarge(pixels, picture_scale(pixels))
 
 
 def stage_picture(found: TokenMap, stage: int) -> Image.Image:
@@ -34,16 +34,16 @@ def stage_picture(found: TokenMap, stage: int) -> Image.Image:
         found: the map.
         stage: 0..S-1.
     """
-    scale = _scale(found.pixels)
-    image = np.asarray(_enlarge(found.pixels, scale), dtype=np.float32)
+    scale = picture_scale(found.pixels)
+    image = np.asarray(enlarge(found.pixels, scale), dtype=np.float32)
     kept, again = found.kept[stage], found.reused[stage]
-    edges = _edges(image.shape[0], kept.shape[0]), _edges(image.shape[1], kept.shape[1])
+    edges = cell_edges(image.shape[0], kept.shape[0]), cell_edges(image.shape[1], kept.shape[1])
     clear = _spread(kept, edges)[..., None]
     grey = image.mean(axis=2, keepdims=True)
     veiled = grey + (np.array(VEIL, dtype=np.float32) - grey) * _VEIL_STRENGTH
     out = np.where(clear, image, veiled)
     width = max(2, min(image.shape[0] // kept.shape[0], image.shape[1] // kept.shape[1]) // 10)
-    out[_outline(again, edges, width)] = REUSED
+    out[outline(again, edges, width)] = REUSED
     return Image.fromarray(out.round().astype(np.uint8))
 
 
@@ -68,12 +68,13 @@ def write_token_map(path: Path, maps: Sequence[TokenMap], classes: Sequence[str]
     """
     if not maps or columns < 1:
         raise InputError("There is no token map to draw.", "Give at least one image and one column.")
-    figure = _figure(maps, classes, columns)
+    figure = token_map_figure(maps, classes, columns)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png", dpi=200, facecolor="white", metadata={"Software": None})
 
 
-def _figure(maps: Sequence[TokenMap], classes: Sequence[str], columns: int) -> Figure:
+def token_map_figure(maps: Sequence[TokenMap], classes: Sequence[str] = (), columns: int = 1) -> Figure:
+    """A row per image: the image, then every stage, with a legend; see `write_token_map`."""
     stages = maps[0].kept.shape[0]
     rows = -(-len(maps) // columns)
     panel, gap, caption, top, bottom, side = 1.18, 0.28, 0.30, 0.32, 0.34, 0.08  # inches
@@ -129,16 +130,18 @@ def class_name(index: int, classes: Sequence[str]) -> str:
     return classes[index] if 0 <= index < len(classes) else f"class {index}"
 
 
-def _scale(pixels: NDArray[np.uint8]) -> int:
+def picture_scale(pixels: NDArray[np.uint8]) -> int:
+    """How many times an image is enlarged."""
     return int(max(1, -(-_SIDE // min(pixels.shape[:2]))))
 
 
-def _enlarge(pixels: NDArray[np.uint8], scale: int) -> Image.Image:
+def enlarge(pixels: NDArray[np.uint8], scale: int) -> Image.Image:
+    """uint8 [H, W, 3] to a picture `scale` times as large."""
     height, width = pixels.shape[:2]
     return Image.fromarray(pixels).resize((width * scale, height * scale), Image.Resampling.BICUBIC)
 
 
-def _edges(length: int, cells: int) -> NDArray[np.int64]:
+def cell_edges(length: int, cells: int) -> NDArray[np.int64]:
     """[cells + 1] borders of the cells in pixels."""
     return np.arange(cells + 1) * length // cells
 
@@ -148,7 +151,7 @@ def _spread(cells: NDArray[np.bool_], edges: tuple[NDArray[np.int64], NDArray[np
     return cells.repeat(np.diff(edges[0]), axis=0).repeat(np.diff(edges[1]), axis=1)
 
 
-def _outline(
+def outline(
     cells: NDArray[np.bool_], edges: tuple[NDArray[np.int64], NDArray[np.int64]], width: int
 ) -> NDArray[np.bool_]:
     """bool [H, W]: a frame `width` pixels wide just inside every cell that is set."""

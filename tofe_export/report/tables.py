@@ -1,4 +1,4 @@
-"""The benchmark and parity tables as texts, row by row."""
+"""The benchmark table as texts, row by row."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from tofe_export.report import wording
-from tofe_export.report.documents import Benchmark, BenchRow, Drift, Verification
+from tofe_export.report.documents import Benchmark, BenchRow
 
 
 @dataclass(frozen=True)
@@ -35,53 +35,11 @@ class BenchTable:
     machine: str
 
 
-@dataclass(frozen=True)
-class ParityTable:
-    """Rows of the parity tables.
-
-    Attributes:
-        passed: no limit was broken.
-        intro: what was compared, on what.
-        summary: (what, reference, deployed) of whole-model figures.
-        drift: (which selection, max, mean, cosine) of the logits.
-        stages: (stage, overlap, largest difference).
-        failures: sentences.
-    """
-
-    passed: bool
-    intro: str
-    summary: list[tuple[str, str, str]]
-    drift: list[tuple[str, str, str, str]]
-    stages: list[tuple[str, str, str]]
-    failures: tuple[str, ...]
-
-
 def bench_table(found: Benchmark) -> BenchTable:
     """The benchmark, smallest batch first; within a batch, every dense row stands before what it was timed with."""
     ordered = sorted(found.rows, key=lambda row: row.batch)  # stable: the run's own order within a batch
     groups = [(batch, [_line(row) for row in rows]) for batch, rows in groupby(ordered, key=lambda row: row.batch)]
     return BenchTable(groups, wording.machine_line(found.machine, found.settings))
-
-
-def parity_table(found: Verification) -> ParityTable:
-    """The comparison with PyTorch."""
-    summary = []
-    if found.accuracy_reference is not None and found.accuracy_deployed is not None:
-        reference, deployed = wording.percent(found.accuracy_reference), wording.percent(found.accuracy_deployed)
-        summary.append(("Accuracy", reference, deployed))
-    if found.top1_agreement is not None:
-        summary.append(("Same class", "–", wording.percent(found.top1_agreement)))
-    drift = [] if found.logits is None else [_drift("Each its own selection", found.logits)]
-    if found.same_selection is not None:
-        drift.append(_drift("PyTorch on the deployed selection", found.same_selection))
-    if found.features_max_abs is not None:
-        drift.append(("Features on the deployed selection", wording.difference(found.features_max_abs), "–", "–"))
-    stages = [
-        (f"Stage {stage.index}", wording.percent(stage.overlap, 2), wording.difference(stage.max_abs))
-        for stage in found.stages
-    ]
-    intro = f"{found.model} against {found.against}, on {found.samples} images of {found.data}."
-    return ParityTable(found.passed, intro, summary, drift, stages, found.failures)
 
 
 def _line(row: BenchRow) -> BenchLine:
@@ -102,7 +60,3 @@ def _line(row: BenchRow) -> BenchLine:
         interval=interval,
         realised="–" if row.dense else f"{row.realised_fraction:.2f}",
     )
-
-
-def _drift(what: str, found: Drift) -> tuple[str, str, str, str]:
-    return what, wording.difference(found.max_abs), wording.difference(found.mean_abs), wording.cosine(found.cosine_min)

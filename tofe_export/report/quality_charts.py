@@ -1,0 +1,104 @@
+"""Charts of what is lost: kept tokens of each image beside the fixed keep count, and accuracy against cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from tofe_export.report.drawing import Chart, Ink, draw_chart, legend_above
+from tofe_export.report.verification import Evidence, Threshold, ThresholdStage
+from tofe_export.report.wording import percent
+
+_BARS = 24  # more would be thinner than a line
+
+
+@dataclass(frozen=True)
+class Point:
+    """A model: its cost as a share of the dense backbone's, and its accuracy."""
+
+    label: str
+    cost: float
+    accuracy: float
+
+
+def kept_charts(found: Threshold) -> list[Chart]:
+    """One histogram a stage: how many tokens the threshold path keeps of each image; a line at the fixed keep count."""
+    return [_kept_chart(stage, found.samples) for stage in found.stages if stage.histogram]
+
+
+def _kept_chart(stage: ThresholdStage, samples: int) -> Chart:
+    edges, heights = _binned(stage)
+
+    def draw(figure: Figure, axes: Axes, ink: Ink) -> None:
+        axes.bar(edges, heights, width=0.9 * (edges[1] - edges[0] if len(edges) > 1 else 1), color=ink.faint, alpha=0.6)
+        axes.axvline(stage.keep, color=ink.accent, linewidth=2, label=f"fixed: {stage.keep}")
+        axes.axvline(stage.mean, color=ink.warm, linewidth=1.4, linestyle=(0, (4, 3)), label=f"mean: {stage.mean:.1f}")
+        axes.set_xlabel("tokens kept by threshold")
+        axes.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=4))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+        legend_above(figure)
+
+    least, most = stage.histogram[0][0], stage.histogram[-1][0]
+    text = f"Of {samples} images {least} to {most} tokens, {stage.mean:.1f} on average; {stage.keep} is fixed."
+    return draw_chart(f"kept-stage{stage.index}", f"Stage {stage.index}: images by tokens kept", text, draw, (3.4, 2.1))
+
+
+def _binned(stage: ThresholdStage) -> tuple[list[float], list[int]]:
+    """Middles and heights of at most `_BARS` bars of equal width."""
+    least, most = stage.histogram[0][0], stage.histogram[-1][0]
+    width = -(-(most - least + 1) // _BARS)
+    bars = [0] * (-(-(most - least + 1) // width))
+    for tokens, images in stage.histogram:
+        bars[(tokens - least) // width] += images
+    return [least + width * place + (width - 1) / 2 for place in range(len(bars))], bars
+
+
+def cost_points(evidence: Evidence | None, dense_accuracy: float | None) -> list[Point]:
+    """What is known of accuracy and cost, the dense backbone first."""
+    points = [] if dense_accuracy is None else [Point("dense backbone", 1.0, dense_accuracy)]
+    artefacts = evidence.artefacts if evidence else ()
+    first = next((found.threshold for found in artefacts if found.threshold is not None), None)
+    if first is not None and first.accuracy_threshold is not None:
+        points.append(Point("threshold path", first.gmacs_threshold / first.gmacs_dense, first.accuracy_threshold))
+    for found in artefacts:
+        if found.accuracy_deployed is not None and found.gmacs is not None and found.dense_gmacs:
+            points.append(Point(found.model, found.gmacs / found.dense_gmacs, found.accuracy_deployed))
+    return points
+
+
+def cost_chart(points: Sequence[Point]) -> Chart | None:
+    """Accuracy against cost; None for fewer than two points. A legend instead of labels, which would overlap."""
+    if len(points) < 2:
+        return None
+
+    def draw(figure: Figure, axes: Axes, ink: Ink) -> None:
+        marks = "Dos^vP*"
+        for number, point in enumerate(points):
+            colour = ink.faint if point.label == "dense backbone" else ink.series(number - 1)
+            axes.plot(
+                [point.cost],
+                [point.accuracy],
+                marks[number % len(marks)],
+                color=colour,
+                markersize=7,
+                label=point.label,
+            )
+        low, high = (bound(point.accuracy for point in points) for bound in (min, max))
+        margin = max(0.01, 0.25 * (high - low))
+        axes.set_ylim(max(0.0, low - margin), min(1.005, high + margin))
+        axes.set_xlim(0, 1.08)
+        axes.grid(visible=True, axis="x")
+        axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=1 if high - low < 0.05 else 0))
+        axes.set_xlabel("cost (MACs), dense backbone = 100\u202f%")
+        figure.legend(loc="outside upper left", ncols=2, frameon=False, handlelength=1.0, columnspacing=1.2)
+
+    said = "; ".join(
+        f"{point.label}: {percent(point.accuracy)} at {percent(point.cost)} of the cost" for point in points
+    )
+    height = 2.3 + 0.18 * -(-len(points) // 2)
+    return draw_chart("cost-accuracy", "Accuracy against cost", said + ".", draw, (3.6, height))
