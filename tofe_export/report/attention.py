@@ -3,8 +3,8 @@
 A token that an earlier stage froze and this one uses again comes with an estimate of what the blocks would have made of
 it. In the first block of the stage its attention over all patch tokens is compared for three versions of the tokens:
 *before*, with every approximator up to there left out, so that frozen tokens come back as they were; *after*, as
-deployed; and the dense teacher's tokens at the same depth, in the teacher's own block. The selection is the deployed one
-in all three. Weights are means over heads, without the prefix columns, and add up to 1.
+deployed; and the dense teacher's tokens at the same depth, in the teacher's own block. The selection is the deployed
+one in all three. Weights are means over heads, without the prefix columns, and add up to 1.
 """
 
 from __future__ import annotations

@@ -38,11 +38,11 @@ class _Drawn:
     def of(cls, found: RunFolder) -> _Drawn:
         threshold = found.verification.threshold if found.verification else None
         dense = found.history.final_accuracy(DENSE) if found.history else None
-        sections = [
+        sections: list[list[Chart | None]] = [
             [speed_chart(found.benchmark), latency_chart(found.benchmark)] if found.benchmark else [],
-            kept_charts(threshold) if threshold else [],
+            [*kept_charts(threshold)] if threshold else [],
             [cost_chart(cost_points(found.evidence, dense))],
-            charts.training_charts(found.history, found.budget) if found.history else [],
+            [*charts.training_charts(found.history, found.budget)] if found.history else [],
         ]
         drawn = [[chart for chart in section if chart is not None] for section in sections]
         unique = iter(unique_ids([chart for section in drawn for chart in section]))

@@ -57,8 +57,8 @@ class HeatMap:
         down = ("top", "middle", "bottom")[3 * int(row) // values.shape[0]]
         across = ("left", "centre", "right")[3 * int(column) // values.shape[1]]
         return (
-            f"Attention of {int(self.tokens.sum())} reused tokens in stage {self.stage}, {TITLES[version]}: greatest at "
-            f"the {down} {across}, {values.max():.1%} on one token."
+            f"Attention of {int(self.tokens.sum())} reused tokens in stage {self.stage}, {TITLES[version]}: greatest "
+            f"at the {down} {across}, {values.max():.1%} on one token."
         )
 
 

@@ -73,8 +73,7 @@ def threshold_table(found: Threshold) -> ThresholdTable:
         rows.append(("Accuracy", wording.percent(found.accuracy_threshold), wording.percent(found.accuracy_fixed)))
     cost = [wording.percent(value / found.gmacs_dense) for value in (found.gmacs_threshold, found.gmacs_fixed)]
     rows.append(("Cost, dense = 100\u202f%", f"{cost[0]} (mean)", cost[1]))
-    for stage in found.stages:
-        rows.append((f"Tokens kept in stage {stage.index}", f"{stage.mean:.1f} (mean)", str(stage.keep)))
+    rows += [(f"Tokens kept in stage {s.index}", f"{s.mean:.1f} (mean)", str(s.keep)) for s in found.stages]
     intro = (
         f"On {found.samples} images the fixed path gives {wording.percent(found.agreement)} of them the class of the "
         "threshold path."

@@ -64,10 +64,11 @@ def cost_points(evidence: Evidence | None, dense_accuracy: float | None) -> list
     first = next((found.threshold for found in artefacts if found.threshold is not None), None)
     if first is not None and first.accuracy_threshold is not None:
         points.append(Point("threshold path", first.gmacs_threshold / first.gmacs_dense, first.accuracy_threshold))
-    for found in artefacts:
-        if found.accuracy_deployed is not None and found.gmacs is not None and found.dense_gmacs:
-            points.append(Point(found.model, found.gmacs / found.dense_gmacs, found.accuracy_deployed))
-    return points
+    return points + [
+        Point(found.model, found.gmacs / found.dense_gmacs, found.accuracy_deployed)
+        for found in artefacts
+        if found.accuracy_deployed is not None and found.gmacs is not None and found.dense_gmacs
+    ]
 
 
 def cost_chart(points: Sequence[Point]) -> Chart | None:

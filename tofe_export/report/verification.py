@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tofe_export.report.documents import Fields, open_document
 
@@ -211,13 +212,13 @@ def _threshold(found: Fields) -> Threshold:
 
 
 def _threshold_stage(found: Fields) -> ThresholdStage:
-    bars: Sequence[object] = found.values.get("histogram") or ()
+    bars: Sequence[Any] = found.values.get("histogram") or ()
     if not all(isinstance(bar, list) and len(bar) == 2 and all(isinstance(n, int) for n in bar) for bar in bars):
         raise found.refuse("histogram", "a list of pairs of whole numbers")
     return ThresholdStage(
         index=found.whole("index"),
         keep=found.whole("keep"),
         mean=found.number("kept_mean"),
-        histogram=tuple((tokens, images) for tokens, images in bars),  # type: ignore[misc]
+        histogram=tuple((tokens, images) for tokens, images in bars),
         overlap=found.number("overlap"),
     )
