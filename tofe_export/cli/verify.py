@@ -38,8 +38,13 @@ def verify(
     with console.progress() as report:
         result = verify_models(models, against, options, report)
     console.warn(result.skipped)
+    said = None
     for document in result.artefacts:
         _show(document)
+        fixed = document.get("threshold")
+        if fixed is not None and fixed != said:  # of the keep counts: the same for several artefacts
+            _show_threshold(fixed)
+            said = fixed
     if len(result.artefacts) > 1:
         console.table(f"Against {against.name}", _COLUMNS, [_row(document) for document in result.artefacts])
     console.save_json(json, result.document)
@@ -83,8 +88,6 @@ def _show(document: dict[str, Any]) -> None:
         console.say(f"Top-1 agreement {document['top1_agreement']:.2%}, KL {kl}{_accuracy(document['accuracy'])}")
     for limit, value in document["overridden"].items():
         console.say(f"Your own tolerance: {limit} = {value:g}")
-    if document["threshold"] is not None:
-        _show_threshold(document["threshold"])
     if not document["exported_from_this_file"]:
         console.warn([f"Note: {name} was exported from another file than {against}."])
 

@@ -64,11 +64,21 @@ def cost_points(evidence: Evidence | None, dense_accuracy: float | None) -> list
     first = next((found.threshold for found in artefacts if found.threshold is not None), None)
     if first is not None and first.accuracy_threshold is not None:
         points.append(Point("threshold path", first.gmacs_threshold / first.gmacs_dense, first.accuracy_threshold))
-    return points + [
-        Point(found.model, found.gmacs / found.dense_gmacs, found.accuracy_deployed)
-        for found in artefacts
-        if found.accuracy_deployed is not None and found.gmacs is not None and found.dense_gmacs
-    ]
+    return _joined(points) + _joined(
+        [
+            Point(found.model, found.gmacs / found.dense_gmacs, found.accuracy_deployed)
+            for found in artefacts
+            if found.accuracy_deployed is not None and found.gmacs is not None and found.dense_gmacs
+        ]
+    )
+
+
+def _joined(points: Sequence[Point]) -> list[Point]:
+    """Models at the very same place as one point, or they would hide each other."""
+    names: dict[tuple[float, float], list[str]] = {}
+    for point in points:
+        names.setdefault((point.cost, point.accuracy), []).append(point.label)
+    return [Point(", ".join(labels), *place) for place, labels in names.items()]
 
 
 def cost_chart(points: Sequence[Point]) -> Chart | None:
@@ -96,10 +106,10 @@ def cost_chart(points: Sequence[Point]) -> Chart | None:
         axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
         axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=1 if high - low < 0.05 else 0))
         axes.set_xlabel("cost (MACs), dense backbone = 100\u202f%")
-        figure.legend(loc="outside upper left", ncols=2, frameon=False, handlelength=1.0, columnspacing=1.2)
+        figure.legend(loc="outside upper left", ncols=1, frameon=False, handlelength=1.0)
 
     said = "; ".join(
         f"{point.label}: {percent(point.accuracy)} at {percent(point.cost)} of the cost" for point in points
     )
-    height = 2.3 + 0.18 * -(-len(points) // 2)
+    height = 2.1 + 0.18 * len(points)
     return draw_chart("cost-accuracy", "Accuracy against cost", said + ".", draw, (3.6, height))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from tofe_export.report.documents import Benchmark, BenchRow
 from tofe_export.report.drawing import Chart, Ink, draw_chart, legend_above
@@ -67,8 +67,10 @@ def latency_chart(found: Benchmark) -> Chart | None:
                 axes.plot([row.p50_ms, row.p90_ms], [place, place], color=colour, linewidth=3.2, alpha=0.6)
                 axes.plot([row.p50_ms], [place], "o", color=colour, markersize=5)
                 axes.plot([row.p99_ms], [place], "|", color=colour, markersize=7)
-            axes.plot([], [], "o", color=colour, markersize=5, label=_label(name))
+            label = "dense backbone" if name in dense else _label(name)
+            axes.plot([], [], "o", color=colour, markersize=5, label=label)
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, place: f"{value:g}"))
         axes.xaxis.set_minor_formatter(NullFormatter())
         _by_batch(axes, batches)
