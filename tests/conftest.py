@@ -6,6 +6,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import hypothesis
 import jaxtyping
+import pytest
 import torch
 
 # Where signatures give shapes, they are checked at each call. Must come before the package's first import.
@@ -14,3 +15,18 @@ jaxtyping.install_import_hook(["tofe_export.model", "tofe_export.training.losses
 torch.set_num_threads(1)
 hypothesis.settings.register_profile("default", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("default")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--examples 2000`: a longer run of tests/chain, with new configurations each time."""
+    parser.addoption("--examples", type=int, default=None, help="random configurations in tests/chain; default: 200")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    # Here and not in tests/chain, for pytest asks only the first conftest it finds for options.
+    parser.addoption(
+        "--examples",
+        type=int,
+        metavar="N",
+        help="tests/chain: about N random configurations that no run has seen, instead of the fixed ones",
+    )

@@ -14,6 +14,8 @@ from torch import nn
 
 from tofe_export.errors import InputError
 from tofe_export.graph.export import export_tofe
+from tofe_export.model.backbones import image_shape
+from tofe_export.model.backbones import image_shape
 from tofe_export.model.config import ToFeConfig
 from tofe_export.model.tofe import ToFe, build_tofe
 
@@ -29,9 +31,14 @@ def small_tofe(
     stage_starts: tuple[int, ...] = (),
     seed: int = 0,
     dense_output: bool = False,
+    centred: bool = True,
     **arguments: Any,
 ) -> ToFe:
-    """A ToFe with 16 patch tokens and random weights of visible size in every parameter."""
+    """A ToFe with 16 patch tokens and random weights of visible size in every parameter.
+
+    `centred` lets each selector keep about half of the tokens. Ranks do not depend on it, so what only looks at keep
+    counts may do without.
+    """
     torch.manual_seed(seed)
     config = ToFeConfig(backbone, {**SMALL, **arguments}, stage_starts, selector, approximator, dense_output)
     model = build_tofe(config).eval()
@@ -47,11 +54,13 @@ def small_tofe(
             elif name.endswith("running_var"):
                 buffer.uniform_(3, 6)
         # Random selectors put every token on one side; centring their bias splits them.
-        images = small_images(8, seed)
+        images = torch.randn(8, *image_shape(model.vit), generator=torch.Generator().manual_seed(seed))
         for stage in model.stages:
             if stage.selector is None:
                 continue
             stage.selector.out.weight.mul_(5)
+            if not centred:
+                continue
             traces = [single.stages[stage.index].scores for single in model.forward_threshold(images)]
             median = torch.cat([trace.flatten() for trace in traces]).quantile(0.5)  # between two tokens, on neither
             stage.selector.out.bias[0] -= median
@@ -69,9 +78,10 @@ def weightless(make: Callable[[], Network]) -> Network:
         pytest.skip("this timm cannot make networks on the meta device")
 
 
-def small_images(batch: int, seed: int = 0, size: int = 32) -> torch.Tensor:
-    """Normalised noise [batch, 3, size, size]."""
-    return torch.randn(batch, 3, size, size, generator=torch.Generator().manual_seed(seed))
+def small_images(batch: int, seed: int = 0, size: int | tuple[int, int] = 32) -> torch.Tensor:
+    """Normalised noise [batch, 3, height, width]; one number is both."""
+    height, width = (size, size) if isinstance(size, int) else size
+    return torch.randn(batch, 3, height, width, generator=torch.Generator().manual_seed(seed))
 
 
 def exported_tofe(selector: str = "mlp", approximator: str = "bottleneck", rearrange: bool = True) -> ir.Model:

@@ -1,0 +1,169 @@
+"""Random small networks and ways to export them: what the tests of the whole chain draw from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import strategies as st
+
+from tests.helpers import small_tofe
+from tofe_export.model.approximator import DISCARD, FUSE
+from tofe_export.model.config import STAGES
+from tofe_export.model.selector import CLS_ATTENTION, NO_SELECTOR
+from tofe_export.model.tofe import ToFe
+from tofe_export.runners.base import FEATURES, LOGITS
+
+VIT, DISTILLED = "vit_tiny_patch16_224", "deit_tiny_distilled_patch16_224"
+LVVITS = ("lvvit_t", "lvvit_s", "lvvit_l")  # T divides no residual branch, S and L do
+RETURNING = ("bottleneck", "identity", "block")
+GONE = (DISCARD, FUSE)
+LEARNED = ("mlp", "linear", "attention")
+
+SHARES = (
+    "cls", "cls-features", "cls-gone",
+    "pooled", "pooled-features",
+    "lvvit", "lvvit-features", "lvvit-gone",
+)  # fmt: skip
+"""Parts of the space that are drawn from one by one, so that none is left out and workers share the time.
+
+The head, and behind it what becomes of frozen tokens: they come back for the logits, or for features; or are gone.
+"""
+PER_SHARE = 26
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """One example. Its `repr` makes it again.
+
+    Attributes:
+        network: of `small_tofe`.
+        keep, rearrange, outputs, taps: of `export_tofe`.
+        batch: images it is run on.
+        tokens: N, patch tokens of an image.
+    """
+
+    network: dict[str, Any] = field(hash=False)
+    keep: tuple[int, ...]
+    rearrange: bool
+    outputs: tuple[str, ...]
+    taps: bool
+    batch: int
+    tokens: int
+
+    def build(self) -> ToFe:
+        """The network. Ranks do not depend on where a selector's scores lie, so they are not centred."""
+        return small_tofe(**self.network, centred=False)
+
+
+@st.composite
+def configurations(draw: st.DrawFn, share: str) -> Configuration:
+    head, _, end = share.partition("-")
+    # Tracing takes nearly all the time, and about as much for each block as for all the rest: depth is drawn low.
+    stages = draw(st.sampled_from((1, 2, 1, 0, 2, 3)))
+    depth = draw(st.sampled_from([depth for depth in (1, 2, 1, 3, 2, 4) if depth >= stages]))
+    starts = draw(st.lists(st.integers(0, depth - 1), min_size=stages, max_size=stages, unique=True).map(sorted))
+    selector, approximator = draw(_kinds(end == "gone")) if stages else (NO_SELECTOR, draw(_without_stages(end)))
+    (rows, columns), patch = draw(st.sampled_from(_GRIDS)), draw(st.sampled_from((4, 8, 16)))
+    width, heads = draw(st.sampled_from(((16, 2), (24, 3), (32, 2), (32, 4), (16, 1))))
+    outputs = draw(st.sampled_from(((FEATURES,), (LOGITS, FEATURES)))) if end == "features" else (LOGITS,)
+    return Configuration(
+        network={
+            **draw(_head(head)),
+            "selector": selector,
+            "approximator": approximator,
+            "stage_starts": tuple(starts),
+            "dense_output": end != "gone" and draw(st.booleans()),
+            "depth": depth,
+            "embed_dim": width,
+            "num_heads": heads,
+            "patch_size": patch,
+            "img_size": (rows * patch, columns * patch),
+            "seed": draw(st.integers(0, 99)),
+        },
+        keep=draw(_keep_counts(rows * columns, stages, approximator)),
+        rearrange=draw(st.booleans()),
+        outputs=outputs,
+        taps=draw(st.booleans()),
+        batch=draw(st.integers(1, 5)),
+        tokens=rows * columns,
+    )
+
+
+_GRIDS = ((2, 2), (2, 3), (3, 1), (4, 4), (5, 2), (1, 1), (3, 5), (3, 3))
+
+
+def _kinds(gone: bool) -> st.SearchStrategy[tuple[str, str]]:
+    """(selector, approximator) that go together."""
+    if not gone:
+        return st.tuples(st.sampled_from(LEARNED), st.sampled_from(RETURNING))
+    attentive = st.tuples(st.just(CLS_ATTENTION), st.sampled_from((FUSE, DISCARD)))
+    return st.one_of(attentive, st.tuples(st.sampled_from(LEARNED), st.just(DISCARD)))
+
+
+def _without_stages(end: str) -> st.SearchStrategy[str]:
+    return st.sampled_from((DISCARD,) if end == "gone" else RETURNING)
+
+
+@st.composite
+def _head(draw: st.DrawFn, head: str) -> dict[str, Any]:
+    """Backbone, prefix tokens and pooling."""
+    registers = draw(st.sampled_from((0, 1, 0, 2)))
+    if head == "lvvit":
+        return {"backbone": draw(st.sampled_from(LVVITS)), "reg_tokens": registers}
+    if head == "pooled":
+        pool = draw(st.sampled_from(("avg", "max", "avg", "map")))
+        return {
+            "backbone": VIT,
+            "reg_tokens": registers,
+            "class_token": draw(st.booleans()),
+            "global_pool": pool,
+        }
+    if not registers and draw(st.booleans()):
+        return {"backbone": DISTILLED}  # two prefix tokens, two heads
+    # Layer scales are folded into the weights before them.
+    return {"backbone": VIT, "reg_tokens": registers, "init_values": draw(st.sampled_from((None, 0.5)))}
+
+
+@st.composite
+def _keep_counts(draw: st.DrawFn, tokens: int, stages: int, approximator: str) -> tuple[int, ...]:
+    keep: list[int] = []
+    left = tokens
+    for _ in range(stages):
+        keep.append(draw(st.one_of(st.integers(1, left), st.sampled_from((1, left)))))  # both ends often
+        if approximator in GONE and keep[-1] < left:
+            left = keep[-1] + (approximator == FUSE)  # the fused token may be kept as well
+    return tuple(keep)
+
+
+def for_each(share: str, do: Callable[[Configuration], object], new: int | None = None) -> None:
+    """Calls `do` with each configuration of a share; a failing one is reduced to a simple one first.
+
+    Args:
+        share: one of `SHARES`.
+        do: raises where something is wrong.
+        new: how many that are drawn afresh; None takes the `PER_SHARE` that are the same in every run.
+    """
+    given_all = given(configurations(share))(lambda configuration: do(configuration) and None)
+    given_all = settings(
+        max_examples=new or PER_SHARE,
+        database=None,
+        deadline=None,
+        derandomize=new is None,
+        phases=(Phase.generate, Phase.shrink),
+        suppress_health_check=[HealthCheck.too_slow],
+    )(given_all)
+    # Without a seed, derandomized examples depend on the name of the function, which is the same for every share.
+    (given_all if new else seed(SHARES.index(share))(given_all))()
+
+
+def fixed(share: str) -> list[Configuration]:
+    """The configurations of a share that are the same in every run."""
+    found: list[Configuration] = []
+    for_each(share, found.append)
+    return found
+
+
+assert STAGES == 3  # what `configurations` draws up to
