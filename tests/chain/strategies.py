@@ -77,7 +77,14 @@ def cases(draw: st.DrawFn) -> Case:
         network |= {"reg_tokens": draw(st.integers(0, 2)), "class_token": not pooled or draw(st.booleans())}
     keep = draw(_keep_counts(len(starts), tokens, gone, approximator == "fuse"))
     return Case(
-        network, size, tokens, keep, draw(st.booleans()), outputs, draw(st.booleans()), draw(st.sampled_from([1, 1, 2, 3, 5]))
+        network,
+        size,
+        tokens,
+        keep,
+        draw(st.booleans()),
+        outputs,
+        draw(st.booleans()),
+        draw(st.sampled_from([1, 1, 2, 3, 5])),
     )
 
 
