@@ -1,6 +1,7 @@
 """A small checkpoint trained on nothing, and the program as its user starts it."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -31,9 +32,8 @@ def discarding(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture
-def run(tmp_path: Path) -> Run:
-    """tofe-export in an empty folder; standard output, standard error and exit code as the user sees them."""
+def program(folder: Path) -> Run:
+    """tofe-export started in `folder`."""
 
     def start(*arguments: object, **environment: str) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
@@ -41,8 +41,32 @@ def run(tmp_path: Path) -> Run:
             capture_output=True,
             text=True,
             check=False,
-            cwd=tmp_path,
+            cwd=folder,
             env={**os.environ, "TOFE_DEBUG": "", **environment},
         )
 
     return start
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """tofe-export in an empty folder; standard output, standard error and exit code as the user sees them."""
+    return program(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def exported_once(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `tofe-export onnx` writes, made once."""
+    folder = tmp_path_factory.mktemp("exported")
+    done = program(folder)("onnx", checkpoint)
+    assert done.returncode == 0, done.stderr
+    assert "parity" in done.stdout
+    return folder
+
+
+@pytest.fixture
+def exported(exported_once: Path, tmp_path: Path) -> Path:
+    """model.onnx with its manifest where the user stands; the test's own."""
+    for name in ("model.onnx", "model.onnx.json"):
+        shutil.copy(exported_once / name, tmp_path / name)
+    return tmp_path / "model.onnx"

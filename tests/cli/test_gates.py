@@ -9,12 +9,6 @@ import pytest
 from tests.cli.conftest import Run
 
 
-@pytest.fixture
-def exported(checkpoint: Path, tmp_path: Path, run: Run) -> Path:
-    assert run("onnx", checkpoint).returncode == 0
-    return tmp_path / "model.onnx"
-
-
 def test_bench_against_a_baseline(exported: Path, tmp_path: Path, run: Run) -> None:
     common = ("bench", exported, "--batch", "1", "--rounds", 5)
     assert run(*common, "--json", "baseline.json").returncode == 0

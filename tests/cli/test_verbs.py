@@ -5,19 +5,10 @@ import json
 from pathlib import Path
 
 import onnx
-import pytest
 
 from tests.cli.conftest import Run
 from tofe_export.artifacts.files import sha256
 from tofe_export.checkpoints.checkpoint import load, save
-
-
-@pytest.fixture
-def exported(checkpoint: Path, tmp_path: Path, run: Run) -> Path:
-    done = run("onnx", checkpoint)
-    assert done.returncode == 0, done.stderr
-    assert "parity" in done.stdout
-    return tmp_path / "model.onnx"
 
 
 def test_the_manifest_says_where_the_model_came_from(checkpoint: Path, exported: Path) -> None:
