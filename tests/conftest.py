@@ -20,13 +20,3 @@ hypothesis.settings.load_profile("default")
 def pytest_addoption(parser: pytest.Parser) -> None:
     """`--examples 2000`: a longer run of tests/chain, with new configurations each time."""
     parser.addoption("--examples", type=int, default=None, help="random configurations in tests/chain; default: 200")
-
-
-def pytest_addoption(parser: pytest.Parser) -> None:
-    # Here and not in tests/chain, for pytest asks only the first conftest it finds for options.
-    parser.addoption(
-        "--examples",
-        type=int,
-        metavar="N",
-        help="tests/chain: about N random configurations that no run has seen, instead of the fixed ones",
-    )

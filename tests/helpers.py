@@ -15,7 +15,6 @@ from torch import nn
 from tofe_export.errors import InputError
 from tofe_export.graph.export import export_tofe
 from tofe_export.model.backbones import image_shape
-from tofe_export.model.backbones import image_shape
 from tofe_export.model.config import ToFeConfig
 from tofe_export.model.tofe import ToFe, build_tofe
 

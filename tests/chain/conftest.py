@@ -1,4 +1,4 @@
-"""Makes tracing cheaper by what does not show in the file: a third of the time of a small network's export."""
+"""How many random configurations: 200 in all by default, always the same ones; more and new ones by option."""
 
 from __future__ import annotations
 
@@ -9,9 +9,25 @@ from collections.abc import Iterator
 import pytest
 from torch.onnx._internal.exporter._registration import ONNXRegistry
 
+DEFAULT, PARTS = 200, 8
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Cuts the configurations in parts, so that workers can share them."""
+    if "part" in metafunc.fixturenames:
+        metafunc.parametrize("part", range(PARTS))
+
+
+@pytest.fixture(scope="session")
+def examples(request: pytest.FixtureRequest) -> int | None:
+    """How many a part; None for the default ones."""
+    wanted = request.config.getoption("--examples")
+    return None if wanted is None else max(1, -(-int(wanted) // PARTS))
+
 
 @pytest.fixture(scope="module")
 def fast_export() -> Iterator[None]:
+    """Traces in less time, by what does not show in the file."""
     made = functools.cache(ONNXRegistry.from_torchlib)
 
     def from_torchlib(opset_version: int = 18) -> ONNXRegistry:
@@ -26,11 +42,3 @@ def fast_export() -> Iterator[None]:
             yield
         finally:
             gc.set_threshold(*thresholds)
-
-
-@pytest.fixture
-def examples(request: pytest.FixtureRequest) -> int | None:
-    """How many new configurations are asked for; None for those that are the same in every run."""
-    asked = request.config.getoption("--examples")
-    assert asked is None or isinstance(asked, int)
-    return asked

@@ -7,7 +7,6 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -15,8 +14,6 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from tests.helpers import small_images, small_tofe
 from tofe_export.graph.export import export_dense, export_tofe
@@ -156,75 +153,3 @@ def test_same_bytes_in_another_process(network: ToFe) -> None:
     environment = {**os.environ, "PYTHONHASHSEED": "12345"}
     other = subprocess.run([sys.executable, "-c", _HASH], capture_output=True, text=True, check=True, env=environment)
     assert other.stdout.strip() == hashlib.sha256(mine).hexdigest()
-
-
-KINDS = ("tofe", "lvvit", "evit", "features")
-
-
-@st.composite
-def configurations(draw: st.DrawFn, kind: str) -> dict[str, Any]:
-    depth = draw(st.integers(1, 4))
-    starts = draw(st.lists(st.integers(0, depth - 1), min_size=1, max_size=3, unique=True).map(sorted))
-    patch = draw(st.sampled_from([8, 16]))
-    approximators = {"evit": ["discard", "fuse"], "features": ["bottleneck", "identity", "block"]}
-    approximator = draw(st.sampled_from(approximators.get(kind, ["bottleneck", "identity", "block", "discard"])))
-    discards = approximator in ("discard", "fuse")
-    lvvit = kind == "lvvit" or (kind != "tofe" and draw(st.booleans()))
-    pooled = not lvvit and not discards and draw(st.booleans())
-    keep: list[int] = []
-    left = (32 // patch) ** 2
-    for _ in starts:
-        keep.append(draw(st.integers(1, left)))
-        if discards and keep[-1] < left:
-            left = keep[-1] + (approximator == "fuse")  # the fused token may be kept as well
-    return {
-        "keep": tuple(keep),
-        "rearrange": draw(st.booleans()),
-        "outputs": draw(st.sampled_from([("features",), ("logits", "features")]))
-        if kind == "features"
-        else ("logits",),
-        "network": {
-            "backbone": draw(st.sampled_from(["lvvit_t", "lvvit_s", "lvvit_l"])) if lvvit else "vit_tiny_patch16_224",
-            "selector": "cls-attention" if kind == "evit" else draw(st.sampled_from(["mlp", "linear", "attention"])),
-            "approximator": approximator,
-            "stage_starts": tuple(starts),
-            "depth": depth,
-            "patch_size": patch,
-            "reg_tokens": draw(st.integers(0, 2)),
-            "global_pool": "avg" if pooled else "token",
-            "class_token": not pooled or draw(st.booleans()),
-            "dense_output": kind == "features" and draw(st.booleans()),
-            "seed": draw(st.integers(0, 5)),
-        },
-        "batch": draw(st.integers(1, 4)),
-    }
-
-
-def check_configuration(case: dict[str, Any]) -> None:
-    network = small_tofe(**case["network"])
-    model = ir.to_proto(export_tofe(network, case["keep"], case["rearrange"], taps=True, outputs=case["outputs"]))
-    onnx.checker.check_model(model, full_check=True)
-    images = small_images(case["batch"], seed=9)
-    found = run(model, images)
-    taken = {int(name[5]): torch.from_numpy(value) for name, value in found.items() if name.endswith("perm")}
-    features = "features" in case["outputs"]
-    with torch.no_grad():
-        expected = network.forward_fixed(images, case["keep"], case["rearrange"], taken, features)
-    assert len(taken) == len(expected.stages)
-    for name in case["outputs"]:
-        np.testing.assert_allclose(found[name], getattr(expected, name).numpy(), rtol=0, atol=1e-4)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=4, suppress_health_check=[HealthCheck.too_slow])
-@given(data=st.data())
-def test_random_configurations_export_and_match(kind: str, data: st.DataObject) -> None:
-    check_configuration(data.draw(configurations(kind)))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=50, suppress_health_check=[HealthCheck.too_slow])
-@given(data=st.data())
-def test_many_random_configurations(kind: str, data: st.DataObject) -> None:
-    check_configuration(data.draw(configurations(kind)))
