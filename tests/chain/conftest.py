@@ -9,13 +9,8 @@ from collections.abc import Iterator
 import pytest
 from torch.onnx._internal.exporter._registration import ONNXRegistry
 
-DEFAULT, PARTS = 200, 8
-
-
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Cuts the configurations in parts, so that workers can share them."""
-    if "part" in metafunc.fixturenames:
-        metafunc.parametrize("part", range(PARTS))
+PARTS = 8
+"""How the configurations are shared among tests; see `configurations.SHARES`."""
 
 
 @pytest.fixture(scope="session")

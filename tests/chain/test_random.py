@@ -1,0 +1,19 @@
+"""Random configurations through the whole chain: 200 that are the same in every run, or new ones (--examples 2000)."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import Phase
+
+from tests.chain.check import check
+from tests.chain.configurations import SHARES, explore, fixed
+
+
+@pytest.mark.usefixtures("fast_export")
+@pytest.mark.parametrize("share", SHARES)
+def test_exported_file_says_what_pytorch_says(share: str, examples: int | None) -> None:
+    if examples is not None:
+        explore(share, check, examples, (Phase.generate, Phase.shrink), new=True)
+        return
+    for configuration in fixed(share):
+        check(configuration)
