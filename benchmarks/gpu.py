@@ -69,7 +69,7 @@ def main() -> None:
     document = {
         "schema": "tofe-export/benchmark/1",
         "command": f"python benchmarks/gpu.py --batch {options.batch} --rounds {options.rounds}",
-        "machine": {**describe_machine(), "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None},
+        "machine": describe_machine(),
         "versions": describe_versions(),
         "settings": {"backbone": options.backbone, "keep": keep, "weights": "random", "promised_speedup": promised},
         "rows": rows,

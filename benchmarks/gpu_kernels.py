@@ -33,7 +33,7 @@ def main() -> None:
     document = {
         "schema": "tofe-export/benchmark/1",
         "command": "python benchmarks/gpu_kernels.py",
-        "machine": {**describe_machine(), "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None},
+        "machine": describe_machine(),
         "versions": describe_versions(),
         "rows": measure_kernels(),
     }

@@ -10,9 +10,9 @@ import pytest
 from tofe_export.artifacts.manifest import read_manifest
 from tofe_export.checkpoints.checkpoint import load
 from tofe_export.engine.options import BatchProfile, BuildOptions
-from tofe_export.precision.half import to_half
+from tofe_export.graph.modules import module_values
 from tofe_export.workflows.build_engine import build_from_onnx
-from tofe_export.workflows.open_deployed import batch_sizes, build_twin, tapped_graph
+from tofe_export.workflows.open_deployed import UNSEEN, build_twin, built_from, compared_batch, tried_batches
 from tofe_export.workflows.progress import silent
 from tofe_export.workflows.verify_model import verify_models
 
@@ -33,35 +33,57 @@ def test_the_twin_shows_every_stage(engine: Path, checkpoint: Path, beside: bool
     if not beside:
         (engine.parent / "model.onnx").unlink()
     manifest = read_manifest(engine)
-    graph = tapped_graph(engine, manifest, load(checkpoint))
+    graph = built_from(engine, manifest, load(checkpoint))
     assert graph is not None
     twin = build_twin(graph, manifest, silent)
     assert {output.split()[0].rstrip(":") for output in map(str, twin.network.outputs)} >= TAPS
     assert not TAPS & set(map(str, manifest["network"]["outputs"]))
 
 
+def test_the_twin_can_show_every_module(engine: Path, checkpoint: Path) -> None:
+    manifest = read_manifest(engine)
+    graph = built_from(engine, manifest, load(checkpoint))
+    assert graph is not None
+    modules = module_values(graph)
+    assert len(modules) > 50
+    values = {str(value.name): value for name, value in modules.items() if not name.endswith(UNSEEN)}
+    assert len(values) > 40
+    shown = {str(output.name) for output in graph.graph.outputs}
+    graph.graph.outputs.extend(value for name, value in values.items() if name not in shown)
+    before = ir.to_proto(graph).SerializeToString(deterministic=True)
+    twin = build_twin(graph, manifest, silent)
+    assert {output.split()[0].rstrip(":") for output in map(str, twin.network.outputs)} >= values.keys() | TAPS
+    assert ir.to_proto(graph).SerializeToString(deterministic=True) == before, "it may be opened again"
+
+
 def test_a_quantized_engine_without_its_file_has_no_twin(engine: Path, checkpoint: Path) -> None:
     manifest = read_manifest(engine) | {"precision": "int8"}
-    assert tapped_graph(engine, manifest, load(checkpoint)) is None, "the file beside it is not quantized"
+    assert built_from(engine, manifest, load(checkpoint)) is None, "the file beside it is not quantized"
     (engine.parent / "model.onnx").unlink()
-    assert tapped_graph(engine, manifest, load(checkpoint)) is None
+    assert built_from(engine, manifest, load(checkpoint)) is None
 
 
 def test_another_file_of_the_same_name_is_not_taken(engine: Path, checkpoint: Path) -> None:
     model = ir.load(engine.parent / "model.onnx")
-    to_half(model, "fp16")
+    model.graph.name = "another"
     ir.save(model, engine.parent / "model.onnx")
-    graph = tapped_graph(engine, read_manifest(engine), load(checkpoint))
+    graph = built_from(engine, read_manifest(engine), load(checkpoint))
     assert graph is not None
-    assert not any(node.op_type == "Cast" for node in graph.graph if "fp16" in (node.name or "")), "a new export"
+    assert graph.graph.name != "another"
 
 
 def test_batch_sizes_are_the_profile_s(engine: Path) -> None:
     manifest = read_manifest(engine)
-    assert batch_sizes(manifest) == [1, 3]
-    for profile, sizes in ((BatchProfile(4, 8, 16), [4, 6]), (BatchProfile(8, 8, 8), [8])):
-        options = BuildOptions(batch=profile).to_dict()
-        assert batch_sizes({**manifest, "options": options}) == sizes
+    assert tried_batches(manifest) == [1, 8, 64]
+    assert tried_batches({"kind": "onnx"}) == [1, 3]
+    for profile, sizes, at_a_time in (
+        (BatchProfile(4, 8, 16), [4, 8, 16], 8),
+        (BatchProfile(2, 2, 2), [2], 2),
+        (BatchProfile(32, 32, 32), [32], 32),
+    ):
+        other = {**manifest, "options": BuildOptions(batch=profile).to_dict()}
+        assert tried_batches(other) == sizes
+        assert compared_batch(other) == at_a_time
 
 
 def test_an_engine_is_not_checked_without_a_gpu_and_never_passes(engine: Path, checkpoint: Path) -> None:

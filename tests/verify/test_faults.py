@@ -97,7 +97,7 @@ def test_nothing_planted_is_green(planted: Callable[..., VerifyResult]) -> None:
     result = planted(nothing)
     assert result.exit_code == 0
     assert result.document["failures"] == []
-    assert [check["passed"] for check in result.document["checks"]] == [True] * 8
+    assert [check["passed"] for check in result.document["checks"]] == [True] * 9
 
 
 def test_two_swapped_tokens(planted: Callable[..., VerifyResult]) -> None:

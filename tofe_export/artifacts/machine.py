@@ -21,12 +21,13 @@ def processors() -> int:
 
 
 def describe_machine() -> dict[str, Any]:
-    """Processor, memory and system, without host or user names."""
+    """Processor, memory, GPU (None without one) and system, without host or user names."""
     return {
         "processor": _cpu_model(),
         "processors": processors(),
         "instruction_sets": _instruction_sets(),
         "memory_gib": round(_memory_bytes() / 2**30, 1),
+        "gpu": _gpu(),
         "system": f"{platform.system()} {platform.machine()}",
         "python": ".".join(map(str, sys.version_info[:3])),
     }
@@ -56,6 +57,12 @@ def _cpu_model() -> str:
 def _instruction_sets() -> list[str]:
     flags = set(_cpuinfo("flags").split())
     return [name for name in ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile") if name in flags]
+
+
+def _gpu() -> str | None:
+    """The GPU that PyTorch computes on; None without one, or where PyTorch has not been loaded (nothing was timed)."""
+    torch = sys.modules.get("torch")
+    return str(torch.cuda.get_device_name()) if torch is not None and torch.cuda.is_available() else None
 
 
 def _memory_bytes() -> int:

@@ -1,5 +1,10 @@
 """How the files of a run are called; everybody takes the names from here."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
 CHECKPOINT = "ckpt.pth"
 STATE = "state.pt"
 METRICS = "metrics.jsonl"
@@ -7,3 +12,13 @@ MODEL = "model.onnx"
 VERIFY = "verify.json"
 BENCH = "bench.json"
 PAGE = "report.html"
+
+
+def distinct_names(paths: Sequence[Path]) -> list[str]:
+    """File names, with as many folders before them as it takes to tell the files apart."""
+    resolved = [path.resolve() for path in paths]
+    for depth in range(1, max((len(path.parts) for path in resolved), default=1) + 1):
+        names = ["/".join(path.parts[-depth:]) for path in resolved]
+        if len(set(names)) == len(set(resolved)):
+            break
+    return names

@@ -9,6 +9,7 @@ from typing import Any
 import onnx_ir as ir
 
 from tofe_export.artifacts.manifest import read_manifest
+from tofe_export.artifacts.names import distinct_names
 from tofe_export.checkpoints.checkpoint import load
 from tofe_export.engine.backend import open_backend
 from tofe_export.engine.build import build_engine
@@ -76,16 +77,6 @@ def open_groups(paths: list[Path], threads: int, provider: str = CPU) -> list[Gr
             opened, key = _checkpoint(path, name, groups)
         groups[key] = opened
     return list(groups.values())
-
-
-def distinct_names(paths: list[Path]) -> list[str]:
-    """File names, with as many folders before them as it takes to tell the files apart."""
-    resolved = [path.resolve() for path in paths]
-    for depth in range(1, max((len(path.parts) for path in resolved), default=1) + 1):
-        names = ["/".join(path.parts[-depth:]) for path in resolved]
-        if len(set(names)) == len(set(resolved)):
-            break
-    return names
 
 
 _Groups = dict[tuple[str, str], Group]

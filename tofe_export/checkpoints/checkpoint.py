@@ -50,6 +50,8 @@ class Checkpoint:
         recognised: what kind of file it came from, for people.
         notes: what was assumed about it, a sentence each.
         keep_rate: of a DynamicViT or EViT, the share kept at each stage; None when unknown.
+        weights_sha256: of names, shapes and values as loaded, before resizing: equal exactly for the same weights, in
+            whatever file; "" where they were not loaded.
     """
 
     model: ToFe
@@ -61,6 +63,7 @@ class Checkpoint:
     recognised: str = OWN
     notes: tuple[str, ...] = ()
     keep_rate: float | None = None
+    weights_sha256: str = ""
 
     def keep_counts(self) -> tuple[int, ...]:
         """Keep counts from the learned ratios or the method's keep rate; none for a dense network.
@@ -132,6 +135,8 @@ def load(path: Path, hints: Hints | None = None) -> Checkpoint:
     hints = hints or Hints()
     own = is_own(header, weights)
     found = _own(header, weights, hints, path) if own else _foreign(header, weights, hints, path)
+    # Before resizing: interpolated position embeddings may differ in the last bit from machine to machine.
+    found = dataclasses.replace(found, weights_sha256=_weights_sha256(found.model))
     return _resized(found, hints.image_size)
 
 
@@ -147,16 +152,6 @@ def load_like(path: Path, config: ToFeConfig) -> Checkpoint:
     header, weights = read_weights(path)
     size = image_size_of(config)
     return load(path, Hints(image_size=size) if is_own(header, weights) else Hints.of(config))
-
-
-def weights_sha256(model: ToFe) -> str:
-    """SHA-256, hexadecimal, of names, shapes and values: equal exactly for the same weights, in whatever file."""
-    digest = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
-        tensor = value.detach().cpu().contiguous()
-        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 def is_own(header: Mapping[str, Any], weights: Mapping[str, Any]) -> bool:
@@ -212,6 +207,15 @@ def _foreign(header: Mapping[str, Any], weights: Mapping[str, Tensor], hints: Hi
         notes=found.notes,
         keep_rate=found.keep_rate,
     )
+
+
+def _weights_sha256(model: ToFe) -> str:
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        tensor = value.detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _resized(found: Checkpoint, size: tuple[int, int] | None) -> Checkpoint:

@@ -70,16 +70,19 @@ def _show(document: dict[str, Any]) -> None:
         console.warn([f"{document['model']}: {error['message']}", f"Next:  {error['next_step']}"])
         return
     rows = [_stage(stage) for stage in document["stages"]]
-    same, own, features = (document[name] for name in ("logits_same_selection", "logits", "features"))
+    same, own = document["logits_same_selection"], document["logits"]
     if same is not None:
         rows.append(("logits, same tokens", "", "", _number(same["max_abs"]), "", f"{same['cosine_min']:.6f}"))
     if own is not None:
         rows.append(("logits, own tokens", "", "", _number(own["max_abs"]), "", f"{own['cosine_min']:.6f}"))
-    if features is not None:
-        rows.append(("features, same tokens", "", "", _number(features["max_abs"]), "", ""))
+    for key, what in (("features", "features, same tokens"), ("own_features", "features, own tokens")):
+        if (found := document[key]) is not None:
+            rows.append((what, "", "", _number(found["max_abs"]), "", f"{found['cosine_min']:.6f}"))
     name, against = document["model"], document["against"]
     title = f"{name} against {against}: {document['samples']} images of {document['data']}"
     console.table(title, ("", "overlap", "flipped", "max abs difference", "of frozen", "least cosine"), rows)
+    if document["stages_of"] == "twin":
+        console.say("The engine was built without --taps: the stages are those of a twin, built just now.")
     for check in document["checks"]:
         if check["passed"] is None:
             console.say(f"Not checked: {check['message']}")
@@ -95,12 +98,13 @@ def _show(document: dict[str, Any]) -> None:
 def _stage(stage: dict[str, Any]) -> tuple[str, ...]:
     flips = stage["flips"]
     margin = f", {_number(flips['margin_max'])}" if flips["tokens"] else ""
+    finite, frozen = stage["finite"], stage["of_frozen"]["max_abs"]
     return (
         f"stage {stage['index']}",
         f"{stage['selection_overlap']:.4f}",
         f"{flips['tokens']}{margin}",
-        _number(stage["max_abs_same_selection"]),
-        _number(stage["max_abs_frozen"]),
+        _number(stage["max_abs_same_selection"]) if finite else "not finite",
+        "–" if frozen is None else _number(frozen),
         "",
     )
 
@@ -135,7 +139,8 @@ def _row(document: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.1e}"
+    """verify writes null for what is not finite."""
+    return "not finite" if value is None else f"{value:.1e}"
 
 
 def _accuracy(accuracy: dict[str, float] | None) -> str:

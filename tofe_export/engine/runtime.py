@@ -62,7 +62,7 @@ class EngineSession:
         values, execute = self._bind(images)
         execute()
         self._stream.synchronize()
-        return {name: value.cpu().numpy() for name, value in values.items()}
+        return {name: _numpy(value) for name, value in values.items()}
 
     def bind(self, images: NDArray[np.float32]) -> Callable[[], object]:
         """See `Runner.bind`: the batch lies on the GPU, and a run is the replay of a CUDA graph, as trtexec times it.
@@ -121,6 +121,12 @@ class EngineSession:
         tensor = torch.empty(shape, dtype=_DTYPES[self._engine.get_tensor_dtype(name).name], device="cuda")
         self._context.set_tensor_address(name, tensor.data_ptr())
         return tensor
+
+
+def _numpy(value: Tensor) -> Array:
+    """NumPy knows no bfloat16."""
+    host = value.cpu()
+    return host.float().numpy() if host.dtype == torch.bfloat16 else host.numpy()
 
 
 def load_engine(path: Path) -> EngineSession:

@@ -56,6 +56,7 @@ class OnnxRuntimeRunner:
             raise InputError(
                 f"ONNX Runtime cannot load {name}: {_first_line(error)}", "Export it again with tofe-export onnx."
             ) from error
+        _require_used(self._session, provider)
         self._input = self._session.get_inputs()[0]
         self.outputs = [output.name for output in self._session.get_outputs()]
 
@@ -116,13 +117,27 @@ class OnnxRuntimeRunner:
 def require_provider(provider: str) -> None:
     """Raises MissingError where ONNX Runtime cannot compute there."""
     ort = _import()
-    (first, *_) = _PROVIDERS[provider]
-    name = first if isinstance(first, str) else first[0]
+    name = _full_name(provider)
     if name not in ort.get_available_providers():
         raise MissingError(
             f"This ONNX Runtime has no {name}.",
             "pip uninstall onnxruntime, then pip install 'tofe-export[gpu]', on a machine with an NVIDIA GPU.",
         )
+
+
+def _require_used(session: Any, provider: str) -> None:
+    """Raises MissingError where ONNX Runtime fell back: without CUDA's libraries it goes on, on the CPU."""
+    name = _full_name(provider)
+    if name not in session.get_providers():
+        raise MissingError(
+            f"ONNX Runtime could not start {name} and would compute on the CPU.",
+            'See which library it misses: python -c "import onnxruntime as o; o.preload_dlls(); o.print_debug_info()"',
+        )
+
+
+def _full_name(provider: str) -> str:
+    (first, *_) = _PROVIDERS[provider]
+    return first if isinstance(first, str) else str(first[0])
 
 
 def _open(ort: Any, source: str | bytes, options: Any, providers: list[Any]) -> Any:

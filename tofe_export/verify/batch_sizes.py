@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import torch
@@ -11,7 +12,10 @@ from tofe_export.errors import CheckFailedError
 from tofe_export.runners.base import FEATURES, LOGITS, Runner
 from tofe_export.verify.checks import Check
 
-NAME = "batch"
+NAME, RUNS = "batch", "runs"
+PREVENTING = (NAME, RUNS)
+"""Checks without which outputs cannot be compared at all."""
+_OTHERS = (2, 4, 8, 16, 32)  # tried where those asked for fail: which one was baked in is not known
 
 
 def check_batch_sizes(runner: Runner, batch: Batch, sizes: Sequence[int], cosine_min: float) -> Check:
@@ -23,18 +27,25 @@ def check_batch_sizes(runner: Runner, batch: Batch, sizes: Sequence[int], cosine
         sizes: ascending batch sizes that it was made for, 1 first if it takes it.
         cosine_min: least cosine of an image's output in two batch sizes.
     """
-    images = batch.images.repeat(-(-sizes[-1] // len(batch.images)), 1, 1, 1)
+    images = batch.images.repeat(-(-max(sizes[-1], _OTHERS[-1]) // len(batch.images)), 1, 1, 1)
     found: list[torch.Tensor] = []
+    refused: list[str] = []
     for size in sizes:
         try:
             outputs = runner.run(images[:size].contiguous().numpy())
         except CheckFailedError as error:
-            return Check(NAME, False, f"{error.message} A batch size is baked into the model.")
+            refused.append(error.message)
+            continue
         name = LOGITS if LOGITS in outputs else FEATURES
         if outputs[name].shape[0] != size:
             what = f"For {size} images it returns {outputs[name].shape[0]} {name}: a batch size is baked in."
             return Check(NAME, False, what)
         found.append(torch.from_numpy(outputs[name]).double().flatten(1))
+    if refused:
+        runs = len(found) or any(_runs(runner, images[:size]) for size in _OTHERS)
+        if not runs:
+            return Check(RUNS, False, f"{refused[0]}{_where(refused[0])}")
+        return Check(NAME, False, f"{refused[0]} On other numbers of images it runs: a batch size is baked in.")
     widest = found[-1]
     for size, values in zip(sizes, found, strict=True):
         cosine = torch.nn.functional.cosine_similarity(values, widest[:size], dim=1).nan_to_num(nan=-1.0).min()
@@ -46,3 +57,17 @@ def check_batch_sizes(runner: Runner, batch: Batch, sizes: Sequence[int], cosine
             )
             return Check(NAME, False, what)
     return Check(NAME, True)
+
+
+def _runs(runner: Runner, images: torch.Tensor) -> bool:
+    try:
+        runner.run(images.contiguous().numpy())
+    except CheckFailedError:
+        return False
+    return True
+
+
+def _where(message: str) -> str:
+    """The stage of a node that ONNX Runtime names; nodes are called after the PyTorch module they came from."""
+    named = re.search(r"\bstages\.(\d+)", message)
+    return f" It is a part of stage {named[1]}." if named else ""

@@ -14,6 +14,7 @@ from tofe_export.model.tofe import ToFe
 from tofe_export.runners.base import FEATURES, LOGITS, Runner
 from tofe_export.verify.comparison import Comparison
 from tofe_export.verify.metrics import difference
+from tofe_export.verify.tokens import RowErrors, spread
 
 Cause = tuple[int | None, str]
 """The stage (None: before the first), and a sentence."""
@@ -96,19 +97,20 @@ def _drifts(trace: StageTrace, result: Comparison) -> bool:
 
 def _moved(trace: StageTrace, found: Suspect, result: Comparison) -> str | None:
     """Whether the right tokens lie in wrong places: rows that equal another row of PyTorch's."""
-    allowed = result.allowed(result.stages[trace.index])
+    limits = result.limits(result.stages[trace.index])
     deployed = found.outputs[tap_name(trace.index, "tokens")]
-    for ours, theirs in zip(trace.tokens, deployed, strict=True):
-        wrong = (difference(ours, theirs).amax(dim=1) > allowed).nonzero().flatten().tolist()
+    exceeded = limits.exceeded(RowErrors.of(trace.tokens, deployed))
+    for image, (ours, theirs) in enumerate(zip(trace.tokens.double(), deployed.double(), strict=True)):
+        wrong = exceeded[image].nonzero().flatten().tolist()
         if not wrong:
             continue
-        # Each wrong row of theirs against every row of ours.
-        apart = (theirs[wrong].double().unsqueeze(1) - ours.double().unsqueeze(0)).abs().amax(dim=2)
-        nearest = apart.min(dim=1)
+        # Each wrong row of theirs against every row of ours; by products of matrices it would be inexact.
+        apart = torch.cdist(theirs[wrong], ours, compute_mode="donot_use_mm_for_euclid_dist")
+        nearest = (apart / spread(trace.tokens)[image]).nan_to_num(nan=float("inf")).min(dim=1)
         moved = {
             row: int(source)
             for row, source, gap in zip(wrong, nearest.indices, nearest.values, strict=True)
-            if gap <= allowed
+            if gap <= limits.relative and int(source) != row
         }
         if len(wrong) == 2 and all(moved.get(moved.get(row, -1)) == row for row in wrong):
             return f"Rows {wrong[0]} and {wrong[1]} of its tokens are swapped: a row is put back in the wrong place."
@@ -123,12 +125,12 @@ def _approximator(
 ) -> str | None:
     """Whether frozen tokens alone differ, and whether they come back as they were."""
     stage = result.stages[trace.index]
-    allowed = result.allowed(stage)
-    if stage.max_abs_kept is None or not stage.max_abs_kept <= allowed or not (stage.max_abs_frozen or 0) > allowed:
+    limits = result.limits(stage)
+    if not limits.hold(stage.of_kept) or limits.hold(stage.of_frozen):
         return None
     without = _without_approximator(model, trace.index, found, keep, rearranged)
     deployed = found.outputs[tap_name(trace.index, "tokens")]
-    if without is not None and float(difference(without, deployed).max()) <= allowed:
+    if without is not None and not limits.exceeded(RowErrors.of(without, deployed)).any():
         return "Its frozen tokens come back as they were: the approximator was left out."
     return "Only frozen tokens differ: the approximator computes something else."
 

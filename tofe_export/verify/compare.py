@@ -7,6 +7,7 @@ PyTorch's own scores tie within the tolerance: the score gap says by how much a 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from tofe_export.data.images import Batch
+from tofe_export.errors import TofeError
 from tofe_export.graph.passes.taps import tap_name
 from tofe_export.model.outputs import SparseOutput
 from tofe_export.model.selection import Layout, kept_masks
@@ -38,6 +40,7 @@ def compare(
     precision: str = "fp32",
     labelled: bool = True,
     tolerance: Tolerance | None = None,
+    twin: bool = False,
 ) -> Comparison:
     """Runs `deployed` and `model` (in PyTorch) on the same images; where they differ, looks for the first module.
 
@@ -51,10 +54,13 @@ def compare(
         precision: a key of `TOLERANCES`.
         labelled: the labels are the network's own classes, so accuracy means something.
         tolerance: the limits; None takes those of the precision.
+        twin: the stages that `deployed` shows are those of a twin built apart, so its outputs are judged on its own
+            selection, which is not known.
     """
     # Attention weights are far below 1 and add up to it; scores from logits are of any size.
     scale = 0.0 if model.config.selector == CLS_ATTENTION else 1.0
-    loop = _Loop(model, deployed, keep, rearranged, Comparison(tolerance or TOLERANCES[precision], scale))
+    result = Comparison(tolerance or TOLERANCES[precision], scale, stages_of_twin=twin)
+    loop = _Loop(model, deployed, keep, rearranged, result)
     for batch in batches:
         with torch.inference_mode():
             loop.add(batch if labelled else replace(batch, labels=None))
@@ -79,13 +85,19 @@ class _Loop:
         outputs = {name: torch.from_numpy(value) for name, value in self.runner.run(batch.images.numpy()).items()}
         free = model.forward_fixed(batch.images, self.keep, self.rearranged, features=FEATURES in outputs)
         result.samples += len(batch.names)
+        if problem := _unlike(free, outputs):
+            result.outputs_broken = problem
+            return
         if LOGITS in outputs:
             result.logits.add(free.logits, outputs[LOGITS])
             if batch.labels is not None:
                 result.labelled += len(batch.labels)
                 result.correct_reference += int((free.logits.argmax(1) == batch.labels).sum())
                 result.correct_deployed += int((outputs[LOGITS].argmax(1) == batch.labels).sum())
-        if any(tap_name(trace.index, "perm") not in outputs for trace in free.stages):
+        hidden = any(tap_name(trace.index, tap) not in outputs for trace in free.stages for tap in ("perm", "tokens"))
+        if (hidden or result.stages_of_twin) and free.features is not None:
+            result.own_features.add(free.features, outputs[FEATURES])
+        if hidden:
             result.stages_hidden = True
             self._suspect(batch, free, {}, outputs)
             return
@@ -118,9 +130,9 @@ class _Loop:
         theirs = kept_masks(chosen, keep, layout)
         ours = kept_masks({trace.index: trace.perm for trace in free.stages}, keep, layout)
         forced = self._forced(free, chosen, batch.images)
-        if LOGITS in outputs:
+        if LOGITS in outputs and not result.stages_of_twin:
             result.same_selection.add(forced.logits, outputs[LOGITS])
-        if forced.features is not None:
+        if forced.features is not None and not result.stages_of_twin:
             result.features.add(forced.features, outputs[FEATURES])
         for trace in forced.stages:
             stage = result.stages.setdefault(trace.index, StageDifference(trace.index))
@@ -147,6 +159,11 @@ class _Loop:
 
     def explain(self, precision: str) -> None:
         """Looks into the batch that differed, if one did."""
+        # An explanation may need an engine more, which may not fit; the finding must not be lost with it.
+        with contextlib.suppress(TofeError):
+            self._explain(precision)
+
+    def _explain(self, precision: str) -> None:
         found, result = self.suspect, self.result
         if found is None:
             return
@@ -165,6 +182,17 @@ class _Loop:
         cause = find_cause(self.model, self.runner, found, result, self.keep, self.rearranged, precision)
         if cause is not None:
             result.causes[cause[0]] = cause[1]
+
+
+def _unlike(free: SparseOutput, outputs: dict[str, Tensor]) -> str:
+    """What makes the outputs impossible to compare with PyTorch's, or ""."""
+    ours = {LOGITS: free.logits} | ({} if free.features is None else {FEATURES: free.features})
+    for name, value in ours.items():
+        if name in outputs and outputs[name].shape != value.shape:
+            return f"It returns {name} of shape {list(outputs[name].shape)}, where PyTorch's are {list(value.shape)}."
+    if not ours.keys() & outputs.keys():
+        return f"It returns neither {LOGITS} nor {FEATURES}, so there is nothing to compare."
+    return ""
 
 
 def _frozen(tokens: Tensor, keep: int, model: ToFe, spatial: Tensor | None) -> Tensor:

@@ -9,6 +9,7 @@ from tofe_export.verify.checks import Check, stage_check_name
 from tofe_export.verify.metrics import FeaturesDifference, LogitsDifference
 from tofe_export.verify.modules import ModuleDifference
 from tofe_export.verify.stages import StageDifference
+from tofe_export.verify.tokens import TokenLimits
 from tofe_export.verify.tolerances import Tolerance
 
 
@@ -21,8 +22,11 @@ class Comparison:
         score_scale: scores below it count as being of this size when near-ties are judged.
         samples: images compared.
         logits, same_selection: each model on its own tokens; PyTorch on the deployed model's.
+        features, own_features: the same of features; the latter only where the selection is not known.
+        outputs_broken: what makes it impossible to compare its outputs, or "".
         broken: stage -> what makes it impossible to compare its tokens.
         stages_hidden: the deployed model does not show its stages.
+        stages_of_twin: the stages shown are those of a twin, which may have chosen otherwise in a near-tie.
         modules: beyond the tolerance, the first one first.
         causes: stage (None: before the first) -> what went wrong there, where that can be told.
         other_checks: of files and manifests, made elsewhere; they come first.
@@ -34,9 +38,12 @@ class Comparison:
     logits: LogitsDifference = field(default_factory=LogitsDifference)
     same_selection: LogitsDifference = field(default_factory=LogitsDifference)
     features: FeaturesDifference = field(default_factory=FeaturesDifference)
+    own_features: FeaturesDifference = field(default_factory=FeaturesDifference)
+    outputs_broken: str = ""
     stages: dict[int, StageDifference] = field(default_factory=dict)
     broken: dict[int, str] = field(default_factory=dict)
     stages_hidden: bool = False
+    stages_of_twin: bool = False
     modules: list[ModuleDifference] = field(default_factory=list)
     causes: dict[int | None, str] = field(default_factory=dict)
     other_checks: list[Check] = field(default_factory=list)
@@ -51,7 +58,9 @@ class Comparison:
         if self.stages_hidden:
             made.append(Check("stages", None, "The model does not show its stages, so only its outputs are compared."))
         made += [self._stage(index) for index in sorted({*self.stages, *self.broken})]
-        if self.features.samples:
+        if self.outputs_broken:
+            made.append(Check("outputs", False, self.outputs_broken))
+        if self.features.samples or self.own_features.samples:
             made.append(Check.of("features", self._features()))
         if self.logits.samples:
             made += [Check.of("logits", self._logits()), Check.of("classes", self._classes())]
@@ -62,13 +71,19 @@ class Comparison:
         """One sentence or more per check that did not hold."""
         return [check.message for check in self.checks if check.passed is False]
 
-    def allowed(self, stage: StageDifference) -> float:
+    @property
+    def selection_known(self) -> bool:
+        """Whether the deployed model itself showed which tokens it chose."""
+        return bool(self.stages or self.broken) and not self.stages_of_twin
+
+    def limits(self, stage: StageDifference) -> TokenLimits:
         """How far a token of the stage may be from PyTorch's."""
-        return self.tolerance.tokens_max_abs * max(1.0, stage.largest)
+        return TokenLimits(self.tolerance.tokens_max_abs * max(1.0, stage.largest), self.tolerance.tokens_relative)
 
     def drifted(self, stage: StageDifference) -> bool:
-        """Whether its tokens are beyond the limit, on the same selection."""
-        return stage.max_abs is not None and not stage.max_abs <= self.allowed(stage)
+        """Whether its tokens are beyond the limits, on the same selection."""
+        limits = self.limits(stage)
+        return not (limits.hold(stage.of_kept) and limits.hold(stage.of_frozen))
 
     def near_tie(self, stage: StageDifference) -> float:
         """How far below a frozen token a kept one may score."""
@@ -87,7 +102,7 @@ class Comparison:
                 f"{stage.score_gap:.1e} below a frozen one's (allowed: {limit} and {tie:.1e}).{_flips(stage)}"
             )
         if self.drifted(stage):
-            problems.append(f"On the same tokens stage {index} differs by {_where(stage)} ({self.allowed(stage):.1e}).")
+            problems.append(f"On the same tokens stage {index} differs {_where(stage, self.limits(stage))}.")
         if problems:
             problems += self._reasons(index)
         return Check.of(name, problems)
@@ -104,10 +119,15 @@ class Comparison:
         return found + [self.causes[key] for key in (None, index) if key in self.causes]
 
     def _features(self) -> list[str]:
+        found, least = [], self.tolerance.cosine_min
         allowed = self.tolerance.logits_max_abs * max(1.0, self.features.largest)
-        if self.features.max_abs <= allowed:
-            return []
-        return [f"On the same tokens the features differ by {self.features.max_abs:.2e}, more than {allowed:.2e}."]
+        if not self.features.max_abs <= allowed:
+            found.append(
+                f"On the same tokens the features differ by {self.features.max_abs:.2e}, more than {allowed:.2e}."
+            )
+        if not self.own_features.cosine_min >= least:
+            found.append(f"The least cosine of the features is {self.own_features.cosine_min:.4f}; {least} is asked.")
+        return found
 
     def _logits(self) -> list[str]:
         limit, found = self.tolerance, []
@@ -116,7 +136,7 @@ class Comparison:
             found.append(
                 f"On the same tokens the logits differ by {self.same_selection.max_abs:.2e}, more than {allowed:.2e}."
             )
-        if not self.stages and not self.broken and not self.logits.cosine_min >= limit.cosine_min:
+        if not self.selection_known and not self.logits.cosine_min >= limit.cosine_min:
             found.append(
                 f"The least cosine of the logits is {self.logits.cosine_min:.4f}; {limit.cosine_min} is asked."
             )
@@ -161,7 +181,9 @@ class Comparison:
             "accuracy": accuracy,
             "logits": self.logits.to_dict() if self.logits.samples else None,
             "features": self.features.to_dict() if self.features.samples else None,
+            "own_features": self.own_features.to_dict() if self.own_features.samples else None,
             "logits_same_selection": self.same_selection.to_dict() if self.same_selection.samples else None,
+            "stages_of": None if not self.stages else "twin" if self.stages_of_twin else "model",
             "stages": [
                 {**stage.to_dict(), "first_module": None if (first := firsts[index]) is None else first.to_dict()}
                 for index, stage in self.stages.items()
@@ -181,11 +203,14 @@ def _flips(stage: StageDifference) -> str:
     return f" {len(stage.margins)} tokens flipped in {images}, up to {max(stage.margins):.1e} from the k-th score."
 
 
-def _where(stage: StageDifference) -> str:
-    """The largest difference, of kept and of frozen tokens."""
-    if stage.max_abs_frozen is None:
-        return f"{stage.max_abs:.1e}, more than allowed"
-    return f"{stage.max_abs_kept:.1e} in kept and {stage.max_abs_frozen:.1e} in frozen tokens, more than allowed"
+def _where(stage: StageDifference, limits: TokenLimits) -> str:
+    """The largest errors, of kept and of frozen tokens, of the measure that is exceeded."""
+    absolute = max(e.max_abs or 0 for e in (stage.of_kept, stage.of_frozen)) > limits.absolute
+    kept, frozen = (e.max_abs if absolute else e.max_relative for e in (stage.of_kept, stage.of_frozen))
+    of = f"{kept:.1e}" if frozen is None else f"{kept:.1e} in kept and {frozen:.1e} in frozen tokens"
+    if absolute:
+        return f"by {of}, more than allowed ({limits.absolute:.1e})"
+    return f"by {of} of the tokens' spread, more than allowed ({limits.relative:g})"
 
 
 def _module(first: ModuleDifference) -> str:

@@ -27,7 +27,7 @@ class LogitsDifference:
         """Adds a batch. Values that are not finite count as an infinite difference."""
         a, b = reference.double(), deployed.double()
         gap = difference(a, b)
-        cosine = torch.nn.functional.cosine_similarity(a, b, dim=1).nan_to_num(nan=-1.0)
+        cosine = _cosine(a, b)
         kl = kl_divergence(a, b)
         self.samples += a.shape[0]
         self.max_abs = max(self.max_abs, float(gap.max()))
@@ -62,27 +62,35 @@ class LogitsDifference:
 
 @dataclass
 class FeaturesDifference:
-    """Running difference of features [B, N, C]: reference against deployed, on the same selection."""
+    """Running difference of features [B, N, C]: reference against deployed."""
 
     samples: int = 0
     max_abs: float = 0.0
+    cosine_min: float = 1.0
     largest: float = 0.0
 
     def add(self, reference: Tensor, deployed: Tensor) -> None:
         """Adds a batch. Values that are not finite count as an infinite difference."""
         self.samples += reference.shape[0]
         self.max_abs = max(self.max_abs, float(difference(reference, deployed).max()))
+        self.cosine_min = min(self.cosine_min, float(_cosine(reference.flatten(1), deployed.flatten(1)).min()))
         self.largest = max(self.largest, float(reference.abs().max()))
 
     def to_dict(self) -> dict[str, float | None]:
         """The `features` object of verify.json."""
-        return {"max_abs": finite(self.max_abs), "largest": self.largest}
+        return {"max_abs": finite(self.max_abs), "cosine_min": self.cosine_min, "largest": finite(self.largest)}
 
 
 def difference(reference: Tensor, deployed: Tensor) -> Tensor:
     """|reference - deployed| in float64, infinite where it is no number. Shapes as given, and alike."""
     gap = (reference.double() - deployed.double()).abs()
     return gap.nan_to_num(nan=float("inf"), posinf=float("inf"))
+
+
+def _cosine(reference: Tensor, deployed: Tensor) -> Tensor:
+    """Per image, [B, n] twice -> float64 [B]; -1 where a value is not finite."""
+    found = torch.nn.functional.cosine_similarity(reference.double(), deployed.double(), dim=1)
+    return found.nan_to_num(nan=-1.0)
 
 
 def kl_divergence(reference: Tensor, deployed: Tensor) -> Tensor:

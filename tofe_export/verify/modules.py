@@ -19,11 +19,12 @@ from torch import Tensor, nn
 from tofe_export.model.tofe import ToFe
 from tofe_export.runners.base import Array
 from tofe_export.verify.checks import Check
+from tofe_export.verify.metrics import finite
 
 
 @runtime_checkable
 class ShowsModules(Protocol):
-    """A runner that can also return what every module computes; see `OpenedOnnx`."""
+    """A runner that can also return what every module computes; see `Opened`."""
 
     @property
     def module_names(self) -> set[str]:
@@ -53,7 +54,7 @@ class ModuleDifference:
 
     def to_dict(self) -> dict[str, Any]:
         """`first_module` in verify.json."""
-        return {"name": self.name, "max_abs": self.max_abs, "allowed": self.allowed}
+        return {"name": self.name, "max_abs": self.max_abs, "allowed": finite(self.allowed)}
 
 
 def diverging_modules(

@@ -1,4 +1,4 @@
-"""A deployed model with its inside in view: the outputs are the file's own, the stages those of a twin with taps."""
+"""A deployed model with its inside in view: its outputs are its own, stages and modules those of a twin."""
 
 from __future__ import annotations
 
@@ -26,12 +26,26 @@ class Opened:
 
     Args:
         deployed: the file that is judged.
-        twin: the same model with its stages in view; None where the file shows them itself.
+        model: what it is, or was built from, in the precision it computes in.
+        open_model: makes a runner of it, which it must leave as it is.
+        shows_stages: whether the deployed file shows its stages itself; else a twin is made here and now.
+        built_apart: the twin is not the deployed file with more outputs but built anew, and may round otherwise.
+        unseen: endings of names of modules that its runtime cannot show.
     """
 
-    def __init__(self, deployed: Runner, twin: Runner | None) -> None:
+    def __init__(
+        self,
+        deployed: Runner,
+        model: ir.Model,
+        open_model: Callable[[ir.Model], Runner],
+        shows_stages: bool,
+        built_apart: bool,
+        unseen: tuple[str, ...] = (),
+    ) -> None:
         self.backend, self.precision = deployed.backend, deployed.precision
-        self._deployed, self._twin = deployed, twin
+        self._deployed, self._model, self._open, self._unseen = deployed, model, open_model, unseen
+        self._twin = None if shows_stages else open_model(model)
+        self.stages_of_twin = self._twin is not None and built_apart
 
     def run(self, images: NDArray[np.float32]) -> dict[str, Array]:
         """See `Runner.run`."""
@@ -41,6 +55,24 @@ class Opened:
     def bind(self, images: NDArray[np.float32]) -> Callable[[], object]:
         """See `Runner.bind`: the file alone, without the twin."""
         return self._deployed.bind(images)
+
+    @property
+    def module_names(self) -> set[str]:
+        """Every PyTorch module that has a node in the graph."""
+        return modules_with_nodes(self._model)
+
+    def run_modules(self, images: NDArray[np.float32]) -> dict[str, Array]:
+        """What every PyTorch module computes, in the order the graph computes it; see `module_values`."""
+        found = {name: value for name, value in module_values(self._model).items() if not name.endswith(self._unseen)}
+        outputs = self._model.graph.outputs
+        shown = list(outputs)
+        known = {id(value) for value in shown}
+        outputs.extend({id(v): v for v in found.values() if id(v) not in known}.values())
+        try:
+            values = self._open(self._model).run(images)
+        finally:
+            outputs[:] = shown
+        return {module: values[str(value.name)] for module, value in found.items()}
 
 
 class OpenedOnnx(Opened):
@@ -57,31 +89,13 @@ class OpenedOnnx(Opened):
     """
 
     def __init__(self, source: Path | bytes, precision: str = "fp32", provider: str = CPU) -> None:
-        self._model = read_onnx(source) if isinstance(source, Path) else ir.from_proto(onnx.load_from_string(source))
-        self._provider = provider
+        model = read_onnx(source) if isinstance(source, Path) else ir.from_proto(onnx.load_from_string(source))
+
+        def open_model(shown: ir.Model) -> Runner:
+            return OnnxRuntimeRunner(ir.to_proto(shown).SerializeToString(), precision=precision, provider=provider)
+
         deployed = OnnxRuntimeRunner(source, precision=precision, provider=provider)
-        super().__init__(deployed, self._session() if show_taps(self._model) else None)
-
-    @property
-    def module_names(self) -> set[str]:
-        """Every PyTorch module that has a node in the graph."""
-        return modules_with_nodes(self._model)
-
-    def run_modules(self, images: NDArray[np.float32]) -> dict[str, Array]:
-        """What every PyTorch module computes, in the order the graph computes it; see `module_values`."""
-        found = module_values(self._model)
-        shown = list(self._model.graph.outputs)
-        known = {id(value) for value in shown}
-        self._model.graph.outputs.extend({id(v): v for v in found.values() if id(v) not in known}.values())
-        try:
-            outputs = self._session().run(images)
-        finally:
-            self._model.graph.outputs[:] = shown
-        return {module: outputs[str(value.name)] for module, value in found.items()}
-
-    def _session(self) -> OnnxRuntimeRunner:
-        content = ir.to_proto(self._model).SerializeToString()
-        return OnnxRuntimeRunner(content, provider=self._provider)
+        super().__init__(deployed, model, open_model, shows_stages=not show_taps(model), built_apart=False)
 
 
 def read_onnx(path: Path) -> ir.Model:

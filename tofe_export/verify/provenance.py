@@ -7,12 +7,12 @@ from typing import Any
 
 import onnx_ir as ir
 
-from tofe_export.checkpoints.checkpoint import Checkpoint, weights_sha256
+from tofe_export.checkpoints.checkpoint import Checkpoint
 from tofe_export.data.preprocessing import Preprocessing
 from tofe_export.errors import InputError
 from tofe_export.graph.functions import is_operator
 from tofe_export.model.operators import PARTITION
-from tofe_export.verify.checks import Check, stage_check_name
+from tofe_export.verify.checks import Check
 
 WEIGHTS = "weights_sha256"
 
@@ -41,7 +41,7 @@ def check_weights(manifest: Mapping[str, Any], checkpoint: Checkpoint) -> Check:
     known = manifest.get(WEIGHTS)
     if known is None:
         return Check("weights", None, "The manifest, of an older version, does not say from which weights it comes.")
-    if known == weights_sha256(checkpoint.model):
+    if known == checkpoint.weights_sha256:
         return Check("weights", True)
     source = manifest.get("checkpoint", manifest["source"])
     return Check(
@@ -68,8 +68,9 @@ def check_graph(model: ir.Model, keep: Sequence[int], arriving: Sequence[int]) -
     if len(found) != len(choosing):
         what = f"{len(found)} stages of the graph choose tokens; by its manifest it is {len(choosing)}."
         return [*checks, Check("keep counts", False, what)]
-    for stage, count in zip(choosing, found, strict=True):
-        if count != keep[stage]:
-            what = f"Stage {stage} of the graph keeps {count} tokens; its manifest says {keep[stage]}."
-            checks.append(Check(stage_check_name(stage), False, what))
-    return checks
+    wrong = [
+        f"Stage {stage} of the graph keeps {count} tokens; its manifest says {keep[stage]}."
+        for stage, count in zip(choosing, found, strict=True)
+        if count != keep[stage]
+    ]
+    return [*checks, Check.of("keep counts", wrong)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tofe_export.verify.metrics import difference, finite
+from tofe_export.verify.metrics import finite
+from tofe_export.verify.tokens import RowErrors, TokenDifference
 
 
 @dataclass
@@ -25,8 +27,7 @@ class StageDifference:
         margins: of each token on which the choices of this stage alone differ, by how much its score would have to
             change to be chosen as the deployed model did; see `add_scores`.
         images_flipped: images with such a token.
-        max_abs_kept: largest difference of a kept token (or prefix row) under the same selection; None before any.
-        max_abs_frozen: the same of frozen tokens; None where they do not come back.
+        of_kept, of_frozen: errors of kept tokens (and prefix rows) and of frozen ones, under the same selection.
         largest: largest value of the reference's tokens, for scale.
     """
 
@@ -37,8 +38,8 @@ class StageDifference:
     largest_score: float = 0.0
     margins: list[float] = field(default_factory=list)
     images_flipped: int = 0
-    max_abs_kept: float | None = None
-    max_abs_frozen: float | None = None
+    of_kept: TokenDifference = field(default_factory=TokenDifference)
+    of_frozen: TokenDifference = field(default_factory=TokenDifference)
     largest: float = 0.0
 
     def add_selection(self, reference: Tensor, deployed: Tensor) -> None:
@@ -73,16 +74,20 @@ class StageDifference:
             reference, deployed: the tokens.
             frozen: bool [B, L], the rows of tokens that the stage froze.
         """
-        rows = difference(reference, deployed).amax(dim=2)
+        rows = RowErrors.of(reference, deployed)
         self.largest = max(self.largest, float(reference.abs().max()))
-        self.max_abs_kept = _larger(self.max_abs_kept, rows[~frozen])
-        self.max_abs_frozen = _larger(self.max_abs_frozen, rows[frozen])
+        self.of_kept.add(rows, ~frozen)
+        self.of_frozen.add(rows, frozen)
 
     @property
     def max_abs(self) -> float | None:
         """Largest difference of a token under the same selection; None before any was seen."""
-        known = [value for value in (self.max_abs_kept, self.max_abs_frozen) if value is not None]
-        return max(known, default=None)
+        return max((e.max_abs for e in (self.of_kept, self.of_frozen) if e.max_abs is not None), default=None)
+
+    @property
+    def finite(self) -> bool:
+        """Whether every number of the deployed model's tokens is one."""
+        return self.max_abs is None or math.isfinite(self.max_abs)
 
     @property
     def overlap(self) -> float:
@@ -101,16 +106,13 @@ class StageDifference:
                 "margin_median": finite(statistics.median(self.margins)) if self.margins else None,
                 "margin_max": finite(max(self.margins)) if self.margins else None,
             },
+            "finite": self.finite,
             "max_abs_same_selection": finite(self.max_abs),
-            "max_abs_kept": finite(self.max_abs_kept),
-            "max_abs_frozen": finite(self.max_abs_frozen),
+            "of_kept": self.of_kept.to_dict(),
+            "of_frozen": self.of_frozen.to_dict(),
         }
 
 
 def _chosen(order: Tensor, keep: int) -> Tensor:
     """bool [B, n]: the first `keep` of a ranking [B, n]."""
     return torch.zeros_like(order, dtype=torch.bool).scatter_(1, order[:, :keep], True)
-
-
-def _larger(before: float | None, values: Tensor) -> float | None:
-    return max(before or 0.0, float(values.max())) if values.numel() else before

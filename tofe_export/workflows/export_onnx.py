@@ -12,7 +12,7 @@ from tofe_export import __version__
 from tofe_export.artifacts.files import sha256
 from tofe_export.artifacts.machine import describe_versions
 from tofe_export.artifacts.manifest import atomic_artefact
-from tofe_export.checkpoints.checkpoint import Checkpoint, load, weights_sha256
+from tofe_export.checkpoints.checkpoint import Checkpoint, load
 from tofe_export.checkpoints.foreign import Hints
 from tofe_export.data.images import CorruptLog, ImageSource, batches
 from tofe_export.data.sources import open_source
@@ -155,7 +155,7 @@ def _describe(
     return {
         "kind": "onnx",
         "source": {"file": source.name, "sha256": sha256(source)},
-        "weights_sha256": weights_sha256(model),
+        "weights_sha256": checkpoint.weights_sha256,
         "config": model.config.to_dict(),
         "tokens": model.tokens,
         "prefix": model.prefix,

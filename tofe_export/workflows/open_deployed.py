@@ -12,17 +12,22 @@ from tofe_export.artifacts.files import sha256
 from tofe_export.checkpoints.checkpoint import Checkpoint
 from tofe_export.engine.backend import open_backend
 from tofe_export.engine.build import Built, build_engine
-from tofe_export.engine.options import BuildOptions
+from tofe_export.engine.options import BatchProfile, BuildOptions
 from tofe_export.engine.prepare import prepare
 from tofe_export.engine.runtime import EngineSession, load_engine
 from tofe_export.graph.export import export_tofe
 from tofe_export.graph.passes.taps import show_taps
-from tofe_export.precision.half import to_half
+from tofe_export.precision.half import HALVES, to_half
 from tofe_export.precision.quantize import FORMATS
 from tofe_export.runners.base import LOGITS, Runner
+from tofe_export.runners.padded import Padded
 from tofe_export.verify.opened import Opened, OpenedOnnx, read_onnx
 from tofe_export.workflows.precision_forms import is_float32
 from tofe_export.workflows.progress import Report
+
+_BATCH = 8
+UNSEEN = (".attn.qkv",)
+"""TensorRT-RTX 1.7 ends with an internal error when the product that makes Q, K and V is an output."""
 
 
 def open_deployed(
@@ -35,50 +40,66 @@ def open_deployed(
     """
     if manifest["kind"] != "engine":
         return OpenedOnnx(artefact, manifest["precision"], provider)
-    engine = load_engine(artefact)
-    if BuildOptions.from_dict(manifest["options"]).taps:
-        return engine
-    graph = tapped_graph(artefact, manifest, checkpoint)
+    engine, options = load_engine(artefact), BuildOptions.from_dict(manifest["options"])
+    least = options.batch.minimum
+    graph = built_from(artefact, manifest, checkpoint)
     if graph is None:
-        return engine
-    built = build_twin(graph, manifest, report)
-    return Opened(engine, EngineSession(built.content, open_backend(manifest["backend"]["name"]), engine.precision))
+        return Padded(engine, least)
+
+    def open_model(shown: ir.Model) -> Runner:
+        backend = open_backend(manifest["backend"]["name"])
+        return Padded(EngineSession(build_twin(shown, manifest, report).content, backend, engine.precision), least)
+
+    return Opened(Padded(engine, least), graph, open_model, options.taps, built_apart=True, unseen=UNSEEN)
 
 
-def tapped_graph(artefact: Path, manifest: dict[str, Any], checkpoint: Checkpoint) -> ir.Model | None:
-    """What the engine was built from, with its stages as outputs.
+def built_from(artefact: Path, manifest: dict[str, Any], checkpoint: Checkpoint) -> ir.Model | None:
+    """What the engine was built from, in its precision and with its stages as outputs.
 
     The ONNX file beside the engine, if it is the very one; else a new export of the checkpoint by the manifest's
-    options. None for a quantized engine whose file is not at hand: only the file has its ranges.
+    options. None for an engine that was quantized on the way from a float32 file, or whose quantized file is gone:
+    only that file has its ranges.
     """
     source = artefact.parent / manifest["source"]["file"]
     at_hand = source.is_file() and sha256(source) == manifest["source"]["sha256"]
-    quantized = manifest["precision"] in FORMATS
+    precision = manifest["precision"]
     if at_hand:
         model = read_onnx(source)
-        if quantized and not any(node.op_type == "DequantizeLinear" for node in model.graph):
+        if precision in FORMATS and not any(node.op_type == "DequantizeLinear" for node in model.graph):
             return None
         if manifest.get("around") == "fp16" and is_float32(model):
             to_half(model, "fp16")
         show_taps(model)
-        return model
-    if quantized:
+    elif precision in FORMATS:
         return None
-    outputs = manifest.get("outputs", [LOGITS])
-    return export_tofe(checkpoint.model, manifest["keep"], manifest["rearrange"] == "plugin", True, outputs)
+    else:
+        outputs = manifest.get("outputs", [LOGITS])
+        model = export_tofe(checkpoint.model, manifest["keep"], manifest["rearrange"] == "plugin", True, outputs)
+    # Before any module is shown: an output inside a selector would not be taken for part of its scores' end.
+    if precision in HALVES and is_float32(model):
+        to_half(model, precision)
+    return model
 
 
 def build_twin(graph: ir.Model, manifest: dict[str, Any], report: Report) -> Built:
-    """An engine of `graph` with the options of the manifest's engine."""
+    """An engine of `graph`, which is left as it is, with the options of the manifest's engine."""
     options = replace(BuildOptions.from_dict(manifest["options"]), taps=True)
     backend = open_backend(manifest["backend"]["name"])
-    prepared = prepare(graph, backend, options, manifest["precision"] if manifest["precision"] in FORMATS else "fp32")
+    prepared = prepare(ir.from_proto(ir.to_proto(graph)), backend, options, manifest["precision"])
     return build_engine(prepared.content, backend, options, prepared.heavy, report)
 
 
-def batch_sizes(manifest: dict[str, Any]) -> list[int]:
-    """Batch sizes to try: 1 and 3, or what the engine's profile allows."""
-    if manifest["kind"] != "engine":
-        return [1, 3]
-    profile = BuildOptions.from_dict(manifest["options"]).batch
-    return sorted({profile.minimum, min(profile.maximum, profile.minimum + 2)})
+def tried_batches(manifest: dict[str, Any]) -> list[int]:
+    """Batch sizes to try, ascending: 1 and 3, or what the engine's profile names."""
+    profile = _profile(manifest)
+    return [1, 3] if profile is None else sorted({profile.minimum, profile.optimum, profile.maximum})
+
+
+def compared_batch(manifest: dict[str, Any]) -> int:
+    """How many images to compare at a time."""
+    profile = _profile(manifest)
+    return _BATCH if profile is None else max(profile.minimum, min(_BATCH, profile.maximum))
+
+
+def _profile(manifest: dict[str, Any]) -> BatchProfile | None:
+    return BuildOptions.from_dict(manifest["options"]).batch if manifest["kind"] == "engine" else None

@@ -9,6 +9,7 @@ from typing import Any
 
 from tofe_export.artifacts.files import sha256
 from tofe_export.artifacts.manifest import read_manifest
+from tofe_export.artifacts.names import distinct_names
 from tofe_export.checkpoints.checkpoint import Checkpoint, load_like
 from tofe_export.data.images import CorruptLog, ImageSource, batches
 from tofe_export.errors import InputError, MissingError, TofeError
@@ -17,20 +18,19 @@ from tofe_export.model.selector import CLS_ATTENTION
 from tofe_export.model.tofe import check_keep
 from tofe_export.runners.base import FEATURES, LOGITS, Runner
 from tofe_export.runners.onnxruntime_runner import CPU
-from tofe_export.verify.batch_sizes import check_batch_sizes
+from tofe_export.verify.batch_sizes import PREVENTING, check_batch_sizes
 from tofe_export.verify.checks import Check
 from tofe_export.verify.compare import compare
 from tofe_export.verify.comparison import Comparison
 from tofe_export.verify.modules import ShowsModules, check_overflow
-from tofe_export.verify.opened import read_onnx
+from tofe_export.verify.opened import Opened, read_onnx
 from tofe_export.verify.provenance import check_graph, check_preprocessing, check_weights
 from tofe_export.verify.threshold import against_threshold
 from tofe_export.verify.tolerances import Overrides, Tolerance, tolerance_of
 from tofe_export.workflows.export_onnx import parity_source
-from tofe_export.workflows.open_deployed import batch_sizes, open_deployed
+from tofe_export.workflows.open_deployed import compared_batch, open_deployed, tried_batches
 from tofe_export.workflows.progress import Report, silent, tracked
 
-_BATCH = 8
 SCHEMA, SCHEMA_SEVERAL = "tofe-export/verify/1", "tofe-export/verify-several/1"
 
 
@@ -84,17 +84,17 @@ def verify_models(
     options = options or VerifyOptions()
     session = _Session(source, options, report)
     found, codes = [], []
-    for artefact in artefacts:
+    for artefact, name in zip(artefacts, distinct_names(artefacts), strict=True):
         try:
             document = session.verify(artefact)
             codes.append(0 if document["passed"] else 1)
         except TofeError as error:
-            document, code = _unusable(artefact, source, error), error.exit_code
+            document, code = _unusable(source, error), error.exit_code
             codes.append(code)
-        found.append(document)
+        found.append({**document, "model": name})
     # A check that failed matters most; what merely could not run here matters least.
     code = next((code for code in (1, 2, 3) if code in codes), 0)
-    passed = all(document["passed"] for document in found)
+    passed = {0: True, 3: None}.get(code, False)
     several = {"schema": SCHEMA_SEVERAL, "passed": passed, "against": source.name, "artefacts": found}
     return VerifyResult(found[0] if len(found) == 1 else several, found, code, session.corrupt.lines())
 
@@ -171,23 +171,24 @@ class _Session:
     ) -> tuple[Comparison, str]:
         """The comparison, and what ran the artefact; without one where it cannot run as it is."""
         found = Comparison(tolerance, other_checks=known)
-        sizes = batch_sizes(manifest)
-        if any(check.name == "batch" and check.passed is False for check in known):
+        if _prevents(known):
+            known.append(_NOT_RUN)
             return found, ""
         try:
             runner = open_deployed(artefact, manifest, checkpoint, self.options.provider, self.report)
-        except TofeError:
-            if found.failures:  # red already, and perhaps the very reason
-                return found, ""
-            raise
-        known += self._before_comparing(runner, checkpoint, images, sizes, tolerance, manifest["precision"])
-        if any(check.name == "batch" and check.passed is False for check in known):
+        except TofeError as error:
+            if not found.failures:
+                raise
+            # Red already, and perhaps for the very reason; but that it did not run must not go unsaid.
+            known.append(Check("run", None, f"It was not run: {error.message}"))
+            return found, ""
+        known += self._before_comparing(runner, checkpoint, images, manifest, tolerance)
+        if _prevents(known):
+            known.append(_NOT_RUN)
             return found, runner.backend
-        options, labelled = self.options, images.classes == checkpoint.classes
-        loop = batches(
-            images, checkpoint.preprocessing, min(_BATCH, sizes[-1]), options.samples, on_corrupt=self.corrupt
-        )
-        steps = -(-min(options.samples, len(images)) // min(_BATCH, sizes[-1]))
+        options, labelled, size = self.options, images.classes == checkpoint.classes, compared_batch(manifest)
+        loop = batches(images, checkpoint.preprocessing, size, options.samples, on_corrupt=self.corrupt)
+        steps = -(-min(options.samples, len(images)) // size)
         found = compare(
             checkpoint.model,
             runner,
@@ -197,6 +198,7 @@ class _Session:
             manifest["precision"],
             labelled,  # other classes have other numbers
             tolerance,
+            twin=isinstance(runner, Opened) and runner.stages_of_twin,
         )
         found.other_checks = known
         return found, runner.backend
@@ -206,14 +208,16 @@ class _Session:
         runner: Runner,
         checkpoint: Checkpoint,
         images: ImageSource,
-        sizes: list[int],
+        manifest: dict[str, Any],
         tolerance: Tolerance,
-        precision: str,
     ) -> list[Check]:
         """What a few images tell: other batch sizes, and overflow in FP16."""
+        sizes = tried_batches(manifest)
         first = next(batches(images, checkpoint.preprocessing, sizes[-1], limit=sizes[-1], on_corrupt=self.corrupt))
         made = [check_batch_sizes(runner, first, sizes, tolerance.cosine_min)]
-        if precision == "fp16" and made[0].passed and isinstance(runner, ShowsModules):
+        # An engine computes in FP16 indeed: what overflows there shows in its outputs.
+        checked = manifest["precision"] == "fp16" and manifest["kind"] == "onnx"
+        if checked and made[0].passed and isinstance(runner, ShowsModules):
             made.append(check_overflow(checkpoint.model, runner, first.images))
         return made
 
@@ -225,7 +229,7 @@ class _Session:
         if not self.options.threshold or not model.stages or model.config.selector == CLS_ATTENTION:
             return None
         outputs = manifest.get("outputs", [LOGITS])
-        key = f"{list(keep)} {outputs}"
+        key = f"{list(keep)} {outputs} {model.config} {checkpoint.preprocessing.digest()}"
         if key not in self._thresholds:
             count = min(self.options.samples, len(images))
             loop = batches(images, checkpoint.preprocessing, 1, limit=count, on_corrupt=self.corrupt)
@@ -237,13 +241,23 @@ class _Session:
         return self._thresholds[key]
 
 
-def _unusable(artefact: Path, source: Path, error: TofeError) -> dict[str, Any]:
+_NOT_RUN = Check("run", None, "Its outputs and stages were not compared with PyTorch's.")
+
+
+def _prevents(checks: Sequence[Check]) -> bool:
+    """Whether something failed that makes a comparison of outputs impossible."""
+    return any(check.name in PREVENTING and check.passed is False for check in checks)
+
+
+def _unusable(source: Path, error: TofeError) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
-        "model": artefact.name,
         "against": source.name,
         "passed": None if isinstance(error, MissingError) else False,
         "samples": 0,
+        "top1_agreement": None,
+        "logits": None,
+        "stages": [],
         "error": {"message": error.message, "next_step": error.next_step, "exit_code": error.exit_code},
         "failures": [] if isinstance(error, MissingError) else [error.message],
     }

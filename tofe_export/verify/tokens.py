@@ -1,0 +1,78 @@
+"""How far tokens are from PyTorch's: in absolute numbers, and against how far tokens lie apart from each other.
+
+Networks have channels with values hundreds of times the others'. Measured against the largest value a wrong token would
+pass in a coarse precision; what such channels have in common does not count in the tokens' spread around their mean.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tofe_export.verify.metrics import difference, finite
+
+_LEAST_SPREAD = 0.1  # of a token's norm: of a single token, or of tokens nearly alike, the spread says nothing
+
+
+@dataclass(frozen=True)
+class RowErrors:
+    """Errors of every token, float64 [B, L].
+
+    Attributes:
+        absolute: largest difference in a channel.
+        relative: distance as a share of the spread.
+    """
+
+    absolute: Tensor
+    relative: Tensor
+
+    @classmethod
+    def of(cls, reference: Tensor, deployed: Tensor) -> RowErrors:
+        """Of tokens [B, L, C]; infinite where a value is not finite."""
+        gap = difference(reference, deployed)
+        return cls(gap.amax(dim=2), gap.norm(dim=2) / spread(reference))
+
+
+@dataclass(frozen=True)
+class TokenLimits:
+    """What a token's errors may be."""
+
+    absolute: float
+    relative: float
+
+    def exceeded(self, rows: RowErrors) -> Tensor:
+        """bool [B, L]."""
+        return ~((rows.absolute <= self.absolute) & (rows.relative <= self.relative))
+
+    def hold(self, found: TokenDifference) -> bool:
+        """Whether none of the tokens exceeds them."""
+        return (found.max_abs or 0) <= self.absolute and (found.max_relative or 0) <= self.relative
+
+
+@dataclass
+class TokenDifference:
+    """The largest errors of some tokens; None before any was seen."""
+
+    max_abs: float | None = None
+    max_relative: float | None = None
+
+    def add(self, rows: RowErrors, which: Tensor) -> None:
+        """Adds the tokens that `which`, bool [B, L], names."""
+        if which.any():
+            self.max_abs = max(self.max_abs or 0.0, float(rows.absolute[which].max()))
+            self.max_relative = max(self.max_relative or 0.0, float(rows.relative[which].max()))
+
+    def to_dict(self) -> dict[str, float | None]:
+        """`of_kept` and `of_frozen` in verify.json."""
+        return {"max_abs": finite(self.max_abs), "max_relative": finite(self.max_relative)}
+
+
+def spread(tokens: Tensor) -> Tensor:
+    """Root mean square distance of an image's tokens [B, L, C] from their mean: float64 [B, 1], above 0."""
+    wide = tokens.double()
+    around = (wide - wide.mean(dim=1, keepdim=True)).norm(dim=2)
+    floor = _LEAST_SPREAD * wide.norm(dim=2)
+    found: Tensor = torch.maximum(*(rows.pow(2).mean(dim=1, keepdim=True).sqrt() for rows in (around, floor)))
+    return found.clamp(min=torch.finfo(torch.float64).tiny)
