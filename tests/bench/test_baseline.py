@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tofe_export.artifacts.machine import describe_machine
 from tofe_export.bench.baseline import Baseline, failures, judge, key_of, parse_share, read_baseline
 from tofe_export.errors import InputError
 
@@ -90,6 +91,14 @@ def test_another_machine_threads_or_model_is_noted(tmp_path: Path) -> None:
     assert "another processor (b, now a)" in notes
     assert "with 16 threads" in notes
     assert "another model" in notes
+
+
+def test_another_gpu_is_noted_by_the_name_that_bench_records(tmp_path: Path) -> None:
+    assert "gpu" in describe_machine(), "what is compared is what is recorded"
+    here = {**describe_machine(), "gpu": "NVIDIA H200"}
+    old = recorded(tmp_path, row(2.0), machine={**here, "gpu": "NVIDIA A100"})
+    (note,) = judge(document(row(2.0), machine=here), old, 0.05)["notes"]
+    assert "another gpu (NVIDIA A100, now NVIDIA H200)" in note
 
 
 @pytest.mark.parametrize(("text", "share"), [("5%", 0.05), ("0.05", 0.05), (" 0 ", 0.0), ("12.5 %", 0.125)])

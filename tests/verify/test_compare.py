@@ -286,3 +286,60 @@ def test_values_that_are_not_finite_never_pass(bad: float) -> None:
     comparison.logits.add(torch.zeros(2, 3), deployed)
     comparison.same_selection.add(torch.zeros(2, 3), deployed)
     assert comparison.failures
+
+
+class Changed:
+    """An exported model whose outputs are changed on their way out."""
+
+    backend, precision = "changed", "fp32"
+
+    def __init__(self, runner: OpenedOnnx, change: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]) -> None:
+        self.run = lambda images: change(runner.run(images))
+        self.bind = runner.bind
+
+
+def hidden(outputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name: value for name, value in outputs.items() if not name.startswith("stage")}
+
+
+def test_features_of_hidden_stages_are_compared_on_each_models_own_tokens() -> None:
+    network = small_tofe(dense_output=True)
+    runner = opened(export_tofe(network, KEEP, False, taps=False, outputs=("features",)))
+    found = compare(network, Changed(runner, hidden), KEEP, False, batches())
+    assert not found.failures
+    assert found.to_dict()["own_features"]["cosine_min"] > 0.9999
+    assert found.to_dict()["features"] is None
+
+    def upside_down(outputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return {"features": np.ascontiguousarray(outputs["features"][:, ::-1])}
+
+    (sentence,) = compare(network, Changed(runner, upside_down), KEEP, False, batches()).failures
+    assert sentence.startswith("The least cosine of the features is")
+
+
+@pytest.mark.parametrize("missing", ["perm", "tokens"])
+def test_a_stage_shown_by_half_is_hidden(network: ToFe, missing: str) -> None:
+    runner = opened(export_tofe(network, KEEP, True, taps=False))
+    some = Changed(runner, lambda outputs: {n: v for n, v in outputs.items() if n != f"stage1.{missing}"})
+    found = compare(network, some, KEEP, True, batches())
+    assert found.stages_hidden
+    assert not found.failures
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (lambda logits: {"logits": logits[:, :3]}, "It returns logits of shape [3, 3], where PyTorch's are [3, 5]."),
+        (lambda logits: {"logits": logits[:, :1]}, "It returns logits of shape [3, 1]"),  # would broadcast
+        (lambda logits: {"scores": logits}, "It returns neither logits nor features"),
+    ],
+    ids=["other classes", "one class", "no output"],
+)
+def test_outputs_of_other_shapes_are_a_finding(
+    network: ToFe, change: Callable[[np.ndarray], dict[str, np.ndarray]], complaint: str
+) -> None:
+    runner = opened(export_tofe(network, KEEP, True, taps=False))
+    found = compare(network, Changed(runner, lambda outputs: change(outputs["logits"])), KEEP, True, batches())
+    (sentence,) = found.failures
+    assert sentence.startswith(complaint)
+    assert found.to_dict()["passed"] is False

@@ -25,6 +25,8 @@ from tofe_export.workflows.keep_counts import KeepOptions
 from tofe_export.workflows.verify_model import VerifyOptions, VerifyResult, verify_models
 
 KEEP = (8, 5, 3)
+# A fault must show within the wider limits of coarse precisions too.
+in_every_precision = pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16", "int8"])
 Plant = Callable[[ir.Model], None]
 
 
@@ -100,19 +102,21 @@ def test_nothing_planted_is_green(planted: Callable[..., VerifyResult]) -> None:
     assert [check["passed"] for check in result.document["checks"]] == [True] * 9
 
 
-def test_two_swapped_tokens(planted: Callable[..., VerifyResult]) -> None:
+@in_every_precision
+def test_two_swapped_tokens(planted: Callable[..., VerifyResult], precision: str) -> None:
     def plant(model: ir.Model) -> None:
         tokens = rearrange_of(model, 0).outputs[0]
         order = np.arange(17)
         order[[4, 9]] = 9, 4
         behind(model, tokens, ir.node("Gather", [tokens, constant(model, "order", order)], attributes={"axis": 1}))
 
-    message = failure(planted(plant))
+    message = failure(planted(plant, precision=precision))
     assert message.startswith("On the same tokens stage 0 differs")
     assert "Rows 4 and 9 of its tokens are swapped" in message
 
 
-def test_a_scatter_with_a_wrong_index(planted: Callable[..., VerifyResult]) -> None:
+@in_every_precision
+def test_a_scatter_with_a_wrong_index(planted: Callable[..., VerifyResult], precision: str) -> None:
     def plant(model: ir.Model) -> None:
         node = rearrange_of(model, 1)
         perm = node.inputs[2]
@@ -124,7 +128,7 @@ def test_a_scatter_with_a_wrong_index(planted: Callable[..., VerifyResult]) -> N
         model.graph.insert_before(node, [added, wrapped])
         node.replace_input_with(2, wrapped.outputs[0])
 
-    message = failure(planted(plant))
+    message = failure(planted(plant, precision=precision))
     assert message.startswith("On the same tokens stage 1 differs")
     assert "the rearrange uses a wrong index" in message
 
@@ -142,16 +146,34 @@ def test_a_manifest_with_other_keep_counts(planted: Callable[..., VerifyResult])
     assert failure(planted(nothing, keep=[8, 6, 3])).startswith("Stage 1 of the graph keeps 5 tokens; its manifest")
 
 
-def test_an_approximator_left_out(planted: Callable[..., VerifyResult]) -> None:
+@in_every_precision
+def test_an_approximator_left_out(planted: Callable[..., VerifyResult], precision: str) -> None:
     def plant(model: ir.Model) -> None:
         last = [node for node in model.graph if module_of(node).startswith("stages.0.approximator")][-1]
         frozen = node_called(model, "stages.0/TokenPartition").outputs[1]
         for user, index in list(last.outputs[0].uses()):
             user.replace_input_with(index, frozen)
 
-    message = failure(planted(plant))
+    message = failure(planted(plant, precision=precision))
     assert message.startswith("On the same tokens stage 0 differs")
     assert "the approximator was left out" in message
+
+
+def test_a_scatter_with_an_index_out_of_range(planted: Callable[..., VerifyResult]) -> None:
+    def plant(model: ir.Model) -> None:
+        node = rearrange_of(model, 1)
+        perm = node.inputs[2]
+        assert perm is not None
+        added = ir.node("Add", [perm, constant(model, "count", np.array(16, dtype=np.int32))])
+        model.graph.insert_before(node, added)
+        node.replace_input_with(2, added.outputs[0])
+
+    result = planted(plant)
+    message = failure(result)
+    assert message.startswith("The model does not run on 1 images")
+    assert message.endswith("It fails in stage 1.")
+    assert "baked" not in message
+    assert result.document["checks"][-1]["passed"] is None, "what was not compared is not passed over"
 
 
 def test_wrong_mean_and_std_in_the_manifest(planted: Callable[..., VerifyResult], run_folder: Path) -> None:

@@ -37,3 +37,9 @@ def test_a_limit_of_ones_own_is_recorded_and_the_precision_s_own_wins() -> None:
 def test_an_unknown_precision_is_refused() -> None:
     with pytest.raises(InputError, match="fp4"):
         tolerance_of("fp4", {})
+
+
+@pytest.mark.parametrize("value", ["inf", "nan", "1e999", "-1"])
+def test_a_limit_that_limits_nothing_is_refused(value: str) -> None:
+    with pytest.raises(InputError, match="logits_max_abs cannot be"):
+        parse_overrides([f"logits_max_abs={value}"])

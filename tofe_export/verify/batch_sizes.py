@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 import torch
@@ -11,6 +10,7 @@ from tofe_export.data.images import Batch
 from tofe_export.errors import CheckFailedError
 from tofe_export.runners.base import FEATURES, LOGITS, Runner
 from tofe_export.verify.checks import Check
+from tofe_export.verify.opened import Opened
 
 NAME, RUNS = "batch", "runs"
 PREVENTING = (NAME, RUNS)
@@ -44,7 +44,7 @@ def check_batch_sizes(runner: Runner, batch: Batch, sizes: Sequence[int], cosine
     if refused:
         runs = len(found) or any(_runs(runner, images[:size]) for size in _OTHERS)
         if not runs:
-            return Check(RUNS, False, f"{refused[0]}{_where(refused[0])}")
+            return Check(RUNS, False, f"{refused[0]}{_where(runner, images[:1])}")
         return Check(NAME, False, f"{refused[0]} On other numbers of images it runs: a batch size is baked in.")
     widest = found[-1]
     for size, values in zip(sizes, found, strict=True):
@@ -67,7 +67,6 @@ def _runs(runner: Runner, images: torch.Tensor) -> bool:
     return True
 
 
-def _where(message: str) -> str:
-    """The stage of a node that ONNX Runtime names; nodes are called after the PyTorch module they came from."""
-    named = re.search(r"\bstages\.(\d+)", message)
-    return f" It is a part of stage {named[1]}." if named else ""
+def _where(runner: Runner, images: torch.Tensor) -> str:
+    stage = runner.failing_stage(images.contiguous().numpy()) if isinstance(runner, Opened) else None
+    return "" if stage is None else f" It fails in stage {stage}."

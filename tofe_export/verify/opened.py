@@ -10,11 +10,12 @@ import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from tofe_export.artifacts.files import require_file
-from tofe_export.errors import InputError
+from tofe_export.errors import CheckFailedError, InputError
 from tofe_export.graph.modules import module_values, modules_with_nodes
-from tofe_export.graph.passes.taps import show_taps
+from tofe_export.graph.passes.taps import show_taps, tap_name, tapped_stages
 from tofe_export.runners.base import Array, Runner
 from tofe_export.runners.onnxruntime_runner import CPU, OnnxRuntimeRunner
 
@@ -73,6 +74,19 @@ class Opened:
         finally:
             outputs[:] = shown
         return {module: values[str(value.name)] for module, value in found.items()}
+
+    def failing_stage(self, images: NDArray[np.float32]) -> int | None:
+        """The first stage whose tokens cannot be computed; None where each can."""
+        for stage in tapped_stages(self._model):
+            part = ir.from_proto(ir.to_proto(self._model))
+            tokens = tap_name(stage, "tokens")
+            part.graph.outputs[:] = [value for value in part.graph.outputs if value.name == tokens]
+            RemoveUnusedNodesPass()(part)  # a runtime may run what no output needs
+            try:
+                self._open(part).run(images)
+            except CheckFailedError:
+                return stage
+        return None
 
 
 class OpenedOnnx(Opened):

@@ -1,0 +1,22 @@
+"""What was asked for is what computes."""
+
+import onnx_ir as ir
+import pytest
+
+from tests.helpers import exported_tofe
+from tofe_export.errors import MissingError
+from tofe_export.runners import onnxruntime_runner
+from tofe_export.runners.onnxruntime_runner import CUDA, OnnxRuntimeRunner
+
+
+@pytest.mark.filterwarnings("ignore:Specified provider:UserWarning")
+def test_a_silent_fall_back_to_the_cpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU, so ONNX Runtime may well use it")
+    # As where the package has CUDA and the machine lacks its libraries: the provider is listed, the session falls back.
+    monkeypatch.setattr(onnxruntime_runner, "require_provider", lambda provider: None)
+    content = ir.to_proto(exported_tofe()).SerializeToString()
+    with pytest.raises(MissingError, match="would compute on the CPU"):
+        OnnxRuntimeRunner(content, provider=CUDA)

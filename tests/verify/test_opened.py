@@ -1,0 +1,84 @@
+"""A twin shows what the deployed file hides; where it was built apart, the file's outputs are judged by themselves."""
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from tests.helpers import SMALL_KEEP, exported_tofe, small_images, small_tofe
+from tofe_export.data.images import Batch
+from tofe_export.graph.passes.taps import show_taps
+from tofe_export.runners.base import Runner
+from tofe_export.runners.onnxruntime_runner import OnnxRuntimeRunner
+from tofe_export.runners.padded import Padded
+from tofe_export.verify.compare import compare
+from tofe_export.verify.comparison import Comparison
+from tofe_export.verify.opened import Opened
+
+
+def runner_of(model: ir.Model) -> Runner:
+    return OnnxRuntimeRunner(ir.to_proto(model).SerializeToString())
+
+
+def compared(deployed: ir.Model) -> Comparison:
+    """`deployed` with a twin of the right model beside it, as an engine without taps gets one."""
+    runner, right = runner_of(deployed), exported_tofe()
+    show_taps(right)
+    opened = Opened(runner, right, runner_of, shows_stages=False, built_apart=True)
+    assert opened.stages_of_twin
+    batch = Batch(small_images(6, 1), None, ("x",) * 6)
+    return compare(small_tofe(), opened, SMALL_KEEP, True, [batch], twin=opened.stages_of_twin)
+
+
+def test_a_twin_built_apart_is_said_and_leaves_the_outputs_to_themselves() -> None:
+    found = compared(exported_tofe())
+    assert not found.failures
+    document = found.to_dict()
+    assert document["stages_of"] == "twin"
+    assert len(document["stages"]) == 3
+    assert document["logits_same_selection"] is None
+
+
+@pytest.mark.parametrize("weight", ["vit.head.bias", "vit.blocks.2.mlp.fc1.weight.T"])
+def test_a_fault_of_the_file_that_its_twin_has_not_is_found_in_its_logits(weight: str) -> None:
+    model = exported_tofe()
+    tensor = model.graph.initializers[weight].const_value
+    assert tensor is not None
+    model.graph.initializers[weight].const_value = ir.tensor(tensor.numpy()[..., ::-1].copy(), name=weight)
+    sentences = compared(model).failures
+    assert any("cosine of the logits" in sentence for sentence in sentences)
+
+
+def test_what_a_runtime_cannot_show_is_left_out_of_the_modules() -> None:
+    model = exported_tofe()
+    images = small_images(2).numpy()
+    every, some = (
+        Opened(runner_of(model), model, runner_of, shows_stages=True, built_apart=False, unseen=unseen)
+        for unseen in ((), (".attn.qkv",))
+    )
+    left_out = every.run_modules(images).keys() - some.run_modules(images).keys()
+    assert left_out == {f"vit.blocks.{block}.attn.qkv" for block in range(4)} & every.run_modules(images).keys()
+    assert left_out
+
+
+class AtLeast:
+    """A model that refuses fewer images than its profile allows."""
+
+    backend, precision = "test", "fp32"
+
+    def __init__(self, runner: Runner, least: int) -> None:
+        self._runner, self._least = runner, least
+        self.bind = runner.bind
+
+    def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        assert len(images) >= self._least
+        return self._runner.run(images)
+
+
+@pytest.mark.parametrize("count", [1, 3, 4, 6])
+def test_too_few_images_are_padded_and_cut(count: int) -> None:
+    runner = runner_of(exported_tofe())
+    images = small_images(count).numpy()
+    padded = Padded(AtLeast(runner, 4), 4).run(images)
+    expected = runner.run(images)
+    assert padded["logits"].shape == expected["logits"].shape
+    assert np.allclose(padded["logits"], expected["logits"], atol=1e-5)

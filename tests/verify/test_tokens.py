@@ -1,0 +1,56 @@
+"""A wrong token shows against the tokens' spread, however large a channel that they share."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tofe_export.verify.tokens import RowErrors, TokenDifference, TokenLimits, spread
+
+TOKENS = torch.randn(2, 12, 16, generator=torch.Generator().manual_seed(0))
+
+
+@given(scale=st.floats(1e-3, 1e3), outlier=st.floats(-1e3, 1e3))
+def test_neither_scale_nor_a_channel_in_common_hides_a_swap(scale: float, outlier: float) -> None:
+    tokens = TOKENS.double() * scale
+    tokens[..., 3] = outlier * scale  # a channel that every token shares
+    swapped = tokens[:, [1, 0, *range(2, 12)]]
+    plain, common = RowErrors.of(TOKENS, TOKENS[:, [1, 0, *range(2, 12)]]), RowErrors.of(tokens, swapped)
+    assert common.relative[:, 2:].max() == 0
+    floor = (
+        0.1 * (tokens.norm(dim=2) / spread(TOKENS.double() * scale)).max()
+    )  # a huge channel widens the spread's floor
+    assert (common.relative[:, :2] > 0.5 * plain.relative[:, :2] / max(1.0, float(floor))).all()
+
+
+def test_the_spread_of_one_token_or_of_equal_ones_is_a_share_of_its_size() -> None:
+    assert spread(torch.ones(1, 1, 4)) == pytest.approx(0.2)
+    assert spread(torch.ones(1, 5, 4)) == pytest.approx(0.2)
+    assert RowErrors.of(torch.zeros(1, 3, 4), torch.zeros(1, 3, 4)).relative.max() == 0
+
+
+def test_limits_hold_for_kept_and_frozen_tokens_apart() -> None:
+    deployed = TOKENS.clone()
+    deployed[0, 5] += 1.0
+    rows, found = RowErrors.of(TOKENS, deployed), TokenDifference()
+    limits = TokenLimits(2.0, 0.1)
+    assert limits.exceeded(rows).nonzero().tolist() == [[0, 5]], "its distance alone is too large"
+    others = torch.ones(2, 12, dtype=torch.bool)
+    others[0, 5] = False
+    found.add(rows, others)
+    assert limits.hold(found)
+    found.add(rows, ~others)
+    assert not limits.hold(found)
+    assert found.max_abs == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_values_that_are_not_finite_exceed_every_limit(bad: float) -> None:
+    deployed = TOKENS.clone()
+    deployed[1, 2, 3] = bad
+    rows, found = RowErrors.of(TOKENS, deployed), TokenDifference()
+    found.add(rows, torch.ones(2, 12, dtype=torch.bool))
+    limits = TokenLimits(1e9, 1e9)
+    assert not limits.hold(found)
+    assert limits.exceeded(rows).nonzero().tolist() == [[1, 2]]
+    assert found.to_dict() == {"max_abs": None, "max_relative": None}

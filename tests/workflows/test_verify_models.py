@@ -1,0 +1,90 @@
+"""Several artefacts of one checkpoint: told apart by name, size and what could not be run."""
+
+import json
+import shutil
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from tests.helpers import small_tofe
+from tofe_export.checkpoints.checkpoint import Checkpoint, load, save
+from tofe_export.checkpoints.foreign import Hints
+from tofe_export.data.preprocessing import Preprocessing
+from tofe_export.verify.junit import to_junit
+from tofe_export.workflows.export_onnx import OnnxOptions, export_onnx
+from tofe_export.workflows.keep_counts import KeepOptions
+from tofe_export.workflows.verify_model import VerifyOptions, verify_models
+
+KEEP = (8, 5, 3)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("verify") / "ckpt.pth"
+    model = small_tofe()
+    save(path, Checkpoint(model, (0.5, 0.3, 0.2), Preprocessing.of_backbone(model.vit), {}, "digits"))
+    export_onnx(path, path.with_name("model.onnx"), OnnxOptions(KeepOptions(KEEP)))
+    export_onnx(path, path.with_name("large.onnx"), OnnxOptions(KeepOptions(KEEP), hints=Hints(image_size=(48, 48))))
+    return path
+
+
+def test_two_sizes_of_one_network_pass_each_with_its_own_threshold_path(checkpoint: Path) -> None:
+    models = [checkpoint.with_name(name) for name in ("model.onnx", "large.onnx")]
+    result = verify_models(models, checkpoint, VerifyOptions(samples=6))
+    assert result.exit_code == 0, [found.get("failures") for found in result.artefacts]
+    small, large = (found["threshold"] for found in result.artefacts)
+    assert large["gmacs"]["dense"] > 2 * small["gmacs"]["dense"]
+
+
+def test_the_weights_hash_is_of_the_file_and_not_of_what_was_made_of_it(checkpoint: Path) -> None:
+    hashes = {
+        json.loads(checkpoint.with_name(f"{name}.onnx.json").read_text())["weights_sha256"]
+        for name in ("model", "large")
+    }
+    assert hashes == {load(checkpoint).weights_sha256}
+    assert all(hashes)
+
+
+def test_artefacts_of_the_same_file_name_are_told_apart(checkpoint: Path, tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        for suffix in ("", ".json"):
+            shutil.copy(checkpoint.with_name(f"model.onnx{suffix}"), tmp_path / folder)
+    (tmp_path / "b" / "model.onnx").write_bytes(b"nothing")
+    models = [tmp_path / folder / "model.onnx" for folder in ("a", "b")]
+    result = verify_models(models, checkpoint, VerifyOptions(samples=4, threshold=False))
+    assert [found["model"] for found in result.artefacts] == ["a/model.onnx", "b/model.onnx"]
+    assert [found["passed"] for found in result.artefacts] == [True, False]
+    root = ElementTree.fromstring(to_junit(result.artefacts).encode())
+    cases = [(case.get("classname"), case.get("name")) for case in root.iter("testcase")]
+    assert len(cases) == len(set(cases))
+    for found in result.artefacts:
+        assert found.keys() >= {
+            "schema",
+            "model",
+            "passed",
+            "samples",
+            "top1_agreement",
+            "logits",
+            "stages",
+            "failures",
+        }
+
+
+def test_what_was_not_run_is_said_even_when_something_else_failed(checkpoint: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.pth"
+    known = load(checkpoint)
+    save(other, Checkpoint(small_tofe(seed=9), known.keep_ratios, known.preprocessing, {}, "digits"))
+    for suffix in ("", ".json"):
+        shutil.copy(checkpoint.with_name(f"model.onnx{suffix}"), tmp_path)
+    import onnxruntime
+
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("this ONNX Runtime has CUDA")
+    options = VerifyOptions(samples=4, threshold=False, provider="cuda")
+    result = verify_models([tmp_path / "model.onnx"], other, options)
+    assert result.exit_code == 1
+    last = result.document["checks"][-1]
+    assert last["passed"] is None
+    assert last["message"].startswith("It was not run: This ONNX Runtime has no CUDAExecutionProvider")
