@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from tests.helpers import small_tofe
+from tofe_export.bench.baseline import judge, read_baseline
 from tofe_export.checkpoints.checkpoint import Checkpoint, save
+from tofe_export.checkpoints.foreign import Hints
 from tofe_export.data.preprocessing import Preprocessing
 from tofe_export.errors import InputError
 from tofe_export.report import build_report
@@ -97,3 +99,38 @@ def test_images_that_are_gone_are_replaced_and_said(folder: Path, tmp_path: Path
     assert "are not here, so these are bundled photographs" in text
     with pytest.raises(InputError, match="gone"):
         build_report(tmp_path, images=1, data=str(tmp_path / "gone"))
+
+
+@pytest.mark.parametrize("kind", ["cls-attention", "another size"])
+def test_token_maps_are_of_the_network_that_was_exported(tmp_path: Path, kind: str) -> None:
+    size = (48, 32) if kind == "another size" else None
+    model = small_tofe() if size else small_tofe(selector="cls-attention", approximator="fuse")
+    saved = Checkpoint(model, (0.5, 0.3, 0.2), Preprocessing.of_backbone(model.vit), {}, "digits")
+    save(tmp_path / "ckpt.pth", saved)
+    keep = KeepOptions((12, 6, 3) if size else (8, 5, 3))
+    export_onnx(tmp_path / "ckpt.pth", tmp_path / "model.onnx", OnnxOptions(keep, hints=Hints(image_size=size)))
+    text = build_report(tmp_path, images=1).read_text()
+    assert 'class="notes"' not in text
+    assert f"of {24 if size else 16} tokens" in text
+    assert ("48 × 32 pixels" in text) == bool(size)
+    assert ("by threshold:" in text) == bool(size), "attention weights have no threshold"
+
+
+def test_the_gate_and_what_was_not_checked_are_on_the_page(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "ckpt.pth").write_bytes((folder / "ckpt.pth").read_bytes())
+    verified = json.loads((folder / "verify.json").read_text())
+    verified["checks"].append({"name": "stages", "passed": None, "message": "The model does not show its <stages>."})
+    (tmp_path / "verify.json").write_text(json.dumps(verified))
+    timed = json.loads((folder / "bench.json").read_text())
+    for kept in timed["rows"][1:]:
+        kept |= {"speedup": 1.5, "speedup_low": 1.4, "speedup_high": 1.6}
+    recorded = {**timed, "rows": [timed["rows"][0], {**timed["rows"][1], "speedup": 2.0, "speedup_high": 2.1}]}
+    (tmp_path / "old.json").write_text(json.dumps(recorded))
+    timed["baseline"] = judge(timed, read_baseline(tmp_path / "old.json"), 0.05)
+    assert timed["baseline"]["passed"] is False
+    (tmp_path / "bench.json").write_text(json.dumps(timed))
+    text = build_report(tmp_path, images=0).read_text()
+    assert "Not checked: The model does not show its &lt;stages&gt;." in text
+    assert "Slower than old.json allows." in text
+    assert "regressed" in text
+    assert 'class="verdict bad"' in text

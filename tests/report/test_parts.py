@@ -1,5 +1,6 @@
 """The training log, the words and the charts: each says what is there and claims no more."""
 
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -13,7 +14,8 @@ from tofe_export.report.documents import Benchmark, BenchRow
 from tofe_export.report.drawing import unique_ids
 from tofe_export.report.history import DENSE, TOFE, read_history
 from tofe_export.report.speed_charts import speed_chart
-from tofe_export.report.verification import Drift, Verification
+from tofe_export.report.verdict import quoted, verdict
+from tofe_export.report.verification import Drift, Evidence, Verification
 from tofe_export.training.state import write_metrics
 
 DENSE_EPOCHS = [{"phase": "dense", "epoch": n, "accuracy": 0.1 * n, "val_accuracy": 0.1 * n} for n in (1, 2, 3)]
@@ -100,13 +102,24 @@ def test_differences_in_words(value: float | None, text: str) -> None:
     ],
 )
 def test_the_verdict(parity: Verification | None, speed: Benchmark | None, tone: str, phrase: str) -> None:
-    line, found = wording.verdict(parity, speed)
+    line, found = verdict(Evidence((parity,)) if parity else None, speed)
     assert found == tone
     assert phrase in line
 
 
+def test_speed_is_quoted_of_what_was_compared_and_by_name() -> None:
+    fast = dataclasses.replace(row(3.0, 2.9, 3.1), name="other")
+    line, tone = verdict(Evidence((verified(),)), bench(row(1.9, 1.8, 2.0), fast))
+    assert "m, at batch 1: 1.90× as fast" in line
+    assert tone == "good"
+    line, tone = verdict(Evidence((verified(),)), bench(fast))
+    assert "other, at batch 1: 3.00× as fast" in line
+    assert "What was timed is not what was compared." in line
+    assert tone == "open"
+
+
 def test_the_smallest_batch_is_quoted_though_others_are_faster() -> None:
-    found = bench(row(3.0, batch=32), row(1.2, batch=1)).headline
+    found = quoted(None, bench(row(3.0, batch=32), row(1.2, batch=1)))
     assert found is not None
     assert found.speedup == 1.2
 

@@ -84,6 +84,11 @@ class ToFe(nn.Module):
         starts = self.config.stage_starts
         return [range(a, b) for a, b in zip(starts, [*starts[1:], len(self.vit.blocks)], strict=False)]
 
+    @property
+    def has_threshold(self) -> bool:
+        """Whether a score above 0 means "keep"; attention weights only rank tokens."""
+        return self.config.selector != CLS_ATTENTION
+
     def arriving(self, keep: Sequence[int]) -> list[int]:
         """How many patch tokens each stage finds, and after them how many are there at the end.
 
@@ -219,7 +224,7 @@ class ToFe(nn.Module):
         return scatter_rearrange(split.kept, split.frozen, perm, self.prefix)
 
     def _require_logits(self) -> None:
-        if self.config.selector == CLS_ATTENTION:
+        if not self.has_threshold:
             raise InputError(
                 f"The selector {CLS_ATTENTION} ranks tokens but has no threshold, so it can neither be trained to a "
                 "budget nor choose a number of tokens for each image.",

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from tofe_export import __version__
 from tofe_export.artifacts.files import write_text
 from tofe_export.errors import InputError
-from tofe_export.report import charts, parity, wording
+from tofe_export.report import charts, parity
 from tofe_export.report.attention_section import AttentionSection, attention_section
 from tofe_export.report.drawing import Chart, unique_ids, write_figure
 from tofe_export.report.facts import facts, figures
@@ -23,6 +23,7 @@ from tofe_export.report.pictures import token_map_figure
 from tofe_export.report.quality_charts import cost_chart, cost_points, kept_charts
 from tofe_export.report.speed_charts import latency_chart, speed_chart
 from tofe_export.report.tables import bench_table
+from tofe_export.report.verdict import verdict
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ def _render(found: RunFolder, drawn: _Drawn, maps: Gallery, attention: Attention
     )
     # Not escaped because it is this program's own: matplotlib drew it, and escapes the names of models itself.
     environment.filters["svg"] = lambda chart: Markup(chart.svg)
-    line, tone = wording.verdict(found.verification, found.benchmark, found.evidence)
+    line, tone = verdict(found.evidence, found.benchmark)
     threshold = found.verification.threshold if found.verification else None
     return environment.get_template("report.html.j2").render(
         title=_title(found),

@@ -102,6 +102,29 @@ class BenchRow:
 
 
 @dataclass(frozen=True)
+class GateRow:
+    """A row of the recorded run and what became of its speed-up; `speedup` is None where it was not timed again."""
+
+    name: str
+    how: str
+    batch: int
+    baseline: float
+    speedup: float | None
+    verdict: str
+
+
+@dataclass(frozen=True)
+class Gate:
+    """What `bench --baseline` judged; `max_regression` is the share of a speed-up that may be lost."""
+
+    file: str
+    max_regression: float
+    passed: bool
+    rows: tuple[GateRow, ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Benchmark:
     """What bench.json says. `machine`, `versions` and `settings` are shown as they are."""
 
@@ -109,12 +132,7 @@ class Benchmark:
     machine: Mapping[str, Any]
     versions: Mapping[str, Any]
     settings: Mapping[str, Any]
-
-    @property
-    def headline(self) -> BenchRow | None:
-        """The row to quote: the smallest batch, where token reduction has it hardest; the fastest model there."""
-        rows = [row for row in self.rows if not row.dense]
-        return min(rows, key=lambda row: (row.batch, -row.speedup), default=None)
+    gate: Gate | None = None
 
 
 def read_benchmark(path: Path, remake: str) -> Benchmark:
@@ -133,6 +151,7 @@ def read_benchmark(path: Path, remake: str) -> Benchmark:
         machine=_mapping(found, "machine"),
         versions=_mapping(found, "versions"),
         settings=_mapping(found, "settings"),
+        gate=_gate(judged) if (judged := found.optional_part("baseline")) else None,
     )
 
 
@@ -169,6 +188,27 @@ def _row(row: Fields) -> BenchRow:
         speedup_low=row.optional_number("speedup_low"),
         speedup_high=row.optional_number("speedup_high"),
         realised_fraction=row.number("realised_fraction"),
+    )
+
+
+def _gate(found: Fields) -> Gate:
+    rows = [
+        GateRow(
+            name=row.text("name"),
+            how=" · ".join(part for part in (row.text("backend"), row.text("precision")) if part),
+            batch=row.whole("batch"),
+            baseline=row.number("baseline"),
+            speedup=row.optional_number("speedup"),
+            verdict=row.text("verdict"),
+        )
+        for row in found.parts("rows")
+    ]
+    return Gate(
+        file=found.text("file"),
+        max_regression=found.number("max_regression"),
+        passed=found.flag("passed"),
+        rows=tuple(rows),
+        notes=tuple(map(str, found.values.get("notes") or ())),
     )
 
 

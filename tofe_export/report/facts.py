@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from tofe_export.model.flops import dense_macs, tofe_macs
 from tofe_export.report.folder import RunFolder
 from tofe_export.report.history import DENSE, TOFE
+from tofe_export.report.verdict import named, quoted
 from tofe_export.report.wording import difference, gmacs, percent, span, times
 
 
@@ -65,13 +66,14 @@ def _keep_source(found: RunFolder) -> str:
 
 
 def _speed(found: RunFolder) -> Figure | None:
-    row = found.benchmark.headline if found.benchmark else None
+    row = quoted(found.evidence, found.benchmark)
     if row is None:
         return None
+    name = named(found.evidence, found.benchmark, row)
     interval = ""
     if row.speedup_low is not None and row.speedup_high is not None:
         interval = f", 95\u202f% interval {span(row.speedup_low, row.speedup_high)}"
-    return Figure("Speed-up", times(row.speedup), f"at batch {row.batch}{interval}")
+    return Figure("Speed-up", times(row.speedup), f"{name} at batch {row.batch}{interval}".strip())
 
 
 def _cost(found: RunFolder) -> Figure | None:

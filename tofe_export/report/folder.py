@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
 import pickle
@@ -17,8 +18,9 @@ from timm.models.vision_transformer import VisionTransformer
 from tofe_export.artifacts.files import read_json, sha256
 from tofe_export.artifacts.manifest import SCHEMA, manifest_path, read_manifest
 from tofe_export.artifacts.names import BENCH, CHECKPOINT, METRICS, MODEL, STATE, VERIFY
-from tofe_export.checkpoints.checkpoint import Checkpoint, load
+from tofe_export.checkpoints.checkpoint import Checkpoint, load, load_like
 from tofe_export.errors import InputError
+from tofe_export.model.config import ToFeConfig
 from tofe_export.report.documents import Benchmark, read_benchmark
 from tofe_export.report.history import History, read_history
 from tofe_export.report.verification import Evidence, Verification, read_verification
@@ -109,8 +111,9 @@ def read_folder(path: Path) -> RunFolder:
             f"{path} is a file, not a folder.", f"Type: tofe-export report {shlex.quote(str(path.parent))}"
         )
     found, commands = RunFolder(path), Commands(path)
+    _add_manifest(found)
     if (path / CHECKPOINT).exists():
-        found.checkpoint = load(path / CHECKPOINT)
+        found.checkpoint = _checkpoint(path / CHECKPOINT, found.manifest)
         found.teacher = _teacher(path / STATE, found.checkpoint)
     if (path / METRICS).exists():
         found.history = read_history(path / METRICS)
@@ -119,12 +122,21 @@ def read_folder(path: Path) -> RunFolder:
         found.evidence = read_verification(path / VERIFY, commands.verify)
     if (path / BENCH).exists():
         found.benchmark = read_benchmark(path / BENCH, commands.bench)
-    _add_manifest(found)
     if not any((found.checkpoint, found.history, found.evidence, found.benchmark, found.manifest)):
         parts = ", ".join((CHECKPOINT, METRICS, f"{MODEL}.json", VERIFY, BENCH))
         raise InputError(f"{path} holds nothing to report: none of {parts}.", f"Make a run first: {commands.train}")
     _compare_parts(found)
     return found
+
+
+def _checkpoint(path: Path, manifest: Mapping[str, Any] | None) -> Checkpoint:
+    """As the network that was exported of it (for images of another size, say), if it can be had; else as it is."""
+    if manifest is not None:
+        with contextlib.suppress(InputError):
+            alike = load_like(path, ToFeConfig.from_dict(manifest.get("config") or {}))
+            if alike.model.config.to_dict() == manifest.get("config"):
+                return alike
+    return load(path)
 
 
 def _add_manifest(found: RunFolder) -> None:
@@ -155,6 +167,9 @@ def _compare_parts(found: RunFolder) -> None:
             f"Export, verify and time again, beginning with: {found.commands.onnx}"
         )
     if found.manifest.get("config") != found.checkpoint.model.config.to_dict():
+        found.notes.append(
+            f"{MODEL} is another network than {CHECKPOINT} holds, so what its manifest says is left out."
+        )
         found.manifest = None
 
 

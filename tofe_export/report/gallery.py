@@ -18,12 +18,15 @@ _SUMMARY_IMAGES = 64  # enough for an average, seconds on a CPU
 
 @dataclass(frozen=True)
 class StagePicture:
-    """A stage's picture: the image's URI, how many tokens were kept and reused, and the same in words."""
+    """A stage's picture: the image's URI, how many tokens were kept and reused, and the same in words.
+
+    `threshold` is how many the threshold rule would keep; None where the network has none.
+    """
 
     uri: str
     kept: int
     reused: int
-    threshold: int
+    threshold: int | None
     alt: str
 
 
@@ -65,6 +68,11 @@ class Gallery:
     tokens: int = 0
     maps: list[TokenMap] = field(default_factory=list)
     classes: tuple[str, ...] = ()
+
+    @property
+    def by_threshold(self) -> bool:
+        """Whether the network has a threshold to compare with."""
+        return any(stage.threshold is not None for entry in self.entries for stage in entry.stages)
 
 
 def gallery(found: RunFolder, images: int, data: str | None) -> Gallery:
@@ -125,14 +133,14 @@ def held_out(checkpoint: Checkpoint, data: str | None) -> tuple[ImageSource, lis
 
 def _entry(found: TokenMap, classes: tuple[str, ...]) -> Entry:
     known = found.label is not None
-    by_threshold = class_name(found.predicted_by_threshold, classes)
+    other = found.predicted_by_threshold
     return Entry(
         name=found.name,
         uri=data_uri(plain(found.pixels)),
         predicted=class_name(found.predicted, classes),
         label=class_name(found.label, classes) if found.label is not None else "",
         right=found.predicted == found.label if known else None,
-        disagreement=by_threshold if found.predicted_by_threshold != found.predicted else "",
+        disagreement=class_name(other, classes) if other is not None and other != found.predicted else "",
         stages=[_stage(found, stage) for stage in range(found.kept.shape[0])],
     )
 
@@ -144,7 +152,7 @@ def _stage(found: TokenMap, stage: int) -> StagePicture:
         uri=data_uri(stage_picture(found, stage)),
         kept=kept,
         reused=again,
-        threshold=found.counts[stage] if stage < len(found.counts) else 0,
+        threshold=found.counts[stage] if stage < len(found.counts) else None,
         alt=f"Stage {stage}: {kept} of {tokens} tokens kept, {again} of them reused, {tokens - kept} frozen.",
     )
 

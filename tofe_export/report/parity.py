@@ -111,10 +111,18 @@ def _tables(found: Verification) -> ArtefactParity:
     drift = [] if found.logits is None else [_drift("Each its own selection", found.logits)]
     if found.same_selection is not None:
         drift.append(_drift("PyTorch on the deployed selection", found.same_selection))
-    if found.features_max_abs is not None:
-        worst = wording.difference(found.features_max_abs)
-        drift.append(("Features on the deployed selection", worst, "–", "–", "–"))
-    notes = [f"The limit {name} = {value:g} was set by hand." for name, value in found.overridden]
+    for what, worst in (
+        ("Features on the deployed selection", found.features_max_abs),
+        ("Features, each its own selection", found.own_features_max_abs),
+    ):
+        if worst is not None:
+            drift.append((what, wording.difference(worst), "–", "–", "–"))
+    notes = [f"Not checked: {sentence}" for sentence in found.not_checked]
+    if found.stages_of_twin:
+        notes.append("The engine was built without taps: the stages are those of a twin that was built to compare.")
+    if found.next_step:
+        notes.append(f"Next: {found.next_step}")
+    notes += [f"The limit {name} = {value:g} was set by hand." for name, value in found.overridden]
     intro = found.error or f"{found.model} against {found.against}, on {found.samples} images of {found.data}."
     stages = [_stage(stage) for stage in found.stages]
     return ArtefactParity(found.model, found.passed, intro, summary, drift, stages, found.failures, notes)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from tofe_export.report import wording
-from tofe_export.report.documents import Benchmark, BenchRow
+from tofe_export.report.documents import Benchmark, BenchRow, Gate
 
 
 @dataclass(frozen=True)
@@ -28,18 +28,29 @@ class BenchLine:
 
 
 @dataclass(frozen=True)
+class GateTable:
+    """Against a recorded run: a sentence, (model, how, batch, before, now, change, verdict, tone), and notes."""
+
+    intro: str
+    rows: list[tuple[str, str, str, str, str, str, str, str]]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class BenchTable:
-    """Rows by batch size, dense first, and the line that says what they were measured with."""
+    """Rows by batch size, dense first, the line that says what they were measured with, and the gate's judgement."""
 
     groups: list[tuple[int, list[BenchLine]]]
     machine: str
+    gate: GateTable | None
 
 
 def bench_table(found: Benchmark) -> BenchTable:
     """The benchmark, smallest batch first; within a batch, every dense row stands before what it was timed with."""
     ordered = sorted(found.rows, key=lambda row: row.batch)  # stable: the run's own order within a batch
     groups = [(batch, [_line(row) for row in rows]) for batch, rows in groupby(ordered, key=lambda row: row.batch)]
-    return BenchTable(groups, wording.machine_line(found.machine, found.settings))
+    gate = _gate(found.gate) if found.gate else None
+    return BenchTable(groups, wording.machine_line(found.machine, found.settings), gate)
 
 
 def _line(row: BenchRow) -> BenchLine:
@@ -60,3 +71,16 @@ def _line(row: BenchRow) -> BenchLine:
         interval=interval,
         realised="–" if row.dense else f"{row.realised_fraction:.2f}",
     )
+
+
+def _gate(found: Gate) -> GateTable:
+    rows = []
+    for row in found.rows:
+        now = "–" if row.speedup is None else wording.times(row.speedup)
+        change = "–" if row.speedup is None else f"{(row.speedup / row.baseline - 1) * 100:+.1f}\u202f%"
+        tone = {"held": "good", "unsure": "open"}.get(row.verdict, "bad")
+        rows.append((row.name, row.how, str(row.batch), wording.times(row.baseline), now, change, row.verdict, tone))
+    intro = f"Speed-ups against {found.file}, where {wording.percent(found.max_regression)} may be lost: " + (
+        "all held." if found.passed else "not all held."
+    )
+    return GateTable(intro, rows, found.notes)

@@ -28,9 +28,10 @@ class TokenMap:
         pixels: uint8 [H, W, 3], the crop that the model saw.
         kept: bool [S, h, w], on the model's grid of patches: the token went through the blocks of the stage.
         reused: bool [S, h, w], the part of `kept` that an earlier stage had frozen.
-        counts: tokens that each stage would keep of this image by the threshold rule (score > 0).
+        counts: tokens that each stage would keep of this image by the threshold rule (score > 0); empty where the
+            network has no threshold.
         predicted: class index.
-        predicted_by_threshold: class index of the threshold path.
+        predicted_by_threshold: class index of the threshold path; None without one.
         label: class index, or None when the image has none.
     """
 
@@ -40,7 +41,7 @@ class TokenMap:
     reused: NDArray[np.bool_]
     counts: tuple[int, ...]
     predicted: int
-    predicted_by_threshold: int
+    predicted_by_threshold: int | None
     label: int | None
 
 
@@ -79,16 +80,18 @@ def token_maps(checkpoint: Checkpoint, keep: Sequence[int], batches: Iterable[Ba
         kept = _kept(model, fixed, counts, len(batch.names))
         used_again = reused(kept)
         rows, columns = grid_of(model)
-        for place, single in enumerate(model.forward_threshold(batch.images)):
+        singles = model.forward_threshold(batch.images) if model.has_threshold else []
+        for place in range(len(batch.names)):
+            single = singles[place] if singles else None
             made.append(
                 TokenMap(
                     name=batch.names[place],
                     pixels=to_pixels(batch.images[place], checkpoint.preprocessing),
                     kept=kept[place].reshape(-1, rows, columns).numpy(),
                     reused=used_again[place].reshape(-1, rows, columns).numpy(),
-                    counts=tuple(int((trace.scores > 0).sum()) for trace in single.stages),
+                    counts=tuple(int((trace.scores > 0).sum()) for trace in (single.stages if single else ())),
                     predicted=int(fixed.logits[place].argmax()),
-                    predicted_by_threshold=int(single.logits.argmax()),
+                    predicted_by_threshold=int(single.logits.argmax()) if single else None,
                     label=None if batch.labels is None else int(batch.labels[place]),
                 )
             )

@@ -74,7 +74,8 @@ class Verification:
     """What verify.json says of one artefact; accuracies are shares 0..1, None where the images had no labels.
 
     `passed` is None where it could not run. `keep` are the keep counts of the model that was compared, empty where the
-    file does not say. A model exported for its features alone has no logits and so no class to agree on.
+    file does not say. A model exported for its features alone has no logits and so no class to agree on. `not_checked`
+    are sentences on what could not be looked at; the stages may be those of a twin that was built beside an engine.
     """
 
     passed: bool | None
@@ -91,6 +92,7 @@ class Verification:
     failures: tuple[str, ...]
     keep: tuple[int, ...] = ()
     features_max_abs: float | None = None
+    own_features_max_abs: float | None = None
     precision: str = ""
     backend: str = ""
     gmacs: float | None = None
@@ -98,6 +100,9 @@ class Verification:
     overridden: tuple[tuple[str, float], ...] = ()
     threshold: Threshold | None = None
     error: str = ""
+    next_step: str = ""
+    not_checked: tuple[str, ...] = ()
+    stages_of_twin: bool = False
 
     @property
     def least_overlap(self) -> float | None:
@@ -138,12 +143,19 @@ def _artefact(found: Fields) -> Verification:
         passed = None if found.values.get("passed") is None else found.flag("passed")
         nothing = (None, None, None, None, None, (), tuple(map(str, found.values.get("failures") or ())))
         return Verification(
-            passed, found.text("model"), found.text("against"), "", 0, *nothing, error=error.text("message")
+            passed,
+            found.text("model"),
+            found.text("against"),
+            "",
+            0,
+            *nothing,
+            error=error.text("message"),
+            next_step=error.text("next_step"),
         )
     accuracy, logits, same, features, threshold = (
         found.optional_part(name) for name in ("accuracy", "logits", "logits_same_selection", "features", "threshold")
     )
-    overridden = found.optional_part("overridden")
+    overridden, own_features = found.optional_part("overridden"), found.optional_part("own_features")
     return Verification(
         passed=found.flag("passed"),
         model=found.text("model"),
@@ -159,12 +171,19 @@ def _artefact(found: Fields) -> Verification:
         failures=tuple(str(sentence) for sentence in found.values.get("failures") or ()),
         keep=tuple(int(count) for count in found.values.get("keep") or () if isinstance(count, int)),
         features_max_abs=_or_infinite(features, "max_abs") if features else None,
+        own_features_max_abs=_or_infinite(own_features, "max_abs") if own_features else None,
         precision=found.text("precision"),
         backend=found.text("backend"),
         gmacs=found.optional_number("gmacs"),
         dense_gmacs=found.optional_number("dense_gmacs"),
         overridden=tuple((name, overridden.number(name)) for name in overridden.values) if overridden else (),
         threshold=_threshold(threshold) if threshold else None,
+        not_checked=tuple(
+            check.text("message")
+            for check in (found.parts("checks") if found.values.get("checks") else ())
+            if check.values.get("passed") is None
+        ),
+        stages_of_twin=found.text("stages_of") == "twin",
     )
 
 
@@ -185,12 +204,12 @@ def _or_infinite(found: Fields, key: str) -> float:
 
 
 def _stage(found: Fields) -> StageDrift:
-    flips, first = found.optional_part("flips"), found.optional_part("first_module")
+    flips, first, frozen = (found.optional_part(name) for name in ("flips", "first_module", "of_frozen"))
     return StageDrift(
         index=found.whole("index"),
         overlap=found.number("selection_overlap"),
-        max_abs=found.optional_number("max_abs_same_selection"),
-        max_abs_frozen=found.optional_number("max_abs_frozen"),
+        max_abs=math.inf if found.values.get("finite") is False else found.optional_number("max_abs_same_selection"),
+        max_abs_frozen=frozen.optional_number("max_abs") if frozen else None,
         flipped=flips.whole("tokens") if flips else None,
         margin=flips.optional_number("margin_max") if flips else None,
         first_module=first.text("name") if first else "",

@@ -1,13 +1,10 @@
-"""Numbers and judgements in words."""
+"""Numbers in words."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 from typing import Any
-
-from tofe_export.report.documents import Benchmark
-from tofe_export.report.verification import Evidence, Verification
 
 _RAISED = str.maketrans("-0123456789", "\u207b⁰¹²³⁴⁵⁶⁷⁸⁹")
 
@@ -77,62 +74,6 @@ def machine_line(machine: Mapping[str, Any], settings: Mapping[str, Any]) -> str
     if settings.get("rounds"):
         parts.append(f"{settings['rounds']} rounds, dense and ToFe in turn")
     return " · ".join(parts)
-
-
-def verdict(
-    verification: Verification | None, benchmark: Benchmark | None, evidence: Evidence | None = None
-) -> tuple[str, str]:
-    """The page's one line, and its tone: "good", "bad" or "open" (something has not been checked)."""
-    several = evidence is not None and len(evidence.artefacts) > 1
-    parity, tone = _parity_of(evidence) if evidence is not None and several else _parity(verification)
-    speed, slow = _speed(benchmark)
-    if tone == "good" and slow:
-        tone = "bad"
-    elif tone == "good" and benchmark is None:
-        tone = "open"
-    return f"{parity} {speed}", tone
-
-
-def _parity_of(evidence: Evidence) -> tuple[str, str]:
-    """Several artefacts in one sentence: those that failed by name, else how many passed."""
-    every = evidence.artefacts
-    failed = [found for found in every if found.passed is False]
-    if failed:
-        names = ", ".join(found.model for found in failed)
-        first = failed[0].failures[0] if failed[0].failures else failed[0].error
-        return f"Not fit to deploy: {names}. {first}", "bad"
-    passed = sum(found.passed is True for found in every)
-    if passed < len(every):
-        missing = ", ".join(found.model for found in every if found.passed is None)
-        return f"{passed} of {len(every)} artefacts agree with PyTorch; not checked: {missing}.", "open"
-    return f"All {len(every)} artefacts agree with PyTorch.", "good"
-
-
-def _parity(found: Verification | None) -> tuple[str, str]:
-    if found is None:
-        return "Not yet compared with PyTorch.", "open"
-    if found.passed is None:
-        return f"Not compared with PyTorch: {found.error}", "open"
-    if not found.passed:
-        first = found.failures[0] if found.failures else found.error or "The comparison with PyTorch failed."
-        return f"Not fit to deploy: {first}", "bad"
-    if found.top1_agreement is None:
-        return f"Same features as PyTorch on all {found.samples} images.", "good"
-    if found.top1_agreement == 1:
-        return f"Same answer as PyTorch on all {found.samples} images.", "good"
-    return f"Same answer as PyTorch on {percent(found.top1_agreement)} of {found.samples} images.", "good"
-
-
-def _speed(found: Benchmark | None) -> tuple[str, bool]:
-    """The sentence, and whether the news is bad."""
-    row = found.headline if found else None
-    if row is None:
-        return "Not yet timed.", False
-    if row.speedup_low is not None and row.speedup_high is not None and row.speedup_low <= 1 <= row.speedup_high:
-        return f"At batch {row.batch} its speed cannot be told from the dense backbone's.", True
-    if row.speedup < 1:
-        return f"At batch {row.batch} slower than the dense backbone: {times(row.speedup)}.", True
-    return f"{times(row.speedup)} as fast as the dense backbone at batch {row.batch}.", False
 
 
 def _three_digits(value: float) -> str:

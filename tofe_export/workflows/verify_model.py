@@ -14,7 +14,6 @@ from tofe_export.checkpoints.checkpoint import Checkpoint, load_like
 from tofe_export.data.images import CorruptLog, ImageSource, batches
 from tofe_export.errors import InputError, MissingError, TofeError
 from tofe_export.model.config import ToFeConfig
-from tofe_export.model.selector import CLS_ATTENTION
 from tofe_export.model.tofe import check_keep
 from tofe_export.runners.base import FEATURES, LOGITS, Runner
 from tofe_export.runners.onnxruntime_runner import CPU
@@ -226,7 +225,7 @@ class _Session:
     ) -> dict[str, Any] | None:
         """Of each keep counts once; None where there is no threshold, or it was not asked for."""
         model = checkpoint.model
-        if not self.options.threshold or not model.stages or model.config.selector == CLS_ATTENTION:
+        if not self.options.threshold or not model.stages or not model.has_threshold:
             return None
         outputs = manifest.get("outputs", [LOGITS])
         key = f"{list(keep)} {outputs} {model.config} {checkpoint.preprocessing.digest()}"
