@@ -1,6 +1,9 @@
 """Settings for every test: one thread each, since two workers share two processors; shapes and types are checked."""
 
+import functools
+import gc
 import os
+from collections.abc import Iterator
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -20,3 +23,18 @@ hypothesis.settings.load_profile("default")
 def pytest_addoption(parser: pytest.Parser) -> None:
     """`--examples 2000`: a longer run of tests/chain, with new configurations each time."""
     parser.addoption("--examples", type=int, default=None, help="random configurations in tests/chain; default: 200")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _fast_export() -> Iterator[None]:
+    """Some hundred exports in less time, by what does not show in the file."""
+    from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+    made = functools.cache(ONNXRegistry.from_torchlib)
+    thresholds = gc.get_threshold()
+    with pytest.MonkeyPatch.context() as patch:
+        # torch.onnx.export reads the signatures of 600 operators again at each call. Nobody here registers others.
+        patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(lambda opset_version=18: made(opset_version)))
+        gc.set_threshold(100_000, 50, 100)  # a trace makes many objects that live until its end
+        yield
+    gc.set_threshold(*thresholds)

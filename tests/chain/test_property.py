@@ -103,7 +103,6 @@ def _another_epsilon(patch: pytest.MonkeyPatch) -> None:
     patch.setattr("tofe_export.graph.export.PIPELINE", (*PIPELINE, norms))
 
 
-@pytest.mark.usefixtures("fast_export")
 @pytest.mark.parametrize("plant", [_one_token_too_many, _another_permutation, _another_epsilon])
 def test_a_planted_bug_is_found_and_the_command_shows_it_again(
     monkeypatch: pytest.MonkeyPatch, plant: Callable[[pytest.MonkeyPatch], None]

@@ -9,7 +9,6 @@ from tests.chain.check import check
 from tests.chain.configurations import SHARES, explore, fixed
 
 
-@pytest.mark.usefixtures("fast_export")
 @pytest.mark.parametrize("share", SHARES)
 def test_exported_file_says_what_pytorch_says(share: str, examples: int | None) -> None:
     if examples is not None:

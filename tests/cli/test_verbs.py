@@ -49,7 +49,7 @@ def test_verify_passes_and_writes_json(checkpoint: Path, exported: Path, tmp_pat
         assert stage["flips"] == {"tokens": 0, "images": 0, "margin_median": None, "margin_max": None}
         assert stage["first_module"] is None
     assert [check["name"] for check in document["checks"]] == [
-        *("preprocessing", "weights", "batch", "stage 0", "stage 1", "stage 2", "logits", "classes")
+        *("preprocessing", "weights", "keep counts", "batch", "stage 0", "stage 1", "stage 2", "logits", "classes")
     ]
     assert all(check["passed"] for check in document["checks"])
     assert document["threshold"]["samples"] == 16
