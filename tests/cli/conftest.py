@@ -1,14 +1,13 @@
 """A small checkpoint trained on nothing, and the program as its user starts it."""
 
-import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tests.cli import forked
 from tests.helpers import small_tofe
 from tofe_export.checkpoints.checkpoint import Checkpoint, save
 from tofe_export.data.preprocessing import Preprocessing
@@ -36,14 +35,7 @@ def program(folder: Path) -> Run:
     """tofe-export started in `folder`."""
 
     def start(*arguments: object, **environment: str) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(
-            [sys.executable, "-m", "tofe_export", *map(str, arguments)],
-            capture_output=True,
-            text=True,
-            check=False,
-            cwd=folder,
-            env={**os.environ, "TOFE_DEBUG": "", **environment},
-        )
+        return forked.start([*map(str, arguments)], folder, {"TOFE_DEBUG": "", **environment})
 
     return start
 

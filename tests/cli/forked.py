@@ -1,0 +1,69 @@
+"""Starts the program in a process of its own that need not import PyTorch again: forked off one that has."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import subprocess
+import sys
+import tempfile
+from multiprocessing.context import ForkServerContext
+from pathlib import Path
+from typing import BinaryIO
+
+_LOADED = [
+    "onnxscript",
+    "onnxruntime",
+    "tofe_export.cli.app",
+    "tofe_export.workflows.bench_models",
+    "tofe_export.workflows.demo",
+    "tofe_export.workflows.inspect_file",
+    "tofe_export.workflows.quantize_model",
+    "tofe_export.workflows.sensitivity",
+    "tofe_export.workflows.verify_model",
+]
+
+
+def start(arguments: list[str], folder: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """`tofe-export ARGUMENTS` in `folder`: what it says, as the user sees it, and its exit code.
+
+    `environment` is changed before the program begins, not before its libraries are loaded.
+    """
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        process = _context().Process(
+            target=_program, args=(arguments, str(folder), environment, _sent(out), _sent(err))
+        )
+        process.start()
+        process.join()
+        said, complained = (_text(file) for file in (out, err))
+    assert process.exitcode is not None
+    return subprocess.CompletedProcess(arguments, process.exitcode, said, complained)
+
+
+def _context() -> ForkServerContext:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(_LOADED)  # taken by the first process that is started, which takes longer
+    return context
+
+
+def _sent(file: BinaryIO) -> str:
+    """A name under which another process can open a file that has none."""
+    return f"/proc/{os.getpid()}/fd/{file.fileno()}"
+
+
+def _program(arguments: list[str], folder: str, environment: dict[str, str], out: str, err: str) -> None:
+    for path, stream in ((out, 1), (err, 2)):
+        descriptor = os.open(path, os.O_WRONLY)
+        os.dup2(descriptor, stream)
+        os.close(descriptor)
+    os.chdir(folder)
+    os.environ.update(environment)
+    sys.argv = ["tofe-export", *arguments]
+    from tofe_export.cli.main import main
+
+    main()
+
+
+def _text(file: BinaryIO) -> str:
+    file.seek(0)
+    return file.read().decode()
