@@ -13,7 +13,7 @@ from torch import Tensor
 
 from tofe_export.verify.metrics import difference, finite
 
-_LEAST_SPREAD = 0.1  # of a token's norm: of a single token, or of tokens nearly alike, the spread says nothing
+_LEAST_SPREAD = 1 / 3  # of a token's norm: which of two tokens nearly alike stands where matters little
 
 
 @dataclass(frozen=True)
@@ -70,9 +70,12 @@ class TokenDifference:
 
 
 def spread(tokens: Tensor) -> Tensor:
-    """Root mean square distance of an image's tokens [B, L, C] from their mean: float64 [B, 1], above 0."""
+    """Root mean square distance of an image's tokens [B, L, C] from their mean: float64 [B, 1], above 0.
+
+    At least a third of their norm; of a single token its norm.
+    """
     wide = tokens.double()
     around = (wide - wide.mean(dim=1, keepdim=True)).norm(dim=2)
-    floor = _LEAST_SPREAD * wide.norm(dim=2)
+    floor = (_LEAST_SPREAD if tokens.shape[1] > 1 else 1.0) * wide.norm(dim=2)
     found: Tensor = torch.maximum(*(rows.pow(2).mean(dim=1, keepdim=True).sqrt() for rows in (around, floor)))
     return found.clamp(min=torch.finfo(torch.float64).tiny)
