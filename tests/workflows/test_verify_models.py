@@ -72,6 +72,14 @@ def test_artefacts_of_the_same_file_name_are_told_apart(checkpoint: Path, tmp_pa
         }
 
 
+def test_a_file_given_twice_is_one_artefact(checkpoint: Path) -> None:
+    model = checkpoint.with_name("model.onnx")
+    again = model.parent / ".." / model.parent.name / "model.onnx"
+    result = verify_models([model, again], checkpoint, VerifyOptions(samples=2, threshold=False))
+    assert len(result.artefacts) == 1
+    assert result.document["schema"] == "tofe-export/verify/1"
+
+
 def test_what_was_not_run_is_said_even_when_something_else_failed(checkpoint: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.pth"
     known = load(checkpoint)

@@ -46,6 +46,15 @@ def print_json(document: dict[str, Any]) -> None:
     sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
 
 
+def require_writable(*paths: Path | None) -> None:
+    """Refuses before the work what could not be written after it."""
+    from tofe_export.artifacts.files import require_writable
+
+    for path in paths:
+        if path is not None:
+            require_writable(path)
+
+
 def save_json(path: Path | None, document: dict[str, Any]) -> None:
     """Writes the document where --json asked for it."""
     if path is not None:

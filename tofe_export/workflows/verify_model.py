@@ -83,6 +83,8 @@ def verify_models(
     options = options or VerifyOptions()
     session = _Session(source, options, report)
     found, codes = [], []
+    # One file given twice, by a pattern and by name, say, is one artefact.
+    artefacts = list({artefact.resolve(): artefact for artefact in artefacts}.values())
     for artefact, name in zip(artefacts, distinct_names(artefacts), strict=True):
         try:
             document = session.verify(artefact)
