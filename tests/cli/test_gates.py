@@ -88,3 +88,21 @@ def test_cuda_without_a_gpu_says_what_to_install(checkpoint: Path, exported: Pat
     case = next(ElementTree.parse(tmp_path / "verify.xml").getroot().iter("testcase"))
     assert case.find("skipped") is not None, "a machine that lacks something says nothing of the model"
     assert run("bench", exported, "--provider", "tpu").returncode == 2
+
+
+def test_no_input_is_overwritten(checkpoint: Path, exported: Path, run: Run) -> None:
+    before = {path: path.read_bytes() for path in (checkpoint, exported)}
+    verify = ("verify", exported, "--against", checkpoint)
+    for command in (
+        (*verify, "--json", exported),
+        (*verify, "--junit", checkpoint),
+        (*verify, "--json", "same", "--junit", "./same"),
+        ("bench", exported, "--json", exported),
+        ("quantize", exported, "--recipe", "digits", "--json", exported),
+        ("report", checkpoint.parent, "-o", checkpoint),
+    ):
+        done = run(*command)
+        assert done.returncode == 2, command
+        assert "would be overwritten" in done.stderr
+    assert {path: path.read_bytes() for path in before} == before
+    assert not exported.with_name("same").exists()

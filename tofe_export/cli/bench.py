@@ -35,8 +35,8 @@ def bench(
     """Time models beside their dense backbone, in turn and in one process."""
     from tofe_export.workflows.bench_models import bench_models
 
-    console.require_writable(json)
     sizes, gate = whole_numbers(batch, "--batch"), _gate(baseline, max_regression, json)
+    console.require_writable(json, inputs=models)
     with console.progress() as report:
         document = bench_models(models, sizes, rounds, threads, report, gate, provider_name(provider))
     show_bench(document)

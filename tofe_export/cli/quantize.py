@@ -41,6 +41,7 @@ def quantize(
     from tofe_export.workflows.quantize_model import QuantizeOptions, quantize_model
 
     precision = "fp8" if fp8 else "int8"
+    console.require_writable(json, inputs=[path for path in (model, output, cache) if path is not None])
     calibration = CalibrationOptions(recipe, data, cache)
     options = QuantizeOptions(precision, calibration, samples, Timing(rounds=rounds))
     if sensitivity:

@@ -34,7 +34,7 @@ def verify(
     from tofe_export.verify.tolerances import parse_overrides
     from tofe_export.workflows.verify_model import VerifyOptions, verify_models
 
-    console.require_writable(json, junit)
+    console.require_writable(json, junit, inputs=[*models, against])
     options = VerifyOptions(data, samples, parse_overrides(tolerance or ()), threshold, provider_name(provider))
     with console.progress() as report:
         result = verify_models(models, against, options, report)
