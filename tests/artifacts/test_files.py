@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tofe_export.artifacts.files import atomic_path, read_json, require_writable, sha256, write_json
+from tofe_export.artifacts.files import atomic_path, read_json, sha256, write_json
 from tofe_export.artifacts.manifest import atomic_artefact, manifest_path, read_manifest
 from tofe_export.errors import InputError, MissingError
 
@@ -150,13 +150,3 @@ def test_a_manifest_belongs_to_its_bytes(tmp_path: Path) -> None:
     write_json(manifest_path(artefact), {"schema": "something/else"})
     with pytest.raises(InputError, match="not a manifest"):
         read_manifest(artefact)
-
-
-def test_what_cannot_be_written_is_said_before_the_work(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    require_writable(tmp_path / "new" / "folders" / "v.json")
-    assert not (tmp_path / "new").exists(), "nothing is made"
-    require_writable(tmp_path / "file")
-    for wrong, complaint in ((tmp_path, "it is a folder"), (tmp_path / "file" / "v.json", "file is a file")):
-        with pytest.raises(InputError, match=complaint):
-            require_writable(wrong)

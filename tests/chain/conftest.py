@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-PARTS = 8
-"""How the configurations are shared among tests; see `configurations.SHARES`."""
+from tests.chain.configurations import SHARES
 
 
 @pytest.fixture(scope="session")
 def examples(request: pytest.FixtureRequest) -> int | None:
-    """How many a part; None for the default ones."""
+    """How many a share; None for the default ones."""
     wanted = request.config.getoption("--examples")
-    return None if wanted is None else max(1, -(-int(wanted) // PARTS))
+    return None if wanted is None else max(1, -(-int(wanted) // len(SHARES)))

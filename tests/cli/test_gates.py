@@ -95,6 +95,7 @@ def test_no_input_is_overwritten(checkpoint: Path, exported: Path, run: Run) -> 
     verify = ("verify", exported, "--against", checkpoint)
     for command in (
         (*verify, "--json", exported),
+        (*verify, "--json", f"{exported}.json"),
         (*verify, "--junit", checkpoint),
         (*verify, "--json", "same", "--junit", "./same"),
         ("bench", exported, "--json", exported),

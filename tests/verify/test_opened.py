@@ -1,6 +1,5 @@
 """A twin shows what the deployed file hides; where it was built apart, the file's outputs are judged by themselves."""
 
-import numpy as np
 import onnx_ir as ir
 import pytest
 
@@ -9,7 +8,6 @@ from tofe_export.data.images import Batch
 from tofe_export.graph.passes.taps import show_taps
 from tofe_export.runners.base import Runner
 from tofe_export.runners.onnxruntime_runner import OnnxRuntimeRunner
-from tofe_export.runners.padded import Padded
 from tofe_export.verify.compare import compare
 from tofe_export.verify.comparison import Comparison
 from tofe_export.verify.opened import Opened
@@ -26,7 +24,7 @@ def compared(deployed: ir.Model) -> Comparison:
     opened = Opened(runner, right, runner_of, shows_stages=False, built_apart=True)
     assert opened.stages_of_twin
     batch = Batch(small_images(6, 1), None, ("x",) * 6)
-    return compare(small_tofe(), opened, SMALL_KEEP, True, [batch], twin=opened.stages_of_twin)
+    return compare(small_tofe(), opened, SMALL_KEEP, True, [batch])
 
 
 def test_a_twin_built_apart_is_said_and_leaves_the_outputs_to_themselves() -> None:
@@ -58,27 +56,3 @@ def test_what_a_runtime_cannot_show_is_left_out_of_the_modules() -> None:
     left_out = every.run_modules(images).keys() - some.run_modules(images).keys()
     assert left_out == {f"vit.blocks.{block}.attn.qkv" for block in range(4)} & every.run_modules(images).keys()
     assert left_out
-
-
-class AtLeast:
-    """A model that refuses fewer images than its profile allows."""
-
-    backend, precision = "test", "fp32"
-
-    def __init__(self, runner: Runner, least: int) -> None:
-        self._runner, self._least = runner, least
-        self.bind = runner.bind
-
-    def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        assert len(images) >= self._least
-        return self._runner.run(images)
-
-
-@pytest.mark.parametrize("count", [1, 3, 4, 6])
-def test_too_few_images_are_padded_and_cut(count: int) -> None:
-    runner = runner_of(exported_tofe())
-    images = small_images(count).numpy()
-    padded = Padded(AtLeast(runner, 4), 4).run(images)
-    expected = runner.run(images)
-    assert padded["logits"].shape == expected["logits"].shape
-    assert np.allclose(padded["logits"], expected["logits"], atol=1e-5)

@@ -96,21 +96,6 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def require_writable(target: Path) -> None:
-    """Says before the work what could not be written after it.
-
-    Raises:
-        InputError: `target` is a folder, or its folder cannot be made or written.
-    """
-    if target.is_dir():
-        raise InputError(f"{target} cannot be written: it is a folder.", "Name a file in it.")
-    there = next(folder for folder in target.absolute().parents if folder.exists())
-    if not there.is_dir():
-        raise InputError(f"{target} cannot be written: {there} is a file.", "Choose another place for it.")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise InputError(f"{target} cannot be written: {there} is not yours to write.", "Choose another place for it.")
-
-
 def _sweep(target: Path) -> None:
     """Removes what killed runs left of the same target; a run that is alive keeps its own."""
     for part in target.parent.glob(f".{glob.escape(target.name)}.*-*.part"):

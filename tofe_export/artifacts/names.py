@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +13,7 @@ MODEL = "model.onnx"
 VERIFY = "verify.json"
 BENCH = "bench.json"
 PAGE = "report.html"
+READ_BY_REPORT = (CHECKPOINT, STATE, METRICS, MODEL, VERIFY, BENCH)
 
 
 def distinct_names(paths: Sequence[Path]) -> list[str]:
@@ -22,3 +24,8 @@ def distinct_names(paths: Sequence[Path]) -> list[str]:
         if len(set(names)) == len(set(resolved)):
             break
     return names
+
+
+def readable(name: str | os.PathLike[str]) -> str:
+    r"""`name` as text that UTF-8 can hold: each byte of a file name that is not UTF-8 becomes \xNN."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")

@@ -33,10 +33,11 @@ def bench(
     provider: Annotated[str, typer.Option(help="Where ONNX Runtime computes: cpu or cuda.")] = "cpu",
 ) -> None:
     """Time models beside their dense backbone, in turn and in one process."""
+    from tofe_export.artifacts.outputs import require_writable
     from tofe_export.workflows.bench_models import bench_models
 
     sizes, gate = whole_numbers(batch, "--batch"), _gate(baseline, max_regression, json)
-    console.require_writable(json, inputs=models)
+    require_writable([json], models)
     with console.progress() as report:
         document = bench_models(models, sizes, rounds, threads, report, gate, provider_name(provider))
     show_bench(document)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,21 +44,6 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], num
 def print_json(document: dict[str, Any]) -> None:
     """The document alone on standard output, for other programs."""
     sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
-
-
-def require_writable(*paths: Path | None, inputs: Iterable[Path] = ()) -> None:
-    """Refuses before the work what could not be written after it, or would replace an input or another output."""
-    from tofe_export.artifacts.files import require_writable
-    from tofe_export.errors import InputError
-
-    taken = {path.resolve() for path in inputs}
-    for path in paths:
-        if path is None:
-            continue
-        if path.resolve() in taken:
-            raise InputError(f"{path} would be overwritten: it is named twice.", "Write to another file.")
-        require_writable(path)
-        taken.add(path.resolve())
 
 
 def save_json(path: Path | None, document: dict[str, Any]) -> None:

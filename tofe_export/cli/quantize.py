@@ -36,12 +36,13 @@ def quantize(
     json: Annotated[Path | None, typer.Option(help="Write the result as JSON.", metavar="FILE")] = None,
 ) -> None:
     """Quantize an exported model to INT8 or FP8, and say whether that is worth it here."""
+    from tofe_export.artifacts.outputs import require_writable
     from tofe_export.workflows.calibrate_model import CalibrationOptions
     from tofe_export.workflows.precision_forms import Timing
     from tofe_export.workflows.quantize_model import QuantizeOptions, quantize_model
 
     precision = "fp8" if fp8 else "int8"
-    console.require_writable(json, inputs=[path for path in (model, output, cache) if path is not None])
+    require_writable([json], [model, output, cache])
     calibration = CalibrationOptions(recipe, data, cache)
     options = QuantizeOptions(precision, calibration, samples, Timing(rounds=rounds))
     if sensitivity:

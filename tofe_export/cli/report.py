@@ -26,11 +26,6 @@ def report(
     """Make one self-contained HTML page of what lies in a folder."""
     from tofe_export.report import build_report
 
-    if output is not None:
-        from tofe_export.artifacts import names
-
-        inputs = (names.CHECKPOINT, names.STATE, names.METRICS, names.MODEL, names.VERIFY, names.BENCH)
-        console.require_writable(output, inputs=[folder / name for name in inputs])
     console.say(f"Wrote {build_report(folder, output, images, data, figures)}")
     if figures is not None:
         console.say(f"Wrote the figures to {figures}")

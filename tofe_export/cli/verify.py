@@ -31,10 +31,11 @@ def verify(
     junit: Annotated[Path | None, typer.Option(help="Write the result as JUnit XML.", metavar="FILE")] = None,
 ) -> None:
     """Compare exported models with their checkpoint, stage by stage; exit 1 when one does not agree."""
+    from tofe_export.artifacts.outputs import require_writable
     from tofe_export.verify.tolerances import parse_overrides
     from tofe_export.workflows.verify_model import VerifyOptions, verify_models
 
-    console.require_writable(json, junit, inputs=[*models, against])
+    require_writable([json, junit], [*models, against])
     options = VerifyOptions(data, samples, parse_overrides(tolerance or ()), threshold, provider_name(provider))
     with console.progress() as report:
         result = verify_models(models, against, options, report)

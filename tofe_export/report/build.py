@@ -10,6 +10,8 @@ from markupsafe import Markup
 
 from tofe_export import __version__
 from tofe_export.artifacts.files import write_text
+from tofe_export.artifacts.names import PAGE, READ_BY_REPORT
+from tofe_export.artifacts.outputs import require_writable
 from tofe_export.errors import InputError
 from tofe_export.report import charts, parity
 from tofe_export.report.attention_section import AttentionSection, attention_section
@@ -75,13 +77,15 @@ def build_report(
         The page's path.
 
     Raises:
-        InputError: no such folder, nothing in it to report, a damaged part, or a page that cannot be written.
+        InputError: no such folder, nothing in it to report, a damaged part, or a page that cannot be written or would
+            replace what it is about.
         MissingError: the disk is full.
     """
     if images < 0:
         raise InputError(f"--images {images} is below 0.", "Give 0 or more.")
     found = read_folder(folder)
-    page = output if output is not None else folder / "report.html"
+    page = output if output is not None else folder / PAGE
+    require_writable([page], [folder / name for name in READ_BY_REPORT])
     drawn, maps, attention = _Drawn.of(found), gallery(found, images, data), attention_section(found, images, data)
     write_text(page, _render(found, drawn, maps, attention))
     if figure_folder is not None:

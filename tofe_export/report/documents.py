@@ -106,7 +106,8 @@ class GateRow:
     """A row of the recorded run and what became of its speed-up; `speedup` is None where it was not timed again."""
 
     name: str
-    how: str
+    backend: str
+    precision: str
     batch: int
     baseline: float
     speedup: float | None
@@ -195,7 +196,8 @@ def _gate(found: Fields) -> Gate:
     rows = [
         GateRow(
             name=row.text("name"),
-            how=" · ".join(part for part in (row.text("backend"), row.text("precision")) if part),
+            backend=row.text("backend"),
+            precision=row.text("precision"),
             batch=row.whole("batch"),
             baseline=row.number("baseline"),
             speedup=row.optional_number("speedup"),

@@ -90,7 +90,7 @@ def _line(found: Verification) -> ArtefactLine:
     logits, overlap = found.logits, found.least_overlap
     return ArtefactLine(
         model=found.model,
-        how=" · ".join(part for part in (found.backend, found.precision) if part),
+        how=wording.how(found.backend, found.precision),
         agreement=_share(found.top1_agreement),
         accuracy=_share(found.accuracy_deployed),
         difference=wording.difference(logits.max_abs if logits else None),

@@ -59,7 +59,7 @@ def _line(row: BenchRow) -> BenchLine:
         interval = wording.span(row.speedup_low, row.speedup_high)
     return BenchLine(
         name=row.name,
-        how=" · ".join(part for part in (row.backend, row.precision) if part),
+        how=wording.how(row.backend, row.precision),
         dense=row.dense,
         slower=row.speedup < 1,
         p50=wording.milliseconds(row.p50_ms),
@@ -79,7 +79,8 @@ def _gate(found: Gate) -> GateTable:
         now = "–" if row.speedup is None else wording.times(row.speedup)
         change = "–" if row.speedup is None else f"{(row.speedup / row.baseline - 1) * 100:+.1f}\u202f%"
         tone = {"held": "good", "unsure": "open"}.get(row.verdict, "bad")
-        rows.append((row.name, row.how, str(row.batch), wording.times(row.baseline), now, change, row.verdict, tone))
+        how, before = wording.how(row.backend, row.precision), wording.times(row.baseline)
+        rows.append((row.name, how, str(row.batch), before, now, change, row.verdict, tone))
     intro = f"Speed-ups against {found.file}, where {wording.percent(found.max_regression)} may be lost: " + (
         "all held." if found.passed else "not all held."
     )

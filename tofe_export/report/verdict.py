@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from tofe_export.report.documents import Benchmark, BenchRow
 from tofe_export.report.verification import Evidence, Verification
@@ -13,8 +13,7 @@ def verdict(evidence: Evidence | None, benchmark: Benchmark | None) -> tuple[str
     """The line, and its tone: "good", "bad" or "open" (something has not been checked)."""
     parity, first = _parity(evidence)
     speed, second = _speed(evidence, benchmark)
-    tones = (first, second)
-    return f"{parity} {speed}", "bad" if "bad" in tones else "open" if "open" in tones else "good"
+    return f"{parity} {speed}", next(tone for tone in ("bad", "open", "good") if tone in (first, second))
 
 
 def quoted(evidence: Evidence | None, benchmark: Benchmark | None) -> BenchRow | None:
@@ -45,9 +44,8 @@ def _parity(evidence: Evidence | None) -> tuple[str, str]:
     return _of_one(every[0]) if len(every) == 1 else _of_several(every)
 
 
-def _of_several(every: Iterable[Verification]) -> tuple[str, str]:
+def _of_several(every: Sequence[Verification]) -> tuple[str, str]:
     """Several artefacts in one sentence: those that failed by name, else how many passed."""
-    every = list(every)
     failed = [found for found in every if found.passed is False]
     if failed:
         names = ", ".join(found.model for found in failed)

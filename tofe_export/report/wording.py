@@ -66,6 +66,11 @@ def cosine(value: float) -> str:
     return f"1 − {difference(gap)}" if 0 < gap < 0.01 else f"{value:.4f}"
 
 
+def how(backend: str, precision: str) -> str:
+    """What ran a model; what is not known is left out."""
+    return " · ".join(part for part in (backend, precision) if part)
+
+
 def machine_line(machine: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
     """Processor, threads, rounds: what a figure depends on, in one line; what is not known is left out."""
     parts = [str(machine[key]) for key in ("processor", "gpu", "system") if machine.get(key)]

@@ -10,6 +10,7 @@ from tofe_export.data.images import Batch
 from tofe_export.errors import CheckFailedError
 from tofe_export.runners.base import FEATURES, LOGITS, Runner
 from tofe_export.verify.checks import Check
+from tofe_export.verify.metrics import cosine_similarity
 from tofe_export.verify.opened import Opened
 
 NAME, RUNS = "batch", "runs"
@@ -27,12 +28,12 @@ def check_batch_sizes(runner: Runner, batch: Batch, sizes: Sequence[int], cosine
         sizes: ascending batch sizes that it was made for, 1 first if it takes it.
         cosine_min: least cosine of an image's output in two batch sizes.
     """
-    images = batch.images.repeat(-(-max(sizes[-1], _OTHERS[-1]) // len(batch.images)), 1, 1, 1)
+    images = _as_many(batch.images, sizes[-1])
     found: list[torch.Tensor] = []
     refused: list[str] = []
     for size in sizes:
         try:
-            outputs = runner.run(images[:size].contiguous().numpy())
+            outputs = runner.run(images[:size].numpy())
         except CheckFailedError as error:
             refused.append(error.message)
             continue
@@ -42,13 +43,12 @@ def check_batch_sizes(runner: Runner, batch: Batch, sizes: Sequence[int], cosine
             return Check(NAME, False, what)
         found.append(torch.from_numpy(outputs[name]).double().flatten(1))
     if refused:
-        runs = len(found) or any(_runs(runner, images[:size]) for size in _OTHERS)
-        if not runs:
+        if not found and not any(_runs(runner, _as_many(images, size)) for size in _OTHERS):
             return Check(RUNS, False, f"{refused[0]}{_where(runner, images[:1])}")
         return Check(NAME, False, f"{refused[0]} On other numbers of images it runs: a batch size is baked in.")
     widest = found[-1]
     for size, values in zip(sizes, found, strict=True):
-        cosine = torch.nn.functional.cosine_similarity(values, widest[:size], dim=1).nan_to_num(nan=-1.0).min()
+        cosine = cosine_similarity(values, widest[:size]).min()
         # Values that are not finite are another check's business.
         if torch.isfinite(values).all() and float(cosine) < cosine_min:
             what = (
@@ -59,14 +59,19 @@ def check_batch_sizes(runner: Runner, batch: Batch, sizes: Sequence[int], cosine
     return Check(NAME, True)
 
 
+def _as_many(images: torch.Tensor, count: int) -> torch.Tensor:
+    """`count` images, repeated where there are fewer."""
+    return images.repeat(-(-count // len(images)), 1, 1, 1)[:count]
+
+
 def _runs(runner: Runner, images: torch.Tensor) -> bool:
     try:
-        runner.run(images.contiguous().numpy())
+        runner.run(images.numpy())
     except CheckFailedError:
         return False
     return True
 
 
 def _where(runner: Runner, images: torch.Tensor) -> str:
-    stage = runner.failing_stage(images.contiguous().numpy()) if isinstance(runner, Opened) else None
+    stage = runner.failing_stage(images.numpy()) if isinstance(runner, Opened) else None
     return "" if stage is None else f" It fails in stage {stage}."

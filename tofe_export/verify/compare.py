@@ -24,7 +24,8 @@ from tofe_export.model.tofe import ToFe
 from tofe_export.runners.base import FEATURES, LOGITS, Runner
 from tofe_export.verify.causes import Suspect, find_cause
 from tofe_export.verify.comparison import Comparison
-from tofe_export.verify.modules import ShowsModules, diverging_modules
+from tofe_export.verify.modules import diverging_modules
+from tofe_export.verify.opened import Opened
 from tofe_export.verify.stages import StageDifference
 from tofe_export.verify.tolerances import TOLERANCES, Tolerance
 
@@ -40,31 +41,32 @@ def compare(
     precision: str = "fp32",
     labelled: bool = True,
     tolerance: Tolerance | None = None,
-    twin: bool = False,
 ) -> Comparison:
     """Runs `deployed` and `model` (in PyTorch) on the same images; where they differ, looks for the first module.
 
     Args:
         model: the reference.
         deployed: what to judge; it returns logits, features or both, and per-stage perm and tokens under their tapped
-            names. Without those (an engine built without --taps) only the outputs are compared.
+            names. Without those (an engine built without --taps) only the outputs are compared. Where they are a twin's
+            that was built apart, its outputs are judged on its own selection, which is not known.
         keep: keep counts it was exported with.
         rearranged: exported in the `plugin` form (true) or `elide`.
         batches: preprocessed images, with labels where there are any.
         precision: a key of `TOLERANCES`.
         labelled: the labels are the network's own classes, so accuracy means something.
         tolerance: the limits; None takes those of the precision.
-        twin: the stages that `deployed` shows are those of a twin built apart, so its outputs are judged on its own
-            selection, which is not known.
     """
     # Attention weights are far below 1 and add up to it; scores from logits are of any size.
     scale = 0.0 if model.config.selector == CLS_ATTENTION else 1.0
+    twin = isinstance(deployed, Opened) and deployed.stages_of_twin
     result = Comparison(tolerance or TOLERANCES[precision], scale, stages_of_twin=twin)
     loop = _Loop(model, deployed, keep, rearranged, result)
     for batch in batches:
         with torch.inference_mode():
             loop.add(batch if labelled else replace(batch, labels=None))
-    loop.explain(precision)
+    # An explanation may need an engine more, which may not fit; the finding must not be lost with it.
+    with contextlib.suppress(TofeError):
+        loop.explain(precision)
     return loop.result
 
 
@@ -159,15 +161,10 @@ class _Loop:
 
     def explain(self, precision: str) -> None:
         """Looks into the batch that differed, if one did."""
-        # An explanation may need an engine more, which may not fit; the finding must not be lost with it.
-        with contextlib.suppress(TofeError):
-            self._explain(precision)
-
-    def _explain(self, precision: str) -> None:
         found, result = self.suspect, self.result
         if found is None:
             return
-        if isinstance(self.runner, ShowsModules) and not result.stages_hidden:
+        if isinstance(self.runner, Opened) and not result.stages_hidden:
             limit = max(result.tolerance.tokens_max_abs, result.tolerance.logits_max_abs)
             result.modules = diverging_modules(
                 self.model,

@@ -205,7 +205,7 @@ def _flips(stage: StageDifference) -> str:
 
 def _where(stage: StageDifference, limits: TokenLimits) -> str:
     """The largest errors, of kept and of frozen tokens, of the measure that is exceeded."""
-    absolute = max(e.max_abs or 0 for e in (stage.of_kept, stage.of_frozen)) > limits.absolute
+    absolute = (stage.max_abs or 0) > limits.absolute
     kept, frozen = (e.max_abs if absolute else e.max_relative for e in (stage.of_kept, stage.of_frozen))
     of = f"{kept:.1e}" if frozen is None else f"{kept:.1e} in kept and {frozen:.1e} in frozen tokens"
     if absolute:

@@ -27,7 +27,7 @@ class LogitsDifference:
         """Adds a batch. Values that are not finite count as an infinite difference."""
         a, b = reference.double(), deployed.double()
         gap = difference(a, b)
-        cosine = _cosine(a, b)
+        cosine = cosine_similarity(a, b)
         kl = kl_divergence(a, b)
         self.samples += a.shape[0]
         self.max_abs = max(self.max_abs, float(gap.max()))
@@ -73,7 +73,9 @@ class FeaturesDifference:
         """Adds a batch. Values that are not finite count as an infinite difference."""
         self.samples += reference.shape[0]
         self.max_abs = max(self.max_abs, float(difference(reference, deployed).max()))
-        self.cosine_min = min(self.cosine_min, float(_cosine(reference.flatten(1), deployed.flatten(1)).min()))
+        self.cosine_min = min(
+            self.cosine_min, float(cosine_similarity(reference.flatten(1), deployed.flatten(1)).min())
+        )
         self.largest = max(self.largest, float(reference.abs().max()))
 
     def to_dict(self) -> dict[str, float | None]:
@@ -87,7 +89,7 @@ def difference(reference: Tensor, deployed: Tensor) -> Tensor:
     return gap.nan_to_num(nan=float("inf"), posinf=float("inf"))
 
 
-def _cosine(reference: Tensor, deployed: Tensor) -> Tensor:
+def cosine_similarity(reference: Tensor, deployed: Tensor) -> Tensor:
     """Per image, [B, n] twice -> float64 [B]; -1 where a value is not finite."""
     found = torch.nn.functional.cosine_similarity(reference.double(), deployed.double(), dim=1)
     return found.nan_to_num(nan=-1.0)

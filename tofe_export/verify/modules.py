@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,23 +17,9 @@ from polygraphy.logger import G_LOGGER
 from torch import Tensor, nn
 
 from tofe_export.model.tofe import ToFe
-from tofe_export.runners.base import Array
 from tofe_export.verify.checks import Check
 from tofe_export.verify.metrics import finite
-
-
-@runtime_checkable
-class ShowsModules(Protocol):
-    """A runner that can also return what every module computes; see `Opened`."""
-
-    @property
-    def module_names(self) -> set[str]:
-        """Every module that has a node in the graph."""
-        ...
-
-    def run_modules(self, images: NDArray[np.float32]) -> dict[str, Array]:
-        """Module -> its output, in the order the graph computes them."""
-        ...
+from tofe_export.verify.opened import Opened
 
 
 @dataclass(frozen=True)
@@ -59,7 +45,7 @@ class ModuleDifference:
 
 def diverging_modules(
     model: ToFe,
-    runner: ShowsModules,
+    runner: Opened,
     images: Tensor,
     keep: Sequence[int],
     rearranged: bool,
@@ -98,7 +84,7 @@ def diverging_modules(
     ]
 
 
-def check_overflow(model: ToFe, runner: ShowsModules, images: Tensor) -> Check:
+def check_overflow(model: ToFe, runner: Opened, images: Tensor) -> Check:
     """Whether every module's output is finite in the deployed precision.
 
     ONNX Runtime's CPU kernels compute FP16 in float32 and leave out roundings between nodes, so a value that overflows

@@ -1,7 +1,7 @@
 """How far tokens are from PyTorch's: in absolute numbers, and against how far tokens lie apart from each other.
 
-Networks have channels with values hundreds of times the others'. Measured against the largest value a wrong token would
-pass in a coarse precision; what such channels have in common does not count in the tokens' spread around their mean.
+Beside a channel far larger than the others a wrong token would pass a limit on the largest value in a coarse precision;
+what the tokens have in common in such a channel does not count in their spread around their mean.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from tofe_export.verify.batch_sizes import PREVENTING, check_batch_sizes
 from tofe_export.verify.checks import Check
 from tofe_export.verify.compare import compare
 from tofe_export.verify.comparison import Comparison
-from tofe_export.verify.modules import ShowsModules, check_overflow
+from tofe_export.verify.modules import check_overflow
 from tofe_export.verify.opened import Opened, read_onnx
 from tofe_export.verify.provenance import check_graph, check_preprocessing, check_weights
 from tofe_export.verify.threshold import against_threshold
@@ -173,7 +173,7 @@ class _Session:
         """The comparison, and what ran the artefact; without one where it cannot run as it is."""
         found = Comparison(tolerance, other_checks=known)
         if _prevents(known):
-            known.append(_NOT_RUN)
+            known.append(_NOT_COMPARED)
             return found, ""
         try:
             runner = open_deployed(artefact, manifest, checkpoint, self.options.provider, self.report)
@@ -181,11 +181,11 @@ class _Session:
             if not found.failures:
                 raise
             # Red already, and perhaps for the very reason; but that it did not run must not go unsaid.
-            known.append(Check("run", None, f"It was not run: {error.message}"))
+            known.append(Check(_COMPARISON, None, f"It was not run: {error.message}"))
             return found, ""
         known += self._before_comparing(runner, checkpoint, images, manifest, tolerance)
         if _prevents(known):
-            known.append(_NOT_RUN)
+            known.append(_NOT_COMPARED)
             return found, runner.backend
         options, labelled, size = self.options, images.classes == checkpoint.classes, compared_batch(manifest)
         loop = batches(images, checkpoint.preprocessing, size, options.samples, on_corrupt=self.corrupt)
@@ -199,7 +199,6 @@ class _Session:
             manifest["precision"],
             labelled,  # other classes have other numbers
             tolerance,
-            twin=isinstance(runner, Opened) and runner.stages_of_twin,
         )
         found.other_checks = known
         return found, runner.backend
@@ -218,7 +217,7 @@ class _Session:
         made = [check_batch_sizes(runner, first, sizes, tolerance.cosine_min)]
         # An engine computes in FP16 indeed: what overflows there shows in its outputs.
         checked = manifest["precision"] == "fp16" and manifest["kind"] == "onnx"
-        if checked and made[0].passed and isinstance(runner, ShowsModules):
+        if checked and made[0].passed and isinstance(runner, Opened):
             made.append(check_overflow(checkpoint.model, runner, first.images))
         return made
 
@@ -242,7 +241,8 @@ class _Session:
         return self._thresholds[key]
 
 
-_NOT_RUN = Check("run", None, "Its outputs and stages were not compared with PyTorch's.")
+_COMPARISON = "comparison"
+_NOT_COMPARED = Check(_COMPARISON, None, "Its outputs and stages were not compared with PyTorch's.")
 
 
 def _prevents(checks: Sequence[Check]) -> bool:
