@@ -22,7 +22,7 @@ hypothesis.settings.load_profile("default")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """`--examples 2000`: a longer run of tests/chain, with new configurations each time."""
-    parser.addoption("--examples", type=int, default=None, help="random configurations in tests/chain; default: 200")
+    parser.addoption("--examples", type=int, default=None, help="random configurations in tests/chain; default: 60")
 
 
 @pytest.fixture(scope="session", autouse=True)

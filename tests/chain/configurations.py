@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -33,6 +34,7 @@ SHARES = (
 The head, and behind it what becomes of frozen tokens: they come back for the logits, or for features; or are gone.
 """
 PER_SHARE = 25
+COVERING = 60
 POOL = 200
 MOST_BLOCKS = 4
 
@@ -163,18 +165,31 @@ def explore(
     (each if new else seed(SHARES.index(share))(each))()
 
 
+@functools.cache
 def fixed(share: str) -> list[Configuration]:
     """The configurations of a share that are the same in every run.
 
-    Of few examples Hypothesis makes half the simplest choice, so more are drawn than are taken: in turn, the one with
-    the most pairs of traits that no earlier one has, for the time that its export takes.
+    Of few examples Hypothesis makes half the simplest choice, so more are drawn than are taken.
     """
     pool: list[Configuration] = []
     explore(share, pool.append, POOL, (Phase.generate,), new=False)
+    return _most_pairs(pool, PER_SHARE)
+
+
+@functools.cache
+def covering() -> dict[str, tuple[Configuration, ...]]:
+    """Of the fixed configurations the few that show nearly every pair of traits that all of them show, by share."""
+    share_of = {repr(it): share for share in SHARES for it in fixed(share)}
+    taken = _most_pairs([it for share in SHARES for it in fixed(share)], COVERING)
+    return {share: tuple(it for it in taken if share_of[repr(it)] == share) for share in SHARES}
+
+
+def _most_pairs(pool: list[Configuration], count: int) -> list[Configuration]:
+    """In turn, the one with the most pairs of traits that no earlier one has, for the time that its export takes."""
     pairs = {repr(it): (it, {*itertools.combinations(sorted(traits(it)), 2)}) for it in pool}
     taken: list[Configuration] = []
     seen: set[tuple[str, str]] = set()
-    for _ in range(PER_SHARE):
+    for _ in range(count):
         best = max(pairs, key=lambda name: (1 + len(pairs[name][1] - seen)) / (1 + pairs[name][0].network["depth"]))
         it, its = pairs.pop(best)
         taken.append(it)
