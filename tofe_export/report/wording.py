@@ -9,8 +9,15 @@ from typing import Any
 _RAISED = str.maketrans("-0123456789", "\u207b⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
+def count(number: int, thing: str) -> str:
+    """1 -> "1 image", 2 -> "2 images"."""
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+
+
 def percent(share: float, digits: int = 1) -> str:
     """0.5 -> "50 %"; only a share of exactly 1 is called 100 %."""
+    if not math.isfinite(share):
+        return "not finite"
     text = f"{share * 100:.{digits}f}"
     if share < 1 and float(text) >= 100:
         return f"> {100 - 10**-digits:.{digits}f}\u202f%"
@@ -60,6 +67,8 @@ def difference(value: float | None) -> str:
 
 def cosine(value: float) -> str:
     """How far from 1, which is what can be seen of it: "1 − 2.4 × 10⁻⁹", or "1"."""
+    if not math.isfinite(value):
+        return "not finite"
     gap = 1 - value
     if abs(gap) < 1e-12:
         return "1"
