@@ -73,7 +73,7 @@ def read_json(path: Path) -> dict[str, Any]:
     require_file(path)
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # also an integer of 5,000 digits, and a list 5,000 deep
         raise InputError(f"{path} is not a JSON file ({error}).") from error
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}.") from error

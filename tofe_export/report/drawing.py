@@ -132,7 +132,8 @@ def write_png(figure: Figure, path: Path) -> None:
 @contextlib.contextmanager
 def drawing(style: Mapping[str, Any] | None = None) -> Iterator[None]:
     """Every figure is made and saved inside: texts are no formulas, and a character that the font lacks is a box."""
-    with matplotlib.rc_context(_PLAIN | dict(style or {})), warnings.catch_warnings():
+    settings: Any = {**_PLAIN, **(style or {})}
+    with matplotlib.rc_context(settings), warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"Glyph \d+ .*missing from", UserWarning)
         warnings.filterwarnings("ignore", r"Matplotlib currently does not support .* natively", UserWarning)
         yield

@@ -80,13 +80,21 @@ def how(backend: str, precision: str) -> str:
     return " · ".join(part for part in (backend, precision) if part)
 
 
-def machine_line(machine: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
-    """Processor, threads, rounds: what a figure depends on, in one line; what is not known is left out."""
-    parts = [str(machine[key]) for key in ("processor", "gpu", "system") if machine.get(key)]
-    if settings.get("threads"):
-        parts.append(f"{settings['threads']} thread{'s' if settings['threads'] != 1 else ''}")
-    if settings.get("rounds"):
-        parts.append(f"{settings['rounds']} rounds, dense and ToFe in turn")
+def machine_line(machine: Mapping[str, Any], settings: Mapping[str, Any], on_cpu: bool, on_gpu: bool) -> str:
+    """Processor, threads, rounds: what a figure depends on, in one line; what is not known is left out.
+
+    Args:
+        machine, settings: of bench.json.
+        on_cpu: some model ran on the processor, so its threads matter.
+        on_gpu: some model ran on the GPU.
+    """
+    keys = ("processor", "gpu", "system") if on_gpu else ("processor", "system")
+    parts = [str(machine[key]) for key in keys if machine.get(key)]
+    threads, rounds = settings.get("threads"), settings.get("rounds")
+    if on_cpu and isinstance(threads, int):
+        parts.append(count(threads, "thread") + (" on the processor" if on_gpu else ""))
+    if isinstance(rounds, int):
+        parts.append(f"{count(rounds, 'round')}, each model beside its dense backbone in turn")
     return " · ".join(parts)
 
 
