@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from tofe_export.errors import InputError
 from tofe_export.report import build_report
 from tofe_export.report.documents import read_benchmark
+from tofe_export.report.drawing import PAPER
 from tofe_export.report.folder import read_folder
 from tofe_export.report.names import distinct, short, shown
 from tofe_export.report.speed_charts import latency_chart, speed_chart
@@ -57,7 +58,7 @@ def test_no_name_is_lost_in_a_chart(full_run: Path, tmp_path: Path) -> None:
     timed["rows"] = [dense, *({**mine, "name": name} for name in NASTY)]
     (tmp_path / "bench.json").write_text(json.dumps(timed))
     found = read_benchmark(tmp_path / "bench.json", "")
-    wanted = distinct(NASTY, 48)
+    wanted = distinct(NASTY, 38)
     assert len(set(wanted)) == len(NASTY)
     for chart in (speed_chart(found), latency_chart(found)):
         assert chart is not None
@@ -208,3 +209,19 @@ def test_a_manifest_alone_and_a_benchmark_without_rows(full_run: Path, tmp_path:
     found = read_folder(tmp_path)
     assert verdict(found.evidence, found.benchmark) == ("Not yet compared with PyTorch. Not yet timed.", "open")
     assert build_report(tmp_path, images=2).exists()
+
+
+def test_every_model_is_inside_its_chart(full_run: Path, tmp_path: Path) -> None:
+    timed = json.loads((full_run / "bench.json").read_text())
+    dense, mine = (row for row in timed["rows"] if row["batch"] == 1)
+    timed["rows"] = [dense, *({**mine, "name": f"{number}.onnx"} for number in range(20))]
+    (tmp_path / "bench.json").write_text(json.dumps(timed))
+    for chart in (speed_chart(read_benchmark(tmp_path / "bench.json", "")),):
+        assert chart is not None
+        assert chart.figure is not None
+        (axes,) = chart.figure(PAPER).axes
+        low, high = sorted(axes.get_ylim())
+        heights = {height for line in axes.lines if len(line.get_xdata()) == 1 for height in line.get_ydata()}
+        assert len(heights) == 20
+        assert low < min(heights)
+        assert max(heights) < high

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from tofe_export.model.flops import dense_macs, tofe_macs
 from tofe_export.report.folder import RunFolder
 from tofe_export.report.history import DENSE, TOFE
+from tofe_export.report.names import short
 from tofe_export.report.verdict import named, quoted
 from tofe_export.report.wording import count, difference, gmacs, percent, span, times
 
@@ -104,7 +105,7 @@ def _agreement(found: RunFolder) -> Figure | None:
 def _of_which(found: RunFolder) -> str:
     """Whose figure it is, where several were compared."""
     several = found.evidence is not None and len(found.evidence.artefacts) > 1
-    return f" ({found.verification.model})" if several and found.verification else ""
+    return f" ({short(found.verification.model)})" if several and found.verification else ""
 
 
 def _accuracy(found: RunFolder) -> Figure | None:

@@ -7,6 +7,7 @@ A file can be called anything, and a JSON document can say anything. `shown` is 
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
 
 # Control characters, line separators, halves of characters, and the marks that turn the direction of what follows.
@@ -22,6 +23,8 @@ def shown(text: str) -> str:
 def short(name: str, room: int = _ROOM) -> str:
     """At most `room` characters of a name: its beginning and its end, which tell the kind of file."""
     name = shown(name) or "(no name)"
+    if any(unicodedata.east_asian_width(letter) in "WF" for letter in name):
+        room = room * 2 // 3  # such letters are nearly twice as wide
     tail = room // 2 - 1
     return name if len(name) <= room else f"{name[: room - tail - 1]}…{name[-tail:]}"
 

@@ -15,7 +15,7 @@ from tofe_export.report.verification import Evidence, Threshold, ThresholdStage
 from tofe_export.report.wording import count, percent
 
 _BARS = 24  # more would be thinner than a line
-_ROOM = 48  # characters of a line of the legend, which has the chart's whole width
+_ROOM = 38  # characters of a line of the legend, which has the chart's whole width
 # Training counted all held-out images, `verify` those it was given: nearly the same question, and said to be another.
 _DENSE = "dense backbone (training log)"
 

@@ -11,8 +11,8 @@ from tofe_export.report.drawing import Chart, Entry, Ink, draw_chart, legend_abo
 from tofe_export.report.names import distinct, short
 from tofe_export.report.wording import how, milliseconds, times
 
-_SPREAD = 0.22  # between the models of one batch size, in rows
-_ROOM = 48  # characters of a line of the legend, which has the chart's whole width
+_SPREAD = 0.22  # between the models of one batch size, in rows, at most
+_ROOM = 38  # characters of a line of the legend, which has the chart's whole width
 _NARROW = 20  # of one that has half of it
 
 
@@ -28,7 +28,7 @@ def speed_chart(found: Benchmark) -> Chart | None:
         entries = list[Entry]()
         for number, name in enumerate(names):
             mine = [row for row in rows if _who(row) == name]
-            y = [batches.index(row.batch) + _SPREAD * (number - (len(names) - 1) / 2) for row in mine]
+            y = [batches.index(row.batch) + _spread(names) * (number - (len(names) - 1) / 2) for row in mine]
             for row, place in zip(mine, y, strict=True):
                 if row.speedup_low is not None and row.speedup_high is not None:
                     interval = [row.speedup_low, row.speedup_high]
@@ -66,7 +66,7 @@ def latency_chart(found: Benchmark) -> Chart | None:
             ours += name not in dense
             mine = [row for row in rows if _who(row) == name]
             for row in mine:
-                place = batches.index(row.batch) + _SPREAD * (number - (len(names) - 1) / 2)
+                place = batches.index(row.batch) + _spread(names) * (number - (len(names) - 1) / 2)
                 axes.plot([row.p50_ms, row.p99_ms], [place, place], color=colour, linewidth=1.0, alpha=0.6)
                 axes.plot([row.p50_ms, row.p90_ms], [place, place], color=colour, linewidth=3.2, alpha=0.6)
                 axes.plot([row.p50_ms], [place], "o", color=colour, markersize=5)
@@ -88,6 +88,11 @@ def latency_chart(found: Benchmark) -> Chart | None:
     )
     text = f"Dot: p50. Thick line: to p90. Thin line: to p99. {said}"
     return draw_chart("latency", "Latency: p50, p90, p99", text, draw, _size(batches, names))
+
+
+def _spread(names: list[tuple[str, str, str]]) -> float:
+    """Rows between two models of one batch size: all of them stay within the batch size's own row."""
+    return min(_SPREAD, 0.9 / len(names))
 
 
 def _who(row: BenchRow) -> tuple[str, str, str]:

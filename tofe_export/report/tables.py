@@ -100,12 +100,12 @@ def _speedup(found: Benchmark) -> str:
     if rounds is not None and rounds < _FEW_ROUNDS:
         said += f" Of {wording.count(rounds, 'round')} only, so the interval says little."
     mixed = dict.fromkeys(
-        f"{row.name} is {row.precision}, its dense backbone {dense.precision}"
+        f"A model in {row.precision} was timed beside a dense backbone in {dense.precision}"
         for row in found.rows
         if (dense := found.baseline(row)) is not None and not row.dense and row.precision != dense.precision
     )
     if mixed:
-        said += f" {'; '.join(mixed)}: what the precision gains is part of the speed-up and of the realised fraction."
+        said += f" {'; '.join(mixed)}: what the precision gains is in its speed-up and its realised fraction."
     return said
 
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tofe_export.report.documents import Benchmark, BenchRow
+from tofe_export.report.names import short
 from tofe_export.report.verification import Evidence, Verification
 from tofe_export.report.wording import count, percent, times
+
+_ROOM = 60  # characters of a name in the page's one line
 
 
 def verdict(evidence: Evidence | None, benchmark: Benchmark | None) -> tuple[str, str]:
@@ -30,7 +33,7 @@ def named(evidence: Evidence | None, benchmark: Benchmark | None, row: BenchRow)
     """The row's model, "" where there is no other it could be taken for."""
     timed = {row.name for row in benchmark.rows if not row.dense} if benchmark else set()
     verified = {found.model for found in evidence.artefacts} if evidence else set()
-    return row.name if len(timed | verified) > 1 else ""
+    return short(row.name, _ROOM) if len(timed | verified) > 1 else ""
 
 
 def _agreeing(evidence: Evidence | None) -> set[str]:
@@ -48,12 +51,12 @@ def _of_several(every: Sequence[Verification]) -> tuple[str, str]:
     """Several artefacts in one sentence: those that failed by name, else how many passed."""
     failed = [found for found in every if found.passed is False]
     if failed:
-        names = ", ".join(found.model for found in failed)
+        names = ", ".join(short(found.model, _ROOM) for found in failed)
         first = failed[0].failures[0] if failed[0].failures else failed[0].error
         return f"Not fit to deploy: {names}. {first}", "bad"
     passed = sum(found.passed is True for found in every)
     if passed < len(every):
-        missing = ", ".join(found.model for found in every if found.passed is None)
+        missing = ", ".join(short(found.model, _ROOM) for found in every if found.passed is None)
         return f"{passed} of {len(every)} artifacts agree with PyTorch; not checked: {missing}.", "open"
     if not all(found.samples for found in every):
         return "Some artifact was compared with PyTorch on no image at all.", "open"
