@@ -124,6 +124,6 @@ def _explain(error: OSError, target: Path) -> InputError | MissingError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return MissingError(
             f"The disk is full: {target} was not written, and what was there before is untouched.",
-            f"Free some space in {target.parent}, or write elsewhere with -o.",
+            f"Free some space in {target.parent}, or name a place on another disk.",
         )
     return InputError(f"{target} cannot be written: {error.strerror or error}.", "Choose another place for it.")

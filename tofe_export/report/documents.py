@@ -232,7 +232,10 @@ def open_document(path: Path, schemas: Sequence[str], remake: str) -> Fields:
     Raises:
         InputError: not JSON, or of another schema.
     """
-    document = read_json(path)
+    try:
+        document = read_json(path)
+    except InputError as error:
+        raise InputError(error.message, f"Make it again: {remake}") from error
     if document.get("schema") not in schemas:
         raise InputError(
             f"{path} has schema {document.get('schema')!r}, not {schemas[0]!r}.", f"Make it again: {remake}"
