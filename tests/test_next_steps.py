@@ -127,7 +127,7 @@ def test_an_option_in_a_sentence_is_one_of_a_verb_that_says_it(place: str) -> No
     for where, text in TEXTS:
         if where.partition(":")[0] != place or not text[:1].isupper() or text.startswith("X --"):
             continue  # a sentence begins with a capital; X is a command from elsewhere
-        named = {verb for verb in EVERY if re.search(rf"\b{verb}\b", text)}
+        named = {verb for verb in EVERY if re.search(rf"\b{verb}\b", text, re.IGNORECASE)}
         known = theirs | {option for verb in named for param in VERBS[verb].params for option in param.opts}
         unknown = set(_OPTION.findall(text)) - known - {"-c", "--version"}
         assert not unknown, f"{where}: {text}"
@@ -167,6 +167,7 @@ def test_steps_of_errors_are_commands(tmp_path: Path) -> None:
         parse(command)
 
 
+@pytest.mark.slow
 def test_the_page_leads_on_until_nothing_is_missing(tmp_path: Path) -> None:
     """Each command that the page offers is typed, page after page."""
     model = small_tofe()

@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.helpers import small_tofe
 from tofe_export.errors import InputError
 from tofe_export.report import build_report
 from tofe_export.report.documents import read_benchmark
@@ -24,7 +26,12 @@ from tofe_export.report.drawing import PAPER
 from tofe_export.report.folder import read_folder
 from tofe_export.report.names import distinct, short, shown
 from tofe_export.report.speed_charts import latency_chart, speed_chart
+from tofe_export.report.tables import bench_table
 from tofe_export.report.verdict import verdict
+from tofe_export.report.verification import read_verification
+from tofe_export.runners.base import in_host_memory
+from tofe_export.runners.onnxruntime_runner import OnnxRuntimeRunner
+from tofe_export.runners.torch_runner import TorchRunner
 
 NASTY = [
     "price_$x^2$.onnx",
@@ -225,3 +232,70 @@ def test_every_model_is_inside_its_chart(full_run: Path, tmp_path: Path) -> None
         assert len(heights) == 20
         assert low < min(heights)
         assert max(heights) < high
+
+
+def test_times_are_said_of_each_backend(full_run: Path, tmp_path: Path) -> None:
+    timed = json.loads((full_run / "bench.json").read_text())
+    rows = {row["name"]: row for row in timed["rows"] if row["batch"] == 1}
+    dense, mine = rows.values()
+    assert dense["calls"] >= 3
+    cuda = [{**row, "backend": "onnxruntime-cuda"} for row in (dense, mine)]
+    engine = [{**row, "backend": "tensorrt", "precision": "int8"} for row in (dense, mine)]
+    for chosen, host, copies, graph, threads in (
+        ([dense, mine], True, False, False, True),
+        (cuda, False, True, False, False),
+        (engine, False, True, True, False),
+        ([dense, mine, *engine], True, True, True, True),
+    ):
+        (tmp_path / "bench.json").write_text(json.dumps(timed | {"rows": chosen}))
+        table = bench_table(read_benchmark(tmp_path / "bench.json", ""))
+        said = " ".join(table.times)
+        assert ("host memory to the outputs in host memory" in said) == host
+        assert ("copies are not included" in said) == copies
+        assert ("CUDA graph" in said) == graph
+        assert ("1 thread" in table.machine) == threads
+        assert "what the precision gains" not in table.speedup
+    (tmp_path / "bench.json").write_text(json.dumps(timed | {"rows": [dense, {**mine, "precision": "int8"}]}))
+    found = read_benchmark(tmp_path / "bench.json", "")
+    assert "A model in int8 was timed beside a dense backbone in fp32" in bench_table(found).speedup
+    assert "the dense backbone in fp32" in verdict(None, found)[0]
+
+
+def test_what_runners_time_is_where_the_page_says(full_run: Path) -> None:
+    images = np.zeros((1, 3, 32, 32), dtype=np.float32)
+    network = small_tofe()
+    for runner in (OnnxRuntimeRunner(full_run / "model.onnx", 1), TorchRunner(network.vit)):
+        assert in_host_memory(runner.backend)
+        outputs = runner.bind(images)()
+        assert isinstance(outputs, dict)
+        assert all(isinstance(value, np.ndarray) for value in outputs.values())
+    assert not any(map(in_host_memory, ("onnxruntime-cuda", "tensorrt", "tensorrt_rtx")))
+
+
+@pytest.mark.parametrize(
+    ("change", "words", "tone"),
+    [
+        ({"samples": 0}, "on no image at all", "open"),
+        ({"overridden": {"logits_max_abs": 1.0}}, "By limits that were set by hand.", "good"),
+        ({"logits": None, "top1_agreement": None}, "As near to PyTorch as asked", "good"),
+        ({"samples": 1}, "Same answer as PyTorch on 1 image.", "good"),
+    ],
+)
+def test_the_verdict_says_what_holds(
+    full_run: Path, tmp_path: Path, change: dict[str, Any], words: str, tone: str
+) -> None:
+    document = json.loads((full_run / "verify.json").read_text())["artefacts"][0]
+    (tmp_path / "verify.json").write_text(json.dumps(document | {"top1_agreement": 1.0} | change))
+    line, _ = verdict(read_verification(tmp_path / "verify.json", ""), None)
+    assert words in line
+    row = json.loads((full_run / "bench.json").read_text())
+    for timed in row["rows"]:
+        if timed["speedup"] != 1:
+            timed |= {"speedup": 2.0, "speedup_low": 1.9, "speedup_high": 2.1}
+    (tmp_path / "bench.json").write_text(json.dumps(row))
+    found = read_folder(tmp_path)
+    assert verdict(found.evidence, found.benchmark)[1] == tone
+    row["rows"][-1] |= {"speedup": 0.5, "speedup_low": 0.4, "speedup_high": 0.6}
+    (tmp_path / "bench.json").write_text(json.dumps(row))
+    found = read_folder(tmp_path)
+    assert "Slower than it at batch 2." in verdict(found.evidence, found.benchmark)[0]

@@ -115,7 +115,7 @@ def _notes(checkpoint: Checkpoint, options: OnnxOptions) -> list[str]:
     if FEATURES in options.outputs and stages and getattr(stages[-1], "approximator", None) is None:
         notes.append(
             "Tokens that the last stage freezes keep the features that it found: this network was trained for its "
-            "logits alone. Train with train --features to have them estimated."
+            "logits alone. Train with --features to have them estimated."
         )
     return notes
 
