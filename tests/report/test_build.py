@@ -67,8 +67,14 @@ def test_a_failed_verification_is_said_first(folder: Path, tmp_path: Path) -> No
 def test_what_is_missing_comes_with_its_command(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "ckpt.pth").write_bytes((folder / "ckpt.pth").read_bytes())
     text = build_report(tmp_path, images=0).read_text()
+    assert "tofe-export onnx" in text
+    assert "tofe-export verify" not in text, "there is no export to verify yet"
+    for name in ("model.onnx", "model.onnx.json"):
+        (tmp_path / name).write_bytes((folder / name).read_bytes())
+    text = build_report(tmp_path, images=0).read_text()
     assert "tofe-export verify" in text
     assert "tofe-export bench" in text
+    assert "tofe-export demo" not in text, "that would train over the checkpoint"
 
 
 def test_refusals(tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ def read_json(path: Path) -> dict[str, Any]:
     require_file(path)
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # also an integer of 5,000 digits, and a list 5,000 deep
         raise InputError(f"{path} is not a JSON file ({error}).") from error
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}.") from error
@@ -124,6 +124,6 @@ def _explain(error: OSError, target: Path) -> InputError | MissingError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return MissingError(
             f"The disk is full: {target} was not written, and what was there before is untouched.",
-            f"Free some space in {target.parent}, or write elsewhere with -o.",
+            f"Free some space in {target.parent}, or name a place on another disk.",
         )
     return InputError(f"{target} cannot be written: {error.strerror or error}.", "Choose another place for it.")

@@ -16,6 +16,7 @@ from tofe_export.artifacts.files import atomic_path, read_json, require_file, sh
 from tofe_export.errors import InputError
 
 SCHEMA = "tofe-export/manifest/1"
+_AGAIN = {"onnx": "Export again with tofe-export onnx.", "engine": "Build it again with tofe-export trt."}
 _FIELDS: dict[str, type | tuple[type, ...]] = {
     "kind": str,
     "source": dict,
@@ -76,18 +77,17 @@ def read_manifest(artefact: Path) -> dict[str, Any]:
     """
     require_file(artefact)
     path = manifest_path(artefact)
-    require_file(path, f"It travels beside {artefact.name}; copy it along, or export again with tofe-export onnx.")
+    again = _AGAIN["engine" if artefact.suffix == ".engine" else "onnx"]
+    require_file(path, f"It travels beside {artefact.name}; copy it along. Or: {again}")
     manifest = read_json(path)
     if manifest.get("schema") != SCHEMA:
-        raise InputError(
-            f"{path} is not a manifest of this program (schema {manifest.get('schema')!r}).", "Export again."
-        )
+        raise InputError(f"{path} is not a manifest of this program (schema {manifest.get('schema')!r}).", again)
     if manifest.get("sha256") != sha256(artefact):
         raise InputError(
             f"{path.name} does not belong to {artefact}: the file was changed or replaced after it was written.",
-            "Export again with tofe-export onnx.",
+            again,
         )
     for name, kind in _FIELDS.items():
         if not isinstance(manifest.get(name), kind):
-            raise InputError(f"{path} has no usable {name!r}.", "Export again with tofe-export onnx.")
+            raise InputError(f"{path} has no usable {name!r}.", again)
     return manifest

@@ -18,8 +18,9 @@ Report = Callable[[str, int, int], None]
 def bench(groups: Sequence[Group], batches: Sequence[int], rounds: int, threads: int, report: Report) -> dict[str, Any]:
     """bench.json: a row per subject and batch size, the dense backbone first.
 
-    Latency is one call with a float32 batch in host memory to logits in host memory; preprocessing is not in it. An
-    engine's batch lies in GPU memory, and the call is the replay of a CUDA graph, as trtexec times it.
+    Latency is one call; preprocessing is not in it. On the CPU it goes from a float32 batch in host memory to outputs
+    in host memory. On a GPU batch and outputs lie in GPU memory, and no copy is timed; an engine's call is the replay
+    of a CUDA graph, as trtexec times it.
 
     Args:
         groups: from `open_groups`.
@@ -66,6 +67,7 @@ def _row(subject: Subject, batch: int, timings: Timings, speedup: Ratio, dense_g
         "backend": subject.runner.backend,
         "precision": subject.runner.precision,
         "batch": batch,
+        "calls": len(timings.runs_ms),
         "p50_ms": p50,
         "p90_ms": timings.percentile_ms(90),
         "p99_ms": timings.percentile_ms(99),

@@ -16,6 +16,7 @@ from tofe_export.engine.build import build_engine
 from tofe_export.engine.options import BuildOptions
 from tofe_export.engine.prepare import prepare
 from tofe_export.engine.runtime import EngineSession, load_engine
+from tofe_export.errors import InputError
 from tofe_export.graph.export import export_dense
 from tofe_export.model.backbones import image_shape
 from tofe_export.model.config import ToFeConfig
@@ -126,8 +127,15 @@ def _dense_like(model: ir.Model, manifest: dict[str, Any]) -> tuple[ir.Model, st
 
 
 def _checkpoint(path: Path, name: str, groups: _Groups) -> tuple[Group, tuple[str, str]]:
-    checkpoint = load(path)
-    model, keep = checkpoint.model, checkpoint.keep_counts()
+    try:
+        checkpoint = load(path)
+        model, keep = checkpoint.model, checkpoint.keep_counts()
+    except InputError as error:
+        if "--" not in error.next_step or "tofe-export" in error.next_step:
+            raise
+        # What it lacks are options of `onnx`, which `bench` does not have.
+        step = f"{error.next_step} Those are options of tofe-export onnx: time what it writes."
+        raise InputError(error.message, step) from error
     key = ("torch", _backbone(model.config))
     runner = TorchRunner(lambda images: model.forward_fixed(images, keep, rearrange=False).logits)
     shape = image_shape(model.vit)

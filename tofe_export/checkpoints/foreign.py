@@ -130,9 +130,13 @@ def recognise(header: Mapping[str, Any], weights: Mapping[str, Tensor], hints: H
     if given:
         raise InputError(
             f"{source} is a plain backbone, which keeps every token, so {given} says nothing.",
-            f"Prune it as EViT does: --selector {CLS_ATTENTION}, or fine-tune it: tofe-export train --init {source}",
+            f"Prune it as EViT does: --selector {CLS_ATTENTION}, or fine-tune it: "
+            f"tofe-export train --init {source} --backbone {name} --data FOLDER -o RUN",
         )
-    dense = "It is dense: no tokens are frozen. To make a ToFe network of it: tofe-export train --init " + source
+    dense = (
+        "It is dense: no tokens are frozen. To make a ToFe network of it: "
+        f"tofe-export train --init {source} --backbone {name} --data FOLDER -o RUN"
+    )
     return Recognised(
         ToFeConfig(name, arguments, selector=NO_SELECTOR), renamed, "plain backbone, dense", (*notes, dense)
     )
@@ -160,7 +164,8 @@ def _selector(hints: Hints, predictors: bool, evit: bool, source: str) -> str:
     if wanted == "mlp" and not predictors:
         raise InputError(
             f"{source} has no predictors for the selector mlp.",
-            f"Fine-tune it: tofe-export train --init {source}, or prune without training: --selector {CLS_ATTENTION}",
+            f"Prune without training: --selector {CLS_ATTENTION}, or fine-tune it: "
+            f"tofe-export train --init {source} --data FOLDER -o RUN",
         )
     return wanted
 

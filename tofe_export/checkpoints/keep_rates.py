@@ -29,7 +29,7 @@ def counts_of_rate(model: ToFe, rate: float) -> tuple[int, ...]:
     if not model.stages or not model.discards:
         raise InputError(
             "A keep rate belongs to methods that discard tokens (DynamicViT, EViT); this network is of another kind.",
-            "Give --keep instead, as counts (96,49,27) or ratios (0.5,0.25,0.14).",
+            "Leave --keep-rate away; tofe-export onnx takes --keep, as counts (96,49,27) or ratios (0.5,0.25,0.14).",
         )
     stages = range(1, len(model.stages) + 1)
     if model.config.selector != CLS_ATTENTION:

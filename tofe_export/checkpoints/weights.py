@@ -23,7 +23,8 @@ _METHOD_RATES = ("base_rate", "base_keep_rate")
 """Names on the command lines of DynamicViT and EViT, which save an EMA copy too but evaluate the model itself."""
 _RUNS_CODE = re.compile(r"Unsupported (global|class|operand)|GLOBAL|not an allowed global|unrecognized function")
 _MAGIC = (b"PK", b"\x80")  # a zip archive or a pickle
-_TRAIN = "Train one with: tofe-export train --data digits -o RUN"
+_TRAIN = "Check the path, or make one to try: tofe-export demo -o RUN"
+_KNOWN = 'A checkpoint is a state dict, or holds one under "state_dict" or "model".'
 
 
 def read_weights(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -59,7 +60,7 @@ def _read_pickle(path: Path) -> Mapping[str, Any]:
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
         raise _not_a_checkpoint(path) from error
     if not isinstance(document, Mapping):
-        raise InputError(f"{path} holds a {type(document).__name__}, not a checkpoint.", _TRAIN)
+        raise InputError(f"{path} holds a {type(document).__name__}, not a checkpoint.", _KNOWN)
     return document
 
 
@@ -80,7 +81,7 @@ def _read_safetensors(path: Path) -> Mapping[str, Any]:
 def _not_a_checkpoint(path: Path) -> InputError:
     return InputError(
         f"{path} is not a checkpoint, or it is damaged or truncated.",
-        "Copy it again and compare its size with the original. " + _TRAIN,
+        "Copy it again and compare its size with the original.",
     )
 
 
@@ -101,7 +102,7 @@ def _unwrap(document: Mapping[str, Any], path: Path) -> tuple[dict[str, Any], di
     weights = {_strip(str(key)): value for key, value in level.items() if isinstance(value, Tensor)}
     if not weights:
         found = ", ".join(map(str, list(document)[:5])) or "nothing"
-        raise InputError(f"{path} holds no weights; found: {found}.", _TRAIN)
+        raise InputError(f"{path} holds no weights; found: {found}.", _KNOWN)
     return header, weights
 
 

@@ -83,10 +83,13 @@ def _change(row: dict[str, Any]) -> tuple[str, str, str]:
 
 def show_bench(document: dict[str, Any]) -> None:
     """The rows of bench.json as one table per backend."""
+    from tofe_export.runners.base import in_host_memory
+
     settings = document["settings"]
     for backend in dict.fromkeys(row["backend"] for row in document["rows"]):
         rows = [_bench_row(row) for row in document["rows"] if row["backend"] == backend]
-        console.table(f"{backend}: {settings['threads']} threads, {settings['rounds']} rounds", _COLUMNS, rows)
+        threads = f"{settings['threads']} threads, " if in_host_memory(backend) else "copies not timed, "
+        console.table(f"{backend}: {threads}{settings['rounds']} rounds", _COLUMNS, rows)
     console.say("speed-up: against the dense backbone in the same rounds; realised: speed-up / (dense GMACs / GMACs)")
 
 

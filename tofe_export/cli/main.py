@@ -17,7 +17,14 @@ def main() -> None:
     except TofeError as error:
         sys.exit(_show(error.message, error.next_step, error.exit_code, error))
     except MemoryError as error:
-        sys.exit(_show("This machine has too little memory for that.", "Try a smaller --batch.", 3, error))
+        sys.exit(
+            _show(
+                "This machine has too little memory for that.",
+                "Free some memory, or take a smaller batch or network.",
+                3,
+                error,
+            )
+        )
     except Exception as error:
         text = f"Something went wrong inside tofe-export: {type(error).__name__}: {error}"
         sys.exit(_show(text, "Run again with TOFE_DEBUG=1 for the traceback, and please report it.", 1, error))

@@ -64,7 +64,10 @@ def quantize(
     console.say(f"Ship {document['verdict']['ship'].upper()}.")
     if not document["passed"]:
         console.warn(
-            [f"It does not agree with float32. See which layers cost it: tofe-export quantize {model} --sensitivity"]
+            [
+                "It does not agree with float32. "
+                "See which layers cost it: the same command with --sensitivity, without -o."
+            ]
         )
         raise typer.Exit(1)
 
@@ -133,6 +136,8 @@ def _rank(model: Path, options: Any, json: Path | None) -> None:
     console.table(title, ("", "layers", "in recipe", "same class", "accuracy", "selection overlap", "cosine"), rows)
     console.save_json(json, document)
     worst = next((cost.kind for cost in costs if cost.kind != "attention"), None)
+    if worst is None:
+        return
     console.say(
         f'To spare a kind, name it in the recipe: high_precision = ["{worst}", ...]; for attention: attention = false.'
     )

@@ -84,7 +84,7 @@ def _show(document: dict[str, Any]) -> None:
     title = f"{name} against {against}: {document['samples']} images of {document['data']}"
     console.table(title, ("", "overlap", "flipped", "max abs difference", "of frozen", "least cosine"), rows)
     if document["stages_of"] == "twin":
-        console.say("The engine was built without --taps: the stages are those of a twin, built just now.")
+        console.say("The engine was built without taps (trt --taps): the stages are those of a twin, built just now.")
     for check in document["checks"]:
         if check["passed"] is None:
             console.say(f"Not checked: {check['message']}")

@@ -82,7 +82,9 @@ def _choose(backend: Backend, plugin: str) -> tuple[str, str]:
         register()
     except (CompilerError, ImportError) as error:
         if plugin == "on":
-            raise MissingError(f"The plugins cannot be compiled: {error}", "pip install cuda-bindings") from error
+            raise MissingError(
+                f"The plugins cannot be compiled: {error}", "pip install cuda-bindings nvidia-cuda-nvrtc"
+            ) from error
         return "function body", f"the plugins cannot be compiled here: {error}"
     return "plugin", "compiled by NVRTC and stored in the engine"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -145,16 +146,27 @@ def load_engine(path: Path) -> EngineSession:
     if backend.version != built_with["version"] and not options["version_compatible"]:
         raise MissingError(
             f"{path} was built by {backend.module.__name__} {built_with['version']}; installed is {backend.version}.",
-            f"Build it again: tofe-export trt {manifest['source']['file']} -o {path.name}",
+            f"Build it again: {_rebuild(manifest, path)}",
         )
     require_gpu()
     here = torch.cuda.get_device_name()
     if built_with["gpu"] not in (None, here) and backend.name == "tensorrt" and options["hardware"] == "none":
         raise MissingError(
             f"{path} was built for {built_with['gpu']}; this machine has {here}.",
-            f"Build it here: tofe-export trt {manifest['source']['file']} -o {path.name}",
+            f"Build it here: {_rebuild(manifest, path)}",
         )
     return EngineSession(path.read_bytes(), backend, manifest["precision"])
+
+
+def _rebuild(manifest: dict[str, Any], path: Path) -> str:
+    """The command that builds an engine anew: in its precision, for its batch sizes."""
+    options = manifest["options"]
+    precision = options.get("precision", "fp32")
+    return (
+        f"tofe-export trt {manifest['source']['file']} -o {path.name}"
+        + ("" if precision == "fp32" else f" --{precision}")
+        + (f" --batch {options['batch']}" if isinstance(options.get("batch"), str) else "")
+    )
 
 
 def require_gpu() -> None:
@@ -162,5 +174,5 @@ def require_gpu() -> None:
     if not gpu_present():
         raise MissingError(
             "An engine runs on an NVIDIA GPU only, and PyTorch finds none here.",
-            "Verify the ONNX file instead, or run this on a machine with a GPU.",
+            "Take the ONNX file it was built from, or a machine with a GPU.",
         )

@@ -111,7 +111,7 @@ class ToFe(nn.Module):
             fitting = f"{max(1, height // rows) * rows}x{max(1, width // columns) * columns}"
             raise InputError(
                 f"Images of {height} x {width} pixels cannot be cut into patches of {rows} x {columns}.",
-                f"Give multiples, such as --img-size {fitting}.",
+                f"Give multiples, such as {fitting}: --img-size, or img_size in --backbone-args.",
             )
         self.vit.set_input_size(img_size=(height, width))
         self.tokens = int(self.vit.patch_embed.num_patches)

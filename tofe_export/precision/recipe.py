@@ -130,7 +130,7 @@ def read_recipe(spec: str) -> Recipe:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not a TOML file: {error}.", "Compare it with calibration/digits.toml.") from error
     except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}.") from error
+        raise InputError(f"{path} cannot be read: {error.strerror}.", "Check its permissions.") from error
     return parse_recipe(document, path)
 
 

@@ -21,6 +21,7 @@ from tofe_export.report.folder import RunFolder, read_folder
 from tofe_export.report.gallery import Gallery, gallery
 from tofe_export.report.heat import heat_figure
 from tofe_export.report.history import DENSE
+from tofe_export.report.names import shown
 from tofe_export.report.pictures import token_map_figure
 from tofe_export.report.quality_charts import cost_chart, cost_points, kept_charts
 from tofe_export.report.speed_charts import latency_chart, speed_chart
@@ -100,8 +101,9 @@ def _render(found: RunFolder, drawn: _Drawn, maps: Gallery, attention: Attention
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
+        finalize=lambda value: shown(value) if type(value) is str else value,  # whatever a file called itself
     )
-    # Not escaped because it is this program's own: matplotlib drew it, and escapes the names of models itself.
+    # Not escaped because it is this program's own: matplotlib drew it, and escapes the texts in it.
     environment.filters["svg"] = lambda chart: Markup(chart.svg)
     line, tone = verdict(found.evidence, found.benchmark)
     threshold = found.verification.threshold if found.verification else None
@@ -116,10 +118,15 @@ def _render(found: RunFolder, drawn: _Drawn, maps: Gallery, attention: Attention
         drawn=drawn,
         overview=parity.overview(found.evidence) if found.evidence else [],
         artefacts=parity.artefact_tables(found.evidence) if found.evidence else [],
+        same_tokens=any(one.stages and one.same_selection for one in found.evidence.artefacts)
+        if found.evidence
+        else False,
+        train_command="" if found.checkpoint else found.commands.train,
+        verify_command=found.command_before(found.commands.verify),
+        bench_command=found.command_before(found.commands.bench),
         threshold=parity.threshold_table(threshold) if threshold else None,
         gallery=maps,
         attention=attention,
-        commands=found.commands,
         versions=_versions(found),
         version=__version__,
     )
@@ -142,11 +149,11 @@ def _title(found: RunFolder) -> str:
     if found.checkpoint is not None:
         return found.checkpoint.model.config.backbone
     if found.manifest is not None:
-        return str(found.manifest.get("config", {}).get("backbone", "ToFe"))
+        return str((found.manifest.get("config") or {}).get("backbone", "ToFe"))
     return found.path.resolve().name
 
 
 def _versions(found: RunFolder) -> list[tuple[str, str]]:
     """Of the packages that the figures depend on: as benched, else as exported."""
-    named = found.benchmark.versions if found.benchmark else (found.manifest or {}).get("versions", {})
+    named = found.benchmark.versions if found.benchmark else (found.manifest or {}).get("versions") or {}
     return [(str(name), str(version)) for name, version in named.items()]

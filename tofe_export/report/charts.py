@@ -6,11 +6,12 @@ from collections.abc import Callable
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from tofe_export.report.drawing import Chart, Ink, dot_size, draw_chart, legend_above
+from tofe_export.report.drawing import Chart, Entry, Ink, dot_size, draw_chart, legend_above
 from tofe_export.report.history import DENSE, TOFE, History
-from tofe_export.report.wording import percent
+from tofe_export.report.wording import count, percent
 
 
 def training_charts(history: History, budget: float | None) -> list[Chart]:
@@ -33,12 +34,10 @@ def _accuracy(history: History) -> Chart | None:
     if not series:
         return None
 
-    def draw(axes: Axes, ink: Ink) -> None:
-        for label, ours, x, y in series:
-            colour = ink.accent if ours else ink.faint
-            axes.plot(x, y, color=colour, linewidth=1.8, label=label, marker="o", markersize=dot_size(len(x)))
+    def draw(axes: Axes, ink: Ink) -> list[Entry]:
+        return [(_line(axes, x, y, ink.accent if ours else ink.faint), label) for label, ours, x, y in series]
 
-    said = [f"{label} ends at {percent(y[-1])} after {len(x)} epochs" for label, _, x, y in series]
+    said = [f"{label} ends at {percent(y[-1])} after {count(len(x), 'epoch')}" for label, _, x, y in series]
     return _over_epochs(
         "training-accuracy", "Accuracy on held-out images", draw, "; ".join(said), (1, len(history.epochs))
     )
@@ -51,22 +50,24 @@ def _kept(history: History) -> Chart | None:
         return None
     x = [place for place, _ in found]
 
-    def draw(axes: Axes, ink: Ink) -> None:
+    spreads = all(len(epoch.keep_std) >= stages for _, epoch in found)
+
+    def draw(axes: Axes, ink: Ink) -> list[Entry]:
+        entries = list[Entry]()
         for stage in range(stages):
             colour = ink.series(stage)
             mean = [epoch.keep_mean[stage] for _, epoch in found]
-            axes.plot(
-                x, mean, color=colour, linewidth=1.8, label=f"stage {stage}", marker="o", markersize=dot_size(len(x))
-            )
-            if all(len(epoch.keep_std) >= stages for _, epoch in found):
+            entries.append((_line(axes, x, mean, colour), f"stage {stage}"))
+            if spreads:
                 spread = [epoch.keep_std[stage] for _, epoch in found]
                 low = [max(0.0, m - s) for m, s in zip(mean, spread, strict=True)]
                 high = [min(1.0, m + s) for m, s in zip(mean, spread, strict=True)]
                 axes.fill_between(x, low, high, color=colour, alpha=0.13, linewidth=0)
+        return entries
 
     last = found[-1][1].keep_mean
     said = "At the end: " + ", ".join(f"stage {stage} {percent(last[stage])}" for stage in range(stages))
-    title = "Tokens kept; band: spread over images"
+    title = "Tokens kept" + ("; band: spread over images" if spreads else "")
     return _over_epochs("training-kept", title, draw, said, (x[0], len(history.epochs)))
 
 
@@ -76,28 +77,36 @@ def _cost(history: History, budget: float | None) -> Chart | None:
         return None
     x, y = [place for place, _ in found], [ratio for _, ratio in found]
 
-    def draw(axes: Axes, ink: Ink) -> None:
-        axes.plot(x, y, color=ink.accent, linewidth=1.8, label="ToFe", marker="o", markersize=dot_size(len(x)))
+    def draw(axes: Axes, ink: Ink) -> list[Entry]:
+        entries: list[Entry] = [(_line(axes, x, y, ink.accent), "ToFe")]
         if budget is not None:
-            dashes = (0, (4, 3))
-            axes.axhline(budget, color=ink.warm, linewidth=1.2, linestyle=dashes, label=f"budget {percent(budget)}")
+            limit = axes.axhline(budget, color=ink.warm, linewidth=1.2, linestyle=(0, (4, 3)))
+            entries.append((limit, f"budget {percent(budget)}"))
+        return entries
 
     said = f"ends at {percent(y[-1])}" + (f", with a budget of {percent(budget)}" if budget is not None else "")
     title = "Cost (MACs), dense backbone = 100\u202f%"
     return _over_epochs("training-cost", title, draw, said, (x[0], len(history.epochs)))
 
 
-def _over_epochs(name: str, title: str, fill: Callable[[Axes, Ink], None], text: str, epochs: tuple[int, int]) -> Chart:
+def _line(axes: Axes, x: list[int], y: list[float], colour: str) -> Line2D:
+    (line,) = axes.plot(x, y, color=colour, linewidth=1.8, marker="o", markersize=dot_size(len(x)))
+    return line
+
+
+def _over_epochs(
+    name: str, title: str, fill: Callable[[Axes, Ink], list[Entry]], text: str, epochs: tuple[int, int]
+) -> Chart:
     """Shares (0..1) over epochs, with a legend."""
 
     def draw(figure: Figure, axes: Axes, ink: Ink) -> None:
-        fill(axes, ink)
+        entries = fill(axes, ink)
         axes.set_ylim(0, 1.02)
         axes.set_xlabel("epoch")
         margin = max(0.4, 0.02 * (epochs[1] - epochs[0]))
         axes.set_xlim(epochs[0] - margin, epochs[1] + margin)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=7))
         axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-        legend_above(figure)
+        legend_above(figure, entries)
 
     return draw_chart(name, title, text + ".", draw)

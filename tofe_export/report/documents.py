@@ -12,6 +12,7 @@ from tofe_export.artifacts.files import read_json
 from tofe_export.errors import InputError
 
 BENCH_SCHEMA = "tofe-export/bench/1"
+_LARGEST = 1e12  # no time, cost or count is larger; beyond it a chart has no axis
 
 
 @dataclass(frozen=True)
@@ -33,15 +34,49 @@ class Fields:
         value = self.values.get(key)
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise self.refuse(key, "a number")
-        return float(value)
+        try:
+            number = float(value)
+        except OverflowError:  # an integer of 400 digits
+            raise self.refuse(key, "a number that a computer can hold") from None
+        if math.isnan(number):
+            raise self.refuse(key, "a number")
+        return number
+
+    def positive(self, key: str) -> float:
+        """A required number above 0, and small enough to be drawn."""
+        value = self.number(key)
+        if not 0 < value < _LARGEST:
+            raise self.refuse(key, "a positive number")
+        return value
+
+    def optional_positive(self, key: str) -> float | None:
+        """A number above 0, or None where the file has none."""
+        return None if self.values.get(key) is None else self.positive(key)
 
     def optional_number(self, key: str) -> float | None:
         """A number, or None where the file has none."""
         return None if self.values.get(key) is None else self.number(key)
 
     def text(self, key: str) -> str:
-        """A text; "" where the file has none."""
-        return str(self.values.get(key, ""))
+        """A text, or a number as one; "" where the file has none."""
+        value = self.values.get(key)
+        if not isinstance(value, (str, int, float, type(None))):
+            raise self.refuse(key, "a text")
+        return "" if value is None else str(value)
+
+    def name(self, key: str) -> str:
+        """A required text that is not empty."""
+        value = self.values.get(key)
+        if not isinstance(value, str) or not value:
+            raise self.refuse(key, "a name")
+        return value
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        """A list of texts; empty where the file has none."""
+        value = self.values.get(key)
+        if not isinstance(value, (list, type(None))) or not all(isinstance(item, str) for item in value or ()):
+            raise self.refuse(key, "a list of texts")
+        return tuple(value or ())
 
     def flag(self, key: str) -> bool:
         """A required true or false."""
@@ -62,8 +97,18 @@ class Fields:
         return None if self.values.get(key) is None else self.part(key)
 
     def whole(self, key: str) -> int:
-        """A required whole number."""
-        return int(self.number(key))
+        """A required whole number, 0 or more."""
+        value = self.number(key)
+        if not (0 <= value < _LARGEST and value == int(value)):
+            raise self.refuse(key, "a whole number")
+        return int(value)
+
+    def wholes(self, key: str) -> tuple[int, ...]:
+        """A list of whole numbers; empty where the file has none."""
+        value = self.values.get(key)
+        if not isinstance(value, (list, type(None))) or not all(is_whole(item) for item in value or ()):
+            raise self.refuse(key, "a list of whole numbers")
+        return tuple(value or ())
 
     def parts(self, key: str) -> list[Fields]:
         """A required list of objects."""
@@ -77,9 +122,17 @@ class Fields:
         return InputError(f"{self.path} cannot be used: its {key!r} is not {wanted}.", f"Make it again: {self.remake}")
 
 
+def is_whole(value: object) -> bool:
+    """Whether a JSON value is a whole number, 0 or more, that can be counted to."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _LARGEST
+
+
 @dataclass(frozen=True)
 class BenchRow:
-    """One model at one batch size; times in milliseconds, gmacs of one image, speedup against the dense row."""
+    """One model at one batch size; times in milliseconds, gmacs of one image, speedup against the dense row.
+
+    `calls` is how many calls the percentiles are of, None where an older file does not say.
+    """
 
     name: str
     backend: str
@@ -94,11 +147,13 @@ class BenchRow:
     speedup_low: float | None
     speedup_high: float | None
     realised_fraction: float
+    calls: int | None = None
 
     @property
     def dense(self) -> bool:
         """Whether this is the baseline of its run: compared with itself, it gains and costs exactly nothing."""
-        return self.speedup == 1.0 and self.realised_fraction == 1.0
+        interval = {self.speedup_low, self.speedup_high}
+        return self.speedup == self.realised_fraction == 1.0 and interval <= {1.0, None}
 
 
 @dataclass(frozen=True)
@@ -135,6 +190,21 @@ class Benchmark:
     settings: Mapping[str, Any]
     gate: Gate | None = None
 
+    def baseline(self, row: BenchRow) -> BenchRow | None:
+        """The dense row that `row` was timed with: the last one of its batch size before it."""
+        found = None
+        for other in self.rows:
+            if other is row:
+                return found
+            if other.dense and other.batch == row.batch:
+                found = other
+        return None
+
+    def rounds(self) -> int | None:
+        """Rounds of interleaved runs, None where the file does not say."""
+        value = self.settings.get("rounds")
+        return value if is_whole(value) else None
+
 
 def read_benchmark(path: Path, remake: str) -> Benchmark:
     """bench.json, checked; zero or negative times are refused.
@@ -162,7 +232,10 @@ def open_document(path: Path, schemas: Sequence[str], remake: str) -> Fields:
     Raises:
         InputError: not JSON, or of another schema.
     """
-    document = read_json(path)
+    try:
+        document = read_json(path)
+    except InputError as error:
+        raise InputError(error.message, f"Make it again: {remake}") from error
     if document.get("schema") not in schemas:
         raise InputError(
             f"{path} has schema {document.get('schema')!r}, not {schemas[0]!r}.", f"Make it again: {remake}"
@@ -171,36 +244,36 @@ def open_document(path: Path, schemas: Sequence[str], remake: str) -> Fields:
 
 
 def _row(row: Fields) -> BenchRow:
-    for key in ("batch", "p50_ms", "images_per_s", "gmacs", "speedup", "realised_fraction"):
-        value = row.number(key)
-        if not (math.isfinite(value) and value > 0):
-            raise row.refuse(key, "a positive number")
+    batch = row.whole("batch")
+    if batch == 0:
+        raise row.refuse("batch", "a positive number")
     return BenchRow(
-        name=row.text("name"),
+        name=row.name("name"),
         backend=row.text("backend"),
         precision=row.text("precision"),
-        batch=int(row.number("batch")),
-        p50_ms=row.number("p50_ms"),
-        p90_ms=row.number("p90_ms"),
-        p99_ms=row.number("p99_ms"),
-        images_per_s=row.number("images_per_s"),
-        gmacs=row.number("gmacs"),
-        speedup=row.number("speedup"),
-        speedup_low=row.optional_number("speedup_low"),
-        speedup_high=row.optional_number("speedup_high"),
-        realised_fraction=row.number("realised_fraction"),
+        batch=batch,
+        p50_ms=row.positive("p50_ms"),
+        p90_ms=row.positive("p90_ms"),
+        p99_ms=row.positive("p99_ms"),
+        images_per_s=row.positive("images_per_s"),
+        gmacs=row.positive("gmacs"),
+        speedup=row.positive("speedup"),
+        speedup_low=row.optional_positive("speedup_low"),
+        speedup_high=row.optional_positive("speedup_high"),
+        realised_fraction=row.positive("realised_fraction"),
+        calls=None if row.values.get("calls") is None else row.whole("calls"),
     )
 
 
 def _gate(found: Fields) -> Gate:
     rows = [
         GateRow(
-            name=row.text("name"),
+            name=row.name("name"),
             backend=row.text("backend"),
             precision=row.text("precision"),
             batch=row.whole("batch"),
-            baseline=row.number("baseline"),
-            speedup=row.optional_number("speedup"),
+            baseline=row.positive("baseline"),
+            speedup=row.optional_positive("speedup"),
             verdict=row.text("verdict"),
         )
         for row in found.parts("rows")
@@ -210,7 +283,7 @@ def _gate(found: Fields) -> Gate:
         max_regression=found.number("max_regression"),
         passed=found.flag("passed"),
         rows=tuple(rows),
-        notes=tuple(map(str, found.values.get("notes") or ())),
+        notes=found.texts("notes"),
     )
 
 

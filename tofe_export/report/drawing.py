@@ -2,22 +2,29 @@
 
 In the page it is inline SVG: text stays text, and colours are the page's own variables, which know light and dark. In a
 file it has real colours on white. The same numbers give the same bytes.
+
+Texts that come from files are never read as formulas, get into legends whatever they begin with, and may hold
+characters that the font lacks: `drawing` and `legend_above` see to it, `names.py` to what cannot be seen.
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
 import re
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import matplotlib
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from tofe_export.artifacts.files import atomic_path, write_text
+from tofe_export.report.names import shown
 
 SIZE = 3.4, 2.5  # inches: about 330 CSS pixels, a phone's width or a third of the page, so that text keeps its size
 
@@ -40,9 +47,12 @@ class Ink:
 
 # Matplotlib wants real colours; each of these stands for the variable of that name in the page's style sheet.
 _PAGE = Ink("#010101", "#020202", "#030303", "#040404", "#050505", "#060606")
+_PLAIN = {"text.parse_math": False, "svg.fonttype": "none", "svg.hashsalt": "tofe-export"}
 PAPER = Ink("#1e1d1a", "#6a665d", "#dedad0", "#0d6b62", "#c4530f", "#4a5fb0")
 
 Draw = Callable[[Figure, Axes, Ink], None]
+Entry = tuple[Artist, str]
+"""Of a legend: what is drawn, and its text."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +61,7 @@ class Chart:
 
     Attributes:
         title: short heading.
-        svg: one <svg> element, safe to put in the page: nothing in it comes from a file but numbers and model names.
+        svg: one <svg> element, safe to put in the page: matplotlib escapes the texts in it.
         text: what it shows, in words, for those who cannot see it.
         name: of its file, without an ending.
         figure: draws it anew in other colours.
@@ -67,7 +77,7 @@ class Chart:
         """Writes it as PNG and SVG on white; see `write_figure`."""
         if self.figure is None:
             return []
-        with matplotlib.rc_context(_style(PAPER)):
+        with drawing(_style(PAPER)):
             return write_figure(self.figure(PAPER), folder / self.name)
 
 
@@ -92,7 +102,7 @@ def draw_chart(name: str, title: str, text: str, draw: Draw, size: tuple[float, 
         draw(made, axes, ink)
         return made
 
-    with matplotlib.rc_context(_style(_PAGE)):
+    with drawing(_style(_PAGE)):
         return Chart(title, _inline(_to_svg(figure(_PAGE))), text, name, figure)
 
 
@@ -103,16 +113,47 @@ def write_figure(figure: Figure, stem: Path) -> list[Path]:
         InputError, MissingError: a folder that cannot be written, a full disk.
     """
     png, svg = stem.with_name(stem.name + ".png"), stem.with_name(stem.name + ".svg")
-    with atomic_path(png) as temporary:
-        figure.savefig(temporary, format="png", dpi=200, facecolor="white", metadata={"Software": None})
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "tofe-export"}):
+    write_png(figure, png)
+    with drawing():
         write_text(svg, _to_svg(figure, "white"))
     return [png, svg]
 
 
-def legend_above(figure: Figure) -> None:
-    """One line of legend over the axes."""
-    figure.legend(loc="outside upper left", ncols=3, frameon=False, handlelength=1.3, columnspacing=1.4)
+def write_png(figure: Figure, path: Path) -> None:
+    """The figure at twice the screen's pixels, on white, atomically.
+
+    Raises:
+        InputError, MissingError: a folder that cannot be written, a full disk.
+    """
+    with drawing(), atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=200, facecolor="white", metadata={"Software": None})
+
+
+@contextlib.contextmanager
+def drawing(style: Mapping[str, Any] | None = None) -> Iterator[None]:
+    """Every figure is made and saved inside: texts are no formulas, and a character that the font lacks is a box."""
+    settings: Any = {**_PLAIN, **(style or {})}
+    with matplotlib.rc_context(settings), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"Glyph \d+ .*missing from", UserWarning)
+        warnings.filterwarnings("ignore", r"Matplotlib currently does not support .* natively", UserWarning)
+        yield
+
+
+def legend_above(figure: Figure, entries: Sequence[Entry], columns: int = 3) -> None:
+    """A legend over the axes of (artist, text) pairs, in `columns`; texts may begin with anything."""
+    # Matplotlib leaves out a label that begins with "_": each gets a number first, then its text.
+    numbers = [str(number) for number, _ in enumerate(entries)]
+    legend = figure.legend(
+        [artist for artist, _ in entries],
+        numbers,
+        loc="outside upper left",
+        ncols=columns,
+        frameon=False,
+        handlelength=1.3,
+        columnspacing=1.4,
+    )
+    for text, (_, label) in zip(legend.get_texts(), entries, strict=True):
+        text.set_text(shown(label))
 
 
 def dot_size(points: int) -> float:
@@ -130,8 +171,6 @@ def unique_ids(charts: Sequence[Chart]) -> list[Chart]:
 
 def _style(ink: Ink) -> Any:
     return {
-        "svg.fonttype": "none",
-        "svg.hashsalt": "tofe-export",
         "font.family": ["sans-serif"],
         "font.size": 9,
         "axes.edgecolor": ink.rule,

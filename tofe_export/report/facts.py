@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from tofe_export.model.flops import dense_macs, tofe_macs
 from tofe_export.report.folder import RunFolder
 from tofe_export.report.history import DENSE, TOFE
+from tofe_export.report.names import short
 from tofe_export.report.verdict import named, quoted
-from tofe_export.report.wording import difference, gmacs, percent, span, times
+from tofe_export.report.wording import count, difference, gmacs, percent, span, times
 
 
 @dataclass(frozen=True)
@@ -36,13 +37,18 @@ def facts(found: RunFolder) -> list[tuple[str, str]]:
         size = found.checkpoint.preprocessing
         made += [
             ("Input", f"{size.height} × {size.width} pixels, {model.tokens} patch tokens, {model.prefix} prefix"),
-            ("Stages", f"{len(model.stages)}: blocks {blocks} of 0–{len(model.vit.blocks) - 1}"),
-            ("Token selector", model.config.selector),
-            ("Token approximator", model.config.approximator),
-            ("Parameters", f"{parameters:.1f} million"),
         ]
+        if len(model.stages):
+            made += [
+                ("Stages", f"{len(model.stages)}: blocks {blocks} of 0–{len(model.vit.blocks) - 1}"),
+                ("Token selector", model.config.selector),
+                ("Token approximator", model.config.approximator),
+            ]
+        else:
+            made.append(("Stages", "none: it is dense and keeps every token"))
+        made.append(("Parameters", f"{parameters:.1f} million" if parameters >= 0.1 else f"{parameters:.2f} million"))
     keep = found.keep_counts()
-    if keep is not None:
+    if keep:
         tokens = found.checkpoint.model.tokens if found.checkpoint else (found.manifest or {}).get("tokens")
         of = f" of {tokens}" if tokens else ""
         made.append(("Keep counts", ", ".join(map(str, keep)) + of + _keep_source(found)))
@@ -61,7 +67,7 @@ def _blocks(part: range) -> str:
 
 
 def _keep_source(found: RunFolder) -> str:
-    source = "learned" if found.manifest is None else str(found.manifest.get("options", {}).get("keep_source", ""))
+    source = "learned" if found.manifest is None else str((found.manifest.get("options") or {}).get("keep_source", ""))
     return f" ({source})" if source else ""
 
 
@@ -91,8 +97,15 @@ def _agreement(found: RunFolder) -> Figure | None:
     if found.verification is None or found.verification.logits is None or found.verification.top1_agreement is None:
         return None
     worst = found.verification.logits.max_abs
-    note = f"of {found.verification.samples} images; logits differ by at most {difference(worst)}"
+    images = count(found.verification.samples, "image")
+    note = f"of {images}; logits differ by at most {difference(worst)}{_of_which(found)}"
     return Figure("Same class as PyTorch", percent(found.verification.top1_agreement), note)
+
+
+def _of_which(found: RunFolder) -> str:
+    """Whose figure it is, where several were compared."""
+    several = found.evidence is not None and len(found.evidence.artefacts) > 1
+    return f" ({short(found.verification.model)})" if several and found.verification else ""
 
 
 def _accuracy(found: RunFolder) -> Figure | None:
@@ -100,8 +113,8 @@ def _accuracy(found: RunFolder) -> Figure | None:
     beside = f"dense backbone {percent(dense)} on all held-out images" if dense is not None else ""
     if found.verification is not None and found.verification.accuracy_deployed is not None:
         # On the verified images PyTorch is the fair comparison; the training log counted all held-out ones.
-        reference = percent(found.verification.accuracy_reference or 0.0)
-        note = f"PyTorch {reference} on the same {found.verification.samples} images"
+        reference = found.verification.accuracy_reference
+        note = (f"PyTorch {percent(reference)} on the same images" if reference is not None else "") + _of_which(found)
         return Figure("Accuracy, deployed", percent(found.verification.accuracy_deployed), note)
     trained = found.history.final_accuracy(TOFE) if found.history else None
     return Figure("Accuracy, threshold path", percent(trained), beside) if trained is not None else None

@@ -21,9 +21,11 @@ from tofe_export.artifacts.names import BENCH, CHECKPOINT, METRICS, MODEL, STATE
 from tofe_export.checkpoints.checkpoint import Checkpoint, load, load_like
 from tofe_export.errors import InputError
 from tofe_export.model.config import ToFeConfig
-from tofe_export.report.documents import Benchmark, read_benchmark
+from tofe_export.report.documents import Benchmark, is_whole, read_benchmark
 from tofe_export.report.history import History, read_history
 from tofe_export.report.verification import Evidence, Verification, read_verification
+
+_LARGEST_COST = 1e12  # GMACs
 
 
 @dataclass(frozen=True)
@@ -33,12 +35,17 @@ class Commands:
     folder: Path
 
     def _at(self, name: str) -> str:
-        return shlex.quote(str(self.folder / name))
+        return _quoted(self.folder / name)
 
     @property
     def train(self) -> str:
-        """Command that trains into the folder."""
-        return f"tofe-export train --data digits -o {shlex.quote(str(self.folder))}"
+        """Command that fills the folder, in minutes on any CPU."""
+        return f"tofe-export demo -o {_quoted(self.folder)}"
+
+    @property
+    def pictures(self) -> str:
+        """Command that writes the page with pictures."""
+        return f"tofe-export report {_quoted(self.folder)} --images 6"
 
     @property
     def onnx(self) -> str:
@@ -54,6 +61,12 @@ class Commands:
     def bench(self) -> str:
         """Command that times the export."""
         return f"tofe-export bench {self._at(MODEL)} --json {self._at(BENCH)}"
+
+
+def _quoted(path: Path) -> str:
+    """A path as it is typed; what begins with a dash is not taken for an option."""
+    text = str(path)
+    return shlex.quote(f"./{text}" if text.startswith("-") else text)
 
 
 @dataclass
@@ -84,6 +97,13 @@ class RunFolder:
         """How to make what is missing."""
         return Commands(self.path)
 
+    def command_before(self, command: str) -> str:
+        """`command`, which needs an export, or what has to be typed first; "" where nothing here would do."""
+        exported = (self.path / MODEL).exists() and manifest_path(self.path / MODEL).exists()
+        if self.checkpoint is None:
+            return command if exported and command == self.commands.bench else ""
+        return command if exported else self.commands.onnx
+
     @property
     def verification(self) -> Verification | None:
         """The exported model's, else that of the first artefact."""
@@ -107,9 +127,7 @@ def read_folder(path: Path) -> RunFolder:
     if not path.exists():
         raise InputError(f"There is no folder {path}.", f"Make a run first: {Commands(path).train}")
     if not path.is_dir():
-        raise InputError(
-            f"{path} is a file, not a folder.", f"Type: tofe-export report {shlex.quote(str(path.parent))}"
-        )
+        raise InputError(f"{path} is a file, not a folder.", f"Type: tofe-export report {_quoted(path.parent)}")
     found, commands = RunFolder(path), Commands(path)
     _add_manifest(found)
     if (path / CHECKPOINT).exists():
@@ -149,11 +167,22 @@ def _add_manifest(found: RunFolder) -> None:
     except InputError as error:  # the rest of the folder is still worth showing
         found.notes.append(f"{error.message} What it says is left out.")
         return
-    keep = document.get("keep")
-    if document.get("schema") != SCHEMA or not isinstance(keep, list) or not all(isinstance(k, int) for k in keep):
+    if not _is_manifest(document):
         found.notes.append(f"{beside.name} is not a manifest of this program, so it is left out.")
         return
     found.manifest = document
+
+
+def _is_manifest(document: Mapping[str, Any]) -> bool:
+    """Whether what the page reads of a manifest is of the right kind, which `read_manifest` checks only in part."""
+    keep, costs = document.get("keep"), [document[name] for name in ("gmacs", "dense_gmacs") if name in document]
+    return (
+        document.get("schema") == SCHEMA
+        and isinstance(keep, list)
+        and all(map(is_whole, keep))
+        and all(type(cost) in (int, float) and 0 < cost < _LARGEST_COST for cost in costs)
+        and all(isinstance(document.get(name) or {}, Mapping) for name in ("config", "source", "options", "versions"))
+    )
 
 
 def _compare_parts(found: RunFolder) -> None:
@@ -161,7 +190,7 @@ def _compare_parts(found: RunFolder) -> None:
     _compare_evidence(found)
     if found.manifest is None or found.checkpoint is None:
         return
-    if found.manifest.get("source", {}).get("sha256") != sha256(found.path / CHECKPOINT):
+    if (found.manifest.get("source") or {}).get("sha256") != sha256(found.path / CHECKPOINT):
         found.notes.append(
             f"{MODEL} was exported from another checkpoint than the {CHECKPOINT} in this folder. "
             f"Export, verify and time again, beginning with: {found.commands.onnx}"

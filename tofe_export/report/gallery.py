@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from shlex import quote
 
+from tofe_export.artifacts.names import CHECKPOINT
 from tofe_export.checkpoints.checkpoint import Checkpoint
 from tofe_export.data.images import CorruptLog, ImageSource, batches
 from tofe_export.data.sources import open_source
@@ -11,6 +13,7 @@ from tofe_export.errors import InputError
 from tofe_export.report.folder import RunFolder
 from tofe_export.report.pictures import class_name, data_uri, plain, stage_picture
 from tofe_export.report.token_maps import ReuseSummary, TokenMap, summarise_reuse, token_maps
+from tofe_export.report.wording import count
 
 _BATCH = 8
 _SUMMARY_IMAGES = 64  # enough for an average, seconds on a CPU
@@ -56,6 +59,7 @@ class Gallery:
         notes: sentences on images that were replaced or skipped.
         keep: keep counts, and tokens of an image.
         maps: the token maps themselves, and the names of their classes, for files.
+        discards: frozen tokens never come back.
     """
 
     entries: list[Entry] = field(default_factory=list)
@@ -68,6 +72,7 @@ class Gallery:
     tokens: int = 0
     maps: list[TokenMap] = field(default_factory=list)
     classes: tuple[str, ...] = ()
+    discards: bool = False
 
     @property
     def by_threshold(self) -> bool:
@@ -76,7 +81,7 @@ class Gallery:
 
 
 def gallery(found: RunFolder, images: int, data: str | None) -> Gallery:
-    """Token maps of `images` held-out images, evenly spread over the source.
+    """Token maps of `images` images, evenly spread over the source.
 
     Args:
         found: the run.
@@ -87,31 +92,41 @@ def gallery(found: RunFolder, images: int, data: str | None) -> Gallery:
         InputError: `data` names no images, or not one of them can be read.
     """
     if images == 0:
-        return Gallery(reason="No pictures were asked for.", command=f"tofe-export report {found.path} --images 6")
+        return Gallery(reason="No pictures were asked for.", command=found.commands.pictures)
     if found.checkpoint is None:
-        return Gallery(reason="There is no checkpoint here to look into.", command=found.commands.train)
+        return Gallery(reason=f"There is no {CHECKPOINT} here to look into. Copy the checkpoint here under that name.")
     keep = found.keep_counts()
     if keep is None:
-        command = f"{found.commands.onnx} --keep-from digits"
+        command = f"{found.commands.onnx} --keep-from {quote(found.checkpoint.data or 'photos')}"
         return Gallery(
             reason="The checkpoint holds no learned keep ratios, and no model was exported.", command=command
         )
     source, notes = held_out(found.checkpoint, data)
+    classes = _class_names(found.checkpoint, source)
     corrupt = CorruptLog()
     load = found.checkpoint.preprocessing
     shown = token_maps(found.checkpoint, keep, batches(source, load, _BATCH, images, on_corrupt=corrupt))
     many = batches(source, load, _BATCH, max(images, _SUMMARY_IMAGES), on_corrupt=corrupt)
     reuse = summarise_reuse(found.checkpoint.model, keep, many)
     return Gallery(
-        entries=[_entry(token_map, source.classes) for token_map in shown],
+        entries=[_entry(token_map, classes, source.classes) for token_map in shown],
         reuse=_reuse_sentence(reuse, found.checkpoint),
         source=source.name,
         notes=notes + corrupt.lines(),
         keep=keep,
         tokens=found.checkpoint.model.tokens,
         maps=shown,
-        classes=source.classes,
+        classes=classes,
+        discards=found.checkpoint.model.discards,
     )
+
+
+def _class_names(checkpoint: Checkpoint, source: ImageSource) -> tuple[str, ...]:
+    """What the network's outputs are called: its own names; those of the images only where it has none and they fit."""
+    if checkpoint.classes:
+        return checkpoint.classes
+    outputs = getattr(checkpoint.model.vit, "num_classes", None)
+    return source.classes if len(source.classes) == outputs else ()
 
 
 def held_out(checkpoint: Checkpoint, data: str | None) -> tuple[ImageSource, list[str]]:
@@ -131,14 +146,15 @@ def held_out(checkpoint: Checkpoint, data: str | None) -> tuple[ImageSource, lis
     return open_source("photos", "val"), ["What it was trained on is unknown, so these are bundled photographs."]
 
 
-def _entry(found: TokenMap, classes: tuple[str, ...]) -> Entry:
-    known = found.label is not None
+def _entry(found: TokenMap, classes: tuple[str, ...], labels: tuple[str, ...]) -> Entry:
+    # A label counts only where it means what the network's output of that number means.
+    known = found.label is not None and labels == classes
     other = found.predicted_by_threshold
     return Entry(
         name=found.name,
         uri=data_uri(plain(found.pixels)),
         predicted=class_name(found.predicted, classes),
-        label=class_name(found.label, classes) if found.label is not None else "",
+        label=class_name(found.label, labels) if found.label is not None and known else "",
         right=found.predicted == found.label if known else None,
         disagreement=class_name(other, classes) if other is not None and other != found.predicted else "",
         stages=[_stage(found, stage) for stage in range(found.kept.shape[0])],
@@ -158,7 +174,7 @@ def _stage(found: TokenMap, stage: int) -> StagePicture:
 
 
 def _reuse_sentence(found: ReuseSummary, checkpoint: Checkpoint) -> str:
-    over = f"on average over {found.images} held-out images"
+    over = f"on average over {count(found.images, 'image')}"
     if checkpoint.model.discards:
         return "This model discards tokens, so none is ever reused."
     stages = ", ".join(f"{mean:.1f} in stage {stage}" for stage, mean in enumerate(found.per_stage) if stage)

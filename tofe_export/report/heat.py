@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
+from tofe_export.report.drawing import drawing
 from tofe_export.report.pictures import REUSED, cell_edges, enlarge, outline, picture_scale
 
 VERSIONS = ("before", "after", "dense")
@@ -62,6 +63,7 @@ class HeatMap:
         )
 
 
+@drawing()
 def heat_figure(maps: Sequence[HeatMap]) -> Figure:
     """A row per image: before, after, dense."""
     side, gap, caption = 1.5, 0.08, 0.3  # inches

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 from tofe_export.errors import InputError
 
 DENSE, TOFE = "dense", "tofe"
+_LARGEST = 1e6  # these are shares; what is beyond is not drawn
 
 
 @dataclass(frozen=True)
@@ -65,9 +65,9 @@ def read_history(path: Path) -> History:
         InputError: a line in the middle is not a JSON object. A torn last line is what a killed run leaves: skipped.
     """
     try:
-        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        lines = [line for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read ({error}).", "Train again, or remove it.") from error
+        raise InputError(f"{path} cannot be read ({error}).", "Remove it, or repair it.") from error
     epochs: dict[tuple[str, int], Epoch] = {}
     for number, line in enumerate(lines, start=1):
         document = _parse(line)
@@ -76,6 +76,8 @@ def read_history(path: Path) -> History:
         if document is None:
             raise InputError(f"Line {number} of {path} is not a JSON object.", "Remove that line, or the file.")
         epoch = _epoch(document, number)
+        if epoch is None:
+            continue
         epochs.pop((epoch.phase, epoch.number), None)
         epochs[epoch.phase, epoch.number] = epoch
     return History(tuple(epochs.values()))
@@ -84,15 +86,18 @@ def read_history(path: Path) -> History:
 def _parse(line: str) -> Mapping[str, Any] | None:
     try:
         document = json.loads(line)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         return None
     return document if isinstance(document, dict) else None
 
 
-def _epoch(document: Mapping[str, Any], line: int) -> Epoch:
-    number = document.get("epoch")
+def _epoch(document: Mapping[str, Any], line: int) -> Epoch | None:
+    """None where a line belongs to neither phase: it must not pass for the dense backbone's."""
+    number, phase = document.get("epoch"), document.get("phase")
+    if phase not in (DENSE, TOFE):
+        return None
     return Epoch(
-        phase=TOFE if document.get("phase") == TOFE else DENSE,
+        phase=phase,
         number=number if isinstance(number, int) else line,
         train_accuracy=_number(document.get("accuracy")),
         val_accuracy=_number(document.get("val_accuracy")),
@@ -104,7 +109,7 @@ def _epoch(document: Mapping[str, Any], line: int) -> Epoch:
 
 
 def _number(value: object) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < _LARGEST:
         return None
     return float(value)
 

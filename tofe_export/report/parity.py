@@ -75,8 +75,8 @@ def threshold_table(found: Threshold) -> ThresholdTable:
     rows.append(("Cost, dense = 100\u202f%", f"{cost[0]} (mean)", cost[1]))
     rows += [(f"Tokens kept in stage {s.index}", f"{s.mean:.1f} (mean)", str(s.keep)) for s in found.stages]
     intro = (
-        f"On {found.samples} images the fixed path gives {wording.percent(found.agreement)} of them the class of the "
-        "threshold path."
+        f"The fixed path gives {wording.percent(found.agreement)} of {wording.count(found.samples, 'image')} the class "
+        "of the threshold path."
     )
     return ThresholdTable(intro, rows)
 
@@ -123,7 +123,8 @@ def _tables(found: Verification) -> ArtefactParity:
     if found.next_step:
         notes.append(f"Next: {found.next_step}")
     notes += [f"The limit {name} = {value:g} was set by hand." for name, value in found.overridden]
-    intro = found.error or f"{found.model} against {found.against}, on {found.samples} images of {found.data}."
+    images = wording.count(found.samples, "image") + (f" of {found.data}" if found.data else "")
+    intro = found.error or f"{found.model} against {found.against or 'its checkpoint'}, on {images}."
     stages = [_stage(stage) for stage in found.stages]
     return ArtefactParity(found.model, found.passed, intro, summary, drift, stages, found.failures, notes)
 

@@ -12,8 +12,9 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
-from tofe_export.artifacts.files import atomic_path
 from tofe_export.errors import InputError
+from tofe_export.report.drawing import drawing, write_png
+from tofe_export.report.names import short
 from tofe_export.report.token_maps import TokenMap
 
 REUSED = (236, 98, 26)  # orange: seen on dark and light, and by colour-blind readers against the grey veil
@@ -68,11 +69,10 @@ def write_token_map(path: Path, maps: Sequence[TokenMap], classes: Sequence[str]
     """
     if not maps or columns < 1:
         raise InputError("There is no token map to draw.", "Give at least one image and one column.")
-    figure = token_map_figure(maps, classes, columns)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=200, facecolor="white", metadata={"Software": None})
+    write_png(token_map_figure(maps, classes, columns), path)
 
 
+@drawing()
 def token_map_figure(maps: Sequence[TokenMap], classes: Sequence[str] = (), columns: int = 1) -> Figure:
     """A row per image: the image, then every stage, with a legend; see `write_token_map`."""
     stages = maps[0].kept.shape[0]
@@ -116,8 +116,9 @@ def _legend(figure: Figure, left: float, bottom: float, width: float, height: fl
 
 
 def _caption(found: TokenMap, classes: Sequence[str]) -> str:
-    said = class_name(found.predicted, classes)
-    return said if found.label in (None, found.predicted) else f"{said} (is {class_name(found.label or 0, classes)})"
+    said = short(class_name(found.predicted, classes))
+    wrong = found.label not in (None, found.predicted)
+    return f"{said} (is {short(class_name(found.label or 0, classes))})" if wrong else said
 
 
 def _stage_caption(found: TokenMap, stage: int) -> str:

@@ -9,11 +9,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from tofe_export.report.drawing import Chart, Ink, draw_chart, legend_above
+from tofe_export.report.drawing import Chart, Entry, Ink, draw_chart, legend_above
+from tofe_export.report.names import distinct
 from tofe_export.report.verification import Evidence, Threshold, ThresholdStage
-from tofe_export.report.wording import percent
+from tofe_export.report.wording import count, percent
 
 _BARS = 24  # more would be thinner than a line
+_ROOM = 38  # characters of a line of the legend, which has the chart's whole width
+# Training counted all held-out images, `verify` those it was given: nearly the same question, and said to be another.
+_DENSE = "dense backbone (training log)"
 
 
 @dataclass(frozen=True)
@@ -35,15 +39,15 @@ def _kept_chart(stage: ThresholdStage, samples: int) -> Chart:
 
     def draw(figure: Figure, axes: Axes, ink: Ink) -> None:
         axes.bar(edges, heights, width=0.9 * (edges[1] - edges[0] if len(edges) > 1 else 1), color=ink.faint, alpha=0.6)
-        axes.axvline(stage.keep, color=ink.accent, linewidth=2, label=f"fixed: {stage.keep}")
-        axes.axvline(stage.mean, color=ink.warm, linewidth=1.4, linestyle=(0, (4, 3)), label=f"mean: {stage.mean:.1f}")
+        fixed = axes.axvline(stage.keep, color=ink.accent, linewidth=2)
+        mean = axes.axvline(stage.mean, color=ink.warm, linewidth=1.4, linestyle=(0, (4, 3)))
         axes.set_xlabel("tokens kept by threshold")
         axes.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=4))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
-        legend_above(figure)
+        legend_above(figure, [(fixed, f"fixed: {stage.keep}"), (mean, f"mean: {stage.mean:.1f}")])
 
     least, most = stage.histogram[0][0], stage.histogram[-1][0]
-    text = f"Of {samples} images {least} to {most} tokens, {stage.mean:.1f} on average; {stage.keep} is fixed."
+    text = f"Of {count(samples, 'image')} {least} to {most} tokens, {stage.mean:.1f} on average; {stage.keep} is fixed."
     return draw_chart(f"kept-stage{stage.index}", f"Stage {stage.index}: images by tokens kept", text, draw, (3.4, 2.1))
 
 
@@ -59,10 +63,10 @@ def _binned(stage: ThresholdStage) -> tuple[list[float], list[int]]:
 
 def cost_points(evidence: Evidence | None, dense_accuracy: float | None) -> list[Point]:
     """What is known of accuracy and cost, the dense backbone first."""
-    points = [] if dense_accuracy is None else [Point("dense backbone", 1.0, dense_accuracy)]
+    points = [] if dense_accuracy is None else [Point(_DENSE, 1.0, dense_accuracy)]
     artefacts = evidence.artefacts if evidence else ()
     first = next((found.threshold for found in artefacts if found.threshold is not None), None)
-    if first is not None and first.accuracy_threshold is not None:
+    if first is not None and first.accuracy_threshold is not None and first.gmacs_dense:
         points.append(Point("threshold path", first.gmacs_threshold / first.gmacs_dense, first.accuracy_threshold))
     return _joined(points) + _joined(
         [
@@ -85,28 +89,24 @@ def cost_chart(points: Sequence[Point]) -> Chart | None:
     """Accuracy against cost; None for fewer than two points. A legend instead of labels, which would overlap."""
     if len(points) < 2:
         return None
+    labels = distinct([point.label for point in points], _ROOM)
 
     def draw(figure: Figure, axes: Axes, ink: Ink) -> None:
-        marks = "Dos^vP*"
+        marks, entries = "Dos^vP*", list[Entry]()
         for number, point in enumerate(points):
-            colour = ink.faint if point.label == "dense backbone" else ink.series(number - 1)
-            axes.plot(
-                [point.cost],
-                [point.accuracy],
-                marks[number % len(marks)],
-                color=colour,
-                markersize=7,
-                label=point.label,
-            )
+            colour = ink.faint if point.label == _DENSE else ink.series(number - 1)
+            mark = marks[number % len(marks)]
+            (dot,) = axes.plot([point.cost], [point.accuracy], mark, color=colour, markersize=7)
+            entries.append((dot, labels[number]))
         low, high = (bound(point.accuracy for point in points) for bound in (min, max))
         margin = max(0.01, 0.25 * (high - low))
         axes.set_ylim(max(0.0, low - margin), min(1.005, high + margin))
-        axes.set_xlim(0, 1.08)
+        axes.set_xlim(0, max(1.08, 1.04 * max(point.cost for point in points)))
         axes.grid(visible=True, axis="x")
         axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
         axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=1 if high - low < 0.05 else 0))
         axes.set_xlabel("cost (MACs), dense backbone = 100\u202f%")
-        figure.legend(loc="outside upper left", ncols=1, frameon=False, handlelength=1.0)
+        legend_above(figure, entries, columns=1)
 
     said = "; ".join(
         f"{point.label}: {percent(point.accuracy)} at {percent(point.cost)} of the cost" for point in points

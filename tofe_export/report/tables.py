@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
 from tofe_export.report import wording
 from tofe_export.report.documents import Benchmark, BenchRow, Gate
+from tofe_export.runners.base import in_host_memory
+
+_FEW_ROUNDS = 10  # the bootstrap of a median of fewer gives intervals that are too narrow
 
 
 @dataclass(frozen=True)
@@ -38,9 +42,20 @@ class GateTable:
 
 @dataclass(frozen=True)
 class BenchTable:
-    """Rows by batch size, dense first, the line that says what they were measured with, and the gate's judgement."""
+    """Rows by batch size, dense first, what they mean, what they were measured with, and the gate's judgement.
+
+    Attributes:
+        groups: (batch size, rows).
+        times: sentences on what the times include, for each place where models ran.
+        percentiles, speedup: how the columns of those names are meant.
+        machine: processor, threads, rounds.
+        gate: None where no recorded run was given.
+    """
 
     groups: list[tuple[int, list[BenchLine]]]
+    times: list[str]
+    percentiles: str
+    speedup: str
     machine: str
     gate: GateTable | None
 
@@ -50,7 +65,48 @@ def bench_table(found: Benchmark) -> BenchTable:
     ordered = sorted(found.rows, key=lambda row: row.batch)  # stable: the run's own order within a batch
     groups = [(batch, [_line(row) for row in rows]) for batch, rows in groupby(ordered, key=lambda row: row.batch)]
     gate = _gate(found.gate) if found.gate else None
-    return BenchTable(groups, wording.machine_line(found.machine, found.settings), gate)
+    places = {in_host_memory(row.backend) for row in found.rows}
+    machine = wording.machine_line(found.machine, found.settings, on_cpu=True in places, on_gpu=False in places)
+    return BenchTable(groups, _times(found.rows), _percentiles(found.rows), _speedup(found), machine, gate)
+
+
+def _times(rows: Sequence[BenchRow]) -> list[str]:
+    backends = list(dict.fromkeys(row.backend for row in rows))
+    host = [backend or "unknown backend" for backend in backends if in_host_memory(backend)]
+    gpu = [backend or "unknown backend" for backend in backends if not in_host_memory(backend)]
+    said = []
+    if host:
+        said.append(f"{', '.join(host)}: from a float32 batch in host memory to the outputs in host memory.")
+    if gpu:
+        graph = any(backend.startswith("tensorrt") for backend in gpu)
+        said.append(
+            f"{', '.join(gpu)}: the batch is in GPU memory already and the outputs stay there; copies are not included."
+            + (" A call of an engine is the replay of a CUDA graph." if graph else "")
+        )
+    return said
+
+
+def _percentiles(rows: Sequence[BenchRow]) -> str:
+    said = "half, nine tenths, 99 in 100 of the timed calls took no longer than this."
+    fewest = min((row.calls for row in rows if row.calls is not None), default=None)
+    if fewest is None or fewest > 100:
+        return said
+    return f"{said} A row here has {wording.count(fewest, 'call')}: its p99 is between the slowest two."
+
+
+def _speedup(found: Benchmark) -> str:
+    said = "the dense backbone’s time ÷ the model’s, round by round; the median, with a bootstrap interval over rounds."
+    rounds = found.rounds()
+    if rounds is not None and rounds < _FEW_ROUNDS:
+        said += f" Of {wording.count(rounds, 'round')} only, so the interval says little."
+    mixed = dict.fromkeys(
+        f"A model in {row.precision} was timed beside a dense backbone in {dense.precision}"
+        for row in found.rows
+        if (dense := found.baseline(row)) is not None and not row.dense and row.precision != dense.precision
+    )
+    if mixed:
+        said += f" {'; '.join(mixed)}: what the precision gains is in its speed-up and its realised fraction."
+    return said
 
 
 def _line(row: BenchRow) -> BenchLine:

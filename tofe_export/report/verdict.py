@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tofe_export.report.documents import Benchmark, BenchRow
+from tofe_export.report.names import short
 from tofe_export.report.verification import Evidence, Verification
-from tofe_export.report.wording import percent, times
+from tofe_export.report.wording import count, percent, times
+
+_ROOM = 60  # characters of a name in the page's one line
 
 
 def verdict(evidence: Evidence | None, benchmark: Benchmark | None) -> tuple[str, str]:
@@ -30,7 +33,7 @@ def named(evidence: Evidence | None, benchmark: Benchmark | None, row: BenchRow)
     """The row's model, "" where there is no other it could be taken for."""
     timed = {row.name for row in benchmark.rows if not row.dense} if benchmark else set()
     verified = {found.model for found in evidence.artefacts} if evidence else set()
-    return row.name if len(timed | verified) > 1 else ""
+    return short(row.name, _ROOM) if len(timed | verified) > 1 else ""
 
 
 def _agreeing(evidence: Evidence | None) -> set[str]:
@@ -48,14 +51,17 @@ def _of_several(every: Sequence[Verification]) -> tuple[str, str]:
     """Several artefacts in one sentence: those that failed by name, else how many passed."""
     failed = [found for found in every if found.passed is False]
     if failed:
-        names = ", ".join(found.model for found in failed)
+        names = ", ".join(short(found.model, _ROOM) for found in failed)
         first = failed[0].failures[0] if failed[0].failures else failed[0].error
         return f"Not fit to deploy: {names}. {first}", "bad"
     passed = sum(found.passed is True for found in every)
     if passed < len(every):
-        missing = ", ".join(found.model for found in every if found.passed is None)
-        return f"{passed} of {len(every)} artefacts agree with PyTorch; not checked: {missing}.", "open"
-    return f"All {len(every)} artefacts agree with PyTorch.", "good"
+        missing = ", ".join(short(found.model, _ROOM) for found in every if found.passed is None)
+        return f"{passed} of {len(every)} artifacts agree with PyTorch; not checked: {missing}.", "open"
+    if not all(found.samples for found in every):
+        return "Some artifact was compared with PyTorch on no image at all.", "open"
+    limits = " By limits that were set by hand." if any(found.overridden for found in every) else ""
+    return f"All {len(every)} artifacts agree with PyTorch.{limits}", "good"
 
 
 def _of_one(found: Verification) -> tuple[str, str]:
@@ -64,29 +70,50 @@ def _of_one(found: Verification) -> tuple[str, str]:
     if not found.passed:
         first = found.failures[0] if found.failures else found.error or "The comparison with PyTorch failed."
         return f"Not fit to deploy: {first}", "bad"
+    if not found.samples:
+        return "Compared with PyTorch on no image at all.", "open"
+    limits = " By limits that were set by hand." if found.overridden else ""
+    images = count(found.samples, "image")
     if found.top1_agreement is None:
-        return f"Same features as PyTorch on all {found.samples} images.", "good"
+        return f"As near to PyTorch as asked on {images}.{limits}", "good"
     if found.top1_agreement == 1:
-        return f"Same answer as PyTorch on all {found.samples} images.", "good"
-    return f"Same answer as PyTorch on {percent(found.top1_agreement)} of {found.samples} images.", "good"
+        return f"Same answer as PyTorch on {'all ' if found.samples > 1 else ''}{images}.{limits}", "good"
+    return f"Same answer as PyTorch on {percent(found.top1_agreement)} of {images}.{limits}", "good"
 
 
 def _speed(evidence: Evidence | None, benchmark: Benchmark | None) -> tuple[str, str]:
     row = quoted(evidence, benchmark)
     if row is None or benchmark is None:
         return "Not yet timed.", "open"
-    sentence, tone = _of_row(row, named(evidence, benchmark, row))
+    sentence, tone = _of_row(row, named(evidence, benchmark, row), benchmark.baseline(row))
+    slower = [other.batch for other in benchmark.rows if _who(other) == _who(row) and _surely_slower(other)]
+    if tone == "good" and slower:
+        sentence, tone = f"{sentence} Slower than it at batch {', '.join(map(str, slower))}.", "bad"
     if benchmark.gate is not None and not benchmark.gate.passed:
-        return f"{sentence} Slower than {benchmark.gate.file} allows.", "bad"
+        fell = any(judged.verdict == "regressed" for judged in benchmark.gate.rows)
+        said = f"Slower than {benchmark.gate.file} allows." if fell else f"Not all of {benchmark.gate.file} was timed."
+        return f"{sentence} {said}", "bad"
     if tone == "good" and _agreeing(evidence) and row.name not in _agreeing(evidence):
         return f"{sentence} What was timed is not what was compared.", "open"
     return sentence, tone
 
 
-def _of_row(row: BenchRow, name: str) -> tuple[str, str]:
+def _who(row: BenchRow) -> tuple[str, str, str]:
+    return row.name, row.backend, row.precision
+
+
+def _surely_slower(row: BenchRow) -> bool:
+    """By its whole interval, where there is one."""
+    return (row.speedup if row.speedup_high is None else row.speedup_high) < 1
+
+
+def _of_row(row: BenchRow, name: str, dense: BenchRow | None) -> tuple[str, str]:
+    than = "the dense backbone"
+    if dense is not None and dense.precision and dense.precision != row.precision:
+        than += f" in {dense.precision}"
     who = f"{name}, at batch {row.batch}" if name else f"At batch {row.batch}"
     if row.speedup_low is not None and row.speedup_high is not None and row.speedup_low <= 1 <= row.speedup_high:
-        return f"{who}: its speed cannot be told from the dense backbone's.", "bad"
+        return f"{who}: its speed cannot be told from that of {than}.", "bad"
     if row.speedup < 1:
-        return f"{who}: slower than the dense backbone, {times(row.speedup)}.", "bad"
-    return f"{who}: {times(row.speedup)} as fast as the dense backbone.", "good"
+        return f"{who}: slower than {than}, {times(row.speedup)}.", "bad"
+    return f"{who}: {times(row.speedup)} as fast as {than}.", "good"

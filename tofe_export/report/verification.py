@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tofe_export.report.documents import Fields, open_document
+from tofe_export.report.documents import Fields, is_whole, open_document
 
 SCHEMA, SCHEMA_SEVERAL = "tofe-export/verify/1", "tofe-export/verify-several/1"
 
@@ -141,10 +140,10 @@ def _artefact(found: Fields) -> Verification:
     error = found.optional_part("error")
     if error is not None:
         passed = None if found.values.get("passed") is None else found.flag("passed")
-        nothing = (None, None, None, None, None, (), tuple(map(str, found.values.get("failures") or ())))
+        nothing = (None, None, None, None, None, (), found.texts("failures"))
         return Verification(
             passed,
-            found.text("model"),
+            found.name("model"),
             found.text("against"),
             "",
             0,
@@ -158,7 +157,7 @@ def _artefact(found: Fields) -> Verification:
     overridden, own_features = found.optional_part("overridden"), found.optional_part("own_features")
     return Verification(
         passed=found.flag("passed"),
-        model=found.text("model"),
+        model=found.name("model"),
         against=found.text("against"),
         data=found.text("data"),
         samples=found.whole("samples"),
@@ -168,14 +167,14 @@ def _artefact(found: Fields) -> Verification:
         logits=_drift(logits) if logits else None,
         same_selection=_drift(same) if same else None,
         stages=tuple(_stage(stage) for stage in found.parts("stages")),
-        failures=tuple(str(sentence) for sentence in found.values.get("failures") or ()),
-        keep=tuple(int(count) for count in found.values.get("keep") or () if isinstance(count, int)),
+        failures=found.texts("failures"),
+        keep=found.wholes("keep"),
         features_max_abs=_or_infinite(features, "max_abs") if features else None,
         own_features_max_abs=_or_infinite(own_features, "max_abs") if own_features else None,
         precision=found.text("precision"),
         backend=found.text("backend"),
-        gmacs=found.optional_number("gmacs"),
-        dense_gmacs=found.optional_number("dense_gmacs"),
+        gmacs=found.optional_positive("gmacs"),
+        dense_gmacs=found.optional_positive("dense_gmacs"),
         overridden=tuple((name, overridden.number(name)) for name in overridden.values) if overridden else (),
         threshold=_threshold(threshold) if threshold else None,
         not_checked=tuple(
@@ -223,21 +222,23 @@ def _threshold(found: Fields) -> Threshold:
         agreement=found.number("top1_agreement"),
         accuracy_threshold=accuracy.number("threshold") if accuracy else None,
         accuracy_fixed=accuracy.number("fixed") if accuracy else None,
-        gmacs_threshold=gmacs.number("threshold"),
-        gmacs_fixed=gmacs.number("fixed"),
-        gmacs_dense=gmacs.number("dense"),
+        gmacs_threshold=gmacs.positive("threshold"),
+        gmacs_fixed=gmacs.positive("fixed"),
+        gmacs_dense=gmacs.positive("dense"),
         stages=tuple(_threshold_stage(stage) for stage in found.parts("stages")),
     )
 
 
 def _threshold_stage(found: Fields) -> ThresholdStage:
-    bars: Sequence[Any] = found.values.get("histogram") or ()
-    if not all(isinstance(bar, list) and len(bar) == 2 and all(isinstance(n, int) for n in bar) for bar in bars):
+    bars: Any = found.values.get("histogram") or []
+    if not isinstance(bars, list) or not all(
+        isinstance(bar, list) and len(bar) == 2 and all(map(is_whole, bar)) for bar in bars
+    ):
         raise found.refuse("histogram", "a list of pairs of whole numbers")
     return ThresholdStage(
         index=found.whole("index"),
         keep=found.whole("keep"),
         mean=found.number("kept_mean"),
-        histogram=tuple((tokens, images) for tokens, images in bars),
+        histogram=tuple(sorted((tokens, images) for tokens, images in bars)),
         overlap=found.number("overlap"),
     )

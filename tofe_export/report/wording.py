@@ -9,8 +9,15 @@ from typing import Any
 _RAISED = str.maketrans("-0123456789", "\u207b⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
+def count(number: int, thing: str) -> str:
+    """1 -> "1 image", 2 -> "2 images"."""
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+
+
 def percent(share: float, digits: int = 1) -> str:
     """0.5 -> "50 %"; only a share of exactly 1 is called 100 %."""
+    if not math.isfinite(share):
+        return "not finite"
     text = f"{share * 100:.{digits}f}"
     if share < 1 and float(text) >= 100:
         return f"> {100 - 10**-digits:.{digits}f}\u202f%"
@@ -60,6 +67,8 @@ def difference(value: float | None) -> str:
 
 def cosine(value: float) -> str:
     """How far from 1, which is what can be seen of it: "1 − 2.4 × 10⁻⁹", or "1"."""
+    if not math.isfinite(value):
+        return "not finite"
     gap = 1 - value
     if abs(gap) < 1e-12:
         return "1"
@@ -71,13 +80,21 @@ def how(backend: str, precision: str) -> str:
     return " · ".join(part for part in (backend, precision) if part)
 
 
-def machine_line(machine: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
-    """Processor, threads, rounds: what a figure depends on, in one line; what is not known is left out."""
-    parts = [str(machine[key]) for key in ("processor", "gpu", "system") if machine.get(key)]
-    if settings.get("threads"):
-        parts.append(f"{settings['threads']} thread{'s' if settings['threads'] != 1 else ''}")
-    if settings.get("rounds"):
-        parts.append(f"{settings['rounds']} rounds, dense and ToFe in turn")
+def machine_line(machine: Mapping[str, Any], settings: Mapping[str, Any], on_cpu: bool, on_gpu: bool) -> str:
+    """Processor, threads, rounds: what a figure depends on, in one line; what is not known is left out.
+
+    Args:
+        machine, settings: of bench.json.
+        on_cpu: some model ran on the processor, so its threads matter.
+        on_gpu: some model ran on the GPU.
+    """
+    keys = ("processor", "gpu", "system") if on_gpu else ("processor", "system")
+    parts = [str(machine[key]) for key in keys if machine.get(key)]
+    threads, rounds = settings.get("threads"), settings.get("rounds")
+    if on_cpu and isinstance(threads, int):
+        parts.append(count(threads, "thread") + (" on the processor" if on_gpu else ""))
+    if isinstance(rounds, int):
+        parts.append(f"{count(rounds, 'round')}, each model beside its dense backbone in turn")
     return " · ".join(parts)
 
 

@@ -14,6 +14,15 @@ FEATURES = "features"
 """Names of a deployed model's outputs; either or both are there."""
 
 
+def in_host_memory(backend: str) -> bool:
+    """Whether what `Runner.bind` of a backend times goes from host memory to host memory.
+
+    PyTorch and ONNX Runtime on the CPU do. Everything on a GPU finds its batch in GPU memory and leaves its outputs
+    there, so that no copy is timed; an engine's run is the replay of a CUDA graph besides.
+    """
+    return backend in ("torch", "onnxruntime")
+
+
 class Runner(Protocol):
     """A loaded model on a backend.
 
@@ -44,6 +53,6 @@ class Runner(Protocol):
             images: as in `run`.
 
         Returns:
-            A function that runs it once and returns when the result is there.
+            A function that runs it once and returns when the result is there; see `in_host_memory` for where.
         """
         ...

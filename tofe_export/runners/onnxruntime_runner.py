@@ -72,7 +72,7 @@ class OnnxRuntimeRunner:
         if any(isinstance(want, int) and want != got for want, got in zip(expected, images.shape, strict=True)):
             raise InputError(
                 f"The model takes images of shape {expected}, not {list(images.shape)}.",
-                "Is it the checkpoint it came from?",
+                "Take images of that size, and the checkpoint it came from.",
             )
         try:
             values = self._session.run(None, {self._input.name: images})
@@ -85,7 +85,7 @@ class OnnxRuntimeRunner:
             raise MissingError(
                 f"This machine has too little memory for {images.shape[0]} images of "
                 f"{images.shape[2]} x {images.shape[3]} pixels.",
-                "Take smaller images (--img-size) or a smaller batch.",
+                "Free some memory, or export for smaller images.",
             ) from error
         return dict(zip(self.outputs, values, strict=True))
 
@@ -121,7 +121,7 @@ def require_provider(provider: str) -> None:
     if name not in ort.get_available_providers():
         raise MissingError(
             f"This ONNX Runtime has no {name}.",
-            "pip uninstall onnxruntime, then pip install 'tofe-export[gpu]', on a machine with an NVIDIA GPU.",
+            "On a machine with an NVIDIA GPU: pip uninstall onnxruntime && pip install 'tofe-export[gpu]'",
         )
 
 

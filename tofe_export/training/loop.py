@@ -77,7 +77,7 @@ def run_epoch(
         if not math.isfinite(parts["loss"]):
             raise InputError(
                 f"The loss became {parts['loss']} at step {step + 1} of epoch {epoch + 1} ({phase.name} phase).",
-                "Resume is not of use here: start again with a smaller --lr, or without mixed precision.",
+                "Resume is not of use here: start again with a smaller --lr and --dense-lr.",
             )
         count = len(batch.names)
         images += count

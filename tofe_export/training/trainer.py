@@ -161,7 +161,8 @@ class _Run:
         if state is None:
             if not resume and (self.out_dir / STATE).exists():
                 raise InputError(
-                    f"{self.out_dir} already holds a run.", "Go on with --resume, or choose another folder with -o."
+                    f"{self.out_dir} already holds a run.",
+                    "Go on with train --resume, or choose another folder with -o.",
                 )
             return None
         changed = self.settings.differences(state.settings) + _differences(state.start, self.start)

@@ -32,7 +32,7 @@ from tofe_export.runners.onnxruntime_runner import OnnxRuntimeRunner
 from tofe_export.verify.metrics import LogitsDifference
 from tofe_export.verify.opened import read_onnx
 from tofe_export.verify.tolerances import TOLERANCES
-from tofe_export.workflows.calibrate_model import CalibrationOptions, calibrate_model
+from tofe_export.workflows.calibrate_model import CalibrationOptions, calibrate_model, first_step
 from tofe_export.workflows.progress import Report, silent
 
 _CHECK_IMAGES = 16
@@ -76,7 +76,7 @@ def build_from_onnx(
         MissingError: see `open_backend` and `build_engine`.
     """
     if source.suffix != ".onnx":
-        raise InputError(f"{source} is no ONNX file.", f"First type: tofe-export onnx {source}")
+        raise InputError(f"{source} is no ONNX file.", first_step(source))
     if target.suffix == ".onnx":
         raise InputError(f"{target} would be an engine with the name of an ONNX file.", "Write -o model.engine")
     manifest = read_manifest(source)

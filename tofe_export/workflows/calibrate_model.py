@@ -70,6 +70,13 @@ class Calibrated:
         return {"recipe": self.recipe.to_dict(), **self.key.to_dict()}
 
 
+def first_step(source: Path) -> str:
+    """What to type where a file that is no ONNX file was given: a checkpoint can become one."""
+    if source.suffix in (".pth", ".pt", ".bin", ".safetensors"):
+        return f"First type: tofe-export onnx {source}"
+    return "Name the file that tofe-export onnx wrote."
+
+
 def choose_recipe(options: CalibrationOptions, manifest: Mapping[str, Any]) -> Recipe:
     """The recipe to follow, with the user's own images put in.
 

@@ -86,7 +86,7 @@ def export_onnx(source: Path, target: Path, options: OnnxOptions, report: Report
         MissingError: the disk is full.
     """
     if target.suffix != ".onnx":
-        raise InputError(f"{target} does not end in .onnx.", f"Write -o {target.name}.onnx")
+        raise InputError(f"{target} does not end in .onnx.", f"Write -o {target}.onnx")
     if options.hints.keep_rate is not None and (options.keep.by_hand or options.keep.source is not None):
         raise InputError("--keep-rate says how many tokens to keep, and so does --keep or --keep-from.", "Give one.")
     checkpoint = load(source, options.hints)

@@ -17,7 +17,7 @@ from tofe_export.errors import InputError
 from tofe_export.precision.quantize import FORMATS
 from tofe_export.runners.base import LOGITS
 from tofe_export.verify.opened import read_onnx
-from tofe_export.workflows.calibrate_model import Calibrated, CalibrationOptions, calibrate_model
+from tofe_export.workflows.calibrate_model import Calibrated, CalibrationOptions, calibrate_model, first_step
 from tofe_export.workflows.checked_onnx import run_two_batches, write_checked
 from tofe_export.workflows.precision_forms import Form, Timing, compare_forms, half_of, image_shape, time_forms
 from tofe_export.workflows.progress import Report, silent
@@ -69,9 +69,9 @@ def quantize_model(source: Path, target: Path, options: QuantizeOptions, report:
         MissingError: ONNX Runtime is missing, or the disk is full.
     """
     if source.suffix != ".onnx":
-        raise InputError(f"{source} is no ONNX file.", f"First type: tofe-export onnx {source}")
+        raise InputError(f"{source} is no ONNX file.", first_step(source))
     if target.suffix != ".onnx":
-        raise InputError(f"{target} does not end in .onnx.", f"Write -o {target.name}.onnx")
+        raise InputError(f"{target} does not end in .onnx.", f"Write -o {target}.onnx")
     if options.precision not in FORMATS:
         raise InputError(f"There is no quantized format {options.precision!r}.", f"Known: {', '.join(FORMATS)}.")
     if target.resolve() == source.resolve():
@@ -80,7 +80,7 @@ def quantize_model(source: Path, target: Path, options: QuantizeOptions, report:
     if LOGITS not in manifest.get("outputs", [LOGITS]):
         raise InputError(
             f"{source} has features but no logits, by which a quantized model is judged.",
-            "Export it again with --output features,logits",
+            "Export it again: tofe-export onnx CKPT --output features,logits",
         )
     model = read_onnx(source)
     with atomic_artefact(target) as draft:  # first of all, since a place that cannot be written is known at once
