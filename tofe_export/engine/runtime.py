@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tofe_export.artifacts.commands import command
 from tofe_export.artifacts.manifest import read_manifest
 from tofe_export.engine.backend import Backend, gpu_present, open_backend
 from tofe_export.engine.callbacks import Log, make_logger
@@ -145,16 +147,20 @@ def load_engine(path: Path) -> EngineSession:
     if backend.version != built_with["version"] and not options["version_compatible"]:
         raise MissingError(
             f"{path} was built by {backend.module.__name__} {built_with['version']}; installed is {backend.version}.",
-            f"Build it again: tofe-export trt {manifest['source']['file']} -o {path.name}",
+            f"Build it again: {_build(path, manifest)}",
         )
     require_gpu()
     here = torch.cuda.get_device_name()
     if built_with["gpu"] not in (None, here) and backend.name == "tensorrt" and options["hardware"] == "none":
         raise MissingError(
             f"{path} was built for {built_with['gpu']}; this machine has {here}.",
-            f"Build it here: tofe-export trt {manifest['source']['file']} -o {path.name}",
+            f"Build it here: {_build(path, manifest)}",
         )
     return EngineSession(path.read_bytes(), backend, manifest["precision"])
+
+
+def _build(path: Path, manifest: dict[str, Any]) -> str:
+    return command("trt", path.with_name(str(manifest["source"]["file"])), "-o", path)
 
 
 def require_gpu() -> None:

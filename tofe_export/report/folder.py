@@ -6,7 +6,6 @@ import contextlib
 import copy
 import math
 import pickle
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 import torch
 from timm.models.vision_transformer import VisionTransformer
 
+from tofe_export.artifacts.commands import command
 from tofe_export.artifacts.files import read_json, sha256
 from tofe_export.artifacts.manifest import SCHEMA, manifest_path, read_manifest
 from tofe_export.artifacts.names import BENCH, CHECKPOINT, METRICS, MODEL, STATE, VERIFY
@@ -32,28 +32,26 @@ class Commands:
 
     folder: Path
 
-    def _at(self, name: str) -> str:
-        return shlex.quote(str(self.folder / name))
-
     @property
     def train(self) -> str:
         """Command that trains into the folder."""
-        return f"tofe-export train --data digits -o {shlex.quote(str(self.folder))}"
+        return command("train", "--data", "digits", "-o", self.folder)
 
     @property
     def onnx(self) -> str:
         """Command that exports its checkpoint."""
-        return f"tofe-export onnx {self._at(CHECKPOINT)} -o {self._at(MODEL)}"
+        return command("onnx", self.folder / CHECKPOINT, "-o", self.folder / MODEL)
 
     @property
     def verify(self) -> str:
         """Command that compares the export with it."""
-        return f"tofe-export verify {self._at(MODEL)} --against {self._at(CHECKPOINT)} --json {self._at(VERIFY)}"
+        at = self.folder
+        return command("verify", at / MODEL, "--against", at / CHECKPOINT, "--json", at / VERIFY)
 
     @property
     def bench(self) -> str:
         """Command that times the export."""
-        return f"tofe-export bench {self._at(MODEL)} --json {self._at(BENCH)}"
+        return command("bench", self.folder / MODEL, "--json", self.folder / BENCH)
 
 
 @dataclass
@@ -107,9 +105,7 @@ def read_folder(path: Path) -> RunFolder:
     if not path.exists():
         raise InputError(f"There is no folder {path}.", f"Make a run first: {Commands(path).train}")
     if not path.is_dir():
-        raise InputError(
-            f"{path} is a file, not a folder.", f"Type: tofe-export report {shlex.quote(str(path.parent))}"
-        )
+        raise InputError(f"{path} is a file, not a folder.", f"Type: {command('report', path.parent)}")
     found, commands = RunFolder(path), Commands(path)
     _add_manifest(found)
     if (path / CHECKPOINT).exists():

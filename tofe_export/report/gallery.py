@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from tofe_export.artifacts.commands import command
+from tofe_export.artifacts.names import readable
 from tofe_export.checkpoints.checkpoint import Checkpoint
 from tofe_export.data.images import CorruptLog, ImageSource, batches
 from tofe_export.data.sources import open_source
@@ -87,14 +89,14 @@ def gallery(found: RunFolder, images: int, data: str | None) -> Gallery:
         InputError: `data` names no images, or not one of them can be read.
     """
     if images == 0:
-        return Gallery(reason="No pictures were asked for.", command=f"tofe-export report {found.path} --images 6")
+        return Gallery(reason="No pictures were asked for.", command=command("report", found.path, "--images", "6"))
     if found.checkpoint is None:
         return Gallery(reason="There is no checkpoint here to look into.", command=found.commands.train)
     keep = found.keep_counts()
     if keep is None:
-        command = f"{found.commands.onnx} --keep-from digits"
         return Gallery(
-            reason="The checkpoint holds no learned keep ratios, and no model was exported.", command=command
+            reason="The checkpoint holds no learned keep ratios, and no model was exported.",
+            command=f"{found.commands.onnx} --keep-from digits",
         )
     source, notes = held_out(found.checkpoint, data)
     corrupt = CorruptLog()
@@ -105,7 +107,7 @@ def gallery(found: RunFolder, images: int, data: str | None) -> Gallery:
     return Gallery(
         entries=[_entry(token_map, source.classes) for token_map in shown],
         reuse=_reuse_sentence(reuse, found.checkpoint),
-        source=source.name,
+        source=readable(source.name),
         notes=notes + corrupt.lines(),
         keep=keep,
         tokens=found.checkpoint.model.tokens,
