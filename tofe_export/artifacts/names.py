@@ -35,6 +35,11 @@ def readable(name: str | os.PathLike[str]) -> str:
     return content.decode("utf-8", "backslashreplace")
 
 
+def is_text(name: str | os.PathLike[str]) -> bool:
+    """Whether libraries in C++ take the name: they want UTF-8, which a file's name need not be."""
+    return readable(name) == os.fspath(name)
+
+
 def expanded(name: str) -> Path:
     """`name` with ~ and ~USER replaced by the home folder; as it is where there is none."""
     return Path(os.path.expanduser(name))  # noqa: PTH111 - Path.expanduser raises where there is no home

@@ -17,7 +17,7 @@ from timm.models.vision_transformer import VisionTransformer
 from tofe_export.artifacts.commands import command
 from tofe_export.artifacts.files import read_json, sha256
 from tofe_export.artifacts.manifest import SCHEMA, manifest_path, read_manifest
-from tofe_export.artifacts.names import BENCH, CHECKPOINT, METRICS, MODEL, STATE, VERIFY
+from tofe_export.artifacts.names import BENCH, CHECKPOINT, METRICS, MODEL, STATE, VERIFY, is_text
 from tofe_export.checkpoints.checkpoint import Checkpoint, load, load_like
 from tofe_export.errors import InputError
 from tofe_export.model.config import ToFeConfig
@@ -212,7 +212,7 @@ def _state(path: Path) -> Mapping[str, Any]:
     if not path.exists():
         return {}
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=is_text(path))
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, TypeError):
         return {}
     return state if isinstance(state, Mapping) else {}
