@@ -27,11 +27,16 @@ def verify(model: Path, checkpoint: Path) -> list[object]:
 
 def test_documents_are_there_whatever_the_terminal_takes(exported: Path, checkpoint: Path, run: Run) -> None:
     files = ["--json", "v.json", "--junit", "v.xml"]
-    plain = run(*verify(exported, checkpoint), *files, PYTHONIOENCODING="ascii")
+    named = exported.with_name(f"{HOSTILE}.onnx")
+    for end in ("", ".json"):
+        shutil.copy(f"{exported}{end}", f"{named}{end}")
+    plain = run(*verify(named, checkpoint), *files, PYTHONIOENCODING="ascii")
     assert plain.returncode == 0, plain.stderr
     assert plain.stdout.isascii()
+    assert r"m\xff[v2] :cat: \x1b[31m\nx.onnx against" in plain.stdout.replace("\n", "")
     assert "PASSED" in plain.stdout
-    for stdout in (CLOSED_PIPE, CLOSED, "/dev/full"):
+    assert json.loads((exported.parent / "v.json").read_text())["model"].startswith("m\\xff[v2]")
+    for stdout in (CLOSED_PIPE, "/dev/full"):
         for name in ("v.json", "v.xml"):
             (exported.parent / name).unlink()
         done = run(*verify(exported, checkpoint), *files, stdout=stdout)
@@ -40,6 +45,11 @@ def test_documents_are_there_whatever_the_terminal_takes(exported: Path, checkpo
         assert ("could not be written: No space left" in done.stderr) == (stdout == "/dev/full")
         assert json.loads((exported.parent / "v.json").read_text())["passed"]
         assert ElementTree.parse(exported.parent / "v.xml").getroot().get("failures") == "0"
+
+
+def test_a_closed_standard_output_is_no_failure(checkpoint: Path, run: Run) -> None:
+    done = run("inspect", checkpoint, stdout=CLOSED)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_dash_is_standard_output_alone(exported: Path, checkpoint: Path, run: Run) -> None:
@@ -52,6 +62,7 @@ def test_a_dash_is_standard_output_alone(exported: Path, checkpoint: Path, run: 
     assert "mixed on standard output" in both.stderr
 
 
+@pytest.mark.slow
 def test_every_verb_takes_any_file_name(exported: Path, checkpoint: Path, tmp_path: Path, run: Run) -> None:
     folder = tmp_path / HOSTILE
     folder.mkdir()
@@ -178,6 +189,29 @@ def test_commands_can_be_pasted(name: str) -> None:
     said = subprocess.run(["bash", "-c", shell], capture_output=True, check=True).stdout.split(b"\0")
     path = os.fsencode(f"./{name}" if name.startswith("-") else name)
     assert said == [b"inspect", path, os.fsencode(name), b""]
+
+
+_NOISE = """
+import logging, sys, warnings
+import tofe_export
+if sys.argv[1:]:
+    from tofe_export.cli import terminal
+    terminal.prepare()
+warnings.filterwarnings("always", category=DeprecationWarning)
+warnings.warn("palette images with transparency", stacklevel=1)
+warnings.warn("sklearn has changed", DeprecationWarning, stacklevel=1)
+logging.getLogger("timm").warning("no pretrained weights")
+"""
+
+
+def test_libraries_talk_to_programmers_only() -> None:
+    def said(*arguments: str) -> str:
+        program = [sys.executable, "-c", _NOISE, *arguments]
+        return subprocess.run(program, check=True, capture_output=True, text=True).stderr
+
+    assert said("as a command") == ""
+    for words in ("palette images", "sklearn has changed", "no pretrained weights"):
+        assert words in said(), "what imports the package keeps its warnings"
 
 
 _IMPORTS = """

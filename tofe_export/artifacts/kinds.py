@@ -59,7 +59,7 @@ def replaceable(path: Path, kind: Kind) -> Kind | None:
     """
     try:
         status = path.stat()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     if not stat.S_ISREG(status.st_mode) or not status.st_size:
         return None

@@ -148,7 +148,7 @@ def _is_special(path: Path) -> bool:
     """Whether it is a device or a pipe: written into, never replaced."""
     try:
         mode = path.stat().st_mode
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return False
     return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
