@@ -16,6 +16,7 @@ from tests.cli.forked import CLOSED, CLOSED_PIPE
 from tests.cli.test_refusals import refused
 from tofe_export.artifacts.commands import command
 from tofe_export.cli import console, terminal
+from tofe_export.errors import MissingError
 from tofe_export.training.progress import training_progress
 
 HOSTILE = "m\udcff[v2] :cat: \x1b[31m\nx"  # bytes that are not UTF-8, markup, an escape sequence, two lines
@@ -60,6 +61,26 @@ def test_a_dash_is_standard_output_alone(exported: Path, checkpoint: Path, run: 
     both = run(*verify(exported, checkpoint), "--json", "-", "--junit", "-")
     assert both.returncode == 2
     assert "mixed on standard output" in both.stderr
+
+
+def test_a_result_that_cannot_be_written_is_shown_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object) -> None:
+        raise MissingError("The disk is full: b.json was not written.", "Free some space.")
+
+    numbers = {"p50_ms": 1.0, "p90_ms": 1.0, "p99_ms": 1.0, "images_per_s": 1.0, "gmacs": 1.0}
+    ratios = {"speedup": 2.0, "speedup_low": 1.9, "speedup_high": 2.1, "realised_fraction": 0.5}
+    row = {"name": "model.onnx", "backend": "onnxruntime", "batch": 1, **numbers, **ratios}
+    document = {"settings": {"threads": 1, "rounds": 1}, "rows": [row]}
+    monkeypatch.setattr("tofe_export.workflows.bench_models.bench_models", lambda *_: document)
+    monkeypatch.setattr("tofe_export.artifacts.files.write_json", full)
+    monkeypatch.chdir(tmp_path)
+    code, text = refused(["bench", "model.onnx", "--json", "b.json"], monkeypatch, capsys)
+    assert code == 3
+    assert "1.90 to 2.10" in text
+    assert "The disk is full" in text
+    assert "Wrote" not in text
 
 
 @pytest.mark.slow

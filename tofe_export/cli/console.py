@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tofe_export.cli.terminal import shown
+from tofe_export.errors import TofeError
 
 # A pipe or a log has no width of its own; a narrow terminal wraps lines, which loses less than narrow columns do.
 _WIDTH = max(80, shutil.get_terminal_size().columns) if sys.stdout is not None and sys.stdout.isatty() else 110
@@ -23,6 +24,8 @@ err = Console(highlight=False, markup=False, emoji=False, stderr=True)
 
 Report = Callable[[str, int, int], None]
 STDOUT = Path("-")
+unwritten: list[TofeError] = []
+"""Documents of this run that could not be written; said at the end, for what was found is worth showing still."""
 
 
 def say(text: str) -> None:
@@ -58,8 +61,7 @@ def save_json(path: Path | None, document: dict[str, Any]) -> None:
     elif path is not None:
         from tofe_export.artifacts.files import write_json
 
-        write_json(path, document)
-        say(f"Wrote {path}")
+        _save(path, lambda: write_json(path, document))
 
 
 def save_text(path: Path | None, make: Callable[[], str]) -> None:
@@ -69,8 +71,7 @@ def save_text(path: Path | None, make: Callable[[], str]) -> None:
     elif path is not None:
         from tofe_export.artifacts.files import write_text
 
-        write_text(path, make())
-        say(f"Wrote {path}")
+        _save(path, lambda: write_text(path, make()))
 
 
 @contextlib.contextmanager
@@ -88,6 +89,15 @@ def progress() -> Iterator[Report]:
             bar.update(tasks[task], completed=done, total=total)
 
         yield report
+
+
+def _save(path: Path, write: Callable[[], None]) -> None:
+    try:
+        write()
+    except TofeError as error:
+        unwritten.append(error)
+    else:
+        say(f"Wrote {path}")
 
 
 def _line(text: str) -> str:

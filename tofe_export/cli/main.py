@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from tofe_export.cli import terminal
+from tofe_export.cli import failures, terminal
 
 
 def main() -> None:
@@ -25,10 +25,13 @@ def _run() -> int:
         from tofe_export.cli.app import app
 
         console.out.stderr = False
-        return app(prog_name="tofe-export", standalone_mode=False) or 0
+        console.unwritten.clear()
+        code = app(prog_name="tofe-export", standalone_mode=False) or 0
+        for unwritten in console.unwritten:
+            shown = failures.show(unwritten)
+            code = code or shown
+        return code
     except SystemExit as error:  # a library's
         return error.code if isinstance(error.code, int) else int(error.code is not None)
     except BaseException as error:
-        from tofe_export.cli import failures
-
         return failures.show(error)
