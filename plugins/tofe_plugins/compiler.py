@@ -33,11 +33,13 @@ def ptx(kernel: Kernel) -> bytes:
     Raises:
         CompilerError: NVRTC is not installed, or it refuses the source (its log is in the message).
     """
-    file = _cache_folder() / f"{kernel.entry}-{source_hash(kernel)[:32]}.ptx"
-    if file.is_file():
-        return file.read_bytes()
+    folder = _cache_folder()
+    file = None if folder is None else folder / f"{kernel.entry}-{source_hash(kernel)[:32]}.ptx"
+    if file is not None and (known := _stored(file)) is not None:
+        return known
     text = lower_version(compile_source(kernel))
-    _store(file, text)
+    if file is not None:
+        _store(file, text)
     return text
 
 
@@ -118,9 +120,18 @@ def _call(result: tuple[Any, ...]) -> Any:
     return values[0] if len(values) == 1 else tuple(values)
 
 
-def _cache_folder() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "tofe-export" / "ptx"
+def _cache_folder() -> Path | None:
+    """None for a user without a home: `Path.expanduser` raises there, and ~ itself would be a folder of that name."""
+    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    base = base if base.is_absolute() else Path(os.path.expanduser("~/.cache"))  # noqa: PTH111
+    return base / "tofe-export" / "ptx" if base.is_absolute() else None
+
+
+def _stored(file: Path) -> bytes | None:
+    try:
+        return file.read_bytes()
+    except OSError:
+        return None
 
 
 def _store(file: Path, text: bytes) -> None:

@@ -34,8 +34,8 @@ def discarding(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def program(folder: Path) -> Run:
     """tofe-export started in `folder`."""
 
-    def start(*arguments: object, **environment: str) -> "subprocess.CompletedProcess[str]":
-        return forked.start([*map(str, arguments)], folder, {"TOFE_DEBUG": "", **environment})
+    def start(*arguments: object, stdout: str = "", **environment: str) -> "subprocess.CompletedProcess[str]":
+        return forked.start([*map(str, arguments)], folder, {"TOFE_DEBUG": "", **environment}, stdout)
 
     return start
 

@@ -24,14 +24,20 @@ _LOADED = [
 ]
 
 
-def start(arguments: list[str], folder: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+CLOSED, CLOSED_PIPE = "closed", "closed pipe"
+
+
+def start(
+    arguments: list[str], folder: Path, environment: dict[str, str], stdout: str = ""
+) -> subprocess.CompletedProcess[str]:
     """`tofe-export ARGUMENTS` in `folder`: what it says, as the user sees it, and its exit code.
 
-    `environment` is changed before the program begins, not before its libraries are loaded.
+    `environment` is changed before the program begins, not before its libraries are loaded. `stdout` is a file to open
+    in place of standard output, or CLOSED, or CLOSED_PIPE (a reader that went away).
     """
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         process = _context().Process(
-            target=_program, args=(arguments, str(folder), environment, _sent(out), _sent(err))
+            target=_program, args=(arguments, str(folder), environment, stdout or _sent(out), _sent(err))
         )
         process.start()
         process.join()
@@ -52,16 +58,30 @@ def _sent(file: BinaryIO) -> str:
 
 
 def _program(arguments: list[str], folder: str, environment: dict[str, str], out: str, err: str) -> None:
-    for path, stream in ((out, 1), (err, 2)):
-        descriptor = os.open(path, os.O_WRONLY)
-        os.dup2(descriptor, stream)
-        os.close(descriptor)
+    _redirect(err, 2)
+    _redirect(out, 1)
     os.chdir(folder)
     os.environ.update(environment)
+    if encoding := environment.get("PYTHONIOENCODING"):  # which Python reads when it starts
+        sys.stdout.reconfigure(encoding=encoding, errors="strict")  # type: ignore[union-attr]
     sys.argv = ["tofe-export", *arguments]
     from tofe_export.cli.main import main
 
     main()
+
+
+def _redirect(path: str, stream: int) -> None:
+    if path == CLOSED:
+        os.close(stream)
+        sys.stdout = sys.__stdout__ = None  # type: ignore[assignment]
+        return
+    if path == CLOSED_PIPE:
+        read, descriptor = os.pipe()
+        os.close(read)
+    else:
+        descriptor = os.open(path, os.O_WRONLY)
+    os.dup2(descriptor, stream)
+    os.close(descriptor)
 
 
 def _text(file: BinaryIO) -> str:

@@ -153,7 +153,7 @@ def test_a_defect_is_a_sentence_too(monkeypatch: pytest.MonkeyPatch, capsys: pyt
 
     monkeypatch.setattr("tofe_export.workflows.inspect_file.inspect_file", broken)
     code, text = refused(["inspect", "x"], monkeypatch, capsys)
-    assert code == 1
+    assert code == 70
     assert "ZeroDivisionError: one over nothing" in text
     assert "TOFE_DEBUG=1" in text
 

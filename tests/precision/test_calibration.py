@@ -118,3 +118,22 @@ def test_the_images_hash_knows_pixels_and_order_but_not_batches() -> None:
     assert hash_images(stream(images, 2)) == hash_images(stream(images, 5))
     assert hash_images(stream(images)) != hash_images(stream(images.flip(0)))
     assert hash_images(stream(images)) != hash_images(stream(images + 1e-3))
+
+
+@pytest.mark.parametrize("trouble", ["none", "damaged", "of something else", "a folder", "cannot be written"])
+def test_a_cache_that_nobody_asked_for_is_done_without(model: ir.Model, tmp_path: Path, trouble: str) -> None:
+    images, cache = small_images(4), tmp_path / "c.npz"
+    whole = calibrate(model, stream(images), KEY, tmp_path / "whole.npz")
+    if trouble == "damaged":
+        cache.write_bytes(b"not an archive")
+    elif trouble == "of something else":
+        calibrate(model, stream(small_images(2)), CalibrationKey("other", "", ""), cache)
+    elif trouble == "a folder":
+        cache.mkdir()
+    elif trouble == "cannot be written":
+        (tmp_path / "file").touch()
+        cache = tmp_path / "file" / "c.npz"
+    given = None if trouble == "none" else cache
+    assert same(calibrate(model, stream(images), KEY, given, asked_for=False), whole)
+    if trouble in ("damaged", "of something else"):
+        assert int(np.load(cache)["done"]) == 4, "a new one takes its place"

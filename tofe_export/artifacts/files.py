@@ -55,8 +55,8 @@ def write_bytes(target: Path, content: bytes) -> None:
 
 
 def write_text(target: Path, content: str) -> None:
-    """Writes `content` to `target` atomically, as UTF-8."""
-    write_bytes(target, content.encode())
+    """Writes `content` to `target` atomically, as UTF-8; what that cannot hold is escaped, as JSON escapes it."""
+    write_bytes(target, content.encode("utf-8", "backslashreplace"))
 
 
 def write_json(target: Path, document: dict[str, Any]) -> None:

@@ -20,7 +20,7 @@ def distinct_names(paths: Sequence[Path]) -> list[str]:
     """File names, with as many folders before them as it takes to tell the files apart."""
     resolved = [path.resolve() for path in paths]
     for depth in range(1, max((len(path.parts) for path in resolved), default=1) + 1):
-        names = ["/".join(path.parts[-depth:]) for path in resolved]
+        names = [readable("/".join(path.parts[-depth:])) for path in resolved]
         if len(set(names)) == len(set(resolved)):
             break
     return names
@@ -28,4 +28,18 @@ def distinct_names(paths: Sequence[Path]) -> list[str]:
 
 def readable(name: str | os.PathLike[str]) -> str:
     r"""`name` as text that UTF-8 can hold: each byte of a file name that is not UTF-8 becomes \xNN."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
+    try:
+        content = os.fsencode(name)
+    except UnicodeEncodeError:  # no file's name: half a character, out of a JSON file
+        content = os.fspath(name).encode("utf-8", "backslashreplace")
+    return content.decode("utf-8", "backslashreplace")
+
+
+def is_text(name: str | os.PathLike[str]) -> bool:
+    """Whether libraries in C++ take the name: they want UTF-8, which a file's name need not be."""
+    return readable(name) == os.fspath(name)
+
+
+def expanded(name: str) -> Path:
+    """`name` with ~ and ~USER replaced by the home folder; as it is where there is none."""
+    return Path(os.path.expanduser(name))  # noqa: PTH111 - Path.expanduser raises where there is no home

@@ -1,38 +1,162 @@
-"""What a verb is asked to write, looked at before its work begins."""
+"""Every file a call reads and writes, looked at before its work begins.
+
+Nothing that is read is overwritten, no two outputs are one file, a file is only replaced by its own kind, and what
+cannot be written is said at once and not after an hour.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import glob
+import json
 import os
-from collections.abc import Iterable
+import stat
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
+from tofe_export.artifacts.kinds import Kind, replaceable
 from tofe_export.artifacts.manifest import manifest_path
+from tofe_export.artifacts.names import readable
 from tofe_export.errors import InputError
 
 _ELSEWHERE = "Choose another place for it."
+_STDOUT = Path("-")
+_WITH_MANIFEST = (Kind.ONNX, Kind.ENGINE)
 
 
-def require_writable(outputs: Iterable[Path | None], inputs: Iterable[Path | None] = ()) -> None:
-    """Refuses what could not be written after the work, or would replace an input, its manifest or another output.
+@dataclass(frozen=True)
+class Output:
+    """A file to write.
+
+    Attributes:
+        path: None is one that was not asked for; `-` is standard output.
+        kind: what will be in it.
+    """
+
+    path: Path | None
+    kind: Kind
+
+
+def require_outputs(outputs: Iterable[Output], inputs: Iterable[Path | None] = ()) -> None:
+    """Refuses what would cost the user a file, or could not be written after the work.
 
     Args:
-        outputs: files to write; None is one that was not asked for.
-        inputs: files that are read, likewise.
+        outputs: every file the call writes; a model stands for its manifest too.
+        inputs: every file it reads; a model stands for its manifest and external data, an engine also for the ONNX file
+            beside it. None is one that was not given.
 
     Raises:
         InputError: says which file, and why not.
     """
-    taken = {file.resolve() for path in inputs if path is not None for file in (path, manifest_path(path))}
-    for path in outputs:
-        if path is None:
+    taken = [file for path in inputs if path is not None for file in companions(path)]
+    wanted = [output for output in outputs if output.path is not None]
+    if sum(output.path == _STDOUT for output in wanted) > 1:
+        raise InputError("Two results would be mixed on standard output.", "Give - only once.")
+    for path, kind in _files(wanted):
+        name = readable(path)
+        try:
+            _refuse(path, kind, taken, name)
+        except (OSError, RuntimeError) as error:  # RuntimeError: links that lead in a circle
+            reason = error.strerror if isinstance(error, OSError) else "its links lead in a circle"
+            raise InputError(f"{name} cannot be written: {reason}.", _ELSEWHERE) from error
+        taken.append(path)
+
+
+def companions(path: Path) -> list[Path]:
+    """`path` and the files that belong to it: its manifest and external data; of an engine what it was built from."""
+    if not path.name:  # a folder, which somebody else refuses
+        return [path]
+    found = [path, manifest_path(path), *_data_beside(path)]
+    if path.suffix == ".engine":
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+            source = path.with_name(json.loads(manifest_path(path).read_bytes())["source"]["file"])
+            found += [source, manifest_path(source), *_data_beside(source)]
+    return found
+
+
+def beside(path: Path, suffix: str) -> Path:
+    """The default output: `path` with another suffix.
+
+    Raises:
+        InputError: it has no name, as "." has none.
+    """
+    if not path.name:
+        raise InputError(f"{readable(path)} is a folder, not a file.", "Name a file in it.")
+    return path.with_suffix(suffix)
+
+
+def _data_beside(path: Path) -> list[Path]:
+    with contextlib.suppress(OSError):
+        return list(path.parent.glob(f"{glob.escape(path.name)}.*.data"))
+    return []
+
+
+def _files(outputs: Iterable[Output]) -> Iterator[tuple[Path, Kind]]:
+    """Every file, manifests included, but for standard output."""
+    for output in outputs:
+        if output.path is None or output.path == _STDOUT:
             continue
-        if path.resolve() in taken:
-            raise InputError(f"{path} would be overwritten, though it is named for something else.", _ELSEWHERE)
-        if path.is_dir():
-            raise InputError(f"{path} cannot be written: it is a folder.", "Name a file in it.")
-        there = next(folder for folder in path.absolute().parents if folder.exists())
-        if not there.is_dir():
-            raise InputError(f"{path} cannot be written: {there} is a file.", _ELSEWHERE)
-        if not os.access(there, os.W_OK | os.X_OK):
-            raise InputError(f"{path} cannot be written: {there} is not yours to write.", _ELSEWHERE)
-        taken.add(path.resolve())
+        yield output.path, output.kind
+        if output.kind in _WITH_MANIFEST:
+            yield manifest_path(output.path), Kind.MANIFEST
+
+
+def _refuse(path: Path, kind: Kind, taken: Iterable[Path], name: str) -> None:
+    if _is_special(path):
+        return
+    if any(_same(path, other) for other in taken):
+        raise InputError(f"{name} would be overwritten, though it is named for something else.", _ELSEWHERE)
+    if path.is_dir():
+        raise InputError(f"{name} cannot be written: it is a folder.", "Name a file in it.")
+    target = path.resolve()
+    if path.exists() and not os.access(target, os.W_OK):
+        raise InputError(f"{name} cannot be written: it is write-protected.", _ELSEWHERE)
+    if (there := replaceable(target, kind)) is not None:
+        raise InputError(f"{name} is {there}, which {kind} would replace.", "Choose another place, or delete it first.")
+    require_folder(target.parent, name, target.name)
+
+
+def require_folder(folder: Path, name: str = "", file: str = "") -> None:
+    """Refuses a folder that cannot be written or made.
+
+    Args:
+        folder: need not exist.
+        name: what is to be written there, for the message; the folder itself when left out.
+        file: its file name, whose length is tried.
+
+    Raises:
+        InputError: says why not.
+    """
+    name = name or readable(folder)
+    there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
+    if not there.is_dir():
+        raise InputError(f"{name} cannot be written: {readable(there)} is a file.", _ELSEWHERE)
+    try:
+        # By doing it: permissions tell root nothing of a read-only disk. Files are written beside their target first,
+        # under a name that is longer by about as much.
+        with tempfile.NamedTemporaryFile(prefix=f".{file}.{os.getpid()}-", suffix=".part", dir=there):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"{name} cannot be written: {readable(there)} says {error.strerror or error}.", _ELSEWHERE
+        ) from error
+
+
+def _is_special(path: Path) -> bool:
+    """Whether it is a device or a pipe: written into, never replaced."""
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
+def _same(path: Path, other: Path) -> bool:
+    """Whether both are one file, by whatever name: links, hard links, systems that know no capital letters."""
+    if path.resolve() == other.resolve():
+        return True
+    with contextlib.suppress(OSError):
+        return path.samefile(other)
+    return False

@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tofe_export.artifacts.commands import command
 from tofe_export.artifacts.files import read_json
+from tofe_export.artifacts.names import readable
 from tofe_export.errors import InputError
 
 SCHEMA = "tofe-export/bench/1"
@@ -77,7 +79,7 @@ def judge(document: Mapping[str, Any], baseline: Baseline, limit: float) -> dict
     new = {key_of(row): row for row in document["rows"] if not is_dense(row)}
     rows = [_judged(key, new.get(key), old, limit) for key, old in baseline.rows.items()]
     return {
-        "file": baseline.path.name,
+        "file": readable(baseline.path.name),
         "max_regression": limit,
         "passed": all(row["verdict"] not in ("regressed", "not timed") for row in rows),
         "rows": rows,
@@ -163,7 +165,7 @@ def _notes(document: Mapping[str, Any], new: Mapping[Key, Row], baseline: Baseli
 
 
 def _check(row: object, path: Path) -> None:
-    again = f"Make it again: tofe-export bench MODEL --json {path.name}"
+    again = f"Make it again: {command('bench', 'MODEL', '--json', path)}"
     if not isinstance(row, Mapping) or not all(isinstance(row.get(name), str) for name in _KEY[:3]):
         raise InputError(f"{path} has a row that names no model.", again)
     numbers: Sequence[Any] = [row.get(name) for name in (*_NUMBERS, "batch")]

@@ -10,10 +10,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from tofe_export.artifacts.commands import command
 from tofe_export.checkpoints import shapes
 from tofe_export.checkpoints.weights import trained_with
 from tofe_export.errors import InputError
@@ -130,16 +132,17 @@ def recognise(header: Mapping[str, Any], weights: Mapping[str, Tensor], hints: H
     if given:
         raise InputError(
             f"{source} is a plain backbone, which keeps every token, so {given} says nothing.",
-            f"Prune it as EViT does: --selector {CLS_ATTENTION}, or fine-tune it: "
-            f"tofe-export train --init {source} --backbone {name} --data FOLDER -o RUN",
+            f"Prune it as EViT does: --selector {CLS_ATTENTION}, or fine-tune it: {_train_from(source, name)}",
         )
-    dense = (
-        "It is dense: no tokens are frozen. To make a ToFe network of it: "
-        f"tofe-export train --init {source} --backbone {name} --data FOLDER -o RUN"
-    )
+    dense = f"It is dense: no tokens are frozen. To make a ToFe network of it: {_train_from(source, name)}"
     return Recognised(
         ToFeConfig(name, arguments, selector=NO_SELECTOR), renamed, "plain backbone, dense", (*notes, dense)
     )
+
+
+def _train_from(source: str, backbone: str = "") -> str:
+    named = ("--backbone", backbone) if backbone else ()
+    return command("train", "--init", Path(source), *named, "--data", "FOLDER", "-o", "RUN")
 
 
 def image_size_of(config: ToFeConfig) -> tuple[int, int] | None:
@@ -164,8 +167,7 @@ def _selector(hints: Hints, predictors: bool, evit: bool, source: str) -> str:
     if wanted == "mlp" and not predictors:
         raise InputError(
             f"{source} has no predictors for the selector mlp.",
-            f"Prune without training: --selector {CLS_ATTENTION}, or fine-tune it: "
-            f"tofe-export train --init {source} --data FOLDER -o RUN",
+            f"Prune without training: --selector {CLS_ATTENTION}, or fine-tune it: {_train_from(source)}",
         )
     return wanted
 

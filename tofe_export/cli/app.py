@@ -10,6 +10,7 @@ from tofe_export import __version__
 from tofe_export.cli.bench import bench
 from tofe_export.cli.demo import demo
 from tofe_export.cli.doctor import doctor
+from tofe_export.cli.failures import escaping
 from tofe_export.cli.inspect import inspect
 from tofe_export.cli.onnx import onnx
 from tofe_export.cli.quantize import quantize
@@ -27,7 +28,7 @@ app = typer.Typer(
 )
 
 for verb in (doctor, demo, train, onnx, quantize, trt, verify, bench, inspect, report):
-    app.command()(verb)
+    app.command()(escaping(verb))
 
 
 def _version(wanted: bool) -> None:

@@ -33,20 +33,21 @@ def bench(
     provider: Annotated[str, typer.Option(help="Where ONNX Runtime computes: cpu or cuda.")] = "cpu",
 ) -> None:
     """Time models beside their dense backbone, in turn and in one process."""
-    from tofe_export.artifacts.outputs import require_writable
+    from tofe_export.artifacts.kinds import Kind
+    from tofe_export.artifacts.outputs import Output, require_outputs
     from tofe_export.workflows.bench_models import bench_models
 
-    sizes, gate = whole_numbers(batch, "--batch"), _gate(baseline, max_regression, json)
-    require_writable([json], models)
+    sizes, gate = whole_numbers(batch, "--batch"), _gate(baseline, max_regression)
+    require_outputs([Output(json, Kind.BENCH)], [*models, baseline])
     with console.progress() as report:
         document = bench_models(models, sizes, rounds, threads, report, gate, provider_name(provider))
-    show_bench(document)
     console.save_json(json, document)
+    show_bench(document)
     if gate is not None:
         _show_gate(document["baseline"])
 
 
-def _gate(baseline: Path | None, max_regression: str | None, json: Path | None) -> Gate | None:
+def _gate(baseline: Path | None, max_regression: str | None) -> Gate | None:
     from tofe_export.bench.baseline import parse_share
     from tofe_export.errors import InputError
     from tofe_export.workflows.bench_models import Gate
@@ -55,8 +56,6 @@ def _gate(baseline: Path | None, max_regression: str | None, json: Path | None) 
         if max_regression is not None:
             raise InputError("--max-regression needs a recorded run.", "Add --baseline FILE.")
         return None
-    if json is not None and json.resolve() == baseline.resolve():
-        raise InputError(f"--json would overwrite the baseline {baseline}.", "Write to another file.")
     return Gate(baseline, parse_share(max_regression or "5%"))
 
 

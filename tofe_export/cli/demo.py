@@ -7,18 +7,26 @@ from typing import Annotated
 
 import typer
 
+from tofe_export.artifacts.commands import command
 from tofe_export.cli import console
 from tofe_export.cli.bench import show_bench
+from tofe_export.cli.train import run_outputs
 
 
 def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for what it makes.", metavar="DIR")] = Path("demo"),
 ) -> None:
     """Train a small ToFe on real digits, then export, verify, benchmark and report, on any CPU."""
+    from tofe_export.artifacts.kinds import Kind
+    from tofe_export.artifacts.names import BENCH, MODEL, PAGE, VERIFY
+    from tofe_export.artifacts.outputs import Output, require_outputs
     from tofe_export.training.progress import training_progress
     from tofe_export.workflows.demo import deploy_demo, train_demo
 
-    console.say(f"$ tofe-export train --data digits ... -o {out}   (the recipe in tofe_export/training/recipes.py)")
+    kinds = {MODEL: Kind.ONNX, VERIFY: Kind.VERIFY, BENCH: Kind.BENCH, PAGE: Kind.PAGE}
+    require_outputs([*run_outputs(out), *(Output(out / name, kind) for name, kind in kinds.items())])
+    train = command("train", "--data", "digits", "...", "-o", out)
+    console.say(f"$ {train}   (the recipe in tofe_export/training/recipes.py)")
     with training_progress(console.err) as bar:
         train_demo(out, bar)
     with console.progress() as report:

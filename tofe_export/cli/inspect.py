@@ -26,9 +26,10 @@ def inspect(
 
     told = hints.hints_from(backbone, backbone_args, selector, fuse_token, stages, keep_rate, img_size)
     document = inspect_file(file, told)
-    console.warn([f"Note: {note}" for note in document.get("notes", [])])
     if json:
         console.print_json(document)
+    console.warn([f"Note: {note}" for note in document.get("notes", [])])
+    if json:
         return
     facts = _facts(document)
     title = f"{document['file']}: {document['kind']}, {document['size_bytes'] / 1e6:.1f} MB"

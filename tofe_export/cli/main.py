@@ -5,37 +5,33 @@ from __future__ import annotations
 import os
 import sys
 
-from tofe_export.errors import TofeError
+from tofe_export.cli import failures, terminal
 
 
 def main() -> None:
-    """`tofe-export`. Exit codes: 0 done, 1 a check failed, 2 bad input or usage, 3 this machine lacks something."""
-    from tofe_export.cli.app import app
+    """`tofe-export`.
 
+    Exit codes: 0 done, 1 a check failed, 2 bad input or usage, 3 this machine lacks something, 70 a defect of this
+    program, 130 stopped by the user.
+    """
+    terminal.prepare()
+    sys.exit(terminal.finish(_run()))
+
+
+def _run() -> int:
     try:
-        app(prog_name="tofe-export")
-    except TofeError as error:
-        sys.exit(_show(error.message, error.next_step, error.exit_code, error))
-    except MemoryError as error:
-        sys.exit(
-            _show(
-                "This machine has too little memory for that.",
-                "Free some memory, or take a smaller batch or network.",
-                3,
-                error,
-            )
-        )
-    except Exception as error:
-        text = f"Something went wrong inside tofe-export: {type(error).__name__}: {error}"
-        sys.exit(_show(text, "Run again with TOFE_DEBUG=1 for the traceback, and please report it.", 1, error))
+        os.getcwd()  # noqa: PTH109 - libraries end the process in a folder that is gone
+        from tofe_export.cli import console
+        from tofe_export.cli.app import app
 
-
-def _show(message: str, next_step: str, code: int, error: BaseException | None) -> int:
-    if error is not None and os.environ.get("TOFE_DEBUG") == "1":
-        raise error
-    from tofe_export.cli.console import err
-
-    err.print(f"Error: {message}", markup=False, style="red", soft_wrap=True)
-    if next_step:
-        err.print(f"Next:  {next_step}", markup=False, soft_wrap=True)
-    return code
+        console.out.stderr = False
+        console.unwritten.clear()
+        code = app(prog_name="tofe-export", standalone_mode=False) or 0
+        for unwritten in console.unwritten:
+            shown = failures.show(unwritten)
+            code = code or shown
+        return code
+    except SystemExit as error:  # a library's
+        return error.code if isinstance(error.code, int) else int(error.code is not None)
+    except BaseException as error:
+        return failures.show(error)

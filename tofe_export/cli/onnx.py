@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tofe_export.artifacts.commands import command
 from tofe_export.cli import console, hints
 from tofe_export.cli.parse import counts_or_ratios, names
 
@@ -74,6 +75,9 @@ def onnx(
     backbone_args: hints.BackboneArgs = "",
 ) -> None:
     """Export a checkpoint to ONNX, checked, run at two batch sizes and compared with PyTorch."""
+    from tofe_export.artifacts.kinds import Kind
+    from tofe_export.artifacts.names import expanded
+    from tofe_export.artifacts.outputs import Output, require_outputs
     from tofe_export.workflows.export_onnx import OnnxOptions, export_onnx
     from tofe_export.workflows.keep_counts import KeepOptions
 
@@ -86,6 +90,7 @@ def onnx(
         hints=hints.hints_from(backbone, backbone_args, selector, fuse_token, stages, keep_rate, img_size),
         data=data,
     )
+    require_outputs([Output(file, Kind.ONNX)], [checkpoint, expanded(keep_from) if keep_from else None])
     with console.progress() as report:
         result = export_onnx(checkpoint, file, options, report)
     console.warn([*result.skipped, *(f"Note: {note}" for note in result.notes)])
@@ -109,4 +114,4 @@ def _say(result: OnnxResult, checkpoint: Path) -> None:
     if found.features.samples:
         differences.append(f"features max_abs {found.features.max_abs:.1e}")
     console.say(f"  parity       {found.samples} images: {', '.join(differences)}")
-    console.say(f"Next:  tofe-export verify {result.path} --against {checkpoint}")
+    console.say(f"Next:  {command('verify', result.path, '--against', checkpoint)}")

@@ -36,29 +36,39 @@ def quantize(
     json: Annotated[Path | None, typer.Option(help="Write the result as JSON.", metavar="FILE")] = None,
 ) -> None:
     """Quantize an exported model to INT8 or FP8, and say whether that is worth it here."""
-    from tofe_export.artifacts.outputs import require_writable
-    from tofe_export.workflows.calibrate_model import CalibrationOptions
+    from tofe_export.artifacts.kinds import Kind
+    from tofe_export.artifacts.outputs import Output, beside, require_outputs
+    from tofe_export.workflows.calibrate_model import CalibrationOptions, files_read, without_cache
     from tofe_export.workflows.precision_forms import Timing
     from tofe_export.workflows.quantize_model import QuantizeOptions, quantize_model
 
     precision = "fp8" if fp8 else "int8"
-    require_writable([json], [model, output, cache])
     calibration = CalibrationOptions(recipe, data, cache)
     options = QuantizeOptions(precision, calibration, samples, Timing(rounds=rounds))
     if sensitivity:
         if output is not None:
             raise typer.BadParameter("--sensitivity writes no model; leave --output away.")
+        require_outputs(
+            [Output(json, Kind.SENSITIVITY), Output(cache, Kind.CALIBRATION)], [model, *files_read(calibration)]
+        )
+        console.warn(without_cache(calibration))
         _rank(model, options, json)
         return
+    target = output or beside(model, f".{precision}.onnx")
+    require_outputs(
+        [Output(target, Kind.ONNX), Output(json, Kind.QUANTIZE), Output(cache, Kind.CALIBRATION)],
+        [model, *files_read(calibration)],
+    )
+    console.warn(without_cache(calibration))
     with console.progress() as report:
-        result = quantize_model(model, output or model.with_suffix(f".{precision}.onnx"), options, report)
-    console.warn(result.skipped)
+        result = quantize_model(model, target, options, report)
     document = result.document
+    console.save_json(json, document)
+    console.warn(result.skipped)
     console.say(f"Wrote {result.path} and {result.path}.json")
     console.say(f"  quantized    {_kinds(document['layers']['quantized'])}")
     console.say(f"  left alone   {_kinds(document['layers']['high_precision'])}, and everything between them")
     _show(document)
-    console.save_json(json, document)
     for reason in document["verdict"]["reasons"]:
         console.say(reason)
     console.say(f"Ship {document['verdict']['ship'].upper()}.")
@@ -123,6 +133,7 @@ def _rank(model: Path, options: Any, json: Path | None) -> None:
 
     with console.progress() as report:
         costs, document = rank_kinds(model, options, report)
+    console.save_json(json, document)
     rows = [
         (
             item["kind"],
@@ -134,7 +145,6 @@ def _rank(model: Path, options: Any, json: Path | None) -> None:
     ]
     title = f"{options.precision.upper()} in one kind of layer alone, against float32: the costliest first"
     console.table(title, ("", "layers", "in recipe", "same class", "accuracy", "selection overlap", "cosine"), rows)
-    console.save_json(json, document)
     worst = next((cost.kind for cost in costs if cost.kind != "attention"), None)
     if worst is None:
         return

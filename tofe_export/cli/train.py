@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tofe_export.artifacts.commands import command
 from tofe_export.cli import console
 from tofe_export.cli.parse import keyword_arguments, whole_numbers
+
+if TYPE_CHECKING:
+    from tofe_export.artifacts.outputs import Output
 
 
 def train(
@@ -47,6 +51,7 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in RUN exactly where it stopped.")] = False,
 ) -> None:
     """Train a ToFe model; the result is RUN/ckpt.pth."""
+    from tofe_export.artifacts.outputs import require_outputs
     from tofe_export.data.images import CorruptLog
     from tofe_export.model.config import ToFeConfig
     from tofe_export.training.progress import training_progress
@@ -75,9 +80,30 @@ def train(
         workers=workers,
         device=device,
     )
+    require_outputs(run_outputs(output), [init])
     corrupt = CorruptLog()
     with training_progress(console.err) as bar:
         path = run(settings, config, output, pretrained, init, resume, progress=bar, corrupt=corrupt)
     console.warn(corrupt.lines())
     console.say(f"Wrote {path}")
-    console.say(f"Next:  tofe-export onnx {path}")
+    console.say(f"Next:  {command('onnx', path)}")
+
+
+def run_outputs(folder: Path) -> list[Output]:
+    """What training writes into `folder`.
+
+    Raises:
+        InputError: a checkpoint lies there that no training in this folder can go on from.
+    """
+    from tofe_export.artifacts.kinds import Kind
+    from tofe_export.artifacts.names import CHECKPOINT, METRICS, STATE
+    from tofe_export.artifacts.outputs import Output
+    from tofe_export.errors import InputError
+
+    if (folder / CHECKPOINT).exists() and not (folder / STATE).exists():
+        raise InputError(
+            f"{folder / CHECKPOINT} would be replaced: there is no {STATE} beside it to go on from.",
+            "Choose another folder with -o, or delete it first.",
+        )
+    kinds = {CHECKPOINT: Kind.CHECKPOINT, STATE: Kind.CHECKPOINT, METRICS: Kind.METRICS}
+    return [Output(folder / name, kind) for name, kind in kinds.items()]

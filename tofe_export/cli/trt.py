@@ -43,9 +43,11 @@ def trt(
     taps: Annotated[bool, typer.Option("--taps", help="Add per-stage scores, perm and tokens as outputs.")] = False,
 ) -> None:
     """Build a TensorRT or TensorRT-RTX engine, its precision read back."""
+    from tofe_export.artifacts.kinds import Kind
+    from tofe_export.artifacts.outputs import Output, beside, require_outputs
     from tofe_export.engine.options import BatchProfile, BuildOptions
     from tofe_export.workflows.build_engine import build_from_onnx
-    from tofe_export.workflows.calibrate_model import CalibrationOptions
+    from tofe_export.workflows.calibrate_model import CalibrationOptions, files_read, without_cache
 
     precision = _precision(fp16=fp16, bf16=bf16, int8=int8, fp8=fp8)
     if (recipe or data or cache) and not (int8 or fp8):
@@ -64,10 +66,14 @@ def trt(
         else (),
         taps=taps,
     )
+    target, calibration = output or beside(model, ".engine"), CalibrationOptions(recipe, data, cache)
+    require_outputs(
+        [Output(target, Kind.ENGINE), Output(cache, Kind.CALIBRATION), Output(timing_cache, Kind.TIMINGS)],
+        [model, *files_read(calibration)],
+    )
+    console.warn(without_cache(calibration) if int8 or fp8 else [])
     with console.progress() as report:
-        result = build_from_onnx(
-            model, output or model.with_suffix(".engine"), options, report, CalibrationOptions(recipe, data, cache)
-        )
+        result = build_from_onnx(model, target, options, report, calibration)
     console.warn(result.warnings)
     manifest = result.manifest
     console.say(f"Wrote {result.path} and {result.path}.json")

@@ -31,14 +31,17 @@ def verify(
     junit: Annotated[Path | None, typer.Option(help="Write the result as JUnit XML.", metavar="FILE")] = None,
 ) -> None:
     """Compare exported models with their checkpoint, stage by stage; exit 1 when one does not agree."""
-    from tofe_export.artifacts.outputs import require_writable
+    from tofe_export.artifacts.kinds import Kind
+    from tofe_export.artifacts.outputs import Output, require_outputs
     from tofe_export.verify.tolerances import parse_overrides
     from tofe_export.workflows.verify_model import VerifyOptions, verify_models
 
-    require_writable([json, junit], [*models, against])
+    require_outputs([Output(json, Kind.VERIFY), Output(junit, Kind.JUNIT)], [*models, against])
     options = VerifyOptions(data, samples, parse_overrides(tolerance or ()), threshold, provider_name(provider))
     with console.progress() as report:
         result = verify_models(models, against, options, report)
+    console.save_json(json, result.document)
+    console.save_text(junit, lambda: _junit(result.artefacts))
     console.warn(result.skipped)
     said = None
     for document in result.artefacts:
@@ -49,8 +52,6 @@ def verify(
             said = fixed
     if len(result.artefacts) > 1:
         console.table(f"Against {against.name}", _COLUMNS, [_row(document) for document in result.artefacts])
-    console.save_json(json, result.document)
-    console.save_text(junit, lambda: _junit(result.artefacts))
     for document in result.artefacts:
         for failure in document["failures"]:
             console.warn([f"{document['model']}: {failure}" if len(result.artefacts) > 1 else failure])

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal
 
+from tofe_export.artifacts.names import expanded
 from tofe_export.data.digits import Digits
 from tofe_export.data.folder import open_folder
 from tofe_export.data.images import ImageSource
@@ -31,7 +31,7 @@ def open_source(spec: str, part: Part, seed: int = 0) -> ImageSource:
         return Digits("train" if part == "train" else "val", seed)
     if spec == "photos":
         return Photos(seed)
-    root = Path(spec).expanduser()
+    root = expanded(spec)
     if not root.exists():
         raise InputError(f"There are no images called {spec!r}.", f"Give a folder, or one of: {', '.join(BUILT_IN)}.")
     parts = [name for name in ("train", "val") if (root / name).is_dir()]

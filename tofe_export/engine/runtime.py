@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tofe_export.artifacts.commands import command
 from tofe_export.artifacts.manifest import read_manifest
 from tofe_export.engine.backend import Backend, gpu_present, open_backend
 from tofe_export.engine.callbacks import Log, make_logger
@@ -146,26 +147,26 @@ def load_engine(path: Path) -> EngineSession:
     if backend.version != built_with["version"] and not options["version_compatible"]:
         raise MissingError(
             f"{path} was built by {backend.module.__name__} {built_with['version']}; installed is {backend.version}.",
-            f"Build it again: {_rebuild(manifest, path)}",
+            f"Build it again: {_build(path, manifest)}",
         )
     require_gpu()
     here = torch.cuda.get_device_name()
     if built_with["gpu"] not in (None, here) and backend.name == "tensorrt" and options["hardware"] == "none":
         raise MissingError(
             f"{path} was built for {built_with['gpu']}; this machine has {here}.",
-            f"Build it here: {_rebuild(manifest, path)}",
+            f"Build it here: {_build(path, manifest)}",
         )
     return EngineSession(path.read_bytes(), backend, manifest["precision"])
 
 
-def _rebuild(manifest: dict[str, Any], path: Path) -> str:
+def _build(path: Path, manifest: dict[str, Any]) -> str:
     """The command that builds an engine anew: in its precision, for its batch sizes."""
     options = manifest["options"]
-    precision = options.get("precision", "fp32")
-    return (
-        f"tofe-export trt {manifest['source']['file']} -o {path.name}"
-        + ("" if precision == "fp32" else f" --{precision}")
-        + (f" --batch {options['batch']}" if isinstance(options.get("batch"), str) else "")
+    precision, batch = options.get("precision", "fp32"), options.get("batch")
+    return command(
+        *("trt", path.with_name(str(manifest["source"]["file"])), "-o", path),
+        *(() if precision == "fp32" else (f"--{precision}",)),
+        *(("--batch", batch) if isinstance(batch, str) else ()),
     )
 
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from tofe_export.artifacts.files import write_bytes
 from tofe_export.data.images import Batch
-from tofe_export.errors import InputError
+from tofe_export.errors import InputError, TofeError
 from tofe_export.precision.histogram import BINS, Histogram
 from tofe_export.precision.kinds import quantizable
 from tofe_export.runners.onnxruntime_runner import OnnxRuntimeRunner
@@ -72,7 +72,8 @@ def calibrate(
     model: ir.Model,
     batches: Iterable[Batch],
     key: CalibrationKey,
-    cache: Path,
+    cache: Path | None,
+    asked_for: bool = True,
 ) -> dict[str, Histogram]:
     """Runs `model` in ONNX Runtime and counts the magnitudes of whatever a quantizable layer reads.
 
@@ -83,7 +84,8 @@ def calibrate(
         model: an exported float32 model; it is not changed.
         batches: the images of `key.data`, in the same order and batch size at every call.
         key: what all of it belongs to.
-        cache: file to read and write.
+        cache: file to read and write; None keeps nothing.
+        asked_for: the user named the cache, so trouble with it is an error; else the calibration goes on without it.
 
     Returns:
         Value name -> histogram.
@@ -93,7 +95,8 @@ def calibrate(
             another size than the model takes.
     """
     tensors = read_by(model)
-    histograms, done = _read(cache, key) if cache.exists() else ({name: Histogram() for name in tensors}, 0)
+    kept = _Kept(cache, key, asked_for)
+    histograms, done = kept.read() or ({name: Histogram() for name in tensors}, 0)
     runner = OnnxRuntimeRunner(_opened(model, tensors))
     seen = 0
     fresh = 0
@@ -103,10 +106,39 @@ def calibrate(
             _add(histograms, batch, tensors, runner)
             done, fresh = seen, fresh + 1
             if fresh % _SAVE_EVERY == 0:
-                _write(cache, key, histograms, done)
+                kept.write(histograms, done)
     if fresh:
-        _write(cache, key, histograms, done)
+        kept.write(histograms, done)
     return histograms
+
+
+@dataclass
+class _Kept:
+    """The file of a calibration; what nobody asked for is done without when it makes trouble."""
+
+    cache: Path | None
+    key: CalibrationKey
+    asked_for: bool
+
+    def read(self) -> tuple[dict[str, Histogram], int] | None:
+        if self.cache is None:
+            return None
+        try:
+            return _read(self.cache, self.key) if self.cache.exists() else None
+        except (TofeError, OSError):
+            if self.asked_for:
+                raise
+            return None
+
+    def write(self, histograms: Mapping[str, Histogram], done: int) -> None:
+        if self.cache is None:
+            return
+        try:
+            _write(self.cache, self.key, histograms, done)
+        except TofeError:
+            if self.asked_for:
+                raise
+            self.cache = None
 
 
 def read_by(model: ir.Model) -> list[str]:

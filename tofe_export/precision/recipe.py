@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tofe_export.artifacts.files import require_file
+from tofe_export.artifacts.names import expanded, readable
 from tofe_export.errors import InputError, nearest
 from tofe_export.precision.histogram import METHODS
 from tofe_export.precision.kinds import ATTENTION, KINDS
@@ -83,6 +84,7 @@ class Recipe:
     def to_dict(self) -> dict[str, Any]:
         """Plain containers, for the manifest."""
         document = asdict(self)
+        document["name"], document["data"]["source"] = readable(self.name), readable(self.data.source)
         document["quantize"]["high_precision"] = list(self.quantize.high_precision)
         return document
 
@@ -116,7 +118,7 @@ def read_recipe(spec: str) -> Recipe:
     Raises:
         InputError: no such recipe, not TOML, or a key or value that cannot be used, named.
     """
-    path = Path(spec).expanduser()
+    path = expanded(spec)
     if path.suffix != ".toml":
         known = shipped()
         if spec not in known:

@@ -10,8 +10,9 @@ from markupsafe import Markup
 
 from tofe_export import __version__
 from tofe_export.artifacts.files import write_text
+from tofe_export.artifacts.kinds import Kind
 from tofe_export.artifacts.names import PAGE, READ_BY_REPORT
-from tofe_export.artifacts.outputs import require_writable
+from tofe_export.artifacts.outputs import Output, require_folder, require_outputs
 from tofe_export.errors import InputError
 from tofe_export.report import charts, parity
 from tofe_export.report.attention_section import AttentionSection, attention_section
@@ -27,6 +28,8 @@ from tofe_export.report.quality_charts import cost_chart, cost_points, kept_char
 from tofe_export.report.speed_charts import latency_chart, speed_chart
 from tofe_export.report.tables import bench_table
 from tofe_export.report.verdict import verdict
+
+_TOKEN_MAPS, _ATTENTION = "token-maps", "attention"
 
 
 @dataclass(frozen=True)
@@ -86,12 +89,22 @@ def build_report(
         raise InputError(f"--images {images} is below 0.", "Give 0 or more.")
     found = read_folder(folder)
     page = output if output is not None else folder / PAGE
-    require_writable([page], [folder / name for name in READ_BY_REPORT])
-    drawn, maps, attention = _Drawn.of(found), gallery(found, images, data), attention_section(found, images, data)
+    drawn = _Drawn.of(found)
+    _require_writable(folder, page, figure_folder, drawn)
+    maps, attention = gallery(found, images, data), attention_section(found, images, data)
     write_text(page, _render(found, drawn, maps, attention))
     if figure_folder is not None:
         _write_figures(figure_folder, drawn, maps, attention)
     return page
+
+
+def _require_writable(folder: Path, page: Path, figure_folder: Path | None, drawn: _Drawn) -> None:
+    outputs = [Output(page, Kind.PAGE)]
+    if figure_folder is not None:
+        require_folder(figure_folder)
+        names = [*(chart.name for chart in drawn.every()), _TOKEN_MAPS, _ATTENTION]
+        outputs += [Output(figure_folder / f"{name}.{end}", Kind.PICTURE) for name in names for end in ("png", "svg")]
+    require_outputs(outputs, [folder / name for name in READ_BY_REPORT])
 
 
 def _render(found: RunFolder, drawn: _Drawn, maps: Gallery, attention: AttentionSection) -> str:
@@ -140,9 +153,9 @@ def _write_figures(folder: Path, drawn: _Drawn, maps: Gallery, attention: Attent
     for chart in drawn.every():
         chart.write(folder)
     if maps.maps:
-        write_figure(token_map_figure(maps.maps, maps.classes), folder / "token-maps")
+        write_figure(token_map_figure(maps.maps, maps.classes), folder / _TOKEN_MAPS)
     if attention.maps:
-        write_figure(heat_figure(attention.maps), folder / "attention")
+        write_figure(heat_figure(attention.maps), folder / _ATTENTION)
 
 
 def _title(found: RunFolder) -> str:

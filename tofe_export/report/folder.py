@@ -6,7 +6,6 @@ import contextlib
 import copy
 import math
 import pickle
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,9 +14,10 @@ from typing import Any
 import torch
 from timm.models.vision_transformer import VisionTransformer
 
+from tofe_export.artifacts.commands import command
 from tofe_export.artifacts.files import read_json, sha256
 from tofe_export.artifacts.manifest import SCHEMA, manifest_path, read_manifest
-from tofe_export.artifacts.names import BENCH, CHECKPOINT, METRICS, MODEL, STATE, VERIFY
+from tofe_export.artifacts.names import BENCH, CHECKPOINT, METRICS, MODEL, STATE, VERIFY, is_text
 from tofe_export.checkpoints.checkpoint import Checkpoint, load, load_like
 from tofe_export.errors import InputError
 from tofe_export.model.config import ToFeConfig
@@ -34,39 +34,31 @@ class Commands:
 
     folder: Path
 
-    def _at(self, name: str) -> str:
-        return _quoted(self.folder / name)
-
     @property
     def train(self) -> str:
         """Command that fills the folder, in minutes on any CPU."""
-        return f"tofe-export demo -o {_quoted(self.folder)}"
+        return command("demo", "-o", self.folder)
 
     @property
     def pictures(self) -> str:
         """Command that writes the page with pictures."""
-        return f"tofe-export report {_quoted(self.folder)} --images 6"
+        return command("report", self.folder, "--images", "6")
 
     @property
     def onnx(self) -> str:
         """Command that exports its checkpoint."""
-        return f"tofe-export onnx {self._at(CHECKPOINT)} -o {self._at(MODEL)}"
+        return command("onnx", self.folder / CHECKPOINT, "-o", self.folder / MODEL)
 
     @property
     def verify(self) -> str:
         """Command that compares the export with it."""
-        return f"tofe-export verify {self._at(MODEL)} --against {self._at(CHECKPOINT)} --json {self._at(VERIFY)}"
+        at = self.folder
+        return command("verify", at / MODEL, "--against", at / CHECKPOINT, "--json", at / VERIFY)
 
     @property
     def bench(self) -> str:
         """Command that times the export."""
-        return f"tofe-export bench {self._at(MODEL)} --json {self._at(BENCH)}"
-
-
-def _quoted(path: Path) -> str:
-    """A path as it is typed; what begins with a dash is not taken for an option."""
-    text = str(path)
-    return shlex.quote(f"./{text}" if text.startswith("-") else text)
+        return command("bench", self.folder / MODEL, "--json", self.folder / BENCH)
 
 
 @dataclass
@@ -127,7 +119,7 @@ def read_folder(path: Path) -> RunFolder:
     if not path.exists():
         raise InputError(f"There is no folder {path}.", f"Make a run first: {Commands(path).train}")
     if not path.is_dir():
-        raise InputError(f"{path} is a file, not a folder.", f"Type: tofe-export report {_quoted(path.parent)}")
+        raise InputError(f"{path} is a file, not a folder.", f"Type: {command('report', path.parent)}")
     found, commands = RunFolder(path), Commands(path)
     _add_manifest(found)
     if (path / CHECKPOINT).exists():
@@ -245,7 +237,7 @@ def _state(path: Path) -> Mapping[str, Any]:
     if not path.exists():
         return {}
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=is_text(path))
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, TypeError):
         return {}
     return state if isinstance(state, Mapping) else {}

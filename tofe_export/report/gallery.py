@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from shlex import quote
 
-from tofe_export.artifacts.names import CHECKPOINT
+from tofe_export.artifacts.commands import quoted
+from tofe_export.artifacts.names import CHECKPOINT, readable
 from tofe_export.checkpoints.checkpoint import Checkpoint
 from tofe_export.data.images import CorruptLog, ImageSource, batches
 from tofe_export.data.sources import open_source
@@ -97,9 +97,10 @@ def gallery(found: RunFolder, images: int, data: str | None) -> Gallery:
         return Gallery(reason=f"There is no {CHECKPOINT} here to look into. Copy the checkpoint here under that name.")
     keep = found.keep_counts()
     if keep is None:
-        command = f"{found.commands.onnx} --keep-from {quote(found.checkpoint.data or 'photos')}"
+        command = f"{found.commands.onnx} --keep-from {quoted(found.checkpoint.data or 'photos')}"
         return Gallery(
-            reason="The checkpoint holds no learned keep ratios, and no model was exported.", command=command
+            reason="The checkpoint holds no learned keep ratios, and no model was exported.",
+            command=command,
         )
     source, notes = held_out(found.checkpoint, data)
     classes = _class_names(found.checkpoint, source)
@@ -111,7 +112,7 @@ def gallery(found: RunFolder, images: int, data: str | None) -> Gallery:
     return Gallery(
         entries=[_entry(token_map, classes, source.classes) for token_map in shown],
         reuse=_reuse_sentence(reuse, found.checkpoint),
-        source=source.name,
+        source=readable(source.name),
         notes=notes + corrupt.lines(),
         keep=keep,
         tokens=found.checkpoint.model.tokens,

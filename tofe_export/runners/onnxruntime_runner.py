@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tofe_export.artifacts.machine import processors
+from tofe_export.artifacts.names import is_text
 from tofe_export.errors import CheckFailedError, InputError, MissingError
 from tofe_export.runners.base import Array
 
@@ -48,7 +49,7 @@ class OnnxRuntimeRunner:
         options.log_severity_level = 3
         # Idle workers of one session would otherwise go on spinning into the next one's measurement.
         options.add_session_config_entry("session.force_spinning_stop", "1")
-        source = str(model) if isinstance(model, Path) else model
+        source = _source(model)
         try:
             self._session = _open(ort, source, options, _PROVIDERS[provider])
         except Exception as error:  # its exception types are private and differ between releases
@@ -138,6 +139,13 @@ def _require_used(session: Any, provider: str) -> None:
 def _full_name(provider: str) -> str:
     (first, *_) = _PROVIDERS[provider]
     return first if isinstance(first, str) else str(first[0])
+
+
+def _source(model: Path | bytes) -> str | bytes:
+    """What ONNX Runtime takes: a path only in UTF-8."""
+    if isinstance(model, Path):
+        return str(model) if is_text(model) else model.read_bytes()
+    return model
 
 
 def _open(ort: Any, source: str | bytes, options: Any, providers: list[Any]) -> Any:

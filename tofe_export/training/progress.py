@@ -13,9 +13,9 @@ def training_progress(console: Console | None = None) -> Progress:
         console: where to draw; None makes one on standard error.
     """
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=20),
-        TextColumn("{task.fields[status]}"),
+        TextColumn("{task.fields[status]}", markup=False),
         TimeElapsedColumn(),
         console=console or Console(stderr=True),
     )

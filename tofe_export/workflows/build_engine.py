@@ -13,6 +13,7 @@ import torch
 from tofe_export import __version__
 from tofe_export.artifacts.files import sha256
 from tofe_export.artifacts.manifest import atomic_artefact, read_manifest
+from tofe_export.artifacts.names import readable
 from tofe_export.data.images import batches
 from tofe_export.data.preprocessing import Preprocessing
 from tofe_export.data.sources import open_source
@@ -169,7 +170,7 @@ def _describe(
 ) -> dict[str, Any]:
     return {
         "kind": "engine",
-        "source": {"file": path.name, "sha256": sha256(path)},
+        "source": {"file": readable(path.name), "sha256": sha256(path)},
         "checkpoint": source.get("checkpoint", source["source"]),
         **{name: source[name] for name in (*_CARRIED, *_CARRIED_PREPROCESSING)},
         **{name: source[name] for name in (*_CARRIED_IF_SAID, *_CARRIED_QUANTIZATION) if name in source},

@@ -10,7 +10,10 @@ from typing import Any
 
 import onnx_ir as ir
 
+from tofe_export.artifacts.commands import command
 from tofe_export.artifacts.files import sha256
+from tofe_export.artifacts.names import expanded
+from tofe_export.artifacts.outputs import require_folder
 from tofe_export.data.images import Batch, CorruptLog, ImageSource, batches
 from tofe_export.data.preprocessing import Preprocessing
 from tofe_export.data.sources import open_source
@@ -32,7 +35,8 @@ class CalibrationOptions:
     Attributes:
         recipe: a file, or the name of a shipped one; None takes the one named after the model's training data.
         data: images instead of the recipe's.
-        cache: calibration file to read and write; None takes one in the user's cache folder.
+        cache: calibration file to read and write; None takes one in the user's cache folder, if that can be
+            written.
     """
 
     recipe: str | None = None
@@ -73,7 +77,7 @@ class Calibrated:
 def first_step(source: Path) -> str:
     """What to type where a file that is no ONNX file was given: a checkpoint can become one."""
     if source.suffix in (".pth", ".pt", ".bin", ".safetensors"):
-        return f"First type: tofe-export onnx {source}"
+        return f"First type: {command('onnx', source)}"
     return "Name the file that tofe-export onnx wrote."
 
 
@@ -130,7 +134,9 @@ def calibrate_model(
     hashed = hash_images(tracked(stream(), "Reading calibration images", steps, report))
     key = CalibrationKey(sha256(source), preprocessing.digest(), hashed)
     loop = tracked(stream(), f"Calibrating on {_count(images, data.samples)} images of {data.source}", steps, report)
-    histograms = calibrate(model, loop, key, options.cache or _cached(key))
+    folder = None if options.cache else cache_folder()
+    own = None if folder is None else folder / f"{key.digest()[:32]}.npz"
+    histograms = calibrate(model, loop, key, options.cache or own, asked_for=options.cache is not None)
     return Calibrated(recipe, key, histograms, corrupt.lines())
 
 
@@ -138,6 +144,27 @@ def _count(images: ImageSource, samples: int) -> int:
     return min(len(images), samples)
 
 
-def _cached(key: CalibrationKey) -> Path:
-    home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(home).expanduser() / "tofe-export" / "calibration" / f"{key.digest()[:32]}.npz"
+def cache_folder() -> Path | None:
+    """Where calibrations are kept that name no file; None where that cannot be written."""
+    home = os.environ.get("XDG_CACHE_HOME", "")
+    base = Path(home) if Path(home).is_absolute() else expanded("~/.cache")  # others are void, says the XDG standard
+    folder = base / "tofe-export" / "calibration"
+    if not folder.is_absolute():  # no home
+        return None
+    try:
+        require_folder(folder)
+    except (InputError, OSError):
+        return None
+    return folder
+
+
+def without_cache(options: CalibrationOptions) -> list[str]:
+    """A sentence where a calibration will not be kept, though nobody said so."""
+    if options.cache is not None or cache_folder() is not None:
+        return []
+    return ["Note: your cache folder cannot be written, so the calibration is not kept; --cache FILE keeps it."]
+
+
+def files_read(options: CalibrationOptions) -> list[Path]:
+    """Files that the options name for reading."""
+    return [expanded(options.recipe)] if options.recipe else []

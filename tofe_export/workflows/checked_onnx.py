@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 
+from tofe_export.artifacts.names import is_text
 from tofe_export.errors import CheckFailedError, InputError
 from tofe_export.runners.onnxruntime_runner import OnnxRuntimeRunner
 
@@ -28,7 +29,7 @@ def write_checked(proto: onnx.ModelProto, path: Path) -> None:
         )
     path.write_bytes(proto.SerializeToString(deterministic=True))
     try:
-        onnx.checker.check_model(os.fspath(path), full_check=True)
+        onnx.checker.check_model(os.fspath(path) if is_text(path) else proto, full_check=True)
     except onnx.checker.ValidationError as error:
         raise CheckFailedError(
             f"The ONNX checker refuses the exported graph: {error}", "Please report this model."

@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.progress import Progress
 
+from tofe_export.artifacts.commands import command
 from tofe_export.artifacts.files import write_json
 from tofe_export.artifacts.names import BENCH, CHECKPOINT, MODEL, STATE, VERIFY
 from tofe_export.errors import CheckFailedError
@@ -58,15 +59,15 @@ def deploy_demo(
         CheckFailedError: the exported model does not agree with PyTorch.
     """
     checkpoint, model = folder / CHECKPOINT, folder / MODEL
-    announce(f"tofe-export onnx {checkpoint} -o {model}")
+    announce(command("onnx", checkpoint, "-o", model))
     exported = export_onnx(checkpoint, model, OnnxOptions(), report)
-    announce(f"tofe-export verify {model} --against {checkpoint} --json {folder / VERIFY}")
+    announce(command("verify", model, "--against", checkpoint, "--json", folder / VERIFY))
     verification = verify_model(model, checkpoint, samples=_HELD_OUT, report=report).document
     write_json(folder / VERIFY, verification)
     if not verification["passed"]:
         raise CheckFailedError(" ".join(verification["failures"]), f"See {folder / VERIFY}.")
-    announce(f"tofe-export bench {model} --json {folder / BENCH}")
+    announce(command("bench", model, "--json", folder / BENCH))
     benchmark = bench_models([model], report=report)
     write_json(folder / BENCH, benchmark)
-    announce(f"tofe-export report {folder}")
+    announce(command("report", folder))
     return DemoResult(exported, verification, benchmark, build_report(folder))

@@ -9,9 +9,11 @@ from typing import Any
 import onnx_ir as ir
 
 from tofe_export import __version__
+from tofe_export.artifacts.commands import quoted
 from tofe_export.artifacts.files import sha256
 from tofe_export.artifacts.machine import describe_versions
 from tofe_export.artifacts.manifest import atomic_artefact
+from tofe_export.artifacts.names import readable
 from tofe_export.checkpoints.checkpoint import Checkpoint, load
 from tofe_export.checkpoints.foreign import Hints
 from tofe_export.data.images import CorruptLog, ImageSource, batches
@@ -86,7 +88,9 @@ def export_onnx(source: Path, target: Path, options: OnnxOptions, report: Report
         MissingError: the disk is full.
     """
     if target.suffix != ".onnx":
-        raise InputError(f"{target} does not end in .onnx.", f"Write -o {target}.onnx")
+        raise InputError(
+            f"{target} does not end in .onnx.", f"Write -o {quoted(target.with_name(f'{target.name}.onnx'))}"
+        )
     if options.hints.keep_rate is not None and (options.keep.by_hand or options.keep.source is not None):
         raise InputError("--keep-rate says how many tokens to keep, and so does --keep or --keep-from.", "Give one.")
     checkpoint = load(source, options.hints)
@@ -154,7 +158,7 @@ def _describe(
     model = checkpoint.model
     return {
         "kind": "onnx",
-        "source": {"file": source.name, "sha256": sha256(source)},
+        "source": {"file": readable(source.name), "sha256": sha256(source)},
         "weights_sha256": checkpoint.weights_sha256,
         "config": model.config.to_dict(),
         "tokens": model.tokens,
@@ -169,7 +173,7 @@ def _describe(
         "dense_gmacs": dense_macs(model.vit) / 1e9,
         "preprocessing": checkpoint.preprocessing.to_dict(),
         "preprocessing_sha256": checkpoint.preprocessing.digest(),
-        "data": checkpoint.data,
+        "data": readable(checkpoint.data),
         "classes": list(checkpoint.classes),
         "operators": sorted({f"{node.domain}::{node.op_type}" for node in graph.graph if is_operator(node)}),
         "options": {"opset": OPSET, "taps": options.taps, "keep_source": options.keep.described(checkpoint)},

@@ -8,6 +8,7 @@ from typing import Any
 
 from tofe_export.artifacts.files import require_file, sha256
 from tofe_export.artifacts.manifest import manifest_path, read_manifest
+from tofe_export.artifacts.names import readable
 from tofe_export.checkpoints.checkpoint import load
 from tofe_export.checkpoints.foreign import Hints
 from tofe_export.engine.inspect import layer_histogram
@@ -33,7 +34,7 @@ def inspect_file(path: Path, hints: Hints | None = None) -> dict[str, Any]:
     described = kinds[path.suffix](path) if path.suffix in kinds else _checkpoint(path, hints)
     return {
         "schema": "tofe-export/inspect/1",
-        "file": path.name,
+        "file": readable(path.name),
         "size_bytes": path.stat().st_size,
         "sha256": sha256(path),
         **described,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tofe_export.artifacts.names import readable
 from tofe_export.checkpoints.checkpoint import Checkpoint
 from tofe_export.checkpoints.keep_rates import counts_of_ratios
 from tofe_export.data.images import CorruptLog, ImageSource, batches
@@ -70,12 +71,12 @@ class _Images:
         assert options.source is not None
         if not options.source.endswith(".toml"):
             quantile = _QUANTILE if options.quantile is None else options.quantile
-            described = f"{options.source} quantile {quantile}"
+            described = f"{readable(options.source)} quantile {quantile}"
             return _Images(options.source, options.samples or _SAMPLES, None, quantile, described)
         recipe = read_recipe(options.source)
         data = recipe.data
         quantile = recipe.keep.quantile if options.quantile is None else options.quantile
-        described = f"{data.source} quantile {quantile}, recipe {recipe.name}"
+        described = f"{readable(data.source)} quantile {quantile}, recipe {readable(recipe.name)}"
         return _Images(data.source, options.samples or data.samples, data.seed, quantile, described)
 
     def open(self) -> ImageSource:

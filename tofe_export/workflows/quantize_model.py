@@ -10,9 +10,11 @@ from typing import Any
 import onnx_ir as ir
 
 from tofe_export import __version__
+from tofe_export.artifacts.commands import quoted
 from tofe_export.artifacts.files import sha256
 from tofe_export.artifacts.machine import describe_machine, describe_versions, processors
 from tofe_export.artifacts.manifest import atomic_artefact, read_manifest
+from tofe_export.artifacts.names import readable
 from tofe_export.errors import InputError
 from tofe_export.precision.quantize import FORMATS
 from tofe_export.runners.base import LOGITS
@@ -71,7 +73,9 @@ def quantize_model(source: Path, target: Path, options: QuantizeOptions, report:
     if source.suffix != ".onnx":
         raise InputError(f"{source} is no ONNX file.", first_step(source))
     if target.suffix != ".onnx":
-        raise InputError(f"{target} does not end in .onnx.", f"Write -o {target}.onnx")
+        raise InputError(
+            f"{target} does not end in .onnx.", f"Write -o {quoted(target.with_name(f'{target.name}.onnx'))}"
+        )
     if options.precision not in FORMATS:
         raise InputError(f"There is no quantized format {options.precision!r}.", f"Known: {', '.join(FORMATS)}.")
     if target.resolve() == source.resolve():
@@ -99,12 +103,12 @@ def quantize_model(source: Path, target: Path, options: QuantizeOptions, report:
     verdict = judge(options.precision, agreements, speeds)
     document = {
         "schema": SCHEMA,
-        "model": target.name,
+        "model": readable(target.name),
         "precision": options.precision,
         "around": around,
         "recipe": calibrated.recipe.to_dict(),
         "layers": layers,
-        "data": data,
+        "data": readable(data),
         "agreement": [agreement.to_dict() for agreement in agreements],
         "backend": backend,
         "speed": [speed.to_dict() for speed in speeds],
@@ -130,7 +134,7 @@ def describe(
 ) -> dict[str, Any]:
     """The manifest of a quantized file: the float32 one's, and how it was calibrated."""
     changed = {
-        "source": {"file": path.name, "sha256": sha256(path)},
+        "source": {"file": readable(path.name), "sha256": sha256(path)},
         "checkpoint": source["source"],
         "precision": precision,
         "around": around,

@@ -10,6 +10,7 @@ from typing import Any
 import onnx_ir as ir
 
 from tofe_export.artifacts.manifest import read_manifest
+from tofe_export.artifacts.names import readable
 from tofe_export.precision.kinds import ATTENTION, KINDS, quantizable
 from tofe_export.precision.quantize import quantize, ranges_of
 from tofe_export.precision.recipe import QuantizePart
@@ -74,7 +75,7 @@ def only(kind: str, policy: QuantizePart) -> QuantizePart:
 def _document(source: Path, costs: Sequence[Cost], policy: QuantizePart, options: QuantizeOptions) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
-        "model": source.name,
+        "model": readable(source.name),
         "precision": options.precision,
         "kinds": [
             {

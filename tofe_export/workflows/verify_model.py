@@ -9,7 +9,7 @@ from typing import Any
 
 from tofe_export.artifacts.files import sha256
 from tofe_export.artifacts.manifest import read_manifest
-from tofe_export.artifacts.names import distinct_names
+from tofe_export.artifacts.names import distinct_names, readable
 from tofe_export.checkpoints.checkpoint import Checkpoint, load_like
 from tofe_export.data.images import CorruptLog, ImageSource, batches
 from tofe_export.errors import InputError, MissingError, TofeError
@@ -96,7 +96,7 @@ def verify_models(
     # A check that failed matters most; what merely could not run here matters least.
     code = next((code for code in (1, 2, 3) if code in codes), 0)
     passed = {0: True, 3: None}.get(code, False)
-    several = {"schema": SCHEMA_SEVERAL, "passed": passed, "against": source.name, "artefacts": found}
+    several = {"schema": SCHEMA_SEVERAL, "passed": passed, "against": readable(source.name), "artefacts": found}
     return VerifyResult(found[0] if len(found) == 1 else several, found, code, session.corrupt.lines())
 
 
@@ -137,11 +137,11 @@ class _Session:
         same_file = manifest.get("checkpoint", manifest["source"])["sha256"] == sha256(self.source)
         return {
             "schema": SCHEMA,
-            "model": artefact.name,
-            "against": self.source.name,
+            "model": readable(artefact.name),
+            "against": readable(self.source.name),
             "backend": backend,
             "exported_from_this_file": same_file,
-            "data": images.name,
+            "data": readable(images.name),
             "precision": manifest["precision"],
             "keep": list(keep),
             "gmacs": manifest["gmacs"],
@@ -253,12 +253,16 @@ def _prevents(checks: Sequence[Check]) -> bool:
 def _unusable(source: Path, error: TofeError) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
-        "against": source.name,
+        "against": readable(source.name),
         "passed": None if isinstance(error, MissingError) else False,
         "samples": 0,
         "top1_agreement": None,
         "logits": None,
         "stages": [],
-        "error": {"message": error.message, "next_step": error.next_step, "exit_code": error.exit_code},
-        "failures": [] if isinstance(error, MissingError) else [error.message],
+        "error": {
+            "message": readable(error.message),
+            "next_step": readable(error.next_step),
+            "exit_code": error.exit_code,
+        },
+        "failures": [] if isinstance(error, MissingError) else [readable(error.message)],
     }

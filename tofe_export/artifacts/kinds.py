@@ -1,0 +1,132 @@
+"""What a file is, told from its content, so that nothing is replaced by something else."""
+
+from __future__ import annotations
+
+import json
+import re
+import stat
+import zipfile
+from enum import StrEnum
+from pathlib import Path
+
+_HEAD = 4096  # bytes
+_JSON_LIMIT = 1 << 26  # bytes; this program's own documents are far smaller
+_PICTURES = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"RIFF")
+_PROTOBUF = re.compile(rb"\x08[\x01-\x20][\x12\x1a\x22\x28\x32\x3a\x42]", re.DOTALL)  # ir_version, then another field
+_OWN_SCHEMA = re.compile(r"tofe-export/([a-z]+)(?:-several)?/\d+")
+
+
+class Kind(StrEnum):
+    """Kinds of files, in the words of a message."""
+
+    CHECKPOINT = "a checkpoint"
+    ONNX = "an ONNX model"
+    ENGINE = "an engine"
+    MANIFEST = "a manifest"
+    VERIFY = "a result of verify"
+    BENCH = "a result of bench"
+    QUANTIZE = "a result of quantize"
+    SENSITIVITY = "a result of quantize --sensitivity"
+    JUNIT = "a JUnit file"
+    PAGE = "an HTML page"
+    PICTURE = "a picture"
+    METRICS = "a training's metrics"
+    CALIBRATION = "a calibration"
+    RECIPE = "a recipe"
+    ARCHIVE = "an archive"
+    BINARY = "a binary file of another kind"
+    TIMINGS = "a timing cache"  # opaque: never recognised, only written
+
+
+_DOCUMENTS = {
+    "manifest": Kind.MANIFEST,
+    "verify": Kind.VERIFY,
+    "bench": Kind.BENCH,
+    "quantize": Kind.QUANTIZE,
+    "sensitivity": Kind.SENSITIVITY,
+}
+_OPAQUE = (Kind.ENGINE, Kind.TIMINGS)
+
+
+def replaceable(path: Path, kind: Kind) -> Kind | None:
+    """What lies at `path` and would be lost by writing `kind` there; None where that is fine.
+
+    Fine are nothing, an empty file, the same kind, and text that is nothing in particular. Devices and pipes are not
+    looked into.
+
+    Raises:
+        OSError: it cannot be looked at.
+    """
+    try:
+        status = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    if not stat.S_ISREG(status.st_mode) or not status.st_size:
+        return None
+    there = recognise(path)
+    if there in (None, kind) or (there is Kind.BINARY and kind in _OPAQUE):
+        return None
+    return there
+
+
+def recognise(path: Path) -> Kind | None:
+    """The kind of a regular file; None for text that is nothing in particular.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        head = file.read(_HEAD)
+    if path.suffix == ".engine":
+        return Kind.ENGINE
+    if head.startswith(b"PK\x03\x04"):
+        return _zip(path)
+    if head[:1] == b"\x80" or _is_safetensors(head, path.stat().st_size):
+        return Kind.CHECKPOINT
+    if _PROTOBUF.match(head):
+        return Kind.ONNX
+    if b"\0" in head:
+        return Kind.PICTURE if head.startswith(_PICTURES) else Kind.BINARY
+    return _text(path, head)
+
+
+def _is_safetensors(head: bytes, size: int) -> bool:
+    return size > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < size
+
+
+def _zip(path: Path) -> Kind:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, ValueError, NotImplementedError):
+        return Kind.CHECKPOINT  # cut off, perhaps; still somebody's
+    if any(name.endswith("data.pkl") for name in names):
+        return Kind.CHECKPOINT
+    return Kind.CALIBRATION if {"key.npy", "counts.npy"} <= set(names) else Kind.ARCHIVE
+
+
+def _text(path: Path, head: bytes) -> Kind | None:
+    start = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    if start.startswith(b"{"):
+        return _json(path, head)
+    if path.suffix == ".toml":
+        return Kind.RECIPE
+    if start.startswith((b"<!doctype html", b"<html")):
+        return Kind.PAGE
+    if start.startswith(b"<"):
+        return Kind.JUNIT if b"<testsuite" in start else Kind.PICTURE if b"<svg" in start else None
+    return None
+
+
+def _json(path: Path, head: bytes) -> Kind | None:
+    if b'"phase"' in head.partition(b"\n")[0]:
+        return Kind.METRICS
+    if path.stat().st_size > _JSON_LIMIT:
+        return None
+    try:
+        document = json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
+        return None
+    schema = document.get("schema") if isinstance(document, dict) else None
+    found = _OWN_SCHEMA.fullmatch(schema) if isinstance(schema, str) else None
+    return _DOCUMENTS.get(found[1]) if found else None

@@ -1,0 +1,121 @@
+"""What went wrong, in a sentence, with the next step and the exit code."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import os
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from tofe_export.cli.terminal import debugging, shown
+from tofe_export.errors import TofeError
+
+DEFECT = 70
+STOPPED = 130
+_MEMORY = ("OutOfMemory", "can't allocate memory", "cannot allocate memory", "not enough memory")
+_SMALLER = "Free some memory, or take a smaller batch or network."
+
+
+class Escaped(Exception):  # noqa: N818 - it carries an error, its cause
+    """An error on its way through typer, which would take some of them for its own and end with 1."""
+
+
+def escaping(verb: Callable[..., None]) -> Callable[..., None]:
+    """`verb`, with its errors wrapped in `Escaped`, but for those by which a verb tells typer something."""
+
+    @functools.wraps(verb)
+    def run(*arguments: Any, **options: Any) -> None:
+        try:
+            verb(*arguments, **options)
+        except (OSError, EOFError, KeyboardInterrupt) as error:
+            raise Escaped from error
+
+    return run
+
+
+def show(error: BaseException) -> int:
+    """Says on standard error what went wrong, with a traceback where TOFE_DEBUG=1.
+
+    Returns:
+        The exit code, whatever happens while this is shown.
+    """
+    if isinstance(error, Escaped) and error.__cause__ is not None:
+        error = error.__cause__
+    code = DEFECT
+    try:
+        message, next_step, code = explain(error)
+        _print(error, message, next_step)
+    except Exception:  # a terminal that cannot be written to must not pass for the outcome of the work
+        return code
+    return code
+
+
+def _print(error: BaseException, message: str, next_step: str) -> None:
+    from tofe_export.cli import console
+
+    if debugging():
+        console.err.print(shown("".join(traceback.format_exception(error))), soft_wrap=True)
+    if message:
+        console.err.print(_indented(f"Error: {message}"), style="red", soft_wrap=True)
+    if next_step:
+        console.err.print(_indented(f"Next:  {next_step}"), soft_wrap=True)
+
+
+def _indented(text: str) -> str:
+    """Further lines stand apart, so that nothing in a file's name passes for a line of ours."""
+    return shown(text).rstrip("\n").replace("\n", "\n       ")
+
+
+def explain(error: BaseException) -> tuple[str, str, int]:
+    """A sentence, the next step ("" where there is none) and the exit code."""
+    if isinstance(error, TofeError):
+        return error.message, error.next_step, error.exit_code
+    if isinstance(error, KeyboardInterrupt) or type(error).__name__ == "Abort":
+        return "Stopped.", "", STOPPED
+    if hasattr(error, "format_message"):
+        return _usage(error)
+    return _of_the_machine(error) or (
+        f"Something went wrong inside tofe-export: {type(error).__name__}: {error}",
+        "Run again with TOFE_DEBUG=1 for the traceback, and please report it.",
+        DEFECT,
+    )
+
+
+def _usage(error: Any) -> tuple[str, str, int]:
+    """What typer says of the command line; without arguments that is the help itself."""
+    context = getattr(error, "ctx", None)
+    if type(error).__name__ == "NoArgsIsHelpError":
+        return "", "", int(error.exit_code)
+    path = context.command_path if context is not None else "tofe-export"
+    return error.format_message(), f"See its options: {path} --help", int(error.exit_code)
+
+
+def _of_the_machine(error: BaseException) -> tuple[str, str, int] | None:
+    """What the machine or its system refused; None where nothing tells that this is not a mistake of the program's."""
+    if isinstance(error, MemoryError) or any(sign in f"{type(error).__name__} {error}" for sign in _MEMORY):
+        return "This machine has too little memory for that.", _SMALLER, 3
+    if isinstance(error, ModuleNotFoundError) and not str(error.name).startswith("tofe_"):
+        return f"The package {error.name} is not installed.", "pip install 'tofe-export[cpu]'", 3
+    return _of_files(error) if isinstance(error, OSError) else None
+
+
+def _of_files(error: OSError) -> tuple[str, str, int] | None:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"The disk is full: {error}", "Free some space, or write elsewhere.", 3
+    if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+        return f"This machine has run out of something: {error.strerror}.", "Close other programs and try again.", 3
+    if _gone():
+        return "The folder you are in is gone.", "Change into another: cd", 2
+    if error.filename is not None:
+        return f"{os.fsdecode(error.filename)}: {error.strerror}.", "Check the path and its permissions.", 2
+    return None
+
+
+def _gone() -> bool:
+    try:
+        os.getcwd()  # noqa: PTH109 - as above
+    except OSError:
+        return True
+    return False
