@@ -9,20 +9,23 @@ import typer
 
 from tofe_export.cli import console
 from tofe_export.cli.bench import show_bench
+from tofe_export.cli.images import show_images
 
 
 def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for what it makes.", metavar="DIR")] = Path("demo"),
 ) -> None:
     """Train a small ToFe on real digits, then export, verify, benchmark and report, on any CPU."""
+    from tofe_export.data.log import ImageLog
     from tofe_export.training.progress import training_progress
     from tofe_export.workflows.demo import deploy_demo, train_demo
 
     console.say(f"$ tofe-export train --data digits ... -o {out}   (the recipe in tofe_export/training/recipes.py)")
+    log = ImageLog()
     with training_progress(console.err) as bar:
-        train_demo(out, bar)
+        train_demo(out, bar, log)
     with console.progress() as report:
-        result = deploy_demo(out, report, announce=lambda command: console.say(f"$ {command}"))
+        result = deploy_demo(out, report, lambda command: console.say(f"$ {command}"), log)
     exported, verified = result.export, result.verification
     counts = ", ".join(map(str, exported.keep))
     share = exported.manifest["gmacs"] / exported.manifest["dense_gmacs"]
@@ -32,4 +35,5 @@ def demo(
         f"Held-out accuracy {verified['accuracy']['deployed']:.1%} on {verified['samples']} images; "
         f"the exported model agrees with PyTorch on {verified['top1_agreement']:.1%} of them"
     )
+    show_images(log)
     console.say(f"Open {result.page}")

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from tofe_export.cli import console
+from tofe_export.cli.images import show_images
 from tofe_export.cli.parse import provider_name
 
 _COLUMNS = ("artefact", "precision", "backend", "images", "top-1", "logits", "KL", "overlap", "verdict")
@@ -32,14 +33,15 @@ def verify(
 ) -> None:
     """Compare exported models with their checkpoint, stage by stage; exit 1 when one does not agree."""
     from tofe_export.artifacts.outputs import require_writable
+    from tofe_export.data.sources import require_unambiguous
     from tofe_export.verify.tolerances import parse_overrides
     from tofe_export.workflows.verify_model import VerifyOptions, verify_models
 
     require_writable([json, junit], [*models, against])
+    require_unambiguous(data)
     options = VerifyOptions(data, samples, parse_overrides(tolerance or ()), threshold, provider_name(provider))
     with console.progress() as report:
         result = verify_models(models, against, options, report)
-    console.warn(result.skipped)
     said = None
     for document in result.artefacts:
         _show(document)
@@ -54,6 +56,7 @@ def verify(
     for document in result.artefacts:
         for failure in document["failures"]:
             console.warn([f"{document['model']}: {failure}" if len(result.artefacts) > 1 else failure])
+    show_images(result.images)
     console.say({0: "PASSED", 3: "NOT CHECKED: something could not run here"}.get(result.exit_code, "FAILED"))
     if result.exit_code:
         raise typer.Exit(result.exit_code)
@@ -136,7 +139,7 @@ def _row(document: dict[str, Any]) -> tuple[str, ...]:
         "" if own is None else _number(own["max_abs"]),
         "" if own is None else _number(own["kl_mean"]),
         "" if overlap is None else f"{overlap:.4f}",
-        "passed" if document["passed"] else "FAILED",
+        {True: "passed", False: "FAILED", None: "not checked"}[document["passed"]],
     )
 
 

@@ -12,6 +12,7 @@ from tofe_export import __version__
 from tofe_export.artifacts.files import write_text
 from tofe_export.artifacts.names import PAGE, READ_BY_REPORT
 from tofe_export.artifacts.outputs import require_writable
+from tofe_export.data.log import ImageLog
 from tofe_export.errors import InputError
 from tofe_export.report import charts, parity
 from tofe_export.report.attention_section import AttentionSection, attention_section
@@ -61,6 +62,7 @@ def build_report(
     images: int = 6,
     data: str | None = None,
     figure_folder: Path | None = None,
+    log: ImageLog | None = None,
 ) -> Path:
     """Writes the report of `folder`; what is missing there is left out, with the command that makes it.
 
@@ -72,6 +74,7 @@ def build_report(
         images: held-out images to show token maps of; 0 for none.
         data: where those come from, in the words of --data; None takes the checkpoint's own.
         figure_folder: also write every figure there, as PNG and SVG.
+        log: told which images were read and which were left out.
 
     Returns:
         The page's path.
@@ -86,7 +89,9 @@ def build_report(
     found = read_folder(folder)
     page = output if output is not None else folder / PAGE
     require_writable([page], [folder / name for name in READ_BY_REPORT])
-    drawn, maps, attention = _Drawn.of(found), gallery(found, images, data), attention_section(found, images, data)
+    log = ImageLog() if log is None else log
+    drawn, attention = _Drawn.of(found), attention_section(found, images, data, log)
+    maps = gallery(found, images, data, log)
     write_text(page, _render(found, drawn, maps, attention))
     if figure_folder is not None:
         _write_figures(figure_folder, drawn, maps, attention)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tofe_export.checkpoints.checkpoint import Checkpoint
-from tofe_export.data.images import CorruptLog, ImageSource, batches
-from tofe_export.data.sources import open_source
+from tofe_export.data.images import ImageSource, batches
+from tofe_export.data.log import ImageLog
+from tofe_export.data.sources import class_note, open_source
 from tofe_export.errors import InputError
 from tofe_export.report.folder import RunFolder
 from tofe_export.report.pictures import class_name, data_uri, plain, stage_picture
@@ -75,13 +76,14 @@ class Gallery:
         return any(stage.threshold is not None for entry in self.entries for stage in entry.stages)
 
 
-def gallery(found: RunFolder, images: int, data: str | None) -> Gallery:
+def gallery(found: RunFolder, images: int, data: str | None, log: ImageLog) -> Gallery:
     """Token maps of `images` held-out images, evenly spread over the source.
 
     Args:
         found: the run.
         images: how many; 0 for none.
         data: where they come from; None takes what the checkpoint was trained on.
+        log: told which images were read and which were left out.
 
     Raises:
         InputError: `data` names no images, or not one of them can be read.
@@ -97,20 +99,23 @@ def gallery(found: RunFolder, images: int, data: str | None) -> Gallery:
             reason="The checkpoint holds no learned keep ratios, and no model was exported.", command=command
         )
     source, notes = held_out(found.checkpoint, data)
-    corrupt = CorruptLog()
     load = found.checkpoint.preprocessing
-    shown = token_maps(found.checkpoint, keep, batches(source, load, _BATCH, images, on_corrupt=corrupt))
-    many = batches(source, load, _BATCH, max(images, _SUMMARY_IMAGES), on_corrupt=corrupt)
+    shown = token_maps(found.checkpoint, keep, batches(source, load, _BATCH, images, log=log))
+    many = batches(source, load, _BATCH, max(images, _SUMMARY_IMAGES), log=log)
     reuse = summarise_reuse(found.checkpoint.model, keep, many)
+    classes = found.checkpoint.classes
+    if note := class_note(source, classes):  # other classes have other numbers
+        shown = [replace(token_map, label=None) for token_map in shown]
+        notes += [note] if source.classes else []
     return Gallery(
-        entries=[_entry(token_map, source.classes) for token_map in shown],
+        entries=[_entry(token_map, classes) for token_map in shown],
         reuse=_reuse_sentence(reuse, found.checkpoint),
         source=source.name,
-        notes=notes + corrupt.lines(),
+        notes=notes + (log.lines() if log.left_out else []),
         keep=keep,
         tokens=found.checkpoint.model.tokens,
         maps=shown,
-        classes=source.classes,
+        classes=classes,
     )
 
 

@@ -11,9 +11,10 @@ from typing import Any
 import onnx_ir as ir
 
 from tofe_export.artifacts.files import sha256
-from tofe_export.data.images import Batch, CorruptLog, ImageSource, batches
+from tofe_export.data.images import Batch, ImageSource, batches
+from tofe_export.data.log import ImageLog
 from tofe_export.data.preprocessing import Preprocessing
-from tofe_export.data.sources import open_source
+from tofe_export.data.sources import is_ambiguous, open_source
 from tofe_export.errors import InputError
 from tofe_export.precision.calibration import CalibrationKey, calibrate, hash_images
 from tofe_export.precision.half import to_half
@@ -42,12 +43,12 @@ class CalibrationOptions:
 
 @dataclass(frozen=True)
 class Calibrated:
-    """A model's histograms, and where they come from."""
+    """A model's histograms, where they come from, and the images that were read and left out."""
 
     recipe: Recipe
     key: CalibrationKey
     histograms: dict[str, Histogram]
-    skipped: list[str]
+    images: ImageLog
 
     def quantize(self, model: ir.Model, precision: str, engine: bool) -> tuple[Quantized, str]:
         """A quantized copy of `model`, and the precision around its 8-bit layers; see `quantize`.
@@ -89,7 +90,12 @@ def choose_recipe(options: CalibrationOptions, manifest: Mapping[str, Any]) -> R
 
 
 def calibrate_model(
-    source: Path, model: ir.Model, manifest: Mapping[str, Any], options: CalibrationOptions, report: Report = silent
+    source: Path,
+    model: ir.Model,
+    manifest: Mapping[str, Any],
+    options: CalibrationOptions,
+    report: Report = silent,
+    log: ImageLog | None = None,
 ) -> Calibrated:
     """Calibrates an exported float32 model.
 
@@ -99,6 +105,7 @@ def calibrate_model(
         manifest: its manifest.
         options: see there.
         report: progress.
+        log: told which images were read and which were left out; None makes one.
 
     Raises:
         InputError: the model is not in float32, or see `choose_recipe`, `open_source`, `calibrate`.
@@ -110,21 +117,23 @@ def calibrate_model(
             f"{source} is in {manifest['precision']}; only a float32 model can be calibrated.",
             "Start from the file that tofe-export onnx wrote.",
         )
+    log = ImageLog() if log is None else log
     recipe = choose_recipe(options, manifest)
     data = recipe.data
     images = open_source(data.source, "train", data.seed)
+    if is_ambiguous(data.source):
+        log.note(f"{data.source} in the recipe is the bundled set; for the folder of that name write ./{data.source}.")
     preprocessing = Preprocessing.from_dict(manifest["preprocessing"])
-    corrupt = CorruptLog()
 
     def stream() -> Iterator[Batch]:
-        return batches(images, preprocessing, _BATCH, limit=data.samples, seed=data.seed, on_corrupt=corrupt)
+        return batches(images, preprocessing, _BATCH, limit=data.samples, seed=data.seed, log=log)
 
     steps = -(-min(len(images), data.samples) // _BATCH)
     hashed = hash_images(tracked(stream(), "Reading calibration images", steps, report))
     key = CalibrationKey(sha256(source), preprocessing.digest(), hashed)
     loop = tracked(stream(), f"Calibrating on {_count(images, data.samples)} images of {data.source}", steps, report)
     histograms = calibrate(model, loop, key, options.cache or _cached(key))
-    return Calibrated(recipe, key, histograms, corrupt.lines())
+    return Calibrated(recipe, key, histograms, log)
 
 
 def _count(images: ImageSource, samples: int) -> int:
