@@ -87,7 +87,7 @@ def read_image(path: Path) -> Image.Image:
         limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
         found = LeftOut(readable(path), Reason.TOO_LARGE, f"more than {limit / 1e6:.0f} million pixels")
     except Exception as error:  # decoders raise whatever they like: OSError, SyntaxError, struct.error, ...
-        found = LeftOut(readable(path), Reason.CORRUPT, f"corrupt: {type(error).__name__}")
+        found = LeftOut(readable(path), Reason.CORRUPT, f"cannot be decoded: {type(error).__name__}")
     raise UnreadableImage(found)
 
 
