@@ -30,6 +30,7 @@ from tofe_export.training.settings import TrainSettings
 IMAGES = 2000
 KILLS = 2
 PARTS = ("train", "val")
+ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
 _LIMIT_S = 900  # of one part of a run; only so that a hanging one ends
 
 
@@ -59,9 +60,16 @@ def take_images(source: Path, folder: Path, images: int) -> Path:
 
 def command(data: Path, run: Path) -> list[str]:
     network = "img_size=32,patch_size=8,embed_dim=32,depth=4,num_heads=2"
-    options = "--epochs 3 --dense-epochs 2 --batch-size 64 --device cpu --backbone vit_tiny_patch16_224".split()
+    options = ["--epochs", "3", "--dense-epochs", "2", "--batch-size", "64", "--device", "cpu"]
     start = [sys.executable, "-m", "tofe_export", "train", "--data", str(data), "-o", str(run)]
-    return [*start, "--backbone-args", network, *options]
+    return [*start, "--backbone", "vit_tiny_patch16_224", "--backbone-args", network, *options]
+
+
+def finish(arguments: list[str]) -> str:
+    """Runs a command to its end; what it said on standard error."""
+    done = subprocess.run(arguments, check=False, env=ONE_THREAD, capture_output=True, text=True, timeout=_LIMIT_S)
+    assert done.returncode == 0, done.stderr
+    return done.stderr
 
 
 def epochs_of(run: Path) -> int:
@@ -88,10 +96,8 @@ def kill_in(run: Path, process: subprocess.Popen[bytes], epoch: int, share: floa
 
 def check_kills(data: Path, folder: Path) -> None:
     """Trains once through, and once with kills at random moments; both must leave the same."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     whole, killed = folder / "whole", folder / "killed"
-    done = subprocess.run(command(data, whole), env=environment, capture_output=True, text=True, timeout=_LIMIT_S)
-    assert done.returncode == 0, done.stderr
+    assert "none left out" in finish(command(data, whole))
     moments = random.Random()
     seed = moments.randrange(2**32)
     moments.seed(seed)
@@ -100,14 +106,10 @@ def check_kills(data: Path, folder: Path) -> None:
     for place, epoch in enumerate(epochs):
         resume = ["--resume"] * bool(place)
         process = subprocess.Popen(
-            [*command(data, killed), *resume], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            [*command(data, killed), *resume], env=ONE_THREAD, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         killings.append(kill_in(killed, process, epoch, moments.uniform(0, 0.9)))
-    rest = subprocess.run(
-        [*command(data, killed), "--resume"], env=environment, capture_output=True, text=True, timeout=_LIMIT_S
-    )
-    assert rest.returncode == 0, rest.stderr
-    assert "none left out" in done.stderr
+    finish([*command(data, killed), "--resume"])
     expected, found = weights(whole / "ckpt.pth"), weights(killed / "ckpt.pth")
     assert expected.keys() == found.keys()
     assert all(torch.equal(found[name], value) for name, value in expected.items()), f"moments seed {seed}"
@@ -127,7 +129,7 @@ def check_kills(data: Path, folder: Path) -> None:
 def test_a_killed_run_on_a_folder_resumes_to_bitwise_equal_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data = draw_images(tmp_path / "data", 60)
+    data = draw_images(tmp_path / "data", 60, classes=3)
     settings = TrainSettings(
         data=str(data), dense_epochs=1, epochs=2, batch_size=16, device="cpu", positions=SETTINGS.positions
     )
