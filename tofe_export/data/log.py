@@ -100,7 +100,7 @@ class ImageLog:
         if not self.left_out:
             return [f"{read}, none left out.", *self.notes]
         lines = [f"{read}, {len(self.left_out)} left out: {counted(self.left_out.values())}."]
-        named = [found for found in self.left_out.values() if found.reason is not Reason.KIND]
+        named = _mixed(found for found in self.left_out.values() if found.reason is not Reason.KIND)
         if named:
             shown = ", ".join(f"{one.name} ({one.detail or one.reason.value})" for one in named[:_NAMED])
             more = f" and {len(named) - _NAMED} more" if len(named) > _NAMED else ""
@@ -117,6 +117,16 @@ class ImageLog:
             "names": [{"name": one.name, "reason": one.reason.value} for one in found[:_IN_DOCUMENT]],
             "notes": list(self.notes),
         }
+
+
+def _mixed(left_out: Iterable[LeftOut]) -> list[LeftOut]:
+    """One of each reason first, then another of each, and so on."""
+    ranks: Counter[Reason] = Counter()
+    ranked = []
+    for one in left_out:
+        ranked.append((ranks[one.reason], one))
+        ranks[one.reason] += 1
+    return [one for _, one in sorted(ranked, key=lambda pair: pair[0])]
 
 
 def counted(left_out: Iterable[LeftOut]) -> str:

@@ -32,7 +32,15 @@ def open_source(spec: str, part: Part, seed: int = 0) -> ImageSource:
         return Digits("train" if part == "train" else "val", seed)
     if spec == "photos":
         return Photos(seed)
-    root = Path(spec).expanduser()
+    try:
+        return _open_root(Path(spec).expanduser(), spec, part)
+    except OSError as error:  # a folder that may not be entered, a name that is too long, ...
+        raise InputError(
+            f"The folder {readable(spec)} cannot be read: {error.strerror}.", "Check its name and its permissions."
+        ) from error
+
+
+def _open_root(root: Path, spec: str, part: Part) -> ImageSource:
     if not root.exists():
         raise InputError(
             f"There are no images called {readable(spec)!r}.", f"Give a folder, or one of: {', '.join(BUILT_IN)}."
