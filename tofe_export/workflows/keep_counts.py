@@ -11,7 +11,7 @@ from tofe_export.checkpoints.checkpoint import Checkpoint
 from tofe_export.checkpoints.keep_rates import counts_of_ratios
 from tofe_export.data.images import ImageSource, batches
 from tofe_export.data.log import ImageLog
-from tofe_export.data.sources import open_source
+from tofe_export.data.sources import is_ambiguous, open_source
 from tofe_export.errors import InputError
 from tofe_export.model.tofe import check_keep
 from tofe_export.precision.recipe import read_recipe
@@ -101,6 +101,8 @@ def choose_keep(checkpoint: Checkpoint, options: KeepOptions, log: ImageLog, rep
         return check_keep(checkpoint.keep_counts(), checkpoint.model)
     how = _Images.chosen_by(options)
     source = how.open()
+    if how.seed is not None and is_ambiguous(how.name):
+        log.note(f"{how.name} in the recipe is the bundled set; for the folder of that name write ./{how.name}.")
     loop = batches(source, checkpoint.preprocessing, 1, limit=how.samples, seed=how.seed, log=log)
     counts: list[list[int]] = []
     for batch in tracked(loop, "Counting kept tokens", min(len(source), how.samples), report):
