@@ -193,7 +193,8 @@ class _Session:
             known.append(_NOT_COMPARED)
             return found, runner.backend
         options, note, size = self.options, class_note(images, checkpoint.classes), compared_batch(manifest)
-        if note and (images.classes or _ACCURACY_LOST in tolerance.overridden):
+        named = options.data is not None and images.classes  # the user's own, with labels
+        if note and (named or _ACCURACY_LOST in tolerance.overridden):
             known.append(Check(_ACCURACY, None, note))
         loop = batches(images, checkpoint.preprocessing, size, options.samples, log=self.log)
         steps = -(-min(options.samples, len(images)) // size)
