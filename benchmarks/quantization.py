@@ -63,7 +63,7 @@ def deit(folder: Path, rounds: int) -> dict[str, Any]:
     fp8 = quantize_model(
         model, folder / "deit.fp8.onnx", QuantizeOptions("fp8", calibration, 128, Timing(rounds=1))
     ).document
-    _, ranking = rank_kinds(model, QuantizeOptions("int8", calibration, 64))
+    _, ranking, _ = rank_kinds(model, QuantizeOptions("int8", calibration, 64))
     return {
         "methods": methods,
         "int8": {key: int8[key] for key in MEASURED},

@@ -120,7 +120,7 @@ def test_a_corrupt_image_is_named_skipped_and_counted(checkpoint: Path, tmp_path
     done = run("onnx", checkpoint, "--keep-from", folder, "--data", folder)
     assert done.returncode == 0, done.stderr
     assert "broken.png" in done.stderr
-    assert "Images skipped: 1" in done.stderr
+    assert "Images: 3 read, 1 left out: 1 that cannot be decoded." in done.stderr
     assert (tmp_path / "model.onnx").exists()
 
 

@@ -10,7 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
-from tofe_export.data.images import Batch, CorruptImage, CorruptLog, batches
+from tofe_export.data.files import UnreadableImage
+from tofe_export.data.images import Batch, batches
+from tofe_export.data.log import ImageLog, Reason
 from tofe_export.data.photos import Photos
 from tofe_export.data.preprocessing import Preprocessing
 from tofe_export.data.sources import open_source
@@ -117,27 +119,28 @@ def test_corrupt_images_are_named_skipped_and_counted(tree: Path) -> None:
     (tree / "ant" / "1.png").write_bytes(b"no image at all")
     whole = (tree / "bee" / "0.png").read_bytes()
     (tree / "bee" / "0.png").write_bytes(whole[: len(whole) // 2])
-    log = CorruptLog()
-    found = list(batches(open_source(str(tree), "any"), SMALL, 2, on_corrupt=log))
+    log = ImageLog()
+    found = list(batches(open_source(str(tree), "any"), SMALL, 2, log=log))
     assert [name for batch in found for name in batch.names] == [
         str(tree / name)
         for name in ("ant/0.png", "ant/2.png", "bee/1.png", "bee/2.png", "cat/0.png", "cat/1.png", "cat/2.png")
     ]
     assert torch.cat([batch.labels for batch in found if batch.labels is not None]).tolist() == [0, 0, 1, 1, 2, 2, 2]
-    assert log.names == [str(tree / "ant" / "1.png"), str(tree / "bee" / "0.png")]
-    assert log.lines()[-1] == "Images skipped: 2."
+    assert list(log.left_out) == [str(tree / "ant" / "1.png"), str(tree / "bee" / "0.png")]
+    assert {one.reason for one in log.left_out.values()} == {Reason.CORRUPT}
+    assert log.lines()[0] == "Images: 7 read, 2 left out: 2 that cannot be decoded."
 
 
 def test_a_corrupt_image_is_an_error_where_nobody_collects_them(tree: Path) -> None:
     (tree / "ant" / "1.png").write_bytes(b"")
-    with pytest.raises(CorruptImage, match=r"1\.png"):
+    with pytest.raises(UnreadableImage, match=r"1\.png"):
         list(batches(open_source(str(tree), "any"), SMALL, 4))
 
 
 def test_all_corrupt_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"")
-    with pytest.raises(InputError, match="None of the 1 images"):
-        list(batches(open_source(str(tmp_path), "any"), SMALL, 4, on_corrupt=CorruptLog()))
+    with pytest.raises(InputError, match=r"None of the 1 images .*: 1 that cannot be decoded"):
+        list(batches(open_source(str(tmp_path), "any"), SMALL, 4, log=ImageLog()))
 
 
 def test_limit_without_seed_spreads_over_the_classes(tree: Path) -> None:

@@ -13,7 +13,7 @@ from PIL import Image
 from rich.console import Console
 
 from tofe_export.checkpoints import checkpoint
-from tofe_export.data.images import CorruptLog
+from tofe_export.data.log import ImageLog
 from tofe_export.errors import InputError, TofeError
 from tofe_export.model.config import ToFeConfig
 from tofe_export.training import loop, trainer
@@ -215,11 +215,11 @@ def test_a_folder_with_corrupt_images_trains_on_the_rest(tmp_path: Path) -> None
         for index in range(3):
             Image.new("RGB", (20, 20), (90 * label, index, 0)).save(tmp_path / "data" / name / f"{index}.png")
     (tmp_path / "data" / "a" / "bad.png").write_bytes(b"x")
-    log = CorruptLog()
+    log = ImageLog()
     folder = dataclasses.replace(SETTINGS, data=str(tmp_path / "data"), dense_epochs=0, epochs=1, limit_batches=None)
-    path = trainer.train(folder, CONFIG, tmp_path / "run", corrupt=log)
+    path = trainer.train(folder, CONFIG, tmp_path / "run", log=log)
     assert checkpoint.load(path).model.vit.num_classes == 2
-    assert [Path(name).name for name in log.names] == ["bad.png"]
+    assert [Path(name).name for name in log.left_out] == ["bad.png"]
 
 
 def test_progress_shows_loss_kept_shares_and_budget(tmp_path: Path) -> None:

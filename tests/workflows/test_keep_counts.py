@@ -6,7 +6,7 @@ import pytest
 
 from tests.helpers import small_tofe
 from tofe_export.checkpoints.checkpoint import Checkpoint
-from tofe_export.data.images import CorruptLog
+from tofe_export.data.log import ImageLog
 from tofe_export.data.preprocessing import Preprocessing
 from tofe_export.errors import InputError
 from tofe_export.workflows.keep_counts import KeepOptions, choose_keep
@@ -27,7 +27,7 @@ def recipe(tmp_path: Path) -> str:
 
 
 def choose(checkpoint: Checkpoint, options: KeepOptions) -> tuple[int, ...]:
-    return choose_keep(checkpoint, options, CorruptLog(), silent)
+    return choose_keep(checkpoint, options, ImageLog(), silent)
 
 
 def test_a_recipe_says_which_images_and_which_quantile(checkpoint: Checkpoint, recipe: str) -> None:

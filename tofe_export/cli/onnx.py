@@ -10,6 +10,7 @@ import typer
 
 from tofe_export.artifacts.commands import command
 from tofe_export.cli import console, hints
+from tofe_export.cli.images import show_images
 from tofe_export.cli.parse import counts_or_ratios, names
 
 if TYPE_CHECKING:
@@ -78,9 +79,12 @@ def onnx(
     from tofe_export.artifacts.kinds import Kind
     from tofe_export.artifacts.names import expanded
     from tofe_export.artifacts.outputs import Output, require_outputs
+    from tofe_export.data.sources import require_unambiguous
     from tofe_export.workflows.export_onnx import OnnxOptions, export_onnx
     from tofe_export.workflows.keep_counts import KeepOptions
 
+    for spec in (data, keep_from):
+        require_unambiguous(spec)
     counts, ratios = (None, None) if keep is None else counts_or_ratios(keep, "--keep")
     options = OnnxOptions(
         keep=KeepOptions(counts, keep_from, keep_quantile, keep_samples, ratios),
@@ -93,8 +97,9 @@ def onnx(
     require_outputs([Output(file, Kind.ONNX)], [checkpoint, expanded(keep_from) if keep_from else None])
     with console.progress() as report:
         result = export_onnx(checkpoint, file, options, report)
-    console.warn([*result.skipped, *(f"Note: {note}" for note in result.notes)])
+    console.warn([f"Note: {note}" for note in result.notes])
     _say(result, checkpoint)
+    show_images(result.images)
 
 
 def _say(result: OnnxResult, checkpoint: Path) -> None:

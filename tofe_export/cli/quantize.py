@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from tofe_export.cli import console
+from tofe_export.cli.images import show_images
 
 
 def quantize(
@@ -38,11 +39,13 @@ def quantize(
     """Quantize an exported model to INT8 or FP8, and say whether that is worth it here."""
     from tofe_export.artifacts.kinds import Kind
     from tofe_export.artifacts.outputs import Output, beside, require_outputs
+    from tofe_export.data.sources import require_unambiguous
     from tofe_export.workflows.calibrate_model import CalibrationOptions, files_read, without_cache
     from tofe_export.workflows.precision_forms import Timing
     from tofe_export.workflows.quantize_model import QuantizeOptions, quantize_model
 
     precision = "fp8" if fp8 else "int8"
+    require_unambiguous(data)
     calibration = CalibrationOptions(recipe, data, cache)
     options = QuantizeOptions(precision, calibration, samples, Timing(rounds=rounds))
     if sensitivity:
@@ -64,11 +67,11 @@ def quantize(
         result = quantize_model(model, target, options, report)
     document = result.document
     console.save_json(json, document)
-    console.warn(result.skipped)
     console.say(f"Wrote {result.path} and {result.path}.json")
     console.say(f"  quantized    {_kinds(document['layers']['quantized'])}")
     console.say(f"  left alone   {_kinds(document['layers']['high_precision'])}, and everything between them")
     _show(document)
+    show_images(result.images)
     for reason in document["verdict"]["reasons"]:
         console.say(reason)
     console.say(f"Ship {document['verdict']['ship'].upper()}.")
@@ -132,7 +135,7 @@ def _rank(model: Path, options: Any, json: Path | None) -> None:
     from tofe_export.workflows.sensitivity import rank_kinds
 
     with console.progress() as report:
-        costs, document = rank_kinds(model, options, report)
+        costs, document, images = rank_kinds(model, options, report)
     console.save_json(json, document)
     rows = [
         (
@@ -145,6 +148,7 @@ def _rank(model: Path, options: Any, json: Path | None) -> None:
     ]
     title = f"{options.precision.upper()} in one kind of layer alone, against float32: the costliest first"
     console.table(title, ("", "layers", "in recipe", "same class", "accuracy", "selection overlap", "cosine"), rows)
+    show_images(images)
     worst = next((cost.kind for cost in costs if cost.kind != "attention"), None)
     if worst is None:
         return

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from tofe_export.cli import console
+from tofe_export.cli.images import show_images
 
 
 def report(
@@ -24,8 +25,14 @@ def report(
     ] = None,
 ) -> None:
     """Make one self-contained HTML page of what lies in a folder."""
+    from tofe_export.data.log import ImageLog
+    from tofe_export.data.sources import require_unambiguous
     from tofe_export.report import build_report
 
-    console.say(f"Wrote {build_report(folder, output, images, data, figures)}")
+    require_unambiguous(data)
+    log = ImageLog()
+    console.say(f"Wrote {build_report(folder, output, images, data, figures, log)}")
     if figures is not None:
         console.say(f"Wrote the figures to {figures}")
+    if log.read or log.left_out:
+        show_images(log)

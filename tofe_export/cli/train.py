@@ -9,6 +9,7 @@ import typer
 
 from tofe_export.artifacts.commands import command
 from tofe_export.cli import console
+from tofe_export.cli.images import show_images
 from tofe_export.cli.parse import keyword_arguments, whole_numbers
 
 if TYPE_CHECKING:
@@ -52,12 +53,14 @@ def train(
 ) -> None:
     """Train a ToFe model; the result is RUN/ckpt.pth."""
     from tofe_export.artifacts.outputs import require_outputs
-    from tofe_export.data.images import CorruptLog
+    from tofe_export.data.log import ImageLog
+    from tofe_export.data.sources import require_unambiguous
     from tofe_export.model.config import ToFeConfig
     from tofe_export.training.progress import training_progress
     from tofe_export.training.settings import TrainSettings
     from tofe_export.training.trainer import train as run
 
+    require_unambiguous(data)
     config = ToFeConfig(
         backbone=backbone,
         backbone_args=keyword_arguments(backbone_args, "--backbone-args"),
@@ -81,10 +84,10 @@ def train(
         device=device,
     )
     require_outputs(run_outputs(output), [init])
-    corrupt = CorruptLog()
+    log = ImageLog()
     with training_progress(console.err) as bar:
-        path = run(settings, config, output, pretrained, init, resume, progress=bar, corrupt=corrupt)
-    console.warn(corrupt.lines())
+        path = run(settings, config, output, pretrained, init, resume, progress=bar, log=log)
+    show_images(log)
     console.say(f"Wrote {path}")
     console.say(f"Next:  {command('onnx', path)}")
 

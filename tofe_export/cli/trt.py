@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from tofe_export.cli import console
+from tofe_export.cli.images import show_images
 
 
 def trt(
@@ -45,6 +46,7 @@ def trt(
     """Build a TensorRT or TensorRT-RTX engine, its precision read back."""
     from tofe_export.artifacts.kinds import Kind
     from tofe_export.artifacts.outputs import Output, beside, require_outputs
+    from tofe_export.data.sources import require_unambiguous
     from tofe_export.engine.options import BatchProfile, BuildOptions
     from tofe_export.workflows.build_engine import build_from_onnx
     from tofe_export.workflows.calibrate_model import CalibrationOptions, files_read, without_cache
@@ -52,6 +54,7 @@ def trt(
     precision = _precision(fp16=fp16, bf16=bf16, int8=int8, fp8=fp8)
     if (recipe or data or cache) and not (int8 or fp8):
         raise typer.BadParameter("--recipe, --data and --cache are for --int8 and --fp8.")
+    require_unambiguous(data)
     options = BuildOptions(
         precision=precision,
         backend=backend,
@@ -75,6 +78,7 @@ def trt(
     with console.progress() as report:
         result = build_from_onnx(model, target, options, report, calibration)
     console.warn(result.warnings)
+    show_images(result.images)
     manifest = result.manifest
     console.say(f"Wrote {result.path} and {result.path}.json")
     console.say(f"  backend      {manifest['backend']['name']} {manifest['backend']['version']}, batch {options.batch}")

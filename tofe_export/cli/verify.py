@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from tofe_export.cli import console
+from tofe_export.cli.images import show_images
 from tofe_export.cli.parse import provider_name
 
 _COLUMNS = ("artefact", "precision", "backend", "images", "top-1", "logits", "KL", "overlap", "verdict")
@@ -33,16 +34,17 @@ def verify(
     """Compare exported models with their checkpoint, stage by stage; exit 1 when one does not agree."""
     from tofe_export.artifacts.kinds import Kind
     from tofe_export.artifacts.outputs import Output, require_outputs
+    from tofe_export.data.sources import require_unambiguous
     from tofe_export.verify.tolerances import parse_overrides
     from tofe_export.workflows.verify_model import VerifyOptions, verify_models
 
     require_outputs([Output(json, Kind.VERIFY), Output(junit, Kind.JUNIT)], [*models, against])
+    require_unambiguous(data)
     options = VerifyOptions(data, samples, parse_overrides(tolerance or ()), threshold, provider_name(provider))
     with console.progress() as report:
         result = verify_models(models, against, options, report)
     console.save_json(json, result.document)
     console.save_text(junit, lambda: _junit(result.artefacts))
-    console.warn(result.skipped)
     said = None
     for document in result.artefacts:
         _show(document)
@@ -55,6 +57,7 @@ def verify(
     for document in result.artefacts:
         for failure in document["failures"]:
             console.warn([f"{document['model']}: {failure}" if len(result.artefacts) > 1 else failure])
+    show_images(result.images)
     console.say({0: "PASSED", 3: "NOT CHECKED: something could not run here"}.get(result.exit_code, "FAILED"))
     if result.exit_code:
         raise typer.Exit(result.exit_code)
@@ -137,7 +140,7 @@ def _row(document: dict[str, Any]) -> tuple[str, ...]:
         "" if own is None else _number(own["max_abs"]),
         "" if own is None else _number(own["kl_mean"]),
         "" if overlap is None else f"{overlap:.4f}",
-        "passed" if document["passed"] else "FAILED",
+        {True: "passed", False: "FAILED", None: "not checked"}[document["passed"]],
     )
 
 

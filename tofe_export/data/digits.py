@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.random import Generator
@@ -19,6 +19,7 @@ from PIL import Image
 
 from tofe_export.data import clutter
 from tofe_export.data.images import Sample
+from tofe_export.data.log import LeftOut
 
 Split = Literal["train", "val"]
 CANVAS = 60  # pixels a side
@@ -52,13 +53,14 @@ class Digits:
 
     name = "digits"
     classes = tuple(str(digit) for digit in range(10))
+    left_out: ClassVar[tuple[LeftOut, ...]] = ()
 
     def __len__(self) -> int:
         return len(_members(self.split))
 
     def __getitem__(self, index: int) -> Sample:
         canvas = self.canvas(index)
-        return Sample(Image.fromarray(canvas.pixels), canvas.label, f"digits/{self.split}/{self.epoch}/{index}")
+        return Sample(Image.fromarray(canvas.pixels), canvas.label, f"digits/{self.split}/{index}")
 
     def at_epoch(self, epoch: int) -> Digits:
         """The same digits, placed anew."""

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
-
-from tofe_export.data.images import CorruptImage, Sample
+from tofe_export.artifacts.names import readable
+from tofe_export.data.files import common_endings, read_image
+from tofe_export.data.images import Sample
+from tofe_export.data.log import LeftOut, Reason, counted
+from tofe_export.data.scan import Found, scan
 from tofe_export.errors import InputError
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"})
 _HOLD_OUT = 10  # one image in so many
 _LAYOUT = "Give a folder of images, or a folder with one subfolder of images per class."
 
@@ -23,18 +26,22 @@ class Folder:
         name: the folder as the user wrote it.
         classes: subfolder names, sorted; empty for a flat folder.
         files: every image with its class index (None in a flat folder), sorted.
+        left_out: what else lies there.
+        linked: an image is a symbolic link, so one file may be there twice.
     """
 
     name: str
     classes: tuple[str, ...]
     files: tuple[tuple[Path, int | None], ...]
+    left_out: tuple[LeftOut, ...] = ()
+    linked: bool = False
 
     def __len__(self) -> int:
         return len(self.files)
 
     def __getitem__(self, index: int) -> Sample:
         path, label = self.files[index]
-        return Sample(read_image(path), label, str(path))
+        return Sample(read_image(path), label, readable(path))
 
     def part(self, held_out: bool) -> Folder:
         """Every tenth image of each class (held out), or the others; of fewer than ten images the last is held out.
@@ -42,69 +49,117 @@ class Folder:
         Raises:
             InputError: a class with a single image, which cannot be in both parts.
         """
-        chosen: list[tuple[Path, int | None]] = []
+        parts: tuple[list[tuple[Path, int | None]], list[tuple[Path, int | None]]] = ([], [])
         for label in sorted({label for _, label in self.files}, key=lambda label: -1 if label is None else label):
             mine = [file for file in self.files if file[1] == label]
             if len(mine) < 2:
                 raise InputError(
-                    f"{mine[0][0].parent} holds a single image, too few to train on some and hold out others.",
+                    f"{readable(mine[0][0].parent)} holds a single image, too few to train on some and hold out "
+                    "others.",
                     "Add images, or make the two parts yourself: train/ and val/.",
                 )
             step = min(_HOLD_OUT, len(mine))
-            chosen += [file for place, file in enumerate(mine, start=1) if (place % step == 0) == held_out]
-        return Folder(self.name, self.classes, tuple(chosen))
+            for place, file in enumerate(mine, start=1):
+                parts[place % step == 0].append(file)
+        chosen, left_out = parts[held_out], self.left_out
+        if self.linked and not held_out:
+            secret = {os.path.realpath(path) for path, _ in parts[True]}
+            twice = {path for path, _ in chosen if os.path.realpath(path) in secret}
+            chosen = [file for file in chosen if file[0] not in twice]
+            left_out += tuple(
+                LeftOut(readable(path), Reason.HELD_OUT, "a link to a held-out image") for path in sorted(twice)
+            )
+        return Folder(self.name, self.classes, tuple(chosen), left_out, self.linked)
 
     def at_epoch(self, epoch: int) -> Folder:
         """Itself: files do not change."""
         return self
 
 
-def read_image(path: Path) -> Image.Image:
-    """The file decoded to RGB.
-
-    Raises:
-        CorruptImage: it cannot be decoded, whatever the reason.
-    """
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except Exception as error:  # decoders raise whatever they like: OSError, SyntaxError, struct.error, ...
-        raise CorruptImage(str(path), type(error).__name__) from error
-
-
 def open_folder(path: Path) -> Folder:
     """The images under `path`: subfolders are classes if there are any with images, else the folder is flat.
 
     Raises:
-        InputError: no such folder, a file, or no image in it.
+        InputError: no such folder, a file, no image in it, a class without any, images of which one cannot say
+            whether they are meant, or a class that cannot be read.
     """
+    shown = readable(path)
     if path.is_file():
-        raise InputError(f"{path} is a file, not a folder of images.", _LAYOUT)
+        raise InputError(f"{shown} is a file, not a folder of images.", _LAYOUT)
     if not path.is_dir():
-        raise InputError(f"There is no folder {path}.", _LAYOUT)
+        raise InputError(f"There is no folder {shown}.", _LAYOUT)
+    loose = _scanned(path, deep=False)
+    folders, hidden = _subfolders(path)
+    real = {folder: os.path.realpath(folder) for folder in folders}
+    groups = {folder: _scanned(folder, True, {*real.values(), os.path.realpath(path)}) for folder in folders}
+    beside = [*loose.left_out, *hidden]
+    left_out = [*beside, *(one for found in groups.values() for one in found.left_out)]
+    if not any(found.images for found in groups.values()):
+        if not loose.images:
+            there = f": {counted(left_out)}" if left_out else ""
+            raise InputError(
+                f"There is no image in {shown}{there}.", f"{_LAYOUT} Known endings: {common_endings()}, and others."
+            )
+        files = tuple((file, None) for file in loose.images)
+        return Folder(shown, (), files, tuple(left_out), loose.linked)
+    _check_classes(path, loose, groups, real)
+    left_out += [LeftOut(readable(file), Reason.LOOSE, "beside the class folders") for file in loose.images]
+    return Folder(
+        shown,
+        tuple(readable(folder.name) for folder in groups),
+        tuple((file, label) for label, found in enumerate(groups.values()) for file in found.images),
+        tuple(left_out),
+        any(found.linked for found in groups.values()),
+    )
+
+
+def _check_classes(path: Path, loose: Found, groups: Mapping[Path, Found], real: Mapping[Path, str]) -> None:
+    for folder, found in groups.items():
+        if not found.images:
+            there = f": {counted(found.left_out)}" if found.left_out else ""
+            raise InputError(f"The class folder {readable(folder)} holds no image{there}.", "Fill it, or remove it.")
+    names: dict[str, Path] = {}
+    for folder in groups:
+        for key in (real[folder], readable(folder.name)):
+            if key in names and names[key] != folder:
+                raise InputError(
+                    f"{readable(folder)} and {readable(names[key])} are one class folder under two names.",
+                    "Remove or rename one of them.",
+                )
+            names[key] = folder
+    # A few strays beside the classes are left out and counted; as many as a class may be what was meant.
+    smallest = min(len(found.images) for found in groups.values())
+    if loose.images and (len(groups) == 1 or len(loose.images) >= smallest):
+        example = next(iter(groups))
+        raise InputError(
+            f"{readable(path)} holds {_images(len(loose.images))} beside {_folders(len(groups))}, such as "
+            f"{readable(example.name)} with {_images(len(groups[example].images))}: which are meant?",
+            "Move the images into class folders, or the subfolders elsewhere.",
+        )
+
+
+def _images(count: int) -> str:
+    return f"{count} image{'' if count == 1 else 's'}"
+
+
+def _folders(count: int) -> str:
+    return "one subfolder" if count == 1 else f"{count} subfolders"
+
+
+def _scanned(path: Path, deep: bool, elsewhere: Iterable[str] = ()) -> Found:
     try:
-        groups = {folder.name: _images(folder, deep=True) for folder in _subfolders(path)}
-        loose = _images(path, deep=False)
+        return scan(path, deep, elsewhere)
     except OSError as error:
-        raise InputError(f"The folder {path} cannot be read: {error.strerror}.", "Check its permissions.") from error
-    if not any(groups.values()):
-        if not loose:
-            raise InputError(f"There is no image in {path}.", f"{_LAYOUT} Known endings: {' '.join(sorted(SUFFIXES))}.")
-        return Folder(str(path), (), tuple((file, None) for file in loose))
-    empty = [name for name, files in groups.items() if not files]
-    if empty:
-        raise InputError(f"The class folder {path / empty[0]} holds no image.", "Fill it, or remove it.")
-    classes = tuple(groups)
-    files = tuple((file, label) for label, name in enumerate(classes) for file in groups[name])
-    return Folder(str(path), classes, files)
+        raise InputError(
+            f"The folder {readable(path)} cannot be read: {error.strerror}.", "Check its permissions."
+        ) from error
 
 
-def _subfolders(path: Path) -> list[Path]:
-    return sorted(child for child in path.iterdir() if child.is_dir() and not child.name.startswith("."))
-
-
-def _images(path: Path, deep: bool) -> list[Path]:
-    found = path.rglob("*") if deep else path.iterdir()
-    return sorted(
-        file for file in found if file.suffix.lower() in SUFFIXES and not file.name.startswith(".") and file.is_file()
+def _subfolders(path: Path) -> tuple[list[Path], list[LeftOut]]:
+    """Folders that may be classes, and hidden ones."""
+    folders = sorted(child for child in path.iterdir() if child.is_dir())
+    hidden = [child for child in folders if child.name.startswith(".")]
+    return (
+        [child for child in folders if child not in hidden],
+        [LeftOut(readable(child), Reason.HIDDEN, "hidden folder") for child in hidden],
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol, Self
 
 import numpy as np
@@ -13,6 +13,8 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from tofe_export.data.files import UnreadableImage
+from tofe_export.data.log import ImageLog, LeftOut, counted
 from tofe_export.errors import InputError
 
 Transform = Callable[[Image.Image], Tensor]
@@ -28,19 +30,6 @@ class Sample:
     name: str
 
 
-class CorruptImage(InputError):  # noqa: N818 - what it is, not only that it went wrong
-    """A file that cannot be decoded as an image. Loops that can go on without it name and skip it."""
-
-    def __init__(self, name: str, reason: str = "") -> None:
-        super().__init__(
-            f"{name} cannot be read as an image{f' ({reason})' if reason else ''}.", "Remove or replace it."
-        )
-        self.name = name
-
-    def __reduce__(self) -> tuple[type[CorruptImage], tuple[str]]:  # so that it survives a worker process
-        return CorruptImage, (self.name,)
-
-
 class ImageSource(Protocol):
     """A sequence of samples, random access."""
 
@@ -54,10 +43,15 @@ class ImageSource(Protocol):
         """Class names in label order; empty when the images have no labels."""
         ...
 
+    @property
+    def left_out(self) -> tuple[LeftOut, ...]:
+        """What lies beside the images and is not read."""
+        ...
+
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> Sample:
-        """Raises CorruptImage when the file cannot be decoded."""
+        """Raises UnreadableImage when the file cannot be taken for an image."""
         ...
 
     def at_epoch(self, epoch: int) -> Self:
@@ -74,34 +68,13 @@ class Batch:
     names: tuple[str, ...]
 
 
-@dataclass
-class CorruptLog:
-    """Collects the images that could not be read, so that the caller can name and count them at the end."""
-
-    names: list[str] = field(default_factory=list)
-
-    def __call__(self, name: str) -> None:
-        """Notes one image, once however often it is met."""
-        if name not in self.names:
-            self.names.append(name)
-
-    def lines(self, shown: int = 10) -> list[str]:
-        """Sentences for the user; none when every image was read."""
-        if not self.names:
-            return []
-        lines = [f"Skipped {name}: it cannot be read as an image." for name in self.names[:shown]]
-        if len(self.names) > shown:
-            lines.append(f"... and {len(self.names) - shown} more.")
-        return [*lines, f"Images skipped: {len(self.names)}."]
-
-
 def batches(
     source: ImageSource,
     transform: Transform,
     batch_size: int,
     limit: int | None = None,
     seed: int | None = None,
-    on_corrupt: Callable[[str], None] | None = None,
+    log: ImageLog | None = None,
     workers: int = 0,
 ) -> Iterator[Batch]:
     """The source in batches; memory does not grow with the number of samples.
@@ -113,11 +86,11 @@ def batches(
         batch_size: images a batch; the last may be smaller, as may one with unreadable images.
         limit: at most so many images: spread evenly over the source, or drawn at random when `seed` is given.
         seed: shuffles; None keeps the source's order.
-        on_corrupt: called with the name of every image that cannot be read, which is then skipped.
+        log: told of every image that is read, and of every one that cannot be, which is then left out.
         workers: processes that decode; 0 decodes in this one.
 
     Raises:
-        CorruptImage: an image cannot be read and `on_corrupt` is None.
+        UnreadableImage: an image cannot be read and `log` is None.
         InputError: not one image could be read.
     """
     order = _order(len(source), limit, seed)
@@ -129,22 +102,30 @@ def batches(
         collate_fn=list,
         generator=torch.Generator().manual_seed(seed or 0),  # its own, so that the global state is left alone
     )
-    found = False
+    if log is not None:
+        for left_out in source.left_out:
+            log.leave_out(left_out)
+    found, bad = False, []
     for loaded in loader:
         good: list[_Loaded] = []
         for item in loaded:
-            if not isinstance(item, CorruptImage):
+            if not isinstance(item, UnreadableImage):
                 good.append(item)
-            elif on_corrupt is None:
+            elif log is None:
                 raise item
             else:
-                on_corrupt(item.name)
+                bad.append(item.left_out)
+                log.leave_out(item.left_out)
         if good:
             found = True
-            yield _collate(good)
+            batch = _collate(good)
+            if log is not None:
+                log.add_read(batch.names)
+            yield batch
     if order and not found:
         raise InputError(
-            f"None of the {len(order)} images of {source.name} can be read.", "Check that the files are whole images."
+            f"None of the {len(order)} images of {source.name} can be read: {counted(bad)}.",
+            f"Look at {bad[0].name}" + (f": {bad[0].detail}." if bad[0].detail else "."),
         )
 
 
@@ -155,7 +136,7 @@ class _Loaded:
     name: str
 
 
-class _Decoded(Dataset["_Loaded | CorruptImage"]):
+class _Decoded(Dataset["_Loaded | UnreadableImage"]):
     """What a worker does: decode and transform one image, with random numbers of its own."""
 
     def __init__(self, source: ImageSource, transform: Transform, order: Sequence[int], seed: int) -> None:
@@ -164,10 +145,10 @@ class _Decoded(Dataset["_Loaded | CorruptImage"]):
     def __len__(self) -> int:
         return len(self.order)
 
-    def __getitem__(self, position: int) -> _Loaded | CorruptImage:
+    def __getitem__(self, position: int) -> _Loaded | UnreadableImage:
         try:
             sample = self.source[self.order[position]]
-        except CorruptImage as error:
+        except UnreadableImage as error:
             return error
         if not getattr(self.transform, "draws_random_numbers", True):
             return _Loaded(self.transform(sample.image), sample.label, sample.name)

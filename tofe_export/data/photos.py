@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from PIL import Image
 
 from tofe_export.data.images import Sample
+from tofe_export.data.log import LeftOut
 
 PHOTOGRAPHS = ("china.jpg", "flower.jpg")
 SMALLEST_CROP = 96  # pixels a side; below that a crop is mostly blur once enlarged
@@ -28,6 +30,7 @@ class Photos:
 
     name = "photos"
     classes: tuple[str, ...] = ()
+    left_out: ClassVar[tuple[LeftOut, ...]] = ()
 
     def __len__(self) -> int:
         return self.length

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from PIL import Image
 from timm.data import create_transform, resolve_model_data_config
+from timm.data.auto_augment import AugmentOp, RandAugment
 from torch import Tensor, nn
 
 from tofe_export.errors import InputError
@@ -159,7 +160,7 @@ def _evaluation(what: Preprocessing) -> Callable[[Image.Image], Tensor]:
 
 @functools.lru_cache(maxsize=8)
 def _augmentation(what: Preprocessing) -> Callable[[Image.Image], Tensor]:
-    transform: Callable[[Image.Image], Tensor] = create_transform(
+    transform = create_transform(
         input_size=(3, what.height, what.width),
         is_training=True,
         interpolation=what.interpolation,
@@ -169,7 +170,23 @@ def _augmentation(what: Preprocessing) -> Callable[[Image.Image], Tensor]:
         re_prob=0.25,
         re_mode="pixel",
     )
-    return transform
+    for op in augmenting_ops(transform):
+        if op.name.startswith("Posterize"):
+            op.level_fn = functools.partial(_at_least_one_bit, op.level_fn)
+    whole: Callable[[Image.Image], Tensor] = transform
+    return whole
+
+
+def augmenting_ops(transform: Any) -> list[AugmentOp]:
+    """What RandAugment of `transform`, one of timm's training transforms, chooses from."""
+    (policy,) = [step for step in transform.transforms if isinstance(step, RandAugment)]
+    return list(policy.ops)
+
+
+def _at_least_one_bit(bits_of: Callable[[float, Mapping[str, Any]], tuple[int]], *magnitude: Any) -> tuple[int]:
+    """timm's strongest Posterize keeps 0 bits: Pillow 13 refuses that, and older ones return a black image."""
+    (bits,) = bits_of(*magnitude)
+    return (max(1, bits),)
 
 
 def _require(holds: bool, complaint: str) -> None:

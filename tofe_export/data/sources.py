@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
-from tofe_export.artifacts.names import expanded
+from tofe_export.artifacts.names import expanded, readable
 from tofe_export.data.digits import Digits
 from tofe_export.data.folder import open_folder
 from tofe_export.data.images import ImageSource
@@ -31,16 +32,73 @@ def open_source(spec: str, part: Part, seed: int = 0) -> ImageSource:
         return Digits("train" if part == "train" else "val", seed)
     if spec == "photos":
         return Photos(seed)
-    root = expanded(spec)
+    try:
+        return _open_root(expanded(spec), spec, part)
+    except OSError as error:  # a folder that may not be entered, a name that is too long, ...
+        raise InputError(
+            f"The folder {readable(spec)} cannot be read: {error.strerror}.", "Check its name and its permissions."
+        ) from error
+
+
+def _open_root(root: Path, spec: str, part: Part) -> ImageSource:
     if not root.exists():
-        raise InputError(f"There are no images called {spec!r}.", f"Give a folder, or one of: {', '.join(BUILT_IN)}.")
+        raise InputError(
+            f"There are no images called {readable(spec)!r}.", f"Give a folder, or one of: {', '.join(BUILT_IN)}."
+        )
     parts = [name for name in ("train", "val") if (root / name).is_dir()]
     if len(parts) == 1:
         raise InputError(
-            f"{root} has a folder {parts[0]}/ but not the other of train/ and val/.",
-            f"Add it, or name {root / parts[0]} itself.",
+            f"{readable(root)} has a folder {parts[0]}/ but not the other of train/ and val/.",
+            f"Add it, or name {readable(root / parts[0])} itself.",
         )
     if parts:
         return open_folder(root / ("train" if part == "train" else "val"))
     folder = open_folder(root)
     return folder if part == "any" else folder.part(held_out=part == "val")
+
+
+def require_unambiguous(spec: str | None) -> None:
+    """Refuses a name that the user typed and that is both a bundled set's and that of a folder of images here.
+
+    Raises:
+        InputError: it is.
+    """
+    if is_ambiguous(spec):
+        raise InputError(
+            f"{spec!r} is a bundled set of images, and a folder of images here.",
+            f"Write ./{spec} for the folder; for the bundled set, start from elsewhere or rename the folder.",
+        )
+
+
+def is_ambiguous(spec: str | None) -> bool:
+    """Whether a bundled set and a folder of images in the working directory both have this name."""
+    if spec not in BUILT_IN or not Path(spec).is_dir():
+        return False
+    try:
+        open_source(f"./{spec}", "any")
+    except InputError as error:
+        return not error.message.startswith("There is no image")  # the folder of a run, say
+    return True
+
+
+def class_note(source: ImageSource, classes: tuple[str, ...]) -> str:
+    """Why accuracy cannot be measured on `source` with a network of these classes; "" where it can be.
+
+    Args:
+        source: images.
+        classes: the network's, in order; empty where it does not say them.
+    """
+    if not source.classes:
+        return f"Accuracy was not measured: the images of {source.name} have no labels."
+    if not classes:
+        return "Accuracy was not measured: the model does not say the names of its classes."
+    if source.classes == classes:
+        return ""
+    foreign = [name for name in source.classes if name not in classes] or [
+        name for name in classes if name not in source.classes
+    ]
+    which = f"such as {foreign[0]}" if foreign else "in another order"
+    return (
+        f"Accuracy was not measured: {source.name} has {len(source.classes)} class folders that are not the model's "
+        f"{len(classes)} classes, {which}."
+    )

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from tofe_export.checkpoints.checkpoint import Checkpoint
 from tofe_export.data.images import batches
+from tofe_export.data.log import ImageLog
 from tofe_export.report.attention import Similarity, StageAttention, mean_similarity, reused_attention, why_not
 from tofe_export.report.folder import RunFolder
 from tofe_export.report.gallery import held_out
@@ -49,13 +50,14 @@ class AttentionSection:
     maps: list[HeatMap] = field(default_factory=list)
 
 
-def attention_section(found: RunFolder, images: int, data: str | None) -> AttentionSection:
+def attention_section(found: RunFolder, images: int, data: str | None, log: ImageLog) -> AttentionSection:
     """Attention of reused tokens before and after approximation, beside the dense teacher's.
 
     Args:
         found: the run.
         images: pictures that were asked for; 0 leaves the section out.
         data: where images come from, as in `gallery`.
+        log: told which images were read and which were left out.
 
     Raises:
         InputError: see `held_out`.
@@ -68,12 +70,12 @@ def attention_section(found: RunFolder, images: int, data: str | None) -> Attent
     teacher = checkpoint.model.vit if found.teacher is None else found.teacher
     source, _ = held_out(checkpoint, data)
     load = checkpoint.preprocessing
-    many = batches(source, load, _BATCH, max(images, _SUMMARY_IMAGES), on_corrupt=lambda name: None)
+    many = batches(source, load, _BATCH, max(images, _SUMMARY_IMAGES), log=log)
     similarity = mean_similarity(checkpoint.model, teacher, keep, many)
     if not similarity:
         return AttentionSection("No token of these images is used again after it was frozen.")
     maps: list[HeatMap] = []
-    for batch in batches(source, load, _BATCH, images, on_corrupt=lambda name: None):
+    for batch in batches(source, load, _BATCH, images, log=log):
         stages = reused_attention(checkpoint.model, teacher, keep, batch.images)
         for place, name in enumerate(batch.names):
             pixels = to_pixels(batch.images[place], load)

@@ -13,6 +13,7 @@ from tofe_export.artifacts.files import write_text
 from tofe_export.artifacts.kinds import Kind
 from tofe_export.artifacts.names import PAGE, READ_BY_REPORT
 from tofe_export.artifacts.outputs import Output, require_folder, require_outputs
+from tofe_export.data.log import ImageLog
 from tofe_export.errors import InputError
 from tofe_export.report import charts, parity
 from tofe_export.report.attention_section import AttentionSection, attention_section
@@ -65,6 +66,7 @@ def build_report(
     images: int = 6,
     data: str | None = None,
     figure_folder: Path | None = None,
+    log: ImageLog | None = None,
 ) -> Path:
     """Writes the report of `folder`; what is missing there is left out, with the command that makes it.
 
@@ -76,6 +78,7 @@ def build_report(
         images: held-out images to show token maps of; 0 for none.
         data: where those come from, in the words of --data; None takes the checkpoint's own.
         figure_folder: also write every figure there, as PNG and SVG.
+        log: told which images were read and which were left out.
 
     Returns:
         The page's path.
@@ -89,9 +92,10 @@ def build_report(
         raise InputError(f"--images {images} is below 0.", "Give 0 or more.")
     found = read_folder(folder)
     page = output if output is not None else folder / PAGE
+    log = ImageLog() if log is None else log
     drawn = _Drawn.of(found)
     _require_writable(folder, page, figure_folder, drawn)
-    maps, attention = gallery(found, images, data), attention_section(found, images, data)
+    maps, attention = gallery(found, images, data, log), attention_section(found, images, data, log)
     write_text(page, _render(found, drawn, maps, attention))
     if figure_folder is not None:
         _write_figures(figure_folder, drawn, maps, attention)

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from tofe_export.artifacts.commands import quoted
 from tofe_export.artifacts.names import CHECKPOINT, readable
 from tofe_export.checkpoints.checkpoint import Checkpoint
-from tofe_export.data.images import CorruptLog, ImageSource, batches
-from tofe_export.data.sources import open_source
+from tofe_export.data.images import ImageSource, batches
+from tofe_export.data.log import ImageLog
+from tofe_export.data.sources import class_note, open_source
 from tofe_export.errors import InputError
 from tofe_export.report.folder import RunFolder
 from tofe_export.report.pictures import class_name, data_uri, plain, stage_picture
@@ -80,13 +81,14 @@ class Gallery:
         return any(stage.threshold is not None for entry in self.entries for stage in entry.stages)
 
 
-def gallery(found: RunFolder, images: int, data: str | None) -> Gallery:
+def gallery(found: RunFolder, images: int, data: str | None, log: ImageLog) -> Gallery:
     """Token maps of `images` images, evenly spread over the source.
 
     Args:
         found: the run.
         images: how many; 0 for none.
         data: where they come from; None takes what the checkpoint was trained on.
+        log: told which images were read and which were left out.
 
     Raises:
         InputError: `data` names no images, or not one of them can be read.
@@ -104,16 +106,17 @@ def gallery(found: RunFolder, images: int, data: str | None) -> Gallery:
         )
     source, notes = held_out(found.checkpoint, data)
     classes = _class_names(found.checkpoint, source)
-    corrupt = CorruptLog()
     load = found.checkpoint.preprocessing
-    shown = token_maps(found.checkpoint, keep, batches(source, load, _BATCH, images, on_corrupt=corrupt))
-    many = batches(source, load, _BATCH, max(images, _SUMMARY_IMAGES), on_corrupt=corrupt)
+    shown = token_maps(found.checkpoint, keep, batches(source, load, _BATCH, images, log=log))
+    many = batches(source, load, _BATCH, max(images, _SUMMARY_IMAGES), log=log)
     reuse = summarise_reuse(found.checkpoint.model, keep, many)
+    if source.classes and (note := class_note(source, classes)):
+        notes.append(note)
     return Gallery(
         entries=[_entry(token_map, classes, source.classes) for token_map in shown],
         reuse=_reuse_sentence(reuse, found.checkpoint),
         source=readable(source.name),
-        notes=notes + corrupt.lines(),
+        notes=notes + (log.lines() if log.left_out else []),
         keep=keep,
         tokens=found.checkpoint.model.tokens,
         maps=shown,

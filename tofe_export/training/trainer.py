@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from rich.progress import Progress
 
-from tofe_export.artifacts.names import CHECKPOINT, STATE
+from tofe_export.artifacts.names import CHECKPOINT, STATE, readable
 from tofe_export.checkpoints import checkpoint
-from tofe_export.data.images import CorruptLog, ImageSource, batches
+from tofe_export.data.images import ImageSource, batches
+from tofe_export.data.log import ImageLog
 from tofe_export.errors import InputError
 from tofe_export.model.config import ToFeConfig
 from tofe_export.model.tofe import ToFe
@@ -32,7 +33,7 @@ def train(
     init: Path | None = None,
     resume: bool = False,
     progress: Progress | None = None,
-    corrupt: CorruptLog | None = None,
+    log: ImageLog | None = None,
 ) -> Path:
     """Trains, and writes `out_dir`/ckpt.pth, beside it state.pt (for resuming) and metrics.jsonl (one line an epoch).
 
@@ -44,7 +45,7 @@ def train(
         init: start from these weights and skip the dense phase.
         resume: go on with the run in `out_dir`; with no whole epoch saved yet, start it.
         progress: where to show progress; None shows nothing.
-        corrupt: collects the images that could not be read.
+        log: told which images were read and which were left out.
 
     Returns:
         The checkpoint's path.
@@ -54,7 +55,7 @@ def train(
             settings; a loss that is no number.
         MissingError: no such device, no network for pretrained weights, not enough memory.
     """
-    return _Run(settings, config, out_dir, pretrained, init, resume, progress, corrupt or CorruptLog()).go()
+    return _Run(settings, config, out_dir, pretrained, init, resume, progress, log or ImageLog()).go()
 
 
 class _Run:
@@ -69,9 +70,9 @@ class _Run:
         init: Path | None,
         resume: bool,
         progress: Progress | None,
-        corrupt: CorruptLog,
+        log: ImageLog,
     ) -> None:
-        self.settings, self.out_dir, self.progress, self.corrupt = settings, out_dir, progress, corrupt
+        self.settings, self.out_dir, self.progress, self.log = settings, out_dir, progress, log
         self.device = setup.choose_device(settings.device)
         self.train_source = setup.open_labelled(settings, "train")
         self.val_source = setup.open_labelled(settings, "val")
@@ -123,7 +124,7 @@ class _Run:
         source: ImageSource = self.train_source.at_epoch(seed)  # both phases see pictures of their own
         limit = None if self.settings.limit_batches is None else self.settings.limit_batches * self.settings.batch_size
         transform = self.preprocessing.train_transform(augment=self.settings.data != "digits")
-        loader = batches(source, transform, self.settings.batch_size, limit, seed, self.corrupt, self.settings.workers)
+        loader = batches(source, transform, self.settings.batch_size, limit, seed, self.log, self.settings.workers)
         images = len(source) if limit is None else min(limit, len(source))
         entry = run_epoch(phase, epoch, loader, -(-images // self.settings.batch_size), self.progress)
         self.last = self._evaluate(phase.name)
@@ -135,7 +136,7 @@ class _Run:
             self.preprocessing,
             self.settings.batch_size,
             self.settings.limit_val,
-            on_corrupt=self.corrupt,
+            log=self.log,
             workers=self.settings.workers,
         )
         return (evaluate_dense if phase == "dense" else evaluate_tofe)(self.model, loader, self.device)
@@ -185,7 +186,7 @@ class _Run:
             keep_ratios=ratios,
             preprocessing=self.preprocessing,
             metrics={key: value for key, value in self.metrics[-1].items() if isinstance(value, (int, float, list))},
-            data=self.settings.data,
+            data=readable(self.settings.data),
             classes=self.train_source.classes,
         )
         checkpoint.save(path, found)

@@ -15,6 +15,7 @@ from tofe_export.artifacts.files import sha256
 from tofe_export.artifacts.manifest import atomic_artefact, read_manifest
 from tofe_export.artifacts.names import readable
 from tofe_export.data.images import batches
+from tofe_export.data.log import ImageLog
 from tofe_export.data.preprocessing import Preprocessing
 from tofe_export.data.sources import open_source
 from tofe_export.engine.backend import Backend, gpu_present, open_backend
@@ -45,11 +46,12 @@ _CARRIED_QUANTIZATION = ("around", "calibration")
 
 @dataclass(frozen=True)
 class EngineResult:
-    """What was written, and TensorRT's warnings."""
+    """What was written, TensorRT's warnings, and which images were read and left out."""
 
     path: Path
     manifest: dict[str, Any]
     warnings: list[str]
+    images: ImageLog
 
 
 def build_from_onnx(
@@ -85,16 +87,17 @@ def build_from_onnx(
     model = read_onnx(source)
     if options.taps:
         show_taps(model)
+    log = ImageLog()
     with atomic_artefact(target) as draft:
         model, manifest = _quantized(
-            source, model, manifest, options.precision, calibration or CalibrationOptions(), report
+            source, model, manifest, options.precision, calibration or CalibrationOptions(), report, log
         )
         prepared = prepare(model, backend, options, manifest["precision"])
         built = build_engine(prepared.content, backend, options, prepared.heavy, report)
         draft.path.write_bytes(built.content)
-        checked = _check_on_gpu(built, backend, options, source, manifest)
+        checked = _check_on_gpu(built, backend, options, source, manifest, log)
         draft.manifest = _describe(manifest, source, backend, options, prepared.operators, built) | {"checked": checked}
-    return EngineResult(target, draft.manifest, built.warnings)
+    return EngineResult(target, draft.manifest, built.warnings, log)
 
 
 def _quantized(
@@ -104,6 +107,7 @@ def _quantized(
     precision: str,
     calibration: CalibrationOptions,
     report: Report,
+    log: ImageLog,
 ) -> tuple[ir.Model, dict[str, Any]]:
     """Model and manifest as they are, or in INT8 or FP8 with FP16 around, if that is what is asked for."""
     if precision not in FORMATS:
@@ -115,14 +119,14 @@ def _quantized(
             to_half(model, "fp16")
             manifest = {**manifest, "around": "fp16"}
         return model, manifest
-    calibrated = calibrate_model(source, model, manifest, calibration, report)
+    calibrated = calibrate_model(source, model, manifest, calibration, report, log)
     made, around = calibrated.quantize(model, precision, engine=True)
     changed = {"precision": precision, "around": around, "calibration": calibrated.to_dict()}
     return made.model, manifest | changed
 
 
 def _check_on_gpu(
-    built: Built, backend: Backend, options: BuildOptions, source: Path, manifest: dict[str, Any]
+    built: Built, backend: Backend, options: BuildOptions, source: Path, manifest: dict[str, Any], log: ImageLog
 ) -> dict[str, Any]:
     """Runs the engine beside ONNX Runtime, and reads its precision back from the inspector.
 
@@ -140,7 +144,7 @@ def _check_on_gpu(
             "Please report this model.",
         )
     preprocessing = Preprocessing.from_dict(manifest["preprocessing"])
-    (crops,) = batches(open_source("photos", "val"), preprocessing, _CHECK_IMAGES, limit=_CHECK_IMAGES)
+    (crops,) = batches(open_source("photos", "val"), preprocessing, _CHECK_IMAGES, limit=_CHECK_IMAGES, log=log)
     reference, gap = OnnxRuntimeRunner(source), LogitsDifference()
     for size in sorted({options.batch.minimum, options.batch.optimum}):
         images = np.resize(crops.images.numpy(), (size, *crops.images.shape[1:]))  # repeats them if need be

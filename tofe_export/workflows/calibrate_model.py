@@ -14,9 +14,10 @@ from tofe_export.artifacts.commands import command
 from tofe_export.artifacts.files import sha256
 from tofe_export.artifacts.names import expanded
 from tofe_export.artifacts.outputs import require_folder
-from tofe_export.data.images import Batch, CorruptLog, ImageSource, batches
+from tofe_export.data.images import Batch, ImageSource, batches
+from tofe_export.data.log import ImageLog
 from tofe_export.data.preprocessing import Preprocessing
-from tofe_export.data.sources import open_source
+from tofe_export.data.sources import is_ambiguous, open_source
 from tofe_export.errors import InputError
 from tofe_export.precision.calibration import CalibrationKey, calibrate, hash_images
 from tofe_export.precision.half import to_half
@@ -46,12 +47,12 @@ class CalibrationOptions:
 
 @dataclass(frozen=True)
 class Calibrated:
-    """A model's histograms, and where they come from."""
+    """A model's histograms, where they come from, and the images that were read and left out."""
 
     recipe: Recipe
     key: CalibrationKey
     histograms: dict[str, Histogram]
-    skipped: list[str]
+    images: ImageLog
 
     def quantize(self, model: ir.Model, precision: str, engine: bool) -> tuple[Quantized, str]:
         """A quantized copy of `model`, and the precision around its 8-bit layers; see `quantize`.
@@ -100,7 +101,12 @@ def choose_recipe(options: CalibrationOptions, manifest: Mapping[str, Any]) -> R
 
 
 def calibrate_model(
-    source: Path, model: ir.Model, manifest: Mapping[str, Any], options: CalibrationOptions, report: Report = silent
+    source: Path,
+    model: ir.Model,
+    manifest: Mapping[str, Any],
+    options: CalibrationOptions,
+    report: Report = silent,
+    log: ImageLog | None = None,
 ) -> Calibrated:
     """Calibrates an exported float32 model.
 
@@ -110,6 +116,7 @@ def calibrate_model(
         manifest: its manifest.
         options: see there.
         report: progress.
+        log: told which images were read and which were left out; None makes one.
 
     Raises:
         InputError: the model is not in float32, or see `choose_recipe`, `open_source`, `calibrate`.
@@ -121,14 +128,16 @@ def calibrate_model(
             f"{source} is in {manifest['precision']}; only a float32 model can be calibrated.",
             "Start from the file that tofe-export onnx wrote.",
         )
+    log = ImageLog() if log is None else log
     recipe = choose_recipe(options, manifest)
     data = recipe.data
     images = open_source(data.source, "train", data.seed)
+    if is_ambiguous(data.source):
+        log.note(f"{data.source} in the recipe is the bundled set; for the folder of that name write ./{data.source}.")
     preprocessing = Preprocessing.from_dict(manifest["preprocessing"])
-    corrupt = CorruptLog()
 
     def stream() -> Iterator[Batch]:
-        return batches(images, preprocessing, _BATCH, limit=data.samples, seed=data.seed, on_corrupt=corrupt)
+        return batches(images, preprocessing, _BATCH, limit=data.samples, seed=data.seed, log=log)
 
     steps = -(-min(len(images), data.samples) // _BATCH)
     hashed = hash_images(tracked(stream(), "Reading calibration images", steps, report))
@@ -137,7 +146,7 @@ def calibrate_model(
     folder = None if options.cache else cache_folder()
     own = None if folder is None else folder / f"{key.digest()[:32]}.npz"
     histograms = calibrate(model, loop, key, options.cache or own, asked_for=options.cache is not None)
-    return Calibrated(recipe, key, histograms, corrupt.lines())
+    return Calibrated(recipe, key, histograms, log)
 
 
 def _count(images: ImageSource, samples: int) -> int:

@@ -12,6 +12,7 @@ from rich.progress import Progress
 from tofe_export.artifacts.commands import command
 from tofe_export.artifacts.files import write_json
 from tofe_export.artifacts.names import BENCH, CHECKPOINT, MODEL, STATE, VERIFY
+from tofe_export.data.log import ImageLog
 from tofe_export.errors import CheckFailedError
 from tofe_export.report import build_report
 from tofe_export.training.recipes import DEMO
@@ -34,19 +35,23 @@ class DemoResult:
     page: Path
 
 
-def train_demo(folder: Path, progress: Progress | None = None) -> Path:
+def train_demo(folder: Path, progress: Progress | None = None, log: ImageLog | None = None) -> Path:
     """Trains the recipe `DEMO` into `folder`/ckpt.pth; a run that was stopped there is continued.
 
     Args:
         folder: made when missing.
         progress: the trainer's progress bar.
+        log: told which images were read.
     """
     resume = (folder / STATE).exists()
-    return train(DEMO.settings, DEMO.config, folder, resume=resume, progress=progress)
+    return train(DEMO.settings, DEMO.config, folder, resume=resume, progress=progress, log=log)
 
 
 def deploy_demo(
-    folder: Path, report: Report = silent, announce: Callable[[str], None] = lambda command: None
+    folder: Path,
+    report: Report = silent,
+    announce: Callable[[str], None] = lambda command: None,
+    log: ImageLog | None = None,
 ) -> DemoResult:
     """From `folder`/ckpt.pth to model.onnx, model.onnx.json, verify.json, bench.json and report.html.
 
@@ -54,15 +59,20 @@ def deploy_demo(
         folder: from `train_demo`.
         report: progress of the steps.
         announce: called with the command that each step stands for.
+        log: told which images were read.
 
     Raises:
         CheckFailedError: the exported model does not agree with PyTorch.
     """
+    log = ImageLog() if log is None else log
     checkpoint, model = folder / CHECKPOINT, folder / MODEL
     announce(command("onnx", checkpoint, "-o", model))
     exported = export_onnx(checkpoint, model, OnnxOptions(), report)
     announce(command("verify", model, "--against", checkpoint, "--json", folder / VERIFY))
-    verification = verify_model(model, checkpoint, samples=_HELD_OUT, report=report).document
+    verified = verify_model(model, checkpoint, samples=_HELD_OUT, report=report)
+    verification = verified.document
+    for part in (exported.images, verified.images):
+        log.merge(part)
     write_json(folder / VERIFY, verification)
     if not verification["passed"]:
         raise CheckFailedError(" ".join(verification["failures"]), f"See {folder / VERIFY}.")
@@ -70,4 +80,4 @@ def deploy_demo(
     benchmark = bench_models([model], report=report)
     write_json(folder / BENCH, benchmark)
     announce(command("report", folder))
-    return DemoResult(exported, verification, benchmark, build_report(folder))
+    return DemoResult(exported, verification, benchmark, build_report(folder, log=log))

@@ -16,7 +16,8 @@ from tofe_export.artifacts.manifest import atomic_artefact
 from tofe_export.artifacts.names import readable
 from tofe_export.checkpoints.checkpoint import Checkpoint, load
 from tofe_export.checkpoints.foreign import Hints
-from tofe_export.data.images import CorruptLog, ImageSource, batches
+from tofe_export.data.images import ImageSource, batches
+from tofe_export.data.log import ImageLog
 from tofe_export.data.sources import open_source
 from tofe_export.errors import CheckFailedError, InputError
 from tofe_export.graph.export import export_tofe
@@ -71,7 +72,7 @@ class OnnxResult:
     keep: tuple[int, ...]
     manifest: dict[str, Any]
     comparison: Comparison
-    skipped: list[str]
+    images: ImageLog
     notes: list[str]
 
 
@@ -96,8 +97,8 @@ def export_onnx(source: Path, target: Path, options: OnnxOptions, report: Report
     checkpoint = load(source, options.hints)
     if FEATURES in options.outputs:
         check_features(checkpoint.model)
-    corrupt = CorruptLog()
-    keep = choose_keep(checkpoint, options.keep, corrupt, report)
+    log = ImageLog()
+    keep = choose_keep(checkpoint, options.keep, log, report)
     images = parity_source(checkpoint, options.data)
     report("Tracing the graph", 0, 1)
     graph = export_tofe(checkpoint.model, keep, options.puts_back, options.taps, options.outputs)
@@ -107,9 +108,9 @@ def export_onnx(source: Path, target: Path, options: OnnxOptions, report: Report
     with atomic_artefact(target) as draft:
         write_checked(proto, draft.path)
         run_two_batches(draft.path, image_shape(checkpoint.model.vit))
-        comparison = _parity(checkpoint, draft.path, keep, options, images, corrupt, report)
+        comparison = _parity(checkpoint, draft.path, keep, options, images, log, report)
         draft.manifest = manifest
-    return OnnxResult(target, keep, manifest, comparison, corrupt.lines(), _notes(checkpoint, options))
+    return OnnxResult(target, keep, manifest, comparison, log, _notes(checkpoint, options))
 
 
 def _notes(checkpoint: Checkpoint, options: OnnxOptions) -> list[str]:
@@ -137,10 +138,10 @@ def _parity(
     keep: tuple[int, ...],
     options: OnnxOptions,
     source: ImageSource,
-    corrupt: CorruptLog,
+    log: ImageLog,
     report: Report,
 ) -> Comparison:
-    loop = batches(source, checkpoint.preprocessing, _BATCH, limit=PARITY_IMAGES, on_corrupt=corrupt)
+    loop = batches(source, checkpoint.preprocessing, _BATCH, limit=PARITY_IMAGES, log=log)
     steps = -(-min(PARITY_IMAGES, len(source)) // _BATCH)
     loop = tracked(loop, "Comparing with PyTorch", steps, report)
     found = compare(checkpoint.model, OpenedOnnx(path), keep, options.puts_back, loop)

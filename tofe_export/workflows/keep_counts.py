@@ -10,8 +10,9 @@ import numpy as np
 from tofe_export.artifacts.names import readable
 from tofe_export.checkpoints.checkpoint import Checkpoint
 from tofe_export.checkpoints.keep_rates import counts_of_ratios
-from tofe_export.data.images import CorruptLog, ImageSource, batches
-from tofe_export.data.sources import open_source
+from tofe_export.data.images import ImageSource, batches
+from tofe_export.data.log import ImageLog
+from tofe_export.data.sources import is_ambiguous, open_source
 from tofe_export.errors import InputError
 from tofe_export.model.tofe import check_keep
 from tofe_export.precision.recipe import read_recipe
@@ -83,7 +84,7 @@ class _Images:
         return open_source(self.name, "any") if self.seed is None else open_source(self.name, "train", self.seed)
 
 
-def choose_keep(checkpoint: Checkpoint, options: KeepOptions, corrupt: CorruptLog, report: Report) -> tuple[int, ...]:
+def choose_keep(checkpoint: Checkpoint, options: KeepOptions, log: ImageLog, report: Report) -> tuple[int, ...]:
     """Keep counts by hand, from images, or learned; see `KeepOptions`.
 
     Raises:
@@ -101,7 +102,9 @@ def choose_keep(checkpoint: Checkpoint, options: KeepOptions, corrupt: CorruptLo
         return check_keep(checkpoint.keep_counts(), checkpoint.model)
     how = _Images.chosen_by(options)
     source = how.open()
-    loop = batches(source, checkpoint.preprocessing, 1, limit=how.samples, seed=how.seed, on_corrupt=corrupt)
+    if how.seed is not None and is_ambiguous(how.name):
+        log.note(f"{how.name} in the recipe is the bundled set; for the folder of that name write ./{how.name}.")
+    loop = batches(source, checkpoint.preprocessing, 1, limit=how.samples, seed=how.seed, log=log)
     counts: list[list[int]] = []
     for batch in tracked(loop, "Counting kept tokens", min(len(source), how.samples), report):
         (single,) = checkpoint.model.forward_threshold(batch.images)

@@ -14,8 +14,9 @@ import onnx_ir as ir
 
 from tofe_export.bench.timing import measure, paired_ratio
 from tofe_export.data.images import batches
+from tofe_export.data.log import ImageLog
 from tofe_export.data.preprocessing import Preprocessing
-from tofe_export.data.sources import open_source
+from tofe_export.data.sources import class_note, open_source
 from tofe_export.engine.backend import gpu_present, open_backend
 from tofe_export.engine.build import build_engine
 from tofe_export.engine.options import BatchProfile, BuildOptions
@@ -71,7 +72,13 @@ def image_shape(manifest: Mapping[str, Any]) -> tuple[int, int, int]:
 
 
 def compare_forms(
-    source: Path, forms: Sequence[Form], manifest: Mapping[str, Any], data: str, samples: int, report: Report
+    source: Path,
+    forms: Sequence[Form],
+    manifest: Mapping[str, Any],
+    data: str,
+    samples: int,
+    report: Report,
+    log: ImageLog,
 ) -> list[Agreement]:
     """Each form against the float32 file in ONNX Runtime.
 
@@ -82,21 +89,25 @@ def compare_forms(
         data: where held-out images come from, in the words of --data.
         samples: at most so many of them.
         report: progress.
+        log: told which images were read and which were left out.
 
     Raises:
         InputError: see `open_source`.
     """
     images = open_source(data, "val")
     preprocessing = Preprocessing.from_dict(manifest["preprocessing"])
-    loop = batches(images, preprocessing, _BATCH, limit=samples, on_corrupt=lambda name: None)
+    loop = batches(images, preprocessing, _BATCH, limit=samples, log=log)
     steps = -(-min(samples, len(images)) // _BATCH)
+    note = class_note(images, tuple(manifest.get("classes", ())))
+    if note and images.classes:  # that a flat folder has no labels is no news
+        log.note(note)
     return agree(
         OpenedOnnx(source),
         {form.precision: OpenedOnnx(form.content, form.precision) for form in forms},
         manifest["keep"],
         _layout(manifest),
         tracked(loop, "Comparing with float32", steps, report),
-        labelled=images.classes == tuple(manifest.get("classes", ())),
+        labelled=not note,
     )
 
 

@@ -15,6 +15,7 @@ from tofe_export.artifacts.files import sha256
 from tofe_export.artifacts.machine import describe_machine, describe_versions, processors
 from tofe_export.artifacts.manifest import atomic_artefact, read_manifest
 from tofe_export.artifacts.names import readable
+from tofe_export.data.log import ImageLog
 from tofe_export.errors import InputError
 from tofe_export.precision.quantize import FORMATS
 from tofe_export.runners.base import LOGITS
@@ -47,11 +48,11 @@ class QuantizeOptions:
 
 @dataclass(frozen=True)
 class QuantizeResult:
-    """What was written, quantize.json, and which images had to be skipped."""
+    """What was written, quantize.json, and which images were read and left out."""
 
     path: Path
     document: dict[str, Any]
-    skipped: list[str]
+    images: ImageLog
 
 
 def quantize_model(source: Path, target: Path, options: QuantizeOptions, report: Report = silent) -> QuantizeResult:
@@ -98,7 +99,7 @@ def quantize_model(source: Path, target: Path, options: QuantizeOptions, report:
         draft.manifest = describe(manifest, source, calibrated, options.precision, around) | {"layers": layers}
         forms = [*_half(source), Form(options.precision, draft.path)]
         data = calibrated.recipe.data.source
-        agreements = compare_forms(source, forms, manifest, data, options.samples, report)
+        agreements = compare_forms(source, forms, manifest, data, options.samples, report, calibrated.images)
         backend, speeds = time_forms(source, forms, manifest, options.timing, report)
     verdict = judge(options.precision, agreements, speeds)
     document = {
@@ -109,6 +110,7 @@ def quantize_model(source: Path, target: Path, options: QuantizeOptions, report:
         "recipe": calibrated.recipe.to_dict(),
         "layers": layers,
         "data": readable(data),
+        "images": calibrated.images.to_dict(),
         "agreement": [agreement.to_dict() for agreement in agreements],
         "backend": backend,
         "speed": [speed.to_dict() for speed in speeds],
@@ -118,7 +120,7 @@ def quantize_model(source: Path, target: Path, options: QuantizeOptions, report:
         "versions": describe_versions(),
         "settings": {"threads": options.timing.threads or processors(), "rounds": options.timing.rounds},
     }
-    return QuantizeResult(target, document, calibrated.skipped)
+    return QuantizeResult(target, document, calibrated.images)
 
 
 def _half(source: Path) -> list[Form]:

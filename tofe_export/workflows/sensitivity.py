@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from tofe_export.artifacts.manifest import read_manifest
 from tofe_export.artifacts.names import readable
+from tofe_export.data.log import ImageLog
 from tofe_export.precision.kinds import ATTENTION, KINDS, quantizable
 from tofe_export.precision.quantize import quantize, ranges_of
 from tofe_export.precision.recipe import QuantizePart
@@ -40,10 +41,15 @@ class Cost:
         return -lost, found.least_overlap, found.logits.cosine_min
 
 
-def rank_kinds(source: Path, options: QuantizeOptions, report: Report = silent) -> tuple[list[Cost], dict[str, Any]]:
+def rank_kinds(
+    source: Path, options: QuantizeOptions, report: Report = silent
+) -> tuple[list[Cost], dict[str, Any], ImageLog]:
     """Quantizes one kind at a time and compares with float32; the costliest comes first.
 
     One calibration serves all of them. Nothing is written.
+
+    Returns:
+        The costs, the document, and the images that were read and left out.
 
     Raises:
         InputError: see `calibrate_model`.
@@ -52,7 +58,7 @@ def rank_kinds(source: Path, options: QuantizeOptions, report: Report = silent) 
     calibrated = calibrate_model(source, model, manifest, options.calibration, report)
     ranges = ranges_of(calibrated.histograms, calibrated.recipe)
     present = set(quantizable(model.graph).values())
-    costs = []
+    data, costs = calibrated.recipe.data.source, []
     for kind in [kind for kind in KINDS if kind in present]:
         made = quantize(model, ranges, only(kind, calibrated.recipe.quantize), options.precision)
         form = Form(options.precision, ir.to_proto(made.model).SerializeToString())
@@ -60,10 +66,11 @@ def rank_kinds(source: Path, options: QuantizeOptions, report: Report = silent) 
         def tell(task: str, done: int, total: int, kind: str = kind) -> None:
             report(f"{task}, {kind} alone in 8 bits", done, total)
 
-        (found,) = compare_forms(source, [form], manifest, calibrated.recipe.data.source, options.samples, tell)
+        (found,) = compare_forms(source, [form], manifest, data, options.samples, tell, calibrated.images)
         costs.append(Cost(kind, made.layers[kind], found))
     costs.sort(key=lambda cost: cost.rank)
-    return costs, _document(source, costs, calibrated.recipe.quantize, options)
+    document = _document(source, costs, calibrated.recipe.quantize, options)
+    return costs, document | {"images": calibrated.images.to_dict()}, calibrated.images
 
 
 def only(kind: str, policy: QuantizePart) -> QuantizePart:

@@ -11,7 +11,9 @@ from tofe_export.artifacts.files import sha256
 from tofe_export.artifacts.manifest import read_manifest
 from tofe_export.artifacts.names import distinct_names, readable
 from tofe_export.checkpoints.checkpoint import Checkpoint, load_like
-from tofe_export.data.images import CorruptLog, ImageSource, batches
+from tofe_export.data.images import ImageSource, batches
+from tofe_export.data.log import ImageLog
+from tofe_export.data.sources import class_note
 from tofe_export.errors import InputError, MissingError, TofeError
 from tofe_export.model.config import ToFeConfig
 from tofe_export.model.tofe import check_keep
@@ -54,7 +56,7 @@ class VerifyOptions:
 
 @dataclass(frozen=True)
 class VerifyResult:
-    """verify.json, a document per artefact, and which images had to be skipped.
+    """verify.json, a document per artefact, and which images were read and left out.
 
     Attributes:
         document: one artefact's, or one that holds all of them under "artefacts".
@@ -65,7 +67,7 @@ class VerifyResult:
     document: dict[str, Any]
     artefacts: list[dict[str, Any]]
     exit_code: int
-    skipped: list[str]
+    images: ImageLog
 
 
 def verify_models(
@@ -88,7 +90,7 @@ def verify_models(
     for artefact, name in zip(artefacts, distinct_names(artefacts), strict=True):
         try:
             document = session.verify(artefact)
-            codes.append(0 if document["passed"] else 1)
+            codes.append(_code_of(document))
         except TofeError as error:
             document, code = _unusable(source, error), error.exit_code
             codes.append(code)
@@ -97,7 +99,8 @@ def verify_models(
     code = next((code for code in (1, 2, 3) if code in codes), 0)
     passed = {0: True, 3: None}.get(code, False)
     several = {"schema": SCHEMA_SEVERAL, "passed": passed, "against": readable(source.name), "artefacts": found}
-    return VerifyResult(found[0] if len(found) == 1 else several, found, code, session.corrupt.lines())
+    whole = {**(found[0] if len(found) == 1 else several), "images": session.log.to_dict()}
+    return VerifyResult(whole, [whole] if len(found) == 1 else found, code, session.log)
 
 
 def verify_model(
@@ -111,7 +114,8 @@ def verify_model(
     """
     session = _Session(source, VerifyOptions(data, samples), report)
     document = session.verify(artefact)
-    return VerifyResult(document, [document], 0 if document["passed"] else 1, session.corrupt.lines())
+    document["images"] = session.log.to_dict()
+    return VerifyResult(document, [document], _code_of(document), session.log)
 
 
 @dataclass
@@ -121,7 +125,7 @@ class _Session:
     source: Path
     options: VerifyOptions
     report: Report
-    corrupt: CorruptLog = field(default_factory=CorruptLog)
+    log: ImageLog = field(default_factory=ImageLog)
     _thresholds: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def verify(self, artefact: Path) -> dict[str, Any]:
@@ -147,6 +151,7 @@ class _Session:
             "gmacs": manifest["gmacs"],
             "dense_gmacs": manifest["dense_gmacs"],
             **found.to_dict(),
+            "passed": _passed(found),
             "threshold": self._threshold(checkpoint, keep, images, manifest) if found.samples else None,
         }
 
@@ -187,8 +192,11 @@ class _Session:
         if _prevents(known):
             known.append(_NOT_COMPARED)
             return found, runner.backend
-        options, labelled, size = self.options, images.classes == checkpoint.classes, compared_batch(manifest)
-        loop = batches(images, checkpoint.preprocessing, size, options.samples, on_corrupt=self.corrupt)
+        options, note, size = self.options, class_note(images, checkpoint.classes), compared_batch(manifest)
+        named = options.data is not None and images.classes  # the user's own, with labels
+        if note and (named or _ACCURACY_LOST in tolerance.overridden):
+            known.append(Check(_ACCURACY, None, note))
+        loop = batches(images, checkpoint.preprocessing, size, options.samples, log=self.log)
         steps = -(-min(options.samples, len(images)) // size)
         found = compare(
             checkpoint.model,
@@ -197,7 +205,7 @@ class _Session:
             manifest["rearrange"] == "plugin",
             tracked(loop, f"Comparing {artefact.name} with PyTorch", steps, self.report),
             manifest["precision"],
-            labelled,  # other classes have other numbers
+            not note,  # other classes have other numbers
             tolerance,
         )
         found.other_checks = known
@@ -213,7 +221,7 @@ class _Session:
     ) -> list[Check]:
         """What a few images tell: other batch sizes, and overflow in FP16."""
         sizes = tried_batches(manifest)
-        first = next(batches(images, checkpoint.preprocessing, sizes[-1], limit=sizes[-1], on_corrupt=self.corrupt))
+        first = next(batches(images, checkpoint.preprocessing, sizes[-1], limit=sizes[-1], log=self.log))
         made = [check_batch_sizes(runner, first, sizes, tolerance.cosine_min)]
         # An engine computes in FP16 indeed: what overflows there shows in its outputs.
         checked = manifest["precision"] == "fp16" and manifest["kind"] == "onnx"
@@ -232,8 +240,8 @@ class _Session:
         key = f"{list(keep)} {outputs} {model.config} {checkpoint.preprocessing.digest()}"
         if key not in self._thresholds:
             count = min(self.options.samples, len(images))
-            loop = batches(images, checkpoint.preprocessing, 1, limit=count, on_corrupt=self.corrupt)
-            labelled = images.classes == checkpoint.classes
+            loop = batches(images, checkpoint.preprocessing, 1, limit=count, log=self.log)
+            labelled = not class_note(images, checkpoint.classes)
             tracked_loop = tracked(loop, "Comparing keep counts with the threshold", count, self.report)
             self._thresholds[key] = against_threshold(
                 model, keep, tracked_loop, labelled, FEATURES in outputs
@@ -241,6 +249,7 @@ class _Session:
         return self._thresholds[key]
 
 
+_ACCURACY, _ACCURACY_LOST = "accuracy", "accuracy_lost"
 _COMPARISON = "comparison"
 _NOT_COMPARED = Check(_COMPARISON, None, "Its outputs and stages were not compared with PyTorch's.")
 
@@ -248,6 +257,18 @@ _NOT_COMPARED = Check(_COMPARISON, None, "Its outputs and stages were not compar
 def _prevents(checks: Sequence[Check]) -> bool:
     """Whether something failed that makes a comparison of outputs impossible."""
     return any(check.name in PREVENTING and check.passed is False for check in checks)
+
+
+def _passed(found: Comparison) -> bool | None:
+    """None where a limit that the user gave could not be looked at, and nothing else failed."""
+    asked = _ACCURACY_LOST in found.tolerance.overridden
+    unseen = any(check.name == _ACCURACY and check.passed is None for check in found.other_checks)
+    return False if found.failures else None if asked and unseen else True
+
+
+def _code_of(document: dict[str, Any]) -> int:
+    codes = {True: 0, False: 1, None: 3}
+    return codes[document["passed"]]
 
 
 def _unusable(source: Path, error: TofeError) -> dict[str, Any]:

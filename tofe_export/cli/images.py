@@ -1,0 +1,18 @@
+"""What every verb that reads images ends with."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tofe_export.cli import console
+
+if TYPE_CHECKING:
+    from tofe_export.data.log import ImageLog
+
+
+def show_images(log: ImageLog) -> None:
+    """How many images were read; what was left out and why, on standard error as progress is."""
+    if log.left_out or log.notes:
+        console.warn(log.lines())
+    else:
+        console.err.print(*log.lines(), markup=False, soft_wrap=True)
