@@ -17,7 +17,7 @@ from torch import Tensor
 from tofe_export.data.images import Batch
 from tofe_export.errors import TofeError
 from tofe_export.graph.passes.taps import tap_name
-from tofe_export.model.outputs import SparseOutput
+from tofe_export.model.outputs import SparseOutput, best_class
 from tofe_export.model.selection import Layout, kept_masks
 from tofe_export.model.selector import CLS_ATTENTION
 from tofe_export.model.tofe import ToFe
@@ -91,14 +91,14 @@ class _Loop:
             result.outputs_broken = problem
             return
         if LOGITS in outputs:
-            result.logits.add(free.logits, outputs[LOGITS])
+            result.logits.add(free.logits, outputs[LOGITS], batch.names)
             if batch.labels is not None:
                 result.labelled += len(batch.labels)
-                result.correct_reference += int((free.logits.argmax(1) == batch.labels).sum())
-                result.correct_deployed += int((outputs[LOGITS].argmax(1) == batch.labels).sum())
+                result.correct_reference += int((best_class(free.logits) == batch.labels).sum())
+                result.correct_deployed += int((best_class(outputs[LOGITS]) == batch.labels).sum())
         hidden = any(tap_name(trace.index, tap) not in outputs for trace in free.stages for tap in ("perm", "tokens"))
         if (hidden or result.stages_of_twin) and free.features is not None:
-            result.own_features.add(free.features, outputs[FEATURES])
+            result.own_features.add(free.features, outputs[FEATURES], batch.names)
         if hidden:
             result.stages_hidden = True
             self._suspect(batch, free, {}, outputs)
@@ -133,17 +133,18 @@ class _Loop:
         ours = kept_masks({trace.index: trace.perm for trace in free.stages}, keep, layout)
         forced = self._forced(free, chosen, batch.images)
         if LOGITS in outputs and not result.stages_of_twin:
-            result.same_selection.add(forced.logits, outputs[LOGITS])
+            result.same_selection.add(forced.logits, outputs[LOGITS], batch.names)
         if forced.features is not None and not result.stages_of_twin:
-            result.features.add(forced.features, outputs[FEATURES])
+            result.features.add(forced.features, outputs[FEATURES], batch.names)
         for trace in forced.stages:
             stage = result.stages.setdefault(trace.index, StageDifference(trace.index))
             stage.add_selection(ours[trace.index], theirs[trace.index])
-            stage.add_scores(trace.scores, chosen[trace.index], keep[trace.index])
+            scores = outputs.get(tap_name(trace.index, "scores"))
+            stage.add_scores(trace.scores, chosen[trace.index], keep[trace.index], scores, batch.names)
             last = trace is forced.stages[-1] and forced.features is not None
             spatial = theirs[trace.index] if self.rearranged or last else None
             frozen = _frozen(trace.tokens, keep[trace.index], model, spatial)
-            stage.add_tokens(trace.tokens, outputs[tap_name(trace.index, "tokens")], frozen)
+            stage.add_tokens(trace.tokens, outputs[tap_name(trace.index, "tokens")], frozen, batch.names)
         self._suspect(batch, forced, chosen, outputs)
 
     def _forced(self, free: SparseOutput, chosen: dict[int, Tensor], images: Tensor) -> SparseOutput:

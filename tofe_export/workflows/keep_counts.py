@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tofe_export.artifacts.names import readable
 from tofe_export.checkpoints.checkpoint import Checkpoint
 from tofe_export.checkpoints.keep_rates import counts_of_ratios
 from tofe_export.data.images import CorruptLog, ImageSource, batches
 from tofe_export.data.sources import open_source
-from tofe_export.errors import InputError
+from tofe_export.errors import CheckFailedError, InputError
 from tofe_export.model.tofe import check_keep
 from tofe_export.precision.recipe import read_recipe
 from tofe_export.workflows.progress import Report, tracked
@@ -87,6 +88,7 @@ def choose_keep(checkpoint: Checkpoint, options: KeepOptions, corrupt: CorruptLo
 
     Raises:
         InputError: both ways at once, counts that do not fit, or see `read_recipe` and `open_source`.
+        CheckFailedError: an image's scores are not finite.
     """
     if options.quantile is not None and not 0 <= options.quantile <= 1:
         raise InputError(f"--keep-quantile {options.quantile} is not between 0 and 1.", "0.5 takes the median image.")
@@ -104,6 +106,11 @@ def choose_keep(checkpoint: Checkpoint, options: KeepOptions, corrupt: CorruptLo
     counts: list[list[int]] = []
     for batch in tracked(loop, "Counting kept tokens", min(len(source), how.samples), report):
         (single,) = checkpoint.model.forward_threshold(batch.images)
+        if not all(trace.scores.isfinite().all() for trace in single.stages):
+            raise CheckFailedError(
+                f"The keep scores of {readable(batch.names[0])} are not finite, so its tokens cannot be counted.",
+                "Leave that image out; if others do the same, look at the checkpoint's weights.",
+            )
         counts.append([int((trace.scores > 0).sum()) for trace in single.stages])
     return check_keep(quantile_counts(counts, how.quantile), checkpoint.model)
 
