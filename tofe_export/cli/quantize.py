@@ -30,6 +30,10 @@ def quantize(
     ] = None,
     samples: Annotated[int, typer.Option(help="At most so many held-out images to compare on.", min=1)] = 128,
     rounds: Annotated[int, typer.Option(help="Rounds of interleaved runs for the timing.", min=1)] = 15,
+    tolerance: Annotated[
+        list[str] | None,
+        typer.Option(help="A limit of your own, as in tofe-export verify, such as int8.kl_mean=0.2; repeatable."),
+    ] = None,
     sensitivity: Annotated[
         bool, typer.Option("--sensitivity", help="Write no model; quantize one kind of layer at a time and rank them.")
     ] = False,
@@ -37,6 +41,7 @@ def quantize(
 ) -> None:
     """Quantize an exported model to INT8 or FP8, and say whether that is worth it here."""
     from tofe_export.artifacts.outputs import require_writable
+    from tofe_export.verify.tolerances import parse_overrides
     from tofe_export.workflows.calibrate_model import CalibrationOptions
     from tofe_export.workflows.precision_forms import Timing
     from tofe_export.workflows.quantize_model import QuantizeOptions, quantize_model
@@ -44,7 +49,7 @@ def quantize(
     precision = "fp8" if fp8 else "int8"
     require_writable([json], [model, output, cache])
     calibration = CalibrationOptions(recipe, data, cache)
-    options = QuantizeOptions(precision, calibration, samples, Timing(rounds=rounds))
+    options = QuantizeOptions(precision, calibration, samples, Timing(rounds=rounds), parse_overrides(tolerance or ()))
     if sensitivity:
         if output is not None:
             raise typer.BadParameter("--sensitivity writes no model; leave --output away.")
@@ -52,7 +57,7 @@ def quantize(
         return
     with console.progress() as report:
         result = quantize_model(model, output or model.with_suffix(f".{precision}.onnx"), options, report)
-    console.warn(result.skipped)
+    console.warn([*result.skipped, *result.notes])
     document = result.document
     console.say(f"Wrote {result.path} and {result.path}.json")
     console.say(f"  quantized    {_kinds(document['layers']['quantized'])}")
@@ -61,7 +66,7 @@ def quantize(
     console.save_json(json, document)
     for reason in document["verdict"]["reasons"]:
         console.say(reason)
-    console.say(f"Ship {document['verdict']['ship'].upper()}.")
+    console.say(document["verdict"]["summary"])
     if not document["passed"]:
         console.warn(
             [f"It does not agree with float32. See which layers cost it: tofe-export quantize {model} --sensitivity"]
@@ -100,6 +105,9 @@ def _show(document: dict[str, Any]) -> None:
         "selection overlap",
         "cosine",
     )
+    rows += [
+        (left["precision"], "", "", "", f"left out: {left['why']}", *_agreement(None)) for left in document["left_out"]
+    ]
     console.table(f"Beside float32; held-out images: {document['agreement'][0]['samples']}", columns, rows)
 
 

@@ -40,10 +40,15 @@ def trt(
     compute_capability: Annotated[
         str | None, typer.Option(help="GPUs to compile for (rtx); default: those of any.", metavar="86,120")
     ] = None,
+    tolerance: Annotated[
+        list[str] | None,
+        typer.Option(help="A limit of your own for the check on a GPU, as in tofe-export verify; repeatable."),
+    ] = None,
     taps: Annotated[bool, typer.Option("--taps", help="Add per-stage scores, perm and tokens as outputs.")] = False,
 ) -> None:
     """Build a TensorRT or TensorRT-RTX engine, its precision read back."""
     from tofe_export.engine.options import BatchProfile, BuildOptions
+    from tofe_export.verify.tolerances import parse_overrides
     from tofe_export.workflows.build_engine import build_from_onnx
     from tofe_export.workflows.calibrate_model import CalibrationOptions
 
@@ -64,10 +69,11 @@ def trt(
         else (),
         taps=taps,
     )
+    limits = parse_overrides(tolerance or ())
     with console.progress() as report:
-        result = build_from_onnx(
-            model, output or model.with_suffix(".engine"), options, report, CalibrationOptions(recipe, data, cache)
-        )
+        calibration = CalibrationOptions(recipe, data, cache)
+        target = output or model.with_suffix(".engine")
+        result = build_from_onnx(model, target, options, report, calibration, limits)
     console.warn(result.warnings)
     manifest = result.manifest
     console.say(f"Wrote {result.path} and {result.path}.json")

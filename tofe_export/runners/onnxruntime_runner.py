@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +60,8 @@ class OnnxRuntimeRunner:
         self._input = self._session.get_inputs()[0]
         self.outputs = [output.name for output in self._session.get_outputs()]
 
-    def run(self, images: NDArray[np.float32]) -> dict[str, Array]:
-        """See `Runner.run`.
+    def run(self, images: NDArray[np.float32], others: Mapping[str, Array] | None = None) -> dict[str, Array]:
+        """See `Runner.run`; `others` are inputs besides the images, where the model has any.
 
         Raises:
             InputError: the images do not have the shape the model was exported for.
@@ -75,7 +75,7 @@ class OnnxRuntimeRunner:
                 "Is it the checkpoint it came from?",
             )
         try:
-            values = self._session.run(None, {self._input.name: images})
+            values = self._session.run(None, {self._input.name: images, **(others or {})})
         except Exception as error:  # again a private type
             if "allocate memory" not in str(error):
                 raise CheckFailedError(

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from tofe_export.extremes import scaled
+from tofe_export.extremes import least, scaled
 from tofe_export.verify.checks import Check, stage_check_name
 from tofe_export.verify.metrics import FeaturesDifference, LogitsDifference
 from tofe_export.verify.modules import ModuleDifference
@@ -32,6 +32,7 @@ class Comparison:
         modules: beyond the tolerance, the first one first.
         causes: stage (None: before the first) -> what went wrong there, where that can be told.
         reference: what it is compared with, in sentences.
+        precision: of the deployed model.
         other_checks: of files and manifests, made elsewhere; they come first.
     """
 
@@ -50,6 +51,7 @@ class Comparison:
     modules: list[ModuleDifference] = field(default_factory=list)
     causes: dict[int | None, str] = field(default_factory=dict)
     reference: str = "PyTorch"
+    precision: str = "fp32"
     other_checks: list[Check] = field(default_factory=list)
     labelled: int = 0
     correct_reference: int = 0
@@ -79,6 +81,16 @@ class Comparison:
     def selection_known(self) -> bool:
         """Whether the deployed model itself showed which tokens it chose."""
         return bool(self.stages or self.broken) and not self.stages_of_twin
+
+    @property
+    def least_overlap(self) -> float:
+        """Selection overlap of the stage where it is least; 1 where nothing is selected."""
+        return least(1.0, *(stage.overlap for stage in self.stages.values()))
+
+    @property
+    def accuracy_lost(self) -> float | None:
+        """Share of the labelled images, the reference's less the deployed model's; None without labels."""
+        return (self.correct_reference - self.correct_deployed) / self.labelled if self.labelled else None
 
     def limits(self, stage: StageDifference) -> TokenLimits:
         """How far a token of the stage may be from PyTorch's."""
@@ -126,7 +138,7 @@ class Comparison:
         return found + [self.causes[key] for key in (None, index) if key in self.causes]
 
     def _features(self) -> list[str]:
-        found, least = [], self.tolerance.cosine_min
+        found, wanted = [], self.tolerance.cosine_min
         for difference in (self.features, self.own_features):
             if problems := difference.not_finite.problems("features", self.reference):
                 return problems + self._after_the_stages()
@@ -135,8 +147,8 @@ class Comparison:
             found.append(
                 f"On the same tokens the features differ by {self.features.max_abs:.2e}, more than {allowed:.2e}."
             )
-        if not self.own_features.cosine_min >= least:
-            found.append(f"The least cosine of the features is {self.own_features.cosine_min:.4f}; {least} is asked.")
+        if not self.own_features.cosine_min >= wanted:
+            found.append(f"The least cosine of the features is {self.own_features.cosine_min:.4f}; {wanted} is asked.")
         return found
 
     def _logits(self) -> list[str]:

@@ -13,7 +13,7 @@ import onnx_ir as ir
 from tofe_export.artifacts.files import sha256
 from tofe_export.data.images import Batch, CorruptLog, ImageSource, batches
 from tofe_export.data.preprocessing import Preprocessing
-from tofe_export.data.sources import open_source
+from tofe_export.data.sources import BUILT_IN, open_source
 from tofe_export.errors import InputError
 from tofe_export.precision.calibration import CalibrationKey, calibrate, hash_images
 from tofe_export.precision.half import to_half
@@ -88,6 +88,15 @@ def choose_recipe(options: CalibrationOptions, manifest: Mapping[str, Any]) -> R
     return recipe if options.data is None else replace(recipe, data=replace(recipe.data, source=options.data))
 
 
+def require_images_of(recipe: Recipe, next_step: str) -> None:
+    """Raises InputError where the recipe names images that are not here: the user has not typed their name."""
+    source = recipe.data.source
+    if source not in BUILT_IN and not Path(source).expanduser().exists():
+        raise InputError(
+            f"The recipe {recipe.name} takes images that are not here: its data.source is {source!r}.", next_step
+        )
+
+
 def calibrate_model(
     source: Path, model: ir.Model, manifest: Mapping[str, Any], options: CalibrationOptions, report: Report = silent
 ) -> Calibrated:
@@ -112,6 +121,8 @@ def calibrate_model(
         )
     recipe = choose_recipe(options, manifest)
     data = recipe.data
+    if options.data is None:
+        require_images_of(recipe, "Add --data FOLDER.")
     images = open_source(data.source, "train", data.seed)
     preprocessing = Preprocessing.from_dict(manifest["preprocessing"])
     corrupt = CorruptLog()

@@ -15,6 +15,7 @@ from tofe_export.data.sources import open_source
 from tofe_export.errors import CheckFailedError, InputError
 from tofe_export.model.tofe import check_keep
 from tofe_export.precision.recipe import read_recipe
+from tofe_export.workflows.calibrate_model import require_images_of
 from tofe_export.workflows.progress import Report, tracked
 
 _SAMPLES = 1000
@@ -74,6 +75,7 @@ class _Images:
             described = f"{options.source} quantile {quantile}"
             return _Images(options.source, options.samples or _SAMPLES, None, quantile, described)
         recipe = read_recipe(options.source)
+        require_images_of(recipe, "Give the images themselves: --keep-from FOLDER.")
         data = recipe.data
         quantile = recipe.keep.quantile if options.quantile is None else options.quantile
         described = f"{data.source} quantile {quantile}, recipe {recipe.name}"
