@@ -103,7 +103,8 @@ class OnnxRuntimeRunner:
 
     def _bound(self, images: NDArray[np.float32]) -> Callable[[], object]:
         binding = self._session.io_binding()
-        binding.bind_ortvalue_input(self._input.name, self._ort.OrtValue.ortvalue_from_numpy(images, self._provider, 0))
+        there = self._ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(images), self._provider, 0)
+        binding.bind_ortvalue_input(self._input.name, there)
         for name in self.outputs:
             binding.bind_output(name, self._provider)
 
