@@ -35,17 +35,18 @@ from tofe_export.verify.reference import OnnxReference
 from tofe_export.verify.tolerances import Overrides, tolerance_of
 from tofe_export.workflows.calibrate_model import CalibrationOptions, calibrate_model
 from tofe_export.workflows.progress import Report, silent
+from tofe_export.workflows.quantize_model import coarse_notes
 
 _CHECK_IMAGES = 16
 _CARRIED = ("config", "tokens", "prefix", "keep", "stages", "rearrange", "gmacs", "dense_gmacs", "data")
 _CARRIED_IF_SAID = ("outputs", "recognised", "weights_sha256")
 _CARRIED_PREPROCESSING = ("preprocessing", "preprocessing_sha256")
-_CARRIED_QUANTIZATION = ("around", "calibration")
+_CARRIED_QUANTIZATION = ("around", "calibration", "coarse")
 
 
 @dataclass(frozen=True)
 class EngineResult:
-    """What was written, and TensorRT's warnings."""
+    """What was written, TensorRT's warnings, and what to know of the ranges."""
 
     path: Path
     manifest: dict[str, Any]
@@ -96,7 +97,8 @@ def build_from_onnx(
         draft.path.write_bytes(built.content)
         checked = _check_on_gpu(built, backend, options, source, manifest, tolerances or {})
         draft.manifest = _describe(manifest, source, backend, options, prepared.operators, built) | {"checked": checked}
-    return EngineResult(target, draft.manifest, built.warnings)
+    notes = coarse_notes(manifest.get("coarse", {}), options.precision)
+    return EngineResult(target, draft.manifest, [*built.warnings, *notes])
 
 
 def _quantized(
@@ -119,7 +121,7 @@ def _quantized(
         return model, manifest
     calibrated = calibrate_model(source, model, manifest, calibration, report)
     made, around = calibrated.quantize(model, precision, engine=True)
-    changed = {"precision": precision, "around": around, "calibration": calibrated.to_dict()}
+    changed = {"precision": precision, "around": around, "calibration": calibrated.to_dict(), "coarse": made.coarse}
     return made.model, manifest | changed
 
 

@@ -98,7 +98,7 @@ def quantize_model(source: Path, target: Path, options: QuantizeOptions, report:
         layers = {"quantized": made.layers, "high_precision": made.kept}
         draft.manifest = describe(manifest, source, calibrated, options.precision, around)
         draft.manifest |= {"layers": layers, "coarse": made.coarse}
-        halves, left_out = _half(source)
+        halves, left_out = half_beside(source)
         forms = [*halves, Form(options.precision, draft.path)]
         data = calibrated.recipe.data.source
         found = against_float32(source, forms, manifest, data, options.samples, options.tolerances, report)
@@ -126,7 +126,7 @@ def quantize_model(source: Path, target: Path, options: QuantizeOptions, report:
     return QuantizeResult(target, document, calibrated.skipped, coarse_notes(made.coarse, options.precision))
 
 
-def _half(source: Path) -> tuple[list[Form], list[dict[str, str]]]:
+def half_beside(source: Path) -> tuple[list[Form], list[dict[str, str]]]:
     """FP16 for comparison; or, where a weight is too large for it, why it is left out."""
     try:
         return [half_of(read_onnx(source))], []
