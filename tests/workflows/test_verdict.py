@@ -88,6 +88,8 @@ def test_where_noise_hides_the_difference_at_one_batch_size_the_other_decides() 
     assert said(verdict, 1).endswith("no difference beyond noise (0.95 to 1.03 times).")
     assert [found.as_fast for found in verdict.by_batch] == [("fp32", "int8"), ("int8",)]
     assert verdict.summary == "Ship INT8."
+    timed = speeds(1, fp16=SLOW, int8=(1.09, 1.05, 1.12)) + speeds(8, fp16=SLOW, int8=(0.99, 0.95, 1.03))
+    assert judge("int8", [FP16, INT8], timed).summary == "Ship INT8.", "whichever batch size decides"
 
 
 def test_few_images_are_called_few() -> None:

@@ -154,11 +154,11 @@ def _check_on_gpu(
             f"The engine does not say what {source.name} says: {' '.join(found.failures)}",
             "Try --plugin off to see whether a plugin is at fault, and please report it.",
         )
-    logits = found.logits if found.logits.samples else found.own_features
+    measured = next(one for one in (found.logits, found.features, found.own_features) if one.samples)
     return {
         "run": True,
         "samples": found.samples,
-        "logits": logits.to_dict(),
+        "logits": measured.to_dict(),
         "tolerances": found.tolerance.values(),
         "inspector_precisions": information,
     }
