@@ -422,3 +422,12 @@ def test_margins_by_hand() -> None:
     stage.add_scores(torch.tensor([[5.0, 4.0, 3.0, 2.0]]), torch.tensor([[1, 0, 3, 2]]), 2)
     assert (stage.score_gap, stage.images_flipped, len(stage.margins)) == (2.0, 1, 2)
     assert stage.to_dict()["flips"] == {"tokens": 2, "images": 1, "margin_median": 1.5, "margin_max": 2.0}
+
+
+@pytest.mark.parametrize(("factor", "passes"), [(1.01, True), (0.99, False), (0.1, False)])
+def test_the_mean_divergence_may_be_what_the_limit_says(factor: float, passes: bool) -> None:
+    q = 1 / (1 + np.e)  # of the deployed model's first class; the reference says one half of both
+    limit = factor * (0.5 * np.log(0.5 / q) + 0.5 * np.log(0.5 / (1 - q)))
+    comparison = Comparison(replaced("fp32", kl_mean=limit, top1_agreement=0.0, cosine_min=0.0))
+    comparison.logits.add(torch.tensor([[0.0, 0.0]]), torch.tensor([[0.0, 1.0]]))
+    assert (comparison.failures == []) == passes
