@@ -39,6 +39,11 @@ def test_a_model_is_quantized_judged_and_verified(here: Path, run: Run, checkpoi
     assert "Ship " in result.stdout
     document = json.loads((here / "q.json").read_text())
     assert document["passed"] == (result.returncode == 0)
+    assert document["verdict"]["summary"] in result.stdout
+    assert [found["batch"] for found in document["verdict"]["by_batch"]] == [1, 8]
+    assert document["left_out"] == []
+    assert document["coarse"] == {}
+    assert document["agreement"][1]["tolerances"]["kl_mean"] == 0.1
     assert [row["precision"] for row in document["speed"]] == ["fp32", "fp16", "int8"] * 2
     assert [item["precision"] for item in document["agreement"]] == ["fp16", "int8"]
     assert document["layers"]["quantized"] == {"qkv": 5, "attention": 8, "proj": 4, "fc1": 4, "fc2": 4}
@@ -92,7 +97,12 @@ def test_refusals_leave_nothing_behind(here: Path, run: Run) -> None:
     for arguments, sentence in (
         (("--recipe", "wrong.toml"), "wrong.toml has the unknown key data.colour."),
         (("--recipe", "none.toml"), "none.toml does not exist."),
-        (("--recipe", "imagenet"), "There are no images called 'imagenet'."),
+        (
+            ("--recipe", "imagenet"),
+            "The recipe imagenet takes images that are not here: its data.source is 'imagenet'.",
+        ),
+        (("--recipe", "imagenet"), "Next: Add --data FOLDER."),
+        (("--tolerance", "int8.kl=1"), "There is no tolerance 'kl'."),
         (("--recipe", "few.toml", "--data", "empty"), "There is no image in empty."),
         (("--recipe", "few.toml", "--data", "spoiled"), "can be read"),
         (("--recipe", "few.toml", "--data", "one"), "holds a single image, too few"),

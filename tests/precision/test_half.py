@@ -12,7 +12,7 @@ from tests.helpers import SMALL_KEEP as KEEP
 from tests.helpers import exported_tofe, small_images, small_tofe
 from tofe_export.errors import InputError
 from tofe_export.graph.passes.taps import show_taps
-from tofe_export.precision.half import HALVES, score_heads, to_half
+from tofe_export.precision.half import HALVES, WeightTooLargeError, score_heads, to_half
 from tofe_export.runners.onnxruntime_runner import OnnxRuntimeRunner
 
 FLOAT = ir.DataType.FLOAT
@@ -98,7 +98,9 @@ def test_a_weight_beyond_fp16_is_named() -> None:
         if precision == "bf16":
             to_half(model, precision)
         else:
-            with pytest.raises(InputError, match=r"vit\.blocks\.2\.mlp\.fc1\.weight\.T has values up to 1e\+05"):
+            with pytest.raises(
+                WeightTooLargeError, match=r"vit\.blocks\.2\.mlp\.fc1\.weight\.T has values up to 1e\+05"
+            ):
                 to_half(model, precision)
 
 
@@ -107,3 +109,46 @@ def test_a_graph_is_turned_once() -> None:
     to_half(model, "fp16")
     with pytest.raises(InputError, match="not in float32 any more"):
         to_half(model, "bf16")
+
+
+COUNTING = """
+<ir_version: 10, opset_import: ["": 20]>
+counting (float[n, 4] images) => (float[n, 4] scaled, float[m] numbers, float[n, 4] powers, int64[n, 4] whole)
+<float[4, 4] weight = {2, 0, 0, 0, 0, 2, 0, 0, 0, 0, 2, 0, 0, 0, 0, 2}, int64 many = {4099}, int64 few = {3}>
+{
+    as_float = Cast <to = 1> (many)
+    none = Cast <to = 1> (few)
+    step = Constant <value_float = 1365.5> ()
+    numbers = Range (none, as_float, step)
+    product = MatMul (images, weight)
+    scaled = Mul (product, as_float)
+    powers = Pow (images, none)
+    whole = Cast <to = 7> (powers)
+}
+"""
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_integers_that_become_floats_keep_their_value(precision: str) -> None:
+    proto = onnx.parser.parse_model(COUNTING)
+    images = np.array([[1, 2, 3, 17]], np.float32)
+    original = ir.from_proto(onnx.shape_inference.infer_shapes(proto))
+    model = ir.from_proto(onnx.shape_inference.infer_shapes(proto))
+    to_half(model, precision)
+    if precision == "bf16":  # ONNX Runtime has no CPU kernels for the products; types and checker still tell
+        checked(model)
+        return
+    expected, found = (OnnxRuntimeRunner(content).run(images) for content in (checked(original), checked(model)))
+    assert found["numbers"].tolist() == [3.0, 1368.5, 2734.0], "4099 and 1365.5 are no numbers of FP16's"
+    assert found["powers"].tolist() == [[1.0, 8.0, 27.0, 4913.0]]
+    assert found["whole"].tolist() == [[1, 8, 27, 4913]]
+    assert np.allclose(found["scaled"], expected["scaled"], rtol=2e-3)
+    assert all(value.dtype == expected[name].dtype for name, value in found.items())
+
+
+def test_too_large_a_weight_is_told_from_other_refusals() -> None:
+    model = exported_tofe()
+    to_half(model, "fp16")
+    with pytest.raises(InputError) as other:
+        to_half(model, "fp16")
+    assert not isinstance(other.value, WeightTooLargeError)

@@ -1,5 +1,7 @@
 """Ranges from running histograms, whatever order and portions the values come in."""
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -63,3 +65,18 @@ def test_zeros_have_no_range() -> None:
     histogram.add(np.full(2, 0.5, np.float32))
     assert histogram.counts.sum() == 14
     assert histogram.range("minmax", 99) == 0.5
+
+
+@given(st.lists(finite), st.sampled_from([math.nan, math.inf, -math.inf]), st.integers(0, 30), st.booleans())
+def test_what_is_not_finite_is_refused_and_changes_nothing(
+    values: list[float], bad: float, at: int, before: bool
+) -> None:
+    histogram = Histogram()
+    if before:
+        histogram.add(np.array([1.5, 3.0], np.float32))
+    kept = (histogram.counts.copy(), histogram.limit, histogram.largest)
+    planted = [*values[: at % (len(values) + 1)], bad, *values[at % (len(values) + 1) :]]
+    with pytest.raises(ValueError, match="finite values only"):
+        histogram.add(np.array(planted, np.float32))
+    assert np.array_equal(histogram.counts, kept[0])
+    assert (histogram.limit, histogram.largest) == kept[1:]

@@ -221,3 +221,37 @@ def test_a_recipe_that_finds_nothing() -> None:
     others = tuple(kind for kind in KINDS if kind not in ("approximator", ATTENTION))
     with pytest.raises(InputError, match=r"no layer of the kinds that the recipe quantizes \(approximator\)"):
         quantize(model, ranges(model), QuantizePart(attention=False, high_precision=others), "int8")
+
+
+def test_values_too_small_for_fp16_scales_are_said_by_layer() -> None:
+    model = exported_tofe()
+    assert quantize(model, ranges(model), QuantizePart(), "int8").coarse == {}
+    weight = model.graph.initializers["vit.blocks.2.mlp.fc1.weight.T"]
+    assert weight.const_value is not None
+    values = np.array(weight.const_value.numpy())
+    values[:, 3] *= 1e-4  # a channel far below 127 / 2^14 = 0.0078
+    values[:, 7] = 0  # nothing is lost by a scale of zeros
+    weight.const_value = ir.tensor(values, name=weight.name)
+    found = ranges(model)
+    softmax = next(value for value in found if "Softmax" in value and "blocks.1" in value)
+    made = quantize(model, {**found, softmax: 1e-3}, QuantizePart(), "int8")
+    (layer,) = [node.name for node in model.graph if node.name and node.name.startswith("vit.blocks.2.mlp.fc1/")][:1]
+    product = next(name for name in made.coarse if "blocks.1" in name)
+    assert made.coarse == {layer: 1, product: 1}
+    assert quantizable(model.graph)[product] == ATTENTION
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 1e9])
+def test_a_weight_without_a_scale_is_named(bad: float) -> None:
+    model = exported_tofe()
+    found = ranges(model)
+    weight = model.graph.initializers["vit.blocks.2.mlp.fc1.weight.T"]
+    assert weight.const_value is not None
+    values = np.array(weight.const_value.numpy())
+    values[1, 3] = bad
+    weight.const_value = ir.tensor(values, name=weight.name)
+    with pytest.raises(InputError, match=r"vit\.blocks\.2\.mlp\.fc1\.weight\.T has values up to .* no INT8 scale"):
+        quantize(model, found, QuantizePart(), "int8")
+    name = next(value for value in found if "Softmax" in value)
+    with pytest.raises(InputError, match="no INT8 scale"):
+        quantize(exported_tofe(), {**found, name: bad}, QuantizePart(), "int8")

@@ -1,5 +1,6 @@
 """verify is green for the exported model and red, for the right reason, when something was planted."""
 
+import dataclasses
 import json
 import tempfile
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from tofe_export.verify.comparison import Comparison
 from tofe_export.verify.metrics import LogitsDifference
 from tofe_export.verify.opened import OpenedOnnx
 from tofe_export.verify.stages import StageDifference
-from tofe_export.verify.tolerances import TOLERANCES
+from tofe_export.verify.tolerances import TOLERANCES, Tolerance
 
 KEEP = (8, 5, 3)
 
@@ -231,7 +232,7 @@ def test_features_that_differ_fail_in_words_of_features(precision: str) -> None:
     (sentence,) = comparison.failures
     assert sentence.startswith("On the same tokens the features differ by")
     comparison.features.add(features, features * float("nan"))
-    assert "inf" in comparison.failures[0]
+    assert comparison.failures == ["The deployed model's features are not finite for image number 5."]
     assert comparison.to_dict()["features"]["max_abs"] is None
 
 
@@ -343,3 +344,90 @@ def test_outputs_of_other_shapes_are_a_finding(
     (sentence,) = found.failures
     assert sentence.startswith(complaint)
     assert found.to_dict()["passed"] is False
+
+
+@pytest.mark.parametrize(
+    ("images", "lost", "passes"),
+    [(50, 1, True), (50, 2, False), (1000, 10, True), (1000, 11, False), (5, 1, True), (1000, -50, True)],
+)
+def test_a_point_of_accuracy_or_one_image_may_be_lost(images: int, lost: int, passes: bool) -> None:
+    comparison = Comparison(TOLERANCES["fp32"], labelled=images, correct_reference=900, correct_deployed=900 - lost)
+    comparison.logits.add(torch.eye(2), torch.eye(2))
+    assert comparison.failures == ([] if passes else [f"It loses {lost / images:.1%} of accuracy; 1.0% is allowed."])
+    assert comparison.accuracy_lost == lost / images
+
+
+@pytest.mark.parametrize(("name", "factor", "passes"), [("tokens_max_abs", 0.9, True), ("tokens_max_abs", 1.1, False)])
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.parametrize("size", [0.5, 1.0, 8.0])
+def test_a_token_may_differ_by_the_limit_relative_beyond_one(
+    name: str, factor: float, passes: bool, precision: str, size: float
+) -> None:
+    limit = getattr(TOLERANCES[precision], name) * max(1.0, size)
+    reference = torch.full((1, 64, 4), size) * torch.tensor([1.0, -1.0]).repeat(32)[None, :, None]
+    deployed = reference.clone()
+    deployed[0, 5, 2] += limit * factor
+    stage = StageDifference(0)
+    stage.add_tokens(reference, deployed, torch.zeros(1, 64, dtype=torch.bool))
+    comparison = Comparison(replaced(precision, tokens_relative=1e9), stages={0: stage})
+    assert (comparison.failures == []) == passes
+    logits = Comparison(TOLERANCES[precision])
+    logits.same_selection.add(reference[:, 0], reference[:, 0] + limit * factor)
+    logits.logits.add(reference[:, 0], reference[:, 0])
+    assert (logits.failures == []) == passes
+
+
+def replaced(precision: str, **limits: float) -> Tolerance:
+    return dataclasses.replace(TOLERANCES[precision], **limits)  # type: ignore[arg-type]
+
+
+def test_divergence_and_cosine_by_hand() -> None:
+    reference, deployed = torch.tensor([[0.0, 0.0], [1.0, 0.0]]), torch.tensor([[0.0, 1.0], [1.0, 0.0]])
+    found = LogitsDifference()
+    found.add(reference[:1], deployed[:1])
+    found.add(reference[1:], deployed[1:])
+    # KL((1/2, 1/2) || (q, 1 - q)) with q = 1 / (1 + e).
+    q = 1 / (1 + np.e)
+    expected = 0.5 * np.log(0.5 / q) + 0.5 * np.log(0.5 / (1 - q))
+    assert found.kl_max == pytest.approx(expected)
+    assert found.kl_mean == pytest.approx(expected / 2)
+    assert found.to_dict()["mean_abs"] == pytest.approx(0.25)
+    assert found.cosine_min == pytest.approx(0.0)
+    assert found.top1_agreement == 0.5
+    assert found.largest == 1.0
+
+
+@pytest.mark.parametrize(("limit", "passes"), [(0.5, True), (0.51, False)])
+def test_as_many_classes_must_agree_as_the_limit_says(limit: float, passes: bool) -> None:
+    comparison = Comparison(replaced("fp8", top1_agreement=limit, kl_mean=1e9, cosine_min=0.0))
+    comparison.logits.add(torch.eye(2), torch.tensor([[1.0, 0.0], [1.0, 0.0]]))
+    assert (comparison.failures == []) == passes
+
+
+@pytest.mark.parametrize(("known", "complains"), [(True, False), (False, True)])
+def test_the_cosine_counts_where_the_selection_is_not_known(known: bool, complains: bool) -> None:
+    comparison = Comparison(replaced("fp32", top1_agreement=0.0, kl_mean=1e9))
+    comparison.logits.add(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]]))
+    if known:
+        comparison.stages[0] = StageDifference(0)
+    assert bool(comparison.failures) == complains
+
+
+def test_margins_by_hand() -> None:
+    """Scores 5, 4, 3, 2, of which two are kept; the deployed model takes the last for the second."""
+    stage = StageDifference(0)
+    stage.add_scores(torch.tensor([[5.0, 4.0, 3.0, 2.0]]), torch.tensor([[0, 3, 1, 2]]), 2)
+    assert stage.margins == [1.0, 2.0], "4 less 3, the best that is not kept; 4, the least that is, less 2"
+    assert (stage.score_gap, stage.images_flipped, stage.largest_score) == (2.0, 1, 5.0)
+    stage.add_scores(torch.tensor([[5.0, 4.0, 3.0, 2.0]]), torch.tensor([[1, 0, 3, 2]]), 2)
+    assert (stage.score_gap, stage.images_flipped, len(stage.margins)) == (2.0, 1, 2)
+    assert stage.to_dict()["flips"] == {"tokens": 2, "images": 1, "margin_median": 1.5, "margin_max": 2.0}
+
+
+@pytest.mark.parametrize(("factor", "passes"), [(1.01, True), (0.99, False), (0.1, False)])
+def test_the_mean_divergence_may_be_what_the_limit_says(factor: float, passes: bool) -> None:
+    q = 1 / (1 + np.e)  # of the deployed model's first class; the reference says one half of both
+    limit = factor * (0.5 * np.log(0.5 / q) + 0.5 * np.log(0.5 / (1 - q)))
+    comparison = Comparison(replaced("fp32", kl_mean=limit, top1_agreement=0.0, cosine_min=0.0))
+    comparison.logits.add(torch.tensor([[0.0, 0.0]]), torch.tensor([[0.0, 1.0]]))
+    assert (comparison.failures == []) == passes

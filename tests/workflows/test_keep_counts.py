@@ -9,7 +9,7 @@ from tofe_export.checkpoints.checkpoint import Checkpoint
 from tofe_export.data.log import ImageLog
 from tofe_export.data.preprocessing import Preprocessing
 from tofe_export.errors import InputError
-from tofe_export.workflows.keep_counts import KeepOptions, choose_keep
+from tofe_export.workflows.keep_counts import KeepOptions, choose_keep, quantile_counts
 from tofe_export.workflows.progress import silent
 
 
@@ -63,3 +63,24 @@ def test_the_other_sources(checkpoint: Checkpoint) -> None:
         choose(checkpoint, KeepOptions((9, 4, 2), "photos"))
     with pytest.raises(InputError, match="not between 0 and 1"):
         choose(checkpoint, KeepOptions(source="photos", quantile=2))
+
+
+@pytest.mark.parametrize(
+    ("counts", "quantile", "expected"),
+    [
+        ([[3, 8], [4, 9]], 0.5, (4, 9)),  # 3.5 and 8.5: a token too many loses nothing
+        ([[1, 5], [2, 6], [3, 7]], 0.5, (2, 6)),
+        ([[10, 1], [20, 1]], 0.25, (13, 1)),  # 12.5
+        ([[0, 0]], 1.0, (1, 1)),
+    ],
+)
+def test_the_quantile_of_counts_by_hand(counts: list[list[int]], quantile: float, expected: tuple[int, ...]) -> None:
+    assert quantile_counts(counts, quantile) == expected
+
+
+def test_a_recipe_whose_images_are_not_here_names_the_option(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text('[data]\nsource = "no such folder"\n')
+    with pytest.raises(InputError, match="The recipe mine takes images that are not here") as caught:
+        choose(checkpoint, KeepOptions(source=str(path)))
+    assert caught.value.next_step == "Give the images themselves: --keep-from FOLDER."

@@ -31,6 +31,10 @@ def quantize(
     ] = None,
     samples: Annotated[int, typer.Option(help="At most so many held-out images to compare on.", min=1)] = 128,
     rounds: Annotated[int, typer.Option(help="Rounds of interleaved runs for the timing.", min=1)] = 15,
+    tolerance: Annotated[
+        list[str] | None,
+        typer.Option(help="A limit of your own, as in tofe-export verify, such as int8.kl_mean=0.2; repeatable."),
+    ] = None,
     sensitivity: Annotated[
         bool, typer.Option("--sensitivity", help="Write no model; quantize one kind of layer at a time and rank them.")
     ] = False,
@@ -40,6 +44,7 @@ def quantize(
     from tofe_export.artifacts.kinds import Kind
     from tofe_export.artifacts.outputs import Output, beside, require_outputs
     from tofe_export.data.sources import require_unambiguous
+    from tofe_export.verify.tolerances import parse_overrides
     from tofe_export.workflows.calibrate_model import CalibrationOptions, files_read, without_cache
     from tofe_export.workflows.precision_forms import Timing
     from tofe_export.workflows.quantize_model import QuantizeOptions, quantize_model
@@ -47,7 +52,7 @@ def quantize(
     precision = "fp8" if fp8 else "int8"
     require_unambiguous(data)
     calibration = CalibrationOptions(recipe, data, cache)
-    options = QuantizeOptions(precision, calibration, samples, Timing(rounds=rounds))
+    options = QuantizeOptions(precision, calibration, samples, Timing(rounds=rounds), parse_overrides(tolerance or ()))
     if sensitivity:
         if output is not None:
             raise typer.BadParameter("--sensitivity writes no model; leave --output away.")
@@ -67,6 +72,7 @@ def quantize(
         result = quantize_model(model, target, options, report)
     document = result.document
     console.save_json(json, document)
+    console.warn(result.notes)
     console.say(f"Wrote {result.path} and {result.path}.json")
     console.say(f"  quantized    {_kinds(document['layers']['quantized'])}")
     console.say(f"  left alone   {_kinds(document['layers']['high_precision'])}, and everything between them")
@@ -74,7 +80,7 @@ def quantize(
     show_images(result.images)
     for reason in document["verdict"]["reasons"]:
         console.say(reason)
-    console.say(f"Ship {document['verdict']['ship'].upper()}.")
+    console.say(document["verdict"]["summary"])
     if not document["passed"]:
         console.warn(
             [
@@ -116,6 +122,9 @@ def _show(document: dict[str, Any]) -> None:
         "selection overlap",
         "cosine",
     )
+    rows += [
+        (left["precision"], "", "", "", f"left out: {left['why']}", *_agreement(None)) for left in document["left_out"]
+    ]
     console.table(f"Beside float32; held-out images: {document['agreement'][0]['samples']}", columns, rows)
 
 

@@ -41,6 +41,10 @@ def trt(
     compute_capability: Annotated[
         str | None, typer.Option(help="GPUs to compile for (rtx); default: those of any.", metavar="86,120")
     ] = None,
+    tolerance: Annotated[
+        list[str] | None,
+        typer.Option(help="A limit of your own for the check on a GPU, as in tofe-export verify; repeatable."),
+    ] = None,
     taps: Annotated[bool, typer.Option("--taps", help="Add per-stage scores, perm and tokens as outputs.")] = False,
 ) -> None:
     """Build a TensorRT or TensorRT-RTX engine, its precision read back."""
@@ -48,6 +52,7 @@ def trt(
     from tofe_export.artifacts.outputs import Output, beside, require_outputs
     from tofe_export.data.sources import require_unambiguous
     from tofe_export.engine.options import BatchProfile, BuildOptions
+    from tofe_export.verify.tolerances import parse_overrides
     from tofe_export.workflows.build_engine import build_from_onnx
     from tofe_export.workflows.calibrate_model import CalibrationOptions, files_read, without_cache
 
@@ -70,13 +75,14 @@ def trt(
         taps=taps,
     )
     target, calibration = output or beside(model, ".engine"), CalibrationOptions(recipe, data, cache)
+    limits = parse_overrides(tolerance or ())
     require_outputs(
         [Output(target, Kind.ENGINE), Output(cache, Kind.CALIBRATION), Output(timing_cache, Kind.TIMINGS)],
         [model, *files_read(calibration)],
     )
     console.warn(without_cache(calibration) if int8 or fp8 else [])
     with console.progress() as report:
-        result = build_from_onnx(model, target, options, report, calibration)
+        result = build_from_onnx(model, target, options, report, calibration, limits)
     console.warn(result.warnings)
     show_images(result.images)
     manifest = result.manifest

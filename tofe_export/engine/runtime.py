@@ -106,7 +106,7 @@ class EngineSession:
                 "Build it with another --batch MIN:OPT:MAX.",
             )
         with torch.cuda.stream(self._stream):
-            source = torch.from_numpy(images).cuda()
+            source = in_one_piece(images).cuda()
             self._context.set_input_shape(self._input, shape)
             self._context.set_tensor_address(self._input, source.data_ptr())
             values = {name: self._output(name) for name in self._outputs}
@@ -123,6 +123,11 @@ class EngineSession:
         tensor = torch.empty(shape, dtype=_DTYPES[self._engine.get_tensor_dtype(name).name], device="cuda")
         self._context.set_tensor_address(name, tensor.data_ptr())
         return tensor
+
+
+def in_one_piece(images: NDArray[np.float32]) -> Tensor:
+    """The images as a tensor whose rows follow each other in memory, which is all that an address tells an engine."""
+    return torch.from_numpy(np.ascontiguousarray(images, dtype=np.float32))
 
 
 def _numpy(value: Tensor) -> Array:

@@ -52,3 +52,8 @@ class SparseOutput:
     logits: Tensor
     stages: list[StageTrace] = field(default_factory=list)
     features: Tensor | None = None
+
+
+def best_class(logits: Tensor) -> Tensor:
+    """int64 [B] of logits [B, classes]: the greatest; -1, no class at all, where an image's logits are not finite."""
+    return logits.argmax(dim=1).masked_fill(~logits.isfinite().all(dim=1), -1)

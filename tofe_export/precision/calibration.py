@@ -211,6 +211,8 @@ def _read(cache: Path, key: CalibrationKey) -> tuple[dict[str, Histogram], int]:
     if not isinstance(written, dict) or (other := [name for name in mine if written.get(name) != mine[name]]):
         what = " and ".join(_WORDS[name] for name in other) if isinstance(written, dict) else "everything"
         raise InputError(f"The calibration in {cache} was made for something else; what differs: {what}.", again)
+    if not all(np.isfinite(column).all() for column in columns[2:]):
+        raise InputError(f"{cache} holds ranges that are not finite.", again)
     return {
         str(name): Histogram(counts.copy(), float(limit), float(largest))
         for name, counts, limit, largest in zip(*columns, strict=True)

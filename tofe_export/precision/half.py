@@ -6,15 +6,21 @@ What stays float32, and why:
   chosen otherwise changes everything after it;
 * softmax (with the bias added to its input) and LayerNormalization, which sum many terms: their statistics overflow or
   drown in 16 bits;
-* under BF16 the patch convolution: the Conv of opset 20 knows no bfloat16.
+* under BF16 the patch convolution: the Conv of opset 20 knows no bfloat16; likewise whatever else ONNX does not define
+  in 16 bits, such as Range;
+* what makes floats of something else: a Cast, a constant. Readers in 16 bits get a copy, and those in float32 the value
+  itself: of integers above 2048 FP16 holds some only.
 Weights are stored in the precision of the node that reads them.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 
 from tofe_export.errors import InputError
@@ -25,7 +31,6 @@ HALVES = {"fp16": ir.DataType.FLOAT16, "bf16": ir.DataType.BFLOAT16}
 _FLOAT = ir.DataType.FLOAT
 _LARGEST = {ir.DataType.FLOAT16: 65504.0, ir.DataType.BFLOAT16: 3.3895e38}
 _FULL = ("Softmax", "LayerNormalization", "ReduceMean", "ReduceSum", "Exp", "Log", "Pow", "Sqrt")
-_FULL_BF16 = (*_FULL, "Conv")
 _ACTIVATIONS = ("Gelu", "Relu", "Sigmoid", "Tanh", "Softmax", "LayerNormalization")
 _SCORES_INPUT = 1  # of TokenPartition
 
@@ -41,18 +46,29 @@ def to_half(model: ir.Model, precision: str) -> dict[str, int]:
         How many nodes compute in which precision, e.g. {"fp16": 310, "fp32": 92}.
 
     Raises:
-        InputError: a weight is too large for FP16, or the graph is not in float32.
+        WeightTooLargeError: a weight is too large for FP16.
+        InputError: the graph is not in float32.
     """
     half = HALVES[precision]
     graph = model.graph
     if any(value.dtype in HALVES.values() for node in graph for value in node.outputs):
         raise InputError("The graph is not in float32 any more.", "Start from the file that tofe-export onnx wrote.")
-    always = _FULL_BF16 if precision == "bf16" else _FULL
+    opset = model.opset_imports[""]
     scoring = score_heads(graph)
-    full = {id(node) for node in graph if node.op_type in always or id(node) in scoring or _biases_softmax(node)}
+    full = {
+        id(node)
+        for node in graph
+        if node.op_type in _FULL
+        or id(node) in scoring
+        or _biases_softmax(node)
+        or _makes_floats(node)
+        or not _defined(node, opset, half)
+    }
     casts = _Casts(graph, half)
     counts: Counter[str] = Counter()
     for node in list(graph):
+        if node.op_type == "Cast":
+            continue  # it reads any type and its own attribute says what it gives
         floats = [index for index, value in enumerate(node.inputs) if value is not None and _floating(value, half)]
         produced = [value for value in node.outputs if value.dtype == _FLOAT]
         wanted = _FLOAT if id(node) in full else half
@@ -86,6 +102,32 @@ def score_heads(graph: ir.Graph) -> set[int]:
     return found
 
 
+def _makes_floats(node: ir.Node) -> bool:
+    """Whether its outputs have a type of their own, and not that of an input."""
+    return node.op_type == "Cast" or not any(value is not None and value.dtype == _FLOAT for value in node.inputs)
+
+
+def _defined(node: ir.Node, opset: int, half: ir.DataType) -> bool:
+    """Whether ONNX defines the operator for values of type `half` wherever this node has a float."""
+    if node.domain not in ("", "ai.onnx"):
+        return True  # the two operators and their like move rows of any type
+    schema = onnx.defs.get_schema(node.op_type, opset)
+    allowed = {found.type_param_str: found.allowed_type_strs for found in schema.type_constraints}
+    name = f"tensor({half.name.lower()})"
+    pairs = [*zip(_formal(schema.inputs, len(node.inputs)), node.inputs, strict=True)]
+    pairs += zip(_formal(schema.outputs, len(node.outputs)), node.outputs, strict=True)
+    return all(
+        name in allowed.get(formal.type_str, [formal.type_str])
+        for formal, value in pairs
+        if value is not None and value.dtype == _FLOAT
+    )
+
+
+def _formal(known: Sequence[Any], count: int) -> list[Any]:
+    """Of each of `count` inputs or outputs what the schema says; the last may stand for many."""
+    return [known[min(index, len(known) - 1)] for index in range(count)]
+
+
 def _biases_softmax(node: ir.Node) -> bool:
     """An attention bias may be as low as float32 goes."""
     users = [user for value in node.outputs for user, _ in value.uses()]
@@ -102,6 +144,10 @@ def _input_type(node: ir.Node, index: int, wanted: ir.DataType) -> ir.DataType:
 
 def _floating(value: ir.Value, half: ir.DataType) -> bool:
     return value.dtype in (_FLOAT, half)
+
+
+class WeightTooLargeError(InputError):
+    """A weight is beyond what the precision can hold."""
 
 
 class _Casts:
@@ -126,7 +172,7 @@ class _Casts:
         array = tensor.numpy()
         largest = float(np.abs(array[np.isfinite(array)]).max(initial=0.0))
         if largest > _LARGEST[self._half]:
-            raise InputError(
+            raise WeightTooLargeError(
                 f"The weight {value.name} has values up to {largest:.3g}, too large for FP16.",
                 'Use --bf16, or in a recipe around = "fp32".',
             )

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from tofe_export.extremes import largest
+
 BINS = 2048
 METHODS = ("minmax", "percentile", "entropy")
 _LEVELS = 128  # magnitudes that 8 bits tell apart
@@ -34,10 +36,16 @@ class Histogram:
     largest: float = 0.0
 
     def add(self, values: NDArray[np.floating]) -> None:
-        """Adds finite values of any shape."""
+        """Adds values of any shape.
+
+        Raises:
+            ValueError: a value is not finite, and would be counted in any bin.
+        """
         magnitudes = np.abs(values, dtype=np.float32).ravel()
         top = float(magnitudes.max(initial=0.0))
-        self.largest = max(self.largest, top)
+        if not math.isfinite(top):
+            raise ValueError("a histogram takes finite values only")
+        self.largest = largest(self.largest, top)
         if top > self.limit:
             self._widen(2.0 ** math.ceil(math.log2(top)))
         if self.limit == 0:

@@ -28,6 +28,7 @@ FORMATS = {"int8": ir.DataType.INT8, "fp8": ir.DataType.FLOAT8E4M3FN}
 _LARGEST = {"int8": 127.0, "fp8": 448.0}
 _ORT_TYPES = {"int8": "QInt8", "fp8": "QFLOAT8E4M3FN"}
 _LEAST_SCALE = 2.0**-14  # the least normal number of FP16
+_GREATEST_SCALE = 65504.0  # and its greatest
 _Q, _DQ = "QuantizeLinear", "DequantizeLinear"
 
 
@@ -39,11 +40,14 @@ class Quantized:
         model: the rewritten copy.
         layers: kind -> how many layers of it are in 8 bits.
         kept: kind -> how many of it are not, though they could be.
+        coarse: layer -> how many of its scales (one of what it reads, one for each channel of its weight) are the least
+            there is, wider than its values ask for: those are rounded more coarsely than 8 bits would.
     """
 
     model: ir.Model
     layers: dict[str, int]
     kept: dict[str, int]
+    coarse: dict[str, int]
 
 
 def is_quantized(model: ir.Model) -> bool:
@@ -67,7 +71,8 @@ def quantize(model: ir.Model, ranges: Mapping[str, float], policy: QuantizePart,
         precision: "int8" or "fp8".
 
     Raises:
-        InputError: the model is quantized already or holds no such layer, or a range is zero (named).
+        InputError: the model is quantized already or holds no such layer; or a range is zero, not finite or beyond what
+            a scale in FP16 can hold (named).
         MissingError: ONNX Runtime is not installed.
     """
     if is_quantized(model):
@@ -80,13 +85,20 @@ def quantize(model: ir.Model, ranges: Mapping[str, float], policy: QuantizePart,
             f"It has: {', '.join(sorted(set(kinds.values())))}.",
         )
     overrides: dict[str, list[dict[str, Any]]] = {}
+    coarse: dict[str, int] = {}
     for node in (node for node in model.graph if node.name in chosen):
         for value in node.inputs[:2]:
             assert value is not None
+            axis, tops = None, _activation_top(value, node, ranges)
             if value.is_initializer():
-                overrides[str(value.name)] = _weight_scales(value, _channel_axis(node), policy.per_channel, precision)
-            else:
-                overrides[str(value.name)] = [_override(_activation_scale(value, node, ranges, precision), precision)]
+                axis, tops = _weight_tops(value, _channel_axis(node), policy.per_channel)
+            _require_scale(value, tops, precision)
+            if floored := int(((tops > 0) & (tops < _LEAST_SCALE * _LARGEST[precision])).sum()):
+                coarse[str(node.name)] = coarse.get(str(node.name), 0) + floored
+            made_scales = [_override(scale, precision) for scale in np.atleast_1d(scales(tops, precision))]
+            overrides[str(value.name)] = (
+                [{"axis": axis, **one} for one in made_scales] if axis is not None else made_scales
+            )
     proto = _insert(ir.to_proto(model), chosen, overrides, ranges, precision)
     made = ir.from_proto(proto)
     made.producer_name, made.producer_version = model.producer_name, model.producer_version
@@ -100,26 +112,36 @@ def quantize(model: ir.Model, ranges: Mapping[str, float], policy: QuantizePart,
         made,
         {kind: len(names) for kind, names in count.items() if names and names[0] in chosen},
         {kind: len(names) for kind, names in count.items() if names and names[0] not in chosen},
+        coarse,
     )
 
 
-def _activation_scale(value: ir.Value, node: ir.Node, ranges: Mapping[str, float], precision: str) -> NDArray[Any]:
-    top = ranges[str(value.name)]
-    if not top > 0:
+def _activation_top(value: ir.Value, node: ir.Node, ranges: Mapping[str, float]) -> NDArray[Any]:
+    top = ranges.get(str(value.name), 0.0)
+    if top == 0 and not value.is_initializer():
         raise InputError(
             f"The value {value.name}, read by {node.name}, is zero on every calibration image, so it has no range.",
             "Take other or more images, or keep that kind of layer in quantize.high_precision.",
         )
-    return scales(np.array(top), precision)
+    return np.array(top)
 
 
-def _weight_scales(value: ir.Value, axis: int, per_channel: bool, precision: str) -> list[dict[str, Any]]:
+def _weight_tops(value: ir.Value, axis: int, per_channel: bool) -> tuple[int | None, NDArray[Any]]:
+    """The axis of output channels and the greatest magnitude in each; or None and the greatest of all."""
     assert value.const_value is not None
     magnitudes = np.abs(value.const_value.numpy())
     if magnitudes.ndim < 2 or not per_channel:
-        return [_override(scales(magnitudes.max(), precision), precision)]
-    others = tuple(index for index in range(magnitudes.ndim) if index != axis)
-    return [{"axis": axis, **_override(scale, precision)} for scale in scales(magnitudes.max(others), precision)]
+        return None, magnitudes.max()
+    return axis, magnitudes.max(tuple(index for index in range(magnitudes.ndim) if index != axis))
+
+
+def _require_scale(value: ir.Value, tops: NDArray[Any], precision: str) -> None:
+    """Raises InputError where magnitudes up to `tops` have no scale that FP16 can hold."""
+    if not (tops <= _GREATEST_SCALE * _LARGEST[precision]).all():
+        raise InputError(
+            f"{value.name} has values up to {tops.max():.3g}, for which there is no {precision.upper()} scale.",
+            "Keep that kind of layer in quantize.high_precision; for NaN look at the checkpoint's weights.",
+        )
 
 
 def _channel_axis(node: ir.Node) -> int:

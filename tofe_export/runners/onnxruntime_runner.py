@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +61,8 @@ class OnnxRuntimeRunner:
         self._input = self._session.get_inputs()[0]
         self.outputs = [output.name for output in self._session.get_outputs()]
 
-    def run(self, images: NDArray[np.float32]) -> dict[str, Array]:
-        """See `Runner.run`.
+    def run(self, images: NDArray[np.float32], others: Mapping[str, Array] | None = None) -> dict[str, Array]:
+        """See `Runner.run`; `others` are inputs besides the images, where the model has any.
 
         Raises:
             InputError: the images do not have the shape the model was exported for.
@@ -76,7 +76,7 @@ class OnnxRuntimeRunner:
                 "Take images of that size, and the checkpoint it came from.",
             )
         try:
-            values = self._session.run(None, {self._input.name: images})
+            values = self._session.run(None, {self._input.name: images, **(others or {})})
         except Exception as error:  # again a private type
             if "allocate memory" not in str(error):
                 raise CheckFailedError(
@@ -104,7 +104,8 @@ class OnnxRuntimeRunner:
 
     def _bound(self, images: NDArray[np.float32]) -> Callable[[], object]:
         binding = self._session.io_binding()
-        binding.bind_ortvalue_input(self._input.name, self._ort.OrtValue.ortvalue_from_numpy(images, self._provider, 0))
+        there = self._ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(images), self._provider, 0)
+        binding.bind_ortvalue_input(self._input.name, there)
         for name in self.outputs:
             binding.bind_output(name, self._provider)
 

@@ -24,7 +24,7 @@ class TorchRunner:
     def run(self, images: NDArray[np.float32]) -> dict[str, Array]:
         """See `Runner.run`."""
         with torch.inference_mode():
-            return {LOGITS: self._function(torch.from_numpy(images)).numpy()}
+            return {LOGITS: self._function(torch.from_numpy(np.ascontiguousarray(images))).numpy()}
 
     def bind(self, images: NDArray[np.float32]) -> Callable[[], object]:
         """See `Runner.bind`."""

@@ -12,6 +12,7 @@ from tofe_export.data.images import Batch
 from tofe_export.errors import InputError
 from tofe_export.model.choices import threshold_choice
 from tofe_export.model.flops import dense_macs, tofe_macs
+from tofe_export.model.outputs import best_class
 from tofe_export.model.tofe import ToFe
 
 
@@ -70,4 +71,4 @@ def evaluate_tofe(model: ToFe, batches: Iterable[Batch], device: torch.device) -
 def _count_right(logits: Tensor, batch: Batch) -> int:
     if batch.labels is None:
         raise InputError("The held-out images have no labels.", "Give a folder with one subfolder of images per class.")
-    return int((logits.argmax(dim=1).cpu() == batch.labels).sum())
+    return int((best_class(logits).cpu() == batch.labels).sum())

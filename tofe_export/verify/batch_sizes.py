@@ -10,10 +10,10 @@ from tofe_export.data.images import Batch
 from tofe_export.errors import CheckFailedError
 from tofe_export.runners.base import FEATURES, LOGITS, Runner
 from tofe_export.verify.checks import Check
-from tofe_export.verify.metrics import cosine_similarity
+from tofe_export.verify.metrics import NotFinite, cosine_similarity
 from tofe_export.verify.opened import Opened
 
-NAME, RUNS = "batch", "runs"
+NAME, RUNS, FINITE = "batch", "runs", "finite"
 PREVENTING = (NAME, RUNS)
 """Checks without which outputs cannot be compared at all."""
 _OTHERS = (2, 4, 8, 16, 32)  # tried where those asked for fail: which one was baked in is not known
@@ -46,16 +46,32 @@ def check_batch_sizes(runner: Runner, batch: Batch, sizes: Sequence[int], cosine
         if not found and not any(_runs(runner, _as_many(images, size)) for size in _OTHERS):
             return Check(RUNS, False, f"{refused[0]}{_where(runner, images[:1])}")
         return Check(NAME, False, f"{refused[0]} On other numbers of images it runs: a batch size is baked in.")
-    widest = found[-1]
-    for size, values in zip(sizes, found, strict=True):
-        cosine = cosine_similarity(values, widest[:size]).min()
-        # Values that are not finite are another check's business.
-        if torch.isfinite(values).all() and float(cosine) < cosine_min:
+    return _compared(name, dict(zip(sizes, found, strict=True)), batch, cosine_min)
+
+
+def _compared(name: str, found: dict[int, torch.Tensor], batch: Batch, cosine_min: float) -> Check:
+    """Each image's output `name` in each batch size, float64 [size, n], against the widest."""
+    most, widest = list(found.items())[-1]
+    for size, values in found.items():
+        alone, among = values.isfinite().all(dim=1), widest[:size].isfinite().all(dim=1)
+        both = alone & among
+        if not torch.equal(alone, among):
+            in_which = size if among[~both].any() else most
+            what = f"Only in a batch of {in_which} the {name} of an image are not finite: a batch size is baked in."
+            return Check(NAME, False, what)
+        cosine = cosine_similarity(values, widest[:size])[both]
+        if not (cosine >= cosine_min).all():
             what = (
-                f"An image gets other {name} in a batch of {size} than in one of {sizes[-1]} (cosine {cosine:.4f}): "
+                f"An image gets other {name} in a batch of {size} than in one of {most} "
+                f"(cosine {cosine.min():.4f}): "
                 "a batch size is baked in."
             )
             return Check(NAME, False, what)
+    broken = NotFinite()
+    broken.add(widest[: len(batch.names)], names=batch.names)
+    if image := broken.reference:
+        # Whatever the batch size, so outputs can be compared, and that names the stage where it begins.
+        return Check(FINITE, False, f"The deployed model's {name} are not finite for image {image}.")
     return Check(NAME, True)
 
 

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from tofe_export.extremes import scaled
 from tofe_export.graph.passes.taps import tap_name
 from tofe_export.model.outputs import SparseOutput, StageTrace
 from tofe_export.model.tofe import ToFe
 from tofe_export.runners.base import FEATURES, LOGITS, Runner
 from tofe_export.verify.comparison import Comparison
 from tofe_export.verify.metrics import difference
+from tofe_export.verify.modules import ModuleDifference
 from tofe_export.verify.tokens import RowErrors, spread
 
 Cause = tuple[int | None, str]
@@ -74,8 +76,7 @@ def find_cause(
     """
     first = result.modules[0] if result.modules else None
     if first is not None and first.max_abs is None:
-        above = "; float16 ends at 65504" if precision == "fp16" else ""
-        return first.stage, f"{first.name} overflows{above}: keep it in float32, or use BF16."
+        return first.stage, _not_finite(first, precision)
     drifting = [trace for trace in found.reference.stages if _drifts(trace, result)] if found.chosen else []
     if drifting and (cause := _moved(drifting[0], found, result)):
         return drifting[0].index, cause
@@ -89,6 +90,13 @@ def find_cause(
             "The very first module differs: images reach it prepared otherwise, or its weights are others.",
         )
     return None
+
+
+def _not_finite(first: ModuleDifference, precision: str) -> str:
+    if first.of_reference:
+        return "What is not finite in PyTorch is no fault of the export: look at the checkpoint."
+    above = "; float16 ends at 65504" if precision == "fp16" else ""
+    return f"{first.name} overflows{above}: keep it in float32, or use BF16."
 
 
 def _drifts(trace: StageTrace, result: Comparison) -> bool:
@@ -161,6 +169,6 @@ def _reads_bgr(
     flipped = torch.from_numpy(runner.run(found.images.flip(1).contiguous().numpy())[LOGITS])
     with torch.inference_mode():
         reference = model.forward_fixed(found.images, keep, rearranged).logits
-    allowed = result.tolerance.logits_max_abs * max(1.0, float(reference.abs().max()))
+    allowed = scaled(result.tolerance.logits_max_abs, float(reference.abs().max()))
     agrees = [float(difference(reference, logits).max()) <= allowed for logits in (found.outputs[LOGITS], flipped)]
     return agrees == [False, True]  # of grey images, or where the logits agree anyway, it explains nothing

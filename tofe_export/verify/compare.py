@@ -8,7 +8,7 @@ PyTorch's own scores tie within the tolerance: the score gap says by how much a 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -17,15 +17,15 @@ from torch import Tensor
 from tofe_export.data.images import Batch
 from tofe_export.errors import TofeError
 from tofe_export.graph.passes.taps import tap_name
-from tofe_export.model.outputs import SparseOutput
-from tofe_export.model.selection import Layout, kept_masks
-from tofe_export.model.selector import CLS_ATTENTION
+from tofe_export.model.outputs import SparseOutput, best_class
+from tofe_export.model.selection import kept_masks
 from tofe_export.model.tofe import ToFe
 from tofe_export.runners.base import FEATURES, LOGITS, Runner
 from tofe_export.verify.causes import Suspect, find_cause
 from tofe_export.verify.comparison import Comparison
 from tofe_export.verify.modules import diverging_modules
 from tofe_export.verify.opened import Opened
+from tofe_export.verify.reference import Reference, TorchReference
 from tofe_export.verify.stages import StageDifference
 from tofe_export.verify.tolerances import TOLERANCES, Tolerance
 
@@ -56,49 +56,76 @@ def compare(
         labelled: the labels are the network's own classes, so accuracy means something.
         tolerance: the limits; None takes those of the precision.
     """
-    # Attention weights are far below 1 and add up to it; scores from logits are of any size.
-    scale = 0.0 if model.config.selector == CLS_ATTENTION else 1.0
-    twin = isinstance(deployed, Opened) and deployed.stages_of_twin
-    result = Comparison(tolerance or TOLERANCES[precision], scale, stages_of_twin=twin)
-    loop = _Loop(model, deployed, keep, rearranged, result)
+    reference = TorchReference(model, keep, rearranged)
+    loop = _Loop(reference, deployed, _begun(reference, deployed, tolerance or TOLERANCES[precision], precision))
     for batch in batches:
         with torch.inference_mode():
             loop.add(batch if labelled else replace(batch, labels=None))
     # An explanation may need an engine more, which may not fit; the finding must not be lost with it.
     with contextlib.suppress(TofeError):
-        loop.explain(precision)
+        _explain(loop, model, precision)
     return loop.result
+
+
+def compare_forms(
+    reference: Reference,
+    forms: Mapping[str, Runner],
+    batches: Iterable[Batch],
+    labelled: bool,
+    tolerances: Mapping[str, Tolerance] = TOLERANCES,
+) -> list[Comparison]:
+    """Judges deployed forms of one model by the rules of `compare`, each image read once; looks for no cause.
+
+    Args:
+        reference: what they are compared with.
+        forms: precision -> what to judge, which returns what `compare` asks for.
+        batches, labelled: as in `compare`.
+        tolerances: precision -> limits.
+    """
+    loops = [
+        _Loop(reference, runner, _begun(reference, runner, tolerances[precision], precision))
+        for precision, runner in forms.items()
+    ]
+    for batch in batches:
+        for loop in loops:
+            with torch.inference_mode():
+                loop.add(batch if labelled else replace(batch, labels=None))
+    return [loop.result for loop in loops]
+
+
+def _begun(reference: Reference, deployed: Runner, tolerance: Tolerance, precision: str) -> Comparison:
+    twin = isinstance(deployed, Opened) and deployed.stages_of_twin
+    scale = reference.score_scale
+    return Comparison(tolerance, scale, stages_of_twin=twin, reference=reference.name, precision=precision)
 
 
 @dataclass
 class _Loop:
     """A comparison under way, and the first batch on which something differed."""
 
-    model: ToFe
+    reference: Reference
     runner: Runner
-    keep: tuple[int, ...]
-    rearranged: bool
     result: Comparison
     suspect: Suspect | None = None
 
     def add(self, batch: Batch) -> None:
         """One batch more."""
-        result, model = self.result, self.model
+        result = self.result
         outputs = {name: torch.from_numpy(value) for name, value in self.runner.run(batch.images.numpy()).items()}
-        free = model.forward_fixed(batch.images, self.keep, self.rearranged, features=FEATURES in outputs)
+        free = self.reference.run(batch.images, {}, FEATURES in outputs)
         result.samples += len(batch.names)
-        if problem := _unlike(free, outputs):
+        if problem := _unlike(free, outputs, self.reference.name):
             result.outputs_broken = problem
             return
         if LOGITS in outputs:
-            result.logits.add(free.logits, outputs[LOGITS])
+            result.logits.add(free.logits, outputs[LOGITS], batch.names)
             if batch.labels is not None:
                 result.labelled += len(batch.labels)
-                result.correct_reference += int((free.logits.argmax(1) == batch.labels).sum())
-                result.correct_deployed += int((outputs[LOGITS].argmax(1) == batch.labels).sum())
+                result.correct_reference += int((best_class(free.logits) == batch.labels).sum())
+                result.correct_deployed += int((best_class(outputs[LOGITS]) == batch.labels).sum())
         hidden = any(tap_name(trace.index, tap) not in outputs for trace in free.stages for tap in ("perm", "tokens"))
         if (hidden or result.stages_of_twin) and free.features is not None:
-            result.own_features.add(free.features, outputs[FEATURES])
+            result.own_features.add(free.features, outputs[FEATURES], batch.names)
         if hidden:
             result.stages_hidden = True
             self._suspect(batch, free, {}, outputs)
@@ -108,7 +135,7 @@ class _Loop:
             self._add_stages(batch, free, chosen, outputs)
 
     def _comparable(self, free: SparseOutput, chosen: dict[int, Tensor], outputs: dict[str, Tensor]) -> bool:
-        """Whether permutations are permutations, and tokens as many as PyTorch's."""
+        """Whether permutations are permutations, and tokens as many as the reference's."""
         for trace in free.stages:
             theirs = outputs[tap_name(trace.index, "tokens")].shape
             if not _is_permutation(chosen[trace.index], trace.perm):
@@ -116,7 +143,7 @@ class _Loop:
             elif theirs != trace.tokens.shape:
                 what = (
                     f"Stage {trace.index} hands on {theirs[1]} tokens, where keep counts "
-                    f"{', '.join(map(str, self.keep))} give {trace.tokens.shape[1]}."
+                    f"{', '.join(map(str, self.reference.keep))} give {trace.tokens.shape[1]}."
                 )
             else:
                 continue
@@ -127,30 +154,30 @@ class _Loop:
     def _add_stages(
         self, batch: Batch, free: SparseOutput, chosen: dict[int, Tensor], outputs: dict[str, Tensor]
     ) -> None:
-        result, model, keep = self.result, self.model, self.keep
-        layout = Layout(model.tokens, self.rearranged, model.discards, model.fuses)
+        result, layout, keep = self.result, self.reference.layout, self.reference.keep
         theirs = kept_masks(chosen, keep, layout)
         ours = kept_masks({trace.index: trace.perm for trace in free.stages}, keep, layout)
         forced = self._forced(free, chosen, batch.images)
         if LOGITS in outputs and not result.stages_of_twin:
-            result.same_selection.add(forced.logits, outputs[LOGITS])
+            result.same_selection.add(forced.logits, outputs[LOGITS], batch.names)
         if forced.features is not None and not result.stages_of_twin:
-            result.features.add(forced.features, outputs[FEATURES])
+            result.features.add(forced.features, outputs[FEATURES], batch.names)
         for trace in forced.stages:
             stage = result.stages.setdefault(trace.index, StageDifference(trace.index))
             stage.add_selection(ours[trace.index], theirs[trace.index])
-            stage.add_scores(trace.scores, chosen[trace.index], keep[trace.index])
+            scores = outputs.get(tap_name(trace.index, "scores"))
+            stage.add_scores(trace.scores, chosen[trace.index], keep[trace.index], scores, batch.names)
             last = trace is forced.stages[-1] and forced.features is not None
-            spatial = theirs[trace.index] if self.rearranged or last else None
-            frozen = _frozen(trace.tokens, keep[trace.index], model, spatial)
-            stage.add_tokens(trace.tokens, outputs[tap_name(trace.index, "tokens")], frozen)
+            spatial = theirs[trace.index] if layout.rearranged or last else None
+            frozen = _frozen(trace.tokens, keep[trace.index], self.reference, spatial)
+            stage.add_tokens(trace.tokens, outputs[tap_name(trace.index, "tokens")], frozen, batch.names)
         self._suspect(batch, forced, chosen, outputs)
 
     def _forced(self, free: SparseOutput, chosen: dict[int, Tensor], images: Tensor) -> SparseOutput:
         """The reference on the deployed model's selection; the free run itself where both chose alike."""
         if all(torch.equal(trace.perm, chosen[trace.index]) for trace in free.stages):
             return free
-        return self.model.forward_fixed(images, self.keep, self.rearranged, chosen, features=free.features is not None)
+        return self.reference.run(images, chosen, free.features is not None)
 
     def _suspect(
         self, batch: Batch, reference: SparseOutput, chosen: dict[int, Tensor], outputs: dict[str, Tensor]
@@ -159,53 +186,49 @@ class _Loop:
         if self.suspect is None and self.result.failures:
             self.suspect = Suspect(batch.images, reference, chosen, outputs).worst(_SUSPECTS)
 
-    def explain(self, precision: str) -> None:
-        """Looks into the batch that differed, if one did."""
-        found, result = self.suspect, self.result
-        if found is None:
-            return
-        if isinstance(self.runner, Opened) and not result.stages_hidden:
-            limit = max(result.tolerance.tokens_max_abs, result.tolerance.logits_max_abs)
-            result.modules = diverging_modules(
-                self.model,
-                self.runner,
-                found.images,
-                self.keep,
-                self.rearranged,
-                found.chosen,
-                found.reference.features is not None,
-                limit,
-            )
-        cause = find_cause(self.model, self.runner, found, result, self.keep, self.rearranged, precision)
-        if cause is not None:
-            result.causes[cause[0]] = cause[1]
+
+def _explain(loop: _Loop, model: ToFe, precision: str) -> None:
+    """Looks into the batch that differed, if one did."""
+    found, result, layout, keep = loop.suspect, loop.result, loop.reference.layout, loop.reference.keep
+    if found is None:
+        return
+    if isinstance(loop.runner, Opened) and not result.stages_hidden:
+        limit = max(result.tolerance.tokens_max_abs, result.tolerance.logits_max_abs)
+        features = found.reference.features is not None
+        arguments = (found.images, keep, layout.rearranged, found.chosen, features, limit)
+        result.modules = diverging_modules(model, loop.runner, *arguments)
+    cause = find_cause(model, loop.runner, found, result, keep, layout.rearranged, precision)
+    if cause is not None:
+        result.causes[cause[0]] = cause[1]
 
 
-def _unlike(free: SparseOutput, outputs: dict[str, Tensor]) -> str:
-    """What makes the outputs impossible to compare with PyTorch's, or ""."""
+def _unlike(free: SparseOutput, outputs: dict[str, Tensor], reference: str) -> str:
+    """What makes the outputs impossible to compare with those of the reference, or ""."""
     ours = {LOGITS: free.logits} | ({} if free.features is None else {FEATURES: free.features})
     for name, value in ours.items():
         if name in outputs and outputs[name].shape != value.shape:
-            return f"It returns {name} of shape {list(outputs[name].shape)}, where PyTorch's are {list(value.shape)}."
+            shapes = list(outputs[name].shape), list(value.shape)
+            return f"It returns {name} of shape {shapes[0]}, where {reference}'s are {shapes[1]}."
     if not ours.keys() & outputs.keys():
         return f"It returns neither {LOGITS} nor {FEATURES}, so there is nothing to compare."
     return ""
 
 
-def _frozen(tokens: Tensor, keep: int, model: ToFe, spatial: Tensor | None) -> Tensor:
+def _frozen(tokens: Tensor, keep: int, reference: Reference, spatial: Tensor | None) -> Tensor:
     """bool [B, L]: which rows of a stage's tokens it froze.
 
     Args:
         tokens: [B, L, C].
         keep: keep count.
-        model: the network.
+        reference: how they lie.
         spatial: bool [B, N], kept tokens in the order of the rows; None where rows stay in order of rank.
     """
     batch, rows = tokens.shape[:2]
     frozen = torch.zeros(batch, rows, dtype=torch.bool)
-    if model.discards or rows != model.prefix + model.tokens:
+    prefix, layout = reference.prefix, reference.layout
+    if layout.discarded or rows != prefix + layout.tokens:
         return frozen
-    frozen[:, model.prefix :] = torch.arange(model.tokens) >= keep if spatial is None else ~spatial
+    frozen[:, prefix:] = torch.arange(layout.tokens) >= keep if spatial is None else ~spatial
     return frozen
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
+from tofe_export.extremes import least, scaled
 from tofe_export.verify.checks import Check, stage_check_name
 from tofe_export.verify.metrics import FeaturesDifference, LogitsDifference
 from tofe_export.verify.modules import ModuleDifference
@@ -29,6 +31,8 @@ class Comparison:
         stages_of_twin: the stages shown are those of a twin, which may have chosen otherwise in a near-tie.
         modules: beyond the tolerance, the first one first.
         causes: stage (None: before the first) -> what went wrong there, where that can be told.
+        reference: what it is compared with, in sentences.
+        precision: of the deployed model.
         other_checks: of files and manifests, made elsewhere; they come first.
     """
 
@@ -46,6 +50,8 @@ class Comparison:
     stages_of_twin: bool = False
     modules: list[ModuleDifference] = field(default_factory=list)
     causes: dict[int | None, str] = field(default_factory=dict)
+    reference: str = "PyTorch"
+    precision: str = "fp32"
     other_checks: list[Check] = field(default_factory=list)
     labelled: int = 0
     correct_reference: int = 0
@@ -76,9 +82,19 @@ class Comparison:
         """Whether the deployed model itself showed which tokens it chose."""
         return bool(self.stages or self.broken) and not self.stages_of_twin
 
+    @property
+    def least_overlap(self) -> float:
+        """Selection overlap of the stage where it is least; 1 where nothing is selected."""
+        return least(1.0, *(stage.overlap for stage in self.stages.values()))
+
+    @property
+    def accuracy_lost(self) -> float | None:
+        """Share of the labelled images, the reference's less the deployed model's; None without labels."""
+        return (self.correct_reference - self.correct_deployed) / self.labelled if self.labelled else None
+
     def limits(self, stage: StageDifference) -> TokenLimits:
         """How far a token of the stage may be from PyTorch's."""
-        return TokenLimits(self.tolerance.tokens_max_abs * max(1.0, stage.largest), self.tolerance.tokens_relative)
+        return TokenLimits(scaled(self.tolerance.tokens_max_abs, stage.largest), self.tolerance.tokens_relative)
 
     def drifted(self, stage: StageDifference) -> bool:
         """Whether its tokens are beyond the limits, on the same selection."""
@@ -87,13 +103,16 @@ class Comparison:
 
     def near_tie(self, stage: StageDifference) -> float:
         """How far below a frozen token a kept one may score."""
-        return self.tolerance.score_gap * max(self.score_scale, stage.largest_score)
+        size = stage.largest_score if math.isfinite(stage.largest_score) else 0.0
+        return self.tolerance.score_gap * max(self.score_scale, size)
 
     def _stage(self, index: int) -> Check:
         name = stage_check_name(index)
         if index in self.broken:
             return Check(name, False, self.broken[index])
-        stage, problems = self.stages[index], []
+        stage = self.stages[index]
+        if problems := stage.not_finite(self.reference):
+            return Check.of(name, problems + self._reasons(index))
         limit, tie = self.tolerance.selection_overlap, self.near_tie(self.stages[index])
         # Of few tokens a single near-tie is a large share, so one is always allowed.
         if stage.flipped > max(1.0, (1 - limit) * stage.kept) or not stage.score_gap <= tie:
@@ -119,19 +138,25 @@ class Comparison:
         return found + [self.causes[key] for key in (None, index) if key in self.causes]
 
     def _features(self) -> list[str]:
-        found, least = [], self.tolerance.cosine_min
-        allowed = self.tolerance.logits_max_abs * max(1.0, self.features.largest)
+        found, wanted = [], self.tolerance.cosine_min
+        for difference in (self.features, self.own_features):
+            if problems := difference.not_finite.problems("features", self.reference):
+                return problems + self._after_the_stages()
+        allowed = scaled(self.tolerance.logits_max_abs, self.features.largest)
         if not self.features.max_abs <= allowed:
             found.append(
                 f"On the same tokens the features differ by {self.features.max_abs:.2e}, more than {allowed:.2e}."
             )
-        if not self.own_features.cosine_min >= least:
-            found.append(f"The least cosine of the features is {self.own_features.cosine_min:.4f}; {least} is asked.")
+        if not self.own_features.cosine_min >= wanted:
+            found.append(f"The least cosine of the features is {self.own_features.cosine_min:.4f}; {wanted} is asked.")
         return found
 
     def _logits(self) -> list[str]:
         limit, found = self.tolerance, []
-        allowed = limit.logits_max_abs * max(1.0, self.same_selection.largest)
+        for difference in (self.logits, self.same_selection):
+            if problems := difference.not_finite.problems("logits", self.reference):
+                return problems + self._after_the_stages()
+        allowed = scaled(limit.logits_max_abs, self.same_selection.largest)
         if not self.same_selection.max_abs <= allowed:
             found.append(
                 f"On the same tokens the logits differ by {self.same_selection.max_abs:.2e}, more than {allowed:.2e}."
@@ -142,20 +167,23 @@ class Comparison:
             )
         if not self.logits.kl_mean <= limit.kl_mean:
             found.append(
-                f"The mean KL divergence from PyTorch's classes is {self.logits.kl_mean:.1e}; {limit.kl_mean:g} is "
-                "allowed."
+                f"The mean KL divergence from {self.reference}'s classes is {self.logits.kl_mean:.1e}; "
+                f"{limit.kl_mean:g} is allowed."
             )
-        # Where every stage agrees, what is wrong comes after them (or the model has none).
-        if found and not any(self.drifted(stage) for stage in self.stages.values()):
-            after = next((module for module in self.modules if module.stage is None), None)
-            first = after or next(iter(self.modules), None)
-            found += [] if first is None else [_module(first)]
-            found += [] if self.stages or None not in self.causes else [self.causes[None]]
-        return found
+        return found + self._after_the_stages() if found else []
+
+    def _after_the_stages(self) -> list[str]:
+        """Where every stage agrees, what is wrong comes after them (or the model has none): the first module there."""
+        if any(self.drifted(stage) for stage in self.stages.values()):
+            return []
+        after = next((module for module in self.modules if module.stage is None), None)
+        first = after or next(iter(self.modules), None)
+        found = [] if first is None else [_module(first)]
+        return found + ([] if self.stages or None not in self.causes else [self.causes[None]])
 
     def _classes(self) -> list[str]:
         limit, found = self.tolerance, []
-        if self.logits.top1_agreement < limit.top1_agreement:
+        if not self.logits.top1_agreement >= limit.top1_agreement:
             found.append(
                 f"Only {self.logits.top1_agreement:.2%} of the images get the same class; "
                 f"{limit.top1_agreement:.0%} is asked."
@@ -205,7 +233,7 @@ def _flips(stage: StageDifference) -> str:
 
 def _where(stage: StageDifference, limits: TokenLimits) -> str:
     """The largest errors, of kept and of frozen tokens, of the measure that is exceeded."""
-    absolute = (stage.max_abs or 0) > limits.absolute
+    absolute = not (stage.max_abs or 0) <= limits.absolute
     kept, frozen = (e.max_abs if absolute else e.max_relative for e in (stage.of_kept, stage.of_frozen))
     of = f"{kept:.1e}" if frozen is None else f"{kept:.1e} in kept and {frozen:.1e} in frozen tokens"
     if absolute:
@@ -214,5 +242,7 @@ def _where(stage: StageDifference, limits: TokenLimits) -> str:
 
 
 def _module(first: ModuleDifference) -> str:
+    if first.of_reference:
+        return f"The first module whose values are not finite in PyTorch itself is {first.name}."
     by = "values that are not finite" if first.max_abs is None else f"{first.max_abs:.1e}, allowed {first.allowed:.1e}"
     return f"The first module beyond the tolerance is {first.name} ({by})."

@@ -3,10 +3,46 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+
+from tofe_export.artifacts.names import readable
+from tofe_export.extremes import largest, least
+from tofe_export.model.outputs import best_class
+
+
+@dataclass
+class NotFinite:
+    """The first image with NaN or an infinity among its values, on each side; "" where every value is a number."""
+
+    reference: str = ""
+    deployed: str = ""
+    _images: int = 0
+
+    def add(self, reference: Tensor, deployed: Tensor | None = None, names: Sequence[str] = ()) -> None:
+        """Adds a batch, [B, ...] each; without names, images go by their number."""
+        known = names or [f"number {self._images + place + 1}" for place in range(len(reference))]
+        self._images += len(reference)
+        self.reference = self.reference or _first_not_finite(reference, known)
+        if deployed is not None:
+            self.deployed = self.deployed or _first_not_finite(deployed, known)
+
+    def problems(self, what: str, reference: str) -> list[str]:
+        """A sentence for each side that is not finite; `what` was compared with that of `reference`."""
+        sides = ((f"{reference}'s own {what}", self.reference), (f"The deployed model's {what}", self.deployed))
+        return [f"{values} are not finite for image {image}." for values, image in sides if image]
+
+    def to_dict(self) -> dict[str, str | None]:
+        """`not_finite` in verify.json."""
+        return {"reference": self.reference or None, "deployed": self.deployed or None}
+
+
+def _first_not_finite(values: Tensor, names: Sequence[str]) -> str:
+    wrong = ~values.isfinite().flatten(1).all(dim=1)
+    return readable(names[int(wrong.int().argmax())]) if wrong.any() else ""
 
 
 @dataclass
@@ -18,26 +54,29 @@ class LogitsDifference:
     cosine_min: float = 1.0
     largest: float = 0.0
     kl_max: float = 0.0
+    not_finite: NotFinite = field(default_factory=NotFinite)
     _sum_kl: float = 0.0
     _sum_abs: float = 0.0
     _values: int = 0
     _agreeing: int = 0
 
-    def add(self, reference: Tensor, deployed: Tensor) -> None:
-        """Adds a batch. Values that are not finite count as an infinite difference."""
+    def add(self, reference: Tensor, deployed: Tensor, names: Sequence[str] = ()) -> None:
+        """Adds a batch of the images `names`. Values that are not finite count as an infinite difference."""
         a, b = reference.double(), deployed.double()
         gap = difference(a, b)
         cosine = cosine_similarity(a, b)
         kl = kl_divergence(a, b)
+        self.not_finite.add(reference, deployed, names)
         self.samples += a.shape[0]
-        self.max_abs = max(self.max_abs, float(gap.max()))
-        self.cosine_min = min(self.cosine_min, float(cosine.min()))
-        self.largest = max(self.largest, float(a.abs().max()))
-        self.kl_max = max(self.kl_max, float(kl.max()))
+        self.max_abs = largest(self.max_abs, float(gap.max()))
+        self.cosine_min = least(self.cosine_min, float(cosine.min()))
+        self.largest = largest(self.largest, float(a.abs().max()))
+        self.kl_max = largest(self.kl_max, float(kl.max()))
         self._sum_kl += float(kl.sum())
         self._sum_abs += float(gap.sum())
         self._values += gap.numel()
-        self._agreeing += int((a.argmax(1) == b.argmax(1)).sum())
+        ours, theirs = best_class(a), best_class(b)
+        self._agreeing += int(((ours == theirs) & (ours >= 0)).sum())
 
     @property
     def top1_agreement(self) -> float:
@@ -68,15 +107,16 @@ class FeaturesDifference:
     max_abs: float = 0.0
     cosine_min: float = 1.0
     largest: float = 0.0
+    not_finite: NotFinite = field(default_factory=NotFinite)
 
-    def add(self, reference: Tensor, deployed: Tensor) -> None:
-        """Adds a batch. Values that are not finite count as an infinite difference."""
+    def add(self, reference: Tensor, deployed: Tensor, names: Sequence[str] = ()) -> None:
+        """Adds a batch of the images `names`. Values that are not finite count as an infinite difference."""
+        self.not_finite.add(reference, deployed, names)
         self.samples += reference.shape[0]
-        self.max_abs = max(self.max_abs, float(difference(reference, deployed).max()))
-        self.cosine_min = min(
-            self.cosine_min, float(cosine_similarity(reference.flatten(1), deployed.flatten(1)).min())
-        )
-        self.largest = max(self.largest, float(reference.abs().max()))
+        self.max_abs = largest(self.max_abs, float(difference(reference, deployed).max()))
+        cosine = cosine_similarity(reference.flatten(1), deployed.flatten(1))
+        self.cosine_min = least(self.cosine_min, float(cosine.min()))
+        self.largest = largest(self.largest, float(reference.abs().max()))
 
     def to_dict(self) -> dict[str, float | None]:
         """The `features` object of verify.json."""
@@ -92,7 +132,9 @@ def difference(reference: Tensor, deployed: Tensor) -> Tensor:
 def cosine_similarity(reference: Tensor, deployed: Tensor) -> Tensor:
     """Per image, [B, n] twice -> float64 [B]; -1 where a value is not finite."""
     found = torch.nn.functional.cosine_similarity(reference.double(), deployed.double(), dim=1)
-    return found.nan_to_num(nan=-1.0)
+    # Equal rows point the same way however short they are; PyTorch says 0 of rows near zero.
+    equal = (reference == deployed).all(dim=1) & reference.isfinite().all(dim=1)
+    return found.nan_to_num(nan=-1.0).masked_fill(equal, 1.0)
 
 
 def kl_divergence(reference: Tensor, deployed: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from polygraphy.comparator import IterationResult, SimpleCompareFunc
 from polygraphy.logger import G_LOGGER
 from torch import Tensor, nn
 
+from tofe_export.extremes import scaled
 from tofe_export.model.tofe import ToFe
 from tofe_export.verify.checks import Check
 from tofe_export.verify.metrics import finite
@@ -28,15 +29,17 @@ class ModuleDifference:
 
     Attributes:
         name: in PyTorch, such as `vit.blocks.3.mlp.fc1`.
-        max_abs: largest difference; None where the deployed model gives values that are not finite.
+        max_abs: largest difference; None where values are not finite.
         allowed: what it may be.
         stage: the stage it belongs to; None before the first and after the last.
+        of_reference: the values that are not finite are PyTorch's own.
     """
 
     name: str
     max_abs: float | None
     allowed: float
     stage: int | None
+    of_reference: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """`first_module` in verify.json."""
@@ -76,11 +79,19 @@ def diverging_modules(
         for name, value in theirs.items()
         if name in ours and ours[name].shape == value.shape
     }
-    allowed = {name: limit * max(1.0, float(np.abs(mine).max(initial=0.0))) for name, (mine, _) in pairs.items()}
-    found = _compare(pairs, allowed)
+    allowed = {name: scaled(limit, float(np.abs(mine).max(initial=0.0))) for name, (mine, _) in pairs.items()}
+    broken = {name for name, (mine, _) in pairs.items() if not np.isfinite(mine).all()}
+    worst = _compare({name: pair for name, pair in pairs.items() if name not in broken}, allowed)
     return [
-        ModuleDifference(name, worst if math.isfinite(worst) else None, allowed[name], stage_of_module(name, model))
-        for name, worst in found.items()
+        ModuleDifference(
+            name,
+            worst[name] if math.isfinite(worst.get(name, math.inf)) else None,
+            allowed[name],
+            stage_of_module(name, model),
+            name in broken,
+        )
+        for name in pairs
+        if name in broken or name in worst
     ]
 
 

@@ -37,7 +37,9 @@ def check_preprocessing(manifest: Mapping[str, Any], checkpoint: Checkpoint) -> 
 
 
 def check_weights(manifest: Mapping[str, Any], checkpoint: Checkpoint) -> Check:
-    """The artefact must come from these weights, whatever file they were in."""
+    """The artefact must come from these weights, whatever file they were in, and they must be numbers."""
+    if broken := weights_not_finite(checkpoint):
+        return Check("weights", False, broken)
     known = manifest.get(WEIGHTS)
     if known is None:
         return Check("weights", None, "The manifest, of an older version, does not say from which weights it comes.")
@@ -47,6 +49,16 @@ def check_weights(manifest: Mapping[str, Any], checkpoint: Checkpoint) -> Check:
     return Check(
         "weights", False, f"It was made of another checkpoint: of {source['file']}, whose weights are not these."
     )
+
+
+def weights_not_finite(checkpoint: Checkpoint) -> str:
+    """A sentence that names the checkpoint's first weight with NaN or an infinity in it, or ""."""
+    for name, weight in checkpoint.model.named_parameters():
+        if not weight.isfinite().all():
+            count = int((~weight.isfinite()).sum())
+            values = "1 value that is" if count == 1 else f"{count} values that are"
+            return f"The checkpoint's weight {name} holds {values} not finite."
+    return ""
 
 
 def check_graph(model: ir.Model, keep: Sequence[int], arriving: Sequence[int]) -> list[Check]:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from tofe_export.verify.metrics import finite
+from tofe_export.extremes import largest
+from tofe_export.verify.metrics import NotFinite, finite
 from tofe_export.verify.tokens import RowErrors, TokenDifference
 
 
@@ -29,6 +31,7 @@ class StageDifference:
         images_flipped: images with such a token.
         of_kept, of_frozen: errors of kept tokens (and prefix rows) and of frozen ones, under the same selection.
         largest: largest value of the reference's tokens, for scale.
+        scores_not_finite, tokens_not_finite: the first image with such a value, on either side.
     """
 
     index: int
@@ -41,53 +44,72 @@ class StageDifference:
     of_kept: TokenDifference = field(default_factory=TokenDifference)
     of_frozen: TokenDifference = field(default_factory=TokenDifference)
     largest: float = 0.0
+    scores_not_finite: NotFinite = field(default_factory=NotFinite)
+    tokens_not_finite: NotFinite = field(default_factory=NotFinite)
 
     def add_selection(self, reference: Tensor, deployed: Tensor) -> None:
         """Adds two selections, bool [B, N] in spatial order."""
         self.kept += int(reference.sum())
         self.flipped += int((reference & ~deployed).sum())
 
-    def add_scores(self, reference: Tensor, perm: Tensor, keep: int) -> None:
+    def add_scores(
+        self,
+        reference: Tensor,
+        perm: Tensor,
+        keep: int,
+        deployed: Tensor | None = None,
+        names: Sequence[str] = (),
+    ) -> None:
         """Adds the reference's scores [B, n] of the tokens that the deployed model ranked by `perm` [B, n].
 
         The gap is how far the least of its `keep` first lies below the greatest of the rest: 0 for the same choice,
         tiny for a near-tie. The margin of a token that only the reference keeps is its score less the (keep+1)-th
-        best; of one that only the deployed model keeps, the keep-th best less its score.
+        best; of one that only the deployed model keeps, the keep-th best less its score. The deployed model's own
+        scores, where it shows them, must be finite; by how much they differ its choice tells.
         """
+        self.scores_not_finite.add(reference, deployed, names)
         scores = reference.double().nan_to_num(nan=float("-inf"))
         ranked = scores.gather(1, perm.long())
-        gap = (ranked[:, keep:].amax(1) - ranked[:, :keep].amin(1)).nan_to_num(nan=float("inf"))
-        self.score_gap = max(self.score_gap, float(gap.max()))
-        self.largest_score = max(self.largest_score, float(reference.abs().max()))
+        gap = _no_nan(ranked[:, keep:].amax(1) - ranked[:, :keep].amin(1))
+        self.score_gap = largest(self.score_gap, float(gap.max()))
+        self.largest_score = largest(self.largest_score, float(reference.abs().max()))
         best = scores.sort(dim=1, descending=True, stable=True)
         ours, theirs = (_chosen(order, keep) for order in (best.indices, perm.long()))
         lost, gained = ours & ~theirs, theirs & ~ours
         margin_lost = (scores - best.values[:, keep : keep + 1])[lost]
         margin_gained = (best.values[:, keep - 1 : keep] - scores)[gained]
-        self.margins += torch.cat([margin_lost, margin_gained]).nan_to_num(nan=float("inf")).tolist()
+        self.margins += _no_nan(torch.cat([margin_lost, margin_gained])).tolist()
         self.images_flipped += int(lost.any(dim=1).sum())
 
-    def add_tokens(self, reference: Tensor, deployed: Tensor, frozen: Tensor) -> None:
+    def add_tokens(self, reference: Tensor, deployed: Tensor, frozen: Tensor, names: Sequence[str] = ()) -> None:
         """Adds the tokens [B, L, C] after the stage, both computed on the deployed model's selection.
 
         Args:
             reference, deployed: the tokens.
             frozen: bool [B, L], the rows of tokens that the stage froze.
+            names: of the images.
         """
+        self.tokens_not_finite.add(reference, deployed, names)
         rows = RowErrors.of(reference, deployed)
-        self.largest = max(self.largest, float(reference.abs().max()))
+        self.largest = largest(self.largest, float(reference.abs().max()))
         self.of_kept.add(rows, ~frozen)
         self.of_frozen.add(rows, frozen)
 
     @property
     def max_abs(self) -> float | None:
         """Largest difference of a token under the same selection; None before any was seen."""
-        return max((e.max_abs for e in (self.of_kept, self.of_frozen) if e.max_abs is not None), default=None)
+        found = [errors.max_abs for errors in (self.of_kept, self.of_frozen) if errors.max_abs is not None]
+        return largest(*found) if found else None
 
     @property
     def finite(self) -> bool:
-        """Whether every number of the deployed model's tokens is one."""
+        """Whether every value of the tokens is a number, on both sides."""
         return self.max_abs is None or math.isfinite(self.max_abs)
+
+    def not_finite(self, reference: str) -> list[str]:
+        """A sentence for each side, called `reference` and the deployed model, with a value that is no number."""
+        scores = self.scores_not_finite.problems(f"keep scores of stage {self.index}", reference)
+        return scores + self.tokens_not_finite.problems(f"tokens of stage {self.index}", reference)
 
     @property
     def overlap(self) -> float:
@@ -107,6 +129,10 @@ class StageDifference:
                 "margin_max": finite(max(self.margins)) if self.margins else None,
             },
             "finite": self.finite,
+            "not_finite": {
+                "scores": self.scores_not_finite.to_dict(),
+                "tokens": self.tokens_not_finite.to_dict(),
+            },
             "max_abs_same_selection": finite(self.max_abs),
             "of_kept": self.of_kept.to_dict(),
             "of_frozen": self.of_frozen.to_dict(),
@@ -116,3 +142,8 @@ class StageDifference:
 def _chosen(order: Tensor, keep: int) -> Tensor:
     """bool [B, n]: the first `keep` of a ranking [B, n]."""
     return torch.zeros_like(order, dtype=torch.bool).scatter_(1, order[:, :keep], True)
+
+
+def _no_nan(values: Tensor) -> Tensor:
+    """What is no number is infinitely far."""
+    return values.nan_to_num(nan=torch.inf, posinf=torch.inf, neginf=-torch.inf)

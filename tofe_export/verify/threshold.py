@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -13,10 +14,11 @@ from torch import Tensor
 
 from tofe_export.data.images import Batch
 from tofe_export.model.flops import dense_macs, tofe_macs
-from tofe_export.model.outputs import SparseOutput
+from tofe_export.model.outputs import SparseOutput, best_class
 from tofe_export.model.selection import Layout, kept_masks
 from tofe_export.model.tofe import ToFe
-from tofe_export.verify.metrics import LogitsDifference, finite
+from tofe_export.verify.checks import Check
+from tofe_export.verify.metrics import LogitsDifference, NotFinite, finite
 
 
 @dataclass
@@ -48,8 +50,13 @@ class StageCounts:
             "kept_max": max(kept),
             "histogram": [[count, images] for count, images in sorted(self.counts.items())],
             "overlap": self.shared / self.either if self.either else 1.0,
-            "margin_median": finite(statistics.median(self.margins)) if self.margins else None,
+            "margin_median": _median(self.margins),
         }
+
+
+def _median(values: Sequence[float]) -> float | None:
+    """None of no values, or where one of them is no number: sorted among numbers, a NaN stands anywhere."""
+    return finite(statistics.median(values)) if values and all(map(math.isfinite, values)) else None
 
 
 @dataclass
@@ -60,13 +67,27 @@ class ThresholdDifference:
     gmacs_fixed: float
     gmacs_dense: float
     logits: LogitsDifference = field(default_factory=LogitsDifference)
+    scores_not_finite: NotFinite = field(default_factory=NotFinite)
     labelled: int = 0
     correct_threshold: int = 0
     correct_fixed: int = 0
     _gmacs: list[float] = field(default_factory=list)
 
-    def add(self, model: ToFe, single: SparseOutput, kept_fixed: Sequence[Tensor], features: bool) -> None:
+    @property
+    def check(self) -> Check | None:
+        """That PyTorch's threshold path gives numbers; None where it does. By how much it differs is no fault."""
+        problems = self.scores_not_finite.problems("keep scores on the threshold path", "PyTorch")
+        if not problems and (image := self.logits.not_finite.reference):
+            problems = [f"PyTorch's own logits on the threshold path are not finite for image {image}."]
+        return Check.of("threshold", problems) if problems else None
+
+    def add(
+        self, model: ToFe, single: SparseOutput, kept_fixed: Sequence[Tensor], features: bool, name: str = ""
+    ) -> None:
         """One image: its threshold path, and the tokens bool [1, N] that the fixed path keeps in each stage."""
+        if single.stages:
+            names = [name] if name else []
+            self.scores_not_finite.add(torch.cat([trace.scores for trace in single.stages], dim=1), names=names)
         counts = [int((trace.scores > 0).sum()) for trace in single.stages]
         layout = Layout(model.tokens, True, model.discards, model.fuses)
         masks = kept_masks({trace.index: trace.perm for trace in single.stages}, counts, layout)
@@ -126,11 +147,11 @@ def against_threshold(
         all_kept = torch.ones(len(batch.names), model.tokens, dtype=torch.bool)
         masks = kept_masks(perms, keep, layout) if perms else [all_kept] * len(keep)
         for place, single in enumerate(singles):
-            result.add(model, single, [mask[place : place + 1] for mask in masks], features)
+            result.add(model, single, [mask[place : place + 1] for mask in masks], features, batch.names[place])
         by_threshold = torch.cat([single.logits for single in singles])
-        result.logits.add(by_threshold, fixed.logits)
+        result.logits.add(by_threshold, fixed.logits, batch.names)
         if labelled and batch.labels is not None:
             result.labelled += len(batch.labels)
-            result.correct_threshold += int((by_threshold.argmax(1) == batch.labels).sum())
-            result.correct_fixed += int((fixed.logits.argmax(1) == batch.labels).sum())
+            result.correct_threshold += int((best_class(by_threshold) == batch.labels).sum())
+            result.correct_fixed += int((best_class(fixed.logits) == batch.labels).sum())
     return result

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from tofe_export.extremes import largest
 from tofe_export.verify.metrics import difference, finite
 
 _LEAST_SPREAD = 1 / 3  # of a token's norm: which of two tokens nearly alike stands where matters little
@@ -30,9 +31,11 @@ class RowErrors:
 
     @classmethod
     def of(cls, reference: Tensor, deployed: Tensor) -> RowErrors:
-        """Of tokens [B, L, C]; infinite where a value is not finite."""
+        """Of tokens [B, L, C]; infinite where a value is not finite, relative ones in the whole image."""
         gap = difference(reference, deployed)
-        return cls(gap.amax(dim=2), gap.norm(dim=2) / spread(reference))
+        # Beside one infinite token of the reference every other one would lie a zeroth of the spread away.
+        relative = torch.where(spread(reference).isfinite(), gap.norm(dim=2) / spread(reference), torch.inf)
+        return cls(gap.amax(dim=2), relative)
 
 
 @dataclass(frozen=True)
@@ -61,8 +64,8 @@ class TokenDifference:
     def add(self, rows: RowErrors, which: Tensor) -> None:
         """Adds the tokens that `which`, bool [B, L], names."""
         if which.any():
-            self.max_abs = max(self.max_abs or 0.0, float(rows.absolute[which].max()))
-            self.max_relative = max(self.max_relative or 0.0, float(rows.relative[which].max()))
+            self.max_abs = largest(self.max_abs or 0.0, float(rows.absolute[which].max()))
+            self.max_relative = largest(self.max_relative or 0.0, float(rows.relative[which].max()))
 
     def to_dict(self) -> dict[str, float | None]:
         """`of_kept` and `of_frozen` in verify.json."""

@@ -81,7 +81,6 @@ LIMITS: dict[str, Limit] = {
     ),
 }  # fmt: skip
 _SHARES = ("selection_overlap", "top1_agreement", "accuracy_lost", "cosine_min")
-ACCURACY_LOST = LIMITS["accuracy_lost"].int8
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx_ir as ir
 import torch
 
@@ -14,7 +14,7 @@ from tofe_export import __version__
 from tofe_export.artifacts.files import sha256
 from tofe_export.artifacts.manifest import atomic_artefact, read_manifest
 from tofe_export.artifacts.names import readable
-from tofe_export.data.images import batches
+from tofe_export.data.images import Batch, batches
 from tofe_export.data.log import ImageLog
 from tofe_export.data.preprocessing import Preprocessing
 from tofe_export.data.sources import open_source
@@ -29,24 +29,26 @@ from tofe_export.errors import CheckFailedError, InputError
 from tofe_export.graph.passes.taps import show_taps
 from tofe_export.precision.half import to_half
 from tofe_export.precision.quantize import FORMATS
-from tofe_export.runners.base import LOGITS
-from tofe_export.runners.onnxruntime_runner import OnnxRuntimeRunner
-from tofe_export.verify.metrics import LogitsDifference
+from tofe_export.runners.base import Runner
+from tofe_export.verify.compare import compare_forms
+from tofe_export.verify.comparison import Comparison
 from tofe_export.verify.opened import read_onnx
-from tofe_export.verify.tolerances import TOLERANCES
+from tofe_export.verify.reference import OnnxReference
+from tofe_export.verify.tolerances import Overrides, tolerance_of
 from tofe_export.workflows.calibrate_model import CalibrationOptions, calibrate_model, first_step
 from tofe_export.workflows.progress import Report, silent
+from tofe_export.workflows.quantize_model import coarse_notes
 
 _CHECK_IMAGES = 16
 _CARRIED = ("config", "tokens", "prefix", "keep", "stages", "rearrange", "gmacs", "dense_gmacs", "data")
 _CARRIED_IF_SAID = ("outputs", "recognised", "weights_sha256")
 _CARRIED_PREPROCESSING = ("preprocessing", "preprocessing_sha256")
-_CARRIED_QUANTIZATION = ("around", "calibration")
+_CARRIED_QUANTIZATION = ("around", "calibration", "coarse")
 
 
 @dataclass(frozen=True)
 class EngineResult:
-    """What was written, TensorRT's warnings, and which images were read and left out."""
+    """What was written, TensorRT's warnings and what to know of the ranges, and which images were read and left out."""
 
     path: Path
     manifest: dict[str, Any]
@@ -60,6 +62,7 @@ def build_from_onnx(
     options: BuildOptions,
     report: Report = silent,
     calibration: CalibrationOptions | None = None,
+    tolerances: Overrides | None = None,
 ) -> EngineResult:
     """Builds `target` from `source`; the file appears only when every check has passed.
 
@@ -72,6 +75,7 @@ def build_from_onnx(
         options: see there. INT8 and FP8 from a float32 file are calibrated first.
         report: progress.
         calibration: how; None takes the recipe named after the model's training data.
+        tolerances: the user's own limits for the comparison with ONNX Runtime.
 
     Raises:
         InputError: see `read_manifest`, `calibrate_model`, `prepare` and `build_engine`.
@@ -95,9 +99,10 @@ def build_from_onnx(
         prepared = prepare(model, backend, options, manifest["precision"])
         built = build_engine(prepared.content, backend, options, prepared.heavy, report)
         draft.path.write_bytes(built.content)
-        checked = _check_on_gpu(built, backend, options, source, manifest, log)
+        checked = _check_on_gpu(built, backend, options, source, manifest, tolerances or {}, log)
         draft.manifest = _describe(manifest, source, backend, options, prepared.operators, built) | {"checked": checked}
-    return EngineResult(target, draft.manifest, built.warnings, log)
+    notes = coarse_notes(manifest.get("coarse", {}), options.precision)
+    return EngineResult(target, draft.manifest, [*built.warnings, *notes], log)
 
 
 def _quantized(
@@ -121,47 +126,77 @@ def _quantized(
         return model, manifest
     calibrated = calibrate_model(source, model, manifest, calibration, report, log)
     made, around = calibrated.quantize(model, precision, engine=True)
-    changed = {"precision": precision, "around": around, "calibration": calibrated.to_dict()}
+    changed = {"precision": precision, "around": around, "calibration": calibrated.to_dict(), "coarse": made.coarse}
     return made.model, manifest | changed
 
 
 def _check_on_gpu(
-    built: Built, backend: Backend, options: BuildOptions, source: Path, manifest: dict[str, Any], log: ImageLog
+    built: Built,
+    backend: Backend,
+    options: BuildOptions,
+    source: Path,
+    manifest: dict[str, Any],
+    overrides: Overrides,
+    log: ImageLog,
 ) -> dict[str, Any]:
     """Runs the engine beside ONNX Runtime, and reads its precision back from the inspector.
 
     Raises:
-        CheckFailedError: other logits, or the precision that was asked for is in no layer.
+        CheckFailedError: it is beyond a limit, or the precision that was asked for is in no layer.
     """
     if not gpu_present():
         return {"run": False, "why": "no GPU on the machine that built it"}
     engine = EngineSession(built.content, backend, options.precision)
-    information = engine.information()
-    found = sorted(precisions(information))
-    if lacks_precision(information, options.precision):
+    inspected = engine.information()
+    information = sorted(precisions(inspected))
+    if lacks_precision(inspected, options.precision):
         raise CheckFailedError(
-            f"No layer of the engine computes in {options.precision}; the inspector finds {', '.join(found)}.",
+            f"No layer of the engine computes in {options.precision}; the inspector finds {', '.join(information)}.",
             "Please report this model.",
         )
-    preprocessing = Preprocessing.from_dict(manifest["preprocessing"])
-    (crops,) = batches(open_source("photos", "val"), preprocessing, _CHECK_IMAGES, limit=_CHECK_IMAGES, log=log)
-    reference, gap = OnnxRuntimeRunner(source), LogitsDifference()
-    for size in sorted({options.batch.minimum, options.batch.optimum}):
-        images = np.resize(crops.images.numpy(), (size, *crops.images.shape[1:]))  # repeats them if need be
-        # Features are compared image by image, as logits are: one row of numbers each.
-        name = manifest.get("outputs", [LOGITS])[0]
-        expected, found_values = (
-            torch.from_numpy(runner.run(images)[name]).flatten(1) for runner in (reference, engine)
-        )
-        gap.add(expected, found_values)
-    limit = TOLERANCES[options.precision].cosine_min
-    if not gap.cosine_min >= limit:
+    found = compare_engine(engine, options, source, manifest, overrides, log)
+    if found.failures:
         raise CheckFailedError(
-            f"The engine does not say what {source.name} says: least cosine of the {name} {gap.cosine_min:.4f}, "
-            f"{limit} is asked.",
+            f"The engine does not say what {source.name} says: {' '.join(found.failures)}",
             "Try --plugin off to see whether a plugin is at fault, and please report it.",
         )
-    return {"run": True, "samples": gap.samples, "logits": gap.to_dict(), "inspector_precisions": found}
+    measured = next(one for one in (found.logits, found.features, found.own_features) if one.samples)
+    return {
+        "run": True,
+        "samples": found.samples,
+        "logits": measured.to_dict(),
+        "tolerances": found.tolerance.values(),
+        "inspector_precisions": information,
+    }
+
+
+def compare_engine(
+    engine: Runner,
+    options: BuildOptions,
+    source: Path,
+    manifest: Mapping[str, Any],
+    overrides: Overrides,
+    log: ImageLog | None = None,
+) -> Comparison:
+    """An engine against ONNX Runtime by the rules of `tofe-export verify`, on a few photographs.
+
+    Top-1 agreement is left out unless the user gave a limit: of so few images a single near-tie is too large a share.
+    """
+    tolerance = tolerance_of(options.precision, overrides)
+    if "top1_agreement" not in tolerance.overridden:
+        tolerance = replace(tolerance, top1_agreement=0.0)
+    preprocessing = Preprocessing.from_dict(manifest["preprocessing"])
+    (crops,) = batches(open_source("photos", "val"), preprocessing, _CHECK_IMAGES, limit=_CHECK_IMAGES, log=log)
+    count = len(crops.names)
+    portions = []
+    for size in sorted({options.batch.minimum, options.batch.optimum}):
+        at = [place % count for place in range(size)]  # repeats them if need be
+        portions.append(Batch(crops.images[at], None, tuple(crops.names[place] for place in at)))
+    reference = OnnxReference(source, read_manifest(source))
+    (found,) = compare_forms(
+        reference, {options.precision: engine}, portions, labelled=False, tolerances={options.precision: tolerance}
+    )
+    return found
 
 
 def _describe(

@@ -17,7 +17,7 @@ from tofe_export.artifacts.outputs import require_folder
 from tofe_export.data.images import Batch, ImageSource, batches
 from tofe_export.data.log import ImageLog
 from tofe_export.data.preprocessing import Preprocessing
-from tofe_export.data.sources import is_ambiguous, open_source
+from tofe_export.data.sources import BUILT_IN, is_ambiguous, open_source
 from tofe_export.errors import InputError
 from tofe_export.precision.calibration import CalibrationKey, calibrate, hash_images
 from tofe_export.precision.half import to_half
@@ -100,6 +100,15 @@ def choose_recipe(options: CalibrationOptions, manifest: Mapping[str, Any]) -> R
     return recipe if options.data is None else replace(recipe, data=replace(recipe.data, source=options.data))
 
 
+def require_images_of(recipe: Recipe, next_step: str) -> None:
+    """Raises InputError where the recipe names images that are not here: the user has not typed their name."""
+    source = recipe.data.source
+    if source not in BUILT_IN and not expanded(source).exists():
+        raise InputError(
+            f"The recipe {recipe.name} takes images that are not here: its data.source is {source!r}.", next_step
+        )
+
+
 def calibrate_model(
     source: Path,
     model: ir.Model,
@@ -131,6 +140,8 @@ def calibrate_model(
     log = ImageLog() if log is None else log
     recipe = choose_recipe(options, manifest)
     data = recipe.data
+    if options.data is None:
+        require_images_of(recipe, "Add --data FOLDER.")
     images = open_source(data.source, "train", data.seed)
     if is_ambiguous(data.source):
         log.note(f"{data.source} in the recipe is the bundled set; for the folder of that name write ./{data.source}.")

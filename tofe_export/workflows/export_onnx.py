@@ -29,6 +29,7 @@ from tofe_export.runners.base import FEATURES, LOGITS
 from tofe_export.verify.compare import compare
 from tofe_export.verify.comparison import Comparison
 from tofe_export.verify.opened import OpenedOnnx
+from tofe_export.verify.provenance import weights_not_finite
 from tofe_export.workflows.checked_onnx import run_two_batches, write_checked
 from tofe_export.workflows.keep_counts import KeepOptions, choose_keep
 from tofe_export.workflows.progress import Report, silent, tracked
@@ -85,7 +86,7 @@ def export_onnx(source: Path, target: Path, options: OnnxOptions, report: Report
 
     Raises:
         InputError: see `load`, `check_keep` and `open_source`.
-        CheckFailedError: the exported model does not agree with PyTorch.
+        CheckFailedError: the exported model does not agree with PyTorch, or a value or a weight is not finite.
         MissingError: the disk is full.
     """
     if target.suffix != ".onnx":
@@ -95,6 +96,8 @@ def export_onnx(source: Path, target: Path, options: OnnxOptions, report: Report
     if options.hints.keep_rate is not None and (options.keep.by_hand or options.keep.source is not None):
         raise InputError("--keep-rate says how many tokens to keep, and so does --keep or --keep-from.", "Give one.")
     checkpoint = load(source, options.hints)
+    if broken := weights_not_finite(checkpoint):
+        raise CheckFailedError(broken, "Take an earlier checkpoint of the run; this one's training diverged.")
     if FEATURES in options.outputs:
         check_features(checkpoint.model)
     log = ImageLog()

@@ -13,9 +13,10 @@ from tofe_export.checkpoints.keep_rates import counts_of_ratios
 from tofe_export.data.images import ImageSource, batches
 from tofe_export.data.log import ImageLog
 from tofe_export.data.sources import is_ambiguous, open_source
-from tofe_export.errors import InputError
+from tofe_export.errors import CheckFailedError, InputError
 from tofe_export.model.tofe import check_keep
 from tofe_export.precision.recipe import read_recipe
+from tofe_export.workflows.calibrate_model import require_images_of
 from tofe_export.workflows.progress import Report, tracked
 
 _SAMPLES = 1000
@@ -75,6 +76,7 @@ class _Images:
             described = f"{readable(options.source)} quantile {quantile}"
             return _Images(options.source, options.samples or _SAMPLES, None, quantile, described)
         recipe = read_recipe(options.source)
+        require_images_of(recipe, "Give the images themselves: --keep-from FOLDER.")
         data = recipe.data
         quantile = recipe.keep.quantile if options.quantile is None else options.quantile
         described = f"{readable(data.source)} quantile {quantile}, recipe {readable(recipe.name)}"
@@ -89,6 +91,7 @@ def choose_keep(checkpoint: Checkpoint, options: KeepOptions, log: ImageLog, rep
 
     Raises:
         InputError: both ways at once, counts that do not fit, or see `read_recipe` and `open_source`.
+        CheckFailedError: an image's scores are not finite.
     """
     if options.quantile is not None and not 0 <= options.quantile <= 1:
         raise InputError(f"--keep-quantile {options.quantile} is not between 0 and 1.", "0.5 takes the median image.")
@@ -108,6 +111,11 @@ def choose_keep(checkpoint: Checkpoint, options: KeepOptions, log: ImageLog, rep
     counts: list[list[int]] = []
     for batch in tracked(loop, "Counting kept tokens", min(len(source), how.samples), report):
         (single,) = checkpoint.model.forward_threshold(batch.images)
+        if not all(trace.scores.isfinite().all() for trace in single.stages):
+            raise CheckFailedError(
+                f"The keep scores of {readable(batch.names[0])} are not finite, so its tokens cannot be counted.",
+                "Leave that image out; if others do the same, look at the checkpoint's weights.",
+            )
         counts.append([int((trace.scores > 0).sum()) for trace in single.stages])
     return check_keep(quantile_counts(counts, how.quantile), checkpoint.model)
 

@@ -22,14 +22,15 @@ from tofe_export.engine.build import build_engine
 from tofe_export.engine.options import BatchProfile, BuildOptions
 from tofe_export.engine.prepare import prepare
 from tofe_export.engine.runtime import EngineSession
-from tofe_export.model.approximator import DISCARD, FUSE
-from tofe_export.model.selection import Layout
 from tofe_export.precision.half import to_half
 from tofe_export.precision.quantize import FORMATS
 from tofe_export.runners.base import Runner
 from tofe_export.runners.onnxruntime_runner import OnnxRuntimeRunner
-from tofe_export.verify.agreement import Agreement, agree
+from tofe_export.verify.compare import compare_forms
+from tofe_export.verify.comparison import Comparison
 from tofe_export.verify.opened import OpenedOnnx
+from tofe_export.verify.reference import OnnxReference
+from tofe_export.verify.tolerances import Overrides, tolerance_of
 from tofe_export.workflows.progress import Report, tracked
 from tofe_export.workflows.verdict import REFERENCE, Speed
 
@@ -71,16 +72,17 @@ def image_shape(manifest: Mapping[str, Any]) -> tuple[int, int, int]:
     return 3, int(size["height"]), int(size["width"])
 
 
-def compare_forms(
+def against_float32(
     source: Path,
     forms: Sequence[Form],
     manifest: Mapping[str, Any],
     data: str,
     samples: int,
+    overrides: Overrides,
     report: Report,
     log: ImageLog,
-) -> list[Agreement]:
-    """Each form against the float32 file in ONNX Runtime.
+) -> list[Comparison]:
+    """Each form against the float32 file in ONNX Runtime, by the rules of `tofe-export verify`.
 
     Args:
         source: the float32 file.
@@ -88,6 +90,7 @@ def compare_forms(
         manifest: of `source`.
         data: where held-out images come from, in the words of --data.
         samples: at most so many of them.
+        overrides: the user's own limits.
         report: progress.
         log: told which images were read and which were left out.
 
@@ -101,20 +104,12 @@ def compare_forms(
     note = class_note(images, tuple(manifest.get("classes", ())))
     if note and images.classes:  # that a flat folder has no labels is no news
         log.note(note)
-    return agree(
-        OpenedOnnx(source),
+    return compare_forms(
+        OnnxReference(source, manifest),
         {form.precision: OpenedOnnx(form.content, form.precision) for form in forms},
-        manifest["keep"],
-        _layout(manifest),
         tracked(loop, "Comparing with float32", steps, report),
-        labelled=not note,
-    )
-
-
-def _layout(manifest: Mapping[str, Any]) -> Layout:
-    approximator = manifest["config"].get("approximator")
-    return Layout(
-        manifest["tokens"], manifest["rearrange"] == "plugin", approximator in (DISCARD, FUSE), approximator == FUSE
+        not note,
+        {form.precision: tolerance_of(form.precision, overrides) for form in forms},
     )
 
 

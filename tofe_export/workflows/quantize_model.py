@@ -17,12 +17,14 @@ from tofe_export.artifacts.manifest import atomic_artefact, read_manifest
 from tofe_export.artifacts.names import readable
 from tofe_export.data.log import ImageLog
 from tofe_export.errors import InputError
+from tofe_export.precision.half import WeightTooLargeError
 from tofe_export.precision.quantize import FORMATS
 from tofe_export.runners.base import LOGITS
 from tofe_export.verify.opened import read_onnx
+from tofe_export.verify.tolerances import Overrides
 from tofe_export.workflows.calibrate_model import Calibrated, CalibrationOptions, calibrate_model, first_step
 from tofe_export.workflows.checked_onnx import run_two_batches, write_checked
-from tofe_export.workflows.precision_forms import Form, Timing, compare_forms, half_of, image_shape, time_forms
+from tofe_export.workflows.precision_forms import Form, Timing, against_float32, half_of, image_shape, time_forms
 from tofe_export.workflows.progress import Report, silent
 from tofe_export.workflows.verdict import judge
 
@@ -38,21 +40,24 @@ class QuantizeOptions:
         calibration: how ranges are found.
         samples: at most so many held-out images for the comparison with float32.
         timing: how precisions are timed.
+        tolerances: the user's own limits.
     """
 
     precision: str = "int8"
     calibration: CalibrationOptions = field(default_factory=CalibrationOptions)
     samples: int = 128
     timing: Timing = field(default_factory=Timing)
+    tolerances: Overrides = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class QuantizeResult:
-    """What was written, quantize.json, and which images were read and left out."""
+    """What was written, quantize.json, which images were read and left out, and what to know of the ranges."""
 
     path: Path
     document: dict[str, Any]
     images: ImageLog
+    notes: list[str]
 
 
 def quantize_model(source: Path, target: Path, options: QuantizeOptions, report: Report = silent) -> QuantizeResult:
@@ -96,12 +101,16 @@ def quantize_model(source: Path, target: Path, options: QuantizeOptions, report:
         run_two_batches(draft.path, image_shape(manifest))
         report("Checking the quantized graph", 1, 1)
         layers = {"quantized": made.layers, "high_precision": made.kept}
-        draft.manifest = describe(manifest, source, calibrated, options.precision, around) | {"layers": layers}
-        forms = [*_half(source), Form(options.precision, draft.path)]
+        draft.manifest = describe(manifest, source, calibrated, options.precision, around)
+        draft.manifest |= {"layers": layers, "coarse": made.coarse}
+        halves, left_out = half_beside(source)
+        forms = [*halves, Form(options.precision, draft.path)]
         data = calibrated.recipe.data.source
-        agreements = compare_forms(source, forms, manifest, data, options.samples, report, calibrated.images)
+        found = against_float32(
+            source, forms, manifest, data, options.samples, options.tolerances, report, calibrated.images
+        )
         backend, speeds = time_forms(source, forms, manifest, options.timing, report)
-    verdict = judge(options.precision, agreements, speeds)
+    verdict = judge(options.precision, found, speeds)
     document = {
         "schema": SCHEMA,
         "model": readable(target.name),
@@ -109,9 +118,11 @@ def quantize_model(source: Path, target: Path, options: QuantizeOptions, report:
         "around": around,
         "recipe": calibrated.recipe.to_dict(),
         "layers": layers,
+        "coarse": made.coarse,
         "data": readable(data),
         "images": calibrated.images.to_dict(),
-        "agreement": [agreement.to_dict() for agreement in agreements],
+        "agreement": [{"precision": comparison.precision, **comparison.to_dict()} for comparison in found],
+        "left_out": left_out,
         "backend": backend,
         "speed": [speed.to_dict() for speed in speeds],
         "verdict": verdict.to_dict(),
@@ -120,15 +131,24 @@ def quantize_model(source: Path, target: Path, options: QuantizeOptions, report:
         "versions": describe_versions(),
         "settings": {"threads": options.timing.threads or processors(), "rounds": options.timing.rounds},
     }
-    return QuantizeResult(target, document, calibrated.images)
+    return QuantizeResult(target, document, calibrated.images, coarse_notes(made.coarse, options.precision))
 
 
-def _half(source: Path) -> list[Form]:
-    """FP16 for comparison, unless its weights are too large for it."""
+def half_beside(source: Path) -> tuple[list[Form], list[dict[str, str]]]:
+    """FP16 for comparison; or, where a weight is too large for it, why it is left out."""
     try:
-        return [half_of(read_onnx(source))]
-    except InputError:
-        return []
+        return [half_of(read_onnx(source))], []
+    except WeightTooLargeError as error:
+        return [], [{"precision": "fp16", "why": error.message}]
+
+
+def coarse_notes(coarse: Mapping[str, int], precision: str) -> list[str]:
+    """What the user should know of layers whose values are too small for scales in FP16; see `Quantized.coarse`."""
+    return [
+        f"{layer}: {count} range{'' if count == 1 else 's'} below what scales in FP16 reach, so rounded more coarsely "
+        f"than {precision.upper()} could; to spare the layer, name its kind in quantize.high_precision."
+        for layer, count in coarse.items()
+    ]
 
 
 def describe(

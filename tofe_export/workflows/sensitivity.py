@@ -15,10 +15,10 @@ from tofe_export.data.log import ImageLog
 from tofe_export.precision.kinds import ATTENTION, KINDS, quantizable
 from tofe_export.precision.quantize import quantize, ranges_of
 from tofe_export.precision.recipe import QuantizePart
-from tofe_export.verify.agreement import Agreement
+from tofe_export.verify.comparison import Comparison
 from tofe_export.verify.opened import read_onnx
 from tofe_export.workflows.calibrate_model import calibrate_model
-from tofe_export.workflows.precision_forms import Form, compare_forms
+from tofe_export.workflows.precision_forms import Form, against_float32
 from tofe_export.workflows.progress import Report, silent
 from tofe_export.workflows.quantize_model import QuantizeOptions
 
@@ -31,12 +31,12 @@ class Cost:
 
     kind: str
     layers: int
-    agreement: Agreement
+    found: Comparison
 
     @property
     def rank(self) -> tuple[float, float, float]:
         """Greatest cost first: points of accuracy or classes lost, then tokens, then the angle of the logits."""
-        found = self.agreement
+        found = self.found
         lost = 1 - found.logits.top1_agreement if found.accuracy_lost is None else found.accuracy_lost
         return -lost, found.least_overlap, found.logits.cosine_min
 
@@ -66,7 +66,9 @@ def rank_kinds(
         def tell(task: str, done: int, total: int, kind: str = kind) -> None:
             report(f"{task}, {kind} alone in 8 bits", done, total)
 
-        (found,) = compare_forms(source, [form], manifest, data, options.samples, tell, calibrated.images)
+        (found,) = against_float32(
+            source, [form], manifest, data, options.samples, options.tolerances, tell, calibrated.images
+        )
         costs.append(Cost(kind, made.layers[kind], found))
     costs.sort(key=lambda cost: cost.rank)
     document = _document(source, costs, calibrated.recipe.quantize, options)
@@ -89,7 +91,7 @@ def _document(source: Path, costs: Sequence[Cost], policy: QuantizePart, options
                 "kind": cost.kind,
                 "layers": cost.layers,
                 "quantized_by_recipe": cost.kind in policy.kinds,
-                **cost.agreement.to_dict(),
+                **cost.found.to_dict(),
             }
             for cost in costs
         ],

@@ -1,17 +1,18 @@
-"""From what was measured to one sentence: which precision to ship on this machine."""
+"""From what was measured to sentences: which precision to ship on this machine, batch size by batch size."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from tofe_export.bench.timing import Ratio
-from tofe_export.verify.agreement import Agreement
+from tofe_export.verify.comparison import Comparison
 
 REFERENCE = "fp32"
-_ENOUGH = 50  # images, below which an agreement says little
+_ENOUGH = 50  # images, below which a comparison says little
 _FAR = 0.5  # from here on a percentage is no way to say it
+_EXACT_FIRST = (REFERENCE, "fp16", "bf16", "int8", "fp8")
 
 
 @dataclass(frozen=True)
@@ -43,60 +44,119 @@ class Speed:
 
 
 @dataclass(frozen=True)
+class BatchVerdict:
+    """What to ship for one batch size.
+
+    Attributes:
+        batch: images a run.
+        ship: of `as_fast` the most exact precision.
+        as_fast: the precisions that agree with float32 and are as fast as the fastest of those, as far as can be told.
+        reason: how fast the quantized one is, a sentence.
+    """
+
+    batch: int
+    ship: str
+    as_fast: tuple[str, ...]
+    reason: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """An entry of `verdict.by_batch` in quantize.json."""
+        return {"batch": self.batch, "ship": self.ship, "as_fast": list(self.as_fast), "reason": self.reason}
+
+
+@dataclass(frozen=True)
 class Verdict:
     """What to ship.
 
     Attributes:
-        ship: a precision.
+        ship: a precision; where batch sizes disagree, that of the largest.
         fit: the quantized model agrees with float32.
         reasons: sentences.
+        by_batch: for each batch size, ascending.
     """
 
     ship: str
     fit: bool
     reasons: tuple[str, ...]
+    by_batch: tuple[BatchVerdict, ...]
+
+    @property
+    def summary(self) -> str:
+        """The last sentence: what to ship; for each batch size where no one precision is right for all."""
+        if all(self.ship in found.as_fast for found in self.by_batch):
+            return f"Ship {self.ship.upper()}."
+        parts = [f"{found.ship.upper()} at batch {found.batch}" for found in self.by_batch]
+        return f"Ship {', '.join(parts[:-1])} and {parts[-1]}."
 
     def to_dict(self) -> dict[str, Any]:
         """`verdict` in quantize.json."""
-        return {"ship": self.ship, "reasons": list(self.reasons)}
+        return {
+            "ship": self.ship,
+            "summary": self.summary,
+            "reasons": list(self.reasons),
+            "by_batch": [found.to_dict() for found in self.by_batch],
+        }
 
 
-def judge(precision: str, agreements: Sequence[Agreement], speeds: Sequence[Speed]) -> Verdict:
-    """Ships the fastest precision that still agrees with float32; judged at the largest batch that was timed.
+def judge(precision: str, found: Sequence[Comparison], speeds: Sequence[Speed]) -> Verdict:
+    """Ships the fastest precision that still agrees with float32; of equally fast ones the most exact.
+
+    Two are equally fast where their 95% intervals, both against float32 in the same rounds, overlap. Where one
+    precision is as fast as any at every batch size it is shipped for all of them.
 
     Args:
         precision: the quantized one.
-        agreements: each precision against float32.
+        found: each precision against float32.
         speeds: each precision, float32 among them, at one or more batch sizes.
     """
-    batch = max(speed.batch for speed in speeds)
-    there = {speed.precision: speed for speed in speeds if speed.batch == batch}
-    found = {agreement.precision: agreement for agreement in agreements}
-    fit = [name for name in there if name == REFERENCE or not found[name].failures]
-    best = max(fit, key=lambda name: _sure(there[name].speedup, name))
-    reasons = [_lost(found[precision])]
-    if found[precision].failures:
-        reasons += found[precision].failures
-    reasons.append(_gained(precision, [speed for speed in speeds if speed.precision == precision]))
-    if (compared := found[precision].logits.samples) < _ENOUGH:
-        reasons.append(
-            f"Only {compared} held-out {'image was' if compared == 1 else 'images were'} compared: take more."
-        )
-    rival = there[best]
-    if best not in (precision, REFERENCE) and precision in fit:
-        slower = there[precision].p50_ms / rival.p50_ms - 1
-        reasons.append(f"It is {slower:.0%} slower than {best.upper()} at batch {batch}.")
-    return Verdict(best, not found[precision].failures, tuple(reasons))
+    compared = {comparison.precision: comparison for comparison in found}
+    fit = {REFERENCE, *(name for name, comparison in compared.items() if not comparison.failures)}
+    by_batch = tuple(
+        _at(batch, precision, {speed.precision: speed for speed in speeds if speed.batch == batch}, fit)
+        for batch in sorted({speed.batch for speed in speeds})
+    )
+    everywhere = [name for name in _EXACT_FIRST if all(name in verdict.as_fast for verdict in by_batch)]
+    mine = compared[precision]
+    reasons = [_lost(mine), *mine.failures, *(verdict.reason for verdict in by_batch)]
+    if mine.samples < _ENOUGH:
+        images = "image was" if mine.samples == 1 else "images were"
+        reasons.append(f"Only {mine.samples} held-out {images} compared: take more.")
+    return Verdict(everywhere[0] if everywhere else by_batch[-1].ship, not mine.failures, tuple(reasons), by_batch)
 
 
-def _sure(speedup: Ratio, name: str) -> float:
-    """What is not surely faster than float32 counts as no faster."""
-    return 1.0 if name == REFERENCE or speedup.low <= 1 else speedup.median
+def _at(batch: int, precision: str, there: Mapping[str, Speed], fit: set[str]) -> BatchVerdict:
+    candidates = [name for name in _EXACT_FIRST if name in fit and name in there]
+    best = there[max(candidates, key=lambda name: there[name].speedup.median)].speedup
+    as_fast = tuple(name for name in candidates if there[name].speedup.high >= best.low)
+    reason = f"At batch {batch} {precision.upper()} is {_gained(there[precision].speedup, 'float32')}"
+    rivals = [name for name in as_fast if name not in (precision, REFERENCE)]
+    if rivals and precision in fit:
+        reason += f", and {_beside(there[precision], there[rivals[0]])}"
+    return BatchVerdict(batch, as_fast[0], as_fast, f"{reason}.")
 
 
-def _lost(agreement: Agreement) -> str:
-    name, found = agreement.precision.upper(), agreement
-    parts = [f"{name} gives {found.logits.top1_agreement:.1%} of {_images(found.logits.samples)} the class of float32"]
+def _beside(mine: Speed, rival: Speed) -> str:
+    name = rival.precision.upper()
+    if mine.speedup.high >= rival.speedup.low:
+        return f"there is no difference from {name} beyond noise"
+    return _gained(Ratio(rival.p50_ms / mine.p50_ms, 0, 0), name)
+
+
+def _gained(ratio: Ratio, than: str) -> str:
+    if ratio.low <= 1 <= ratio.high:
+        return f"as fast as {than}: no difference beyond noise ({ratio.low:.2f} to {ratio.high:.2f} times)"
+    if ratio.median > 1:
+        return f"{ratio.median:.2f} times as fast as {than}"
+    if ratio.median > _FAR:
+        slower = 1 / ratio.median - 1
+        return f"{slower:.{0 if slower >= 0.01 else 1}%} slower than {than}"
+    return f"{1 / ratio.median:.1f} times slower than {than}"
+
+
+def _lost(found: Comparison) -> str:
+    name, count = found.precision.upper(), found.logits.samples
+    images = f"{count} image{'' if count == 1 else 's'}"
+    parts = [f"{name} gives {found.logits.top1_agreement:.1%} of {images} the class of float32"]
     if (lost := found.accuracy_lost) is not None:
         parts.append(
             f"{'loses' if lost > 0 else 'gains'} {abs(lost) * 100:.1f} points of accuracy"
@@ -107,22 +167,3 @@ def _lost(agreement: Agreement) -> str:
         overlaps = ", ".join(f"{stage.overlap:.3f}" for stage in found.stages.values())
         parts.append(f"chooses the same tokens to {overlaps} by stage")
     return f"{'; '.join(parts)}."
-
-
-def _images(count: int) -> str:
-    return f"{count} image{'' if count == 1 else 's'}"
-
-
-def _gained(precision: str, speeds: Sequence[Speed]) -> str:
-    parts = []
-    for speed in sorted(speeds, key=lambda item: item.batch):
-        ratio = speed.speedup
-        if ratio.low <= 1 <= ratio.high:
-            parts.append(f"as fast as float32 at batch {speed.batch}")
-        elif ratio.median > 1:
-            parts.append(f"{ratio.median:.2f} times as fast as float32 at batch {speed.batch}")
-        elif ratio.median > _FAR:
-            parts.append(f"{1 / ratio.median - 1:.0%} slower than float32 at batch {speed.batch}")
-        else:
-            parts.append(f"{1 / ratio.median:.1f} times slower than float32 at batch {speed.batch}")
-    return f"{precision.upper()} is {', '.join(parts)}."

@@ -26,7 +26,7 @@ from tofe_export.verify.comparison import Comparison
 from tofe_export.verify.modules import check_overflow
 from tofe_export.verify.opened import Opened, read_onnx
 from tofe_export.verify.provenance import check_graph, check_preprocessing, check_weights
-from tofe_export.verify.threshold import against_threshold
+from tofe_export.verify.threshold import ThresholdDifference, against_threshold
 from tofe_export.verify.tolerances import Overrides, Tolerance, tolerance_of
 from tofe_export.workflows.export_onnx import parity_source
 from tofe_export.workflows.open_deployed import compared_batch, open_deployed, tried_batches
@@ -126,7 +126,7 @@ class _Session:
     options: VerifyOptions
     report: Report
     log: ImageLog = field(default_factory=ImageLog)
-    _thresholds: dict[str, dict[str, Any]] = field(default_factory=dict)
+    _thresholds: dict[str, ThresholdDifference] = field(default_factory=dict)
 
     def verify(self, artefact: Path) -> dict[str, Any]:
         manifest = read_manifest(artefact)
@@ -138,6 +138,9 @@ class _Session:
         if manifest["kind"] == "onnx":
             known += check_graph(read_onnx(artefact), keep, checkpoint.model.arriving(keep))
         found, backend = self._compared(artefact, manifest, checkpoint, images, tolerance, known)
+        threshold = self._threshold(checkpoint, keep, images, manifest) if found.samples else None
+        if threshold is not None and threshold.check is not None:
+            known.append(threshold.check)
         same_file = manifest.get("checkpoint", manifest["source"])["sha256"] == sha256(self.source)
         return {
             "schema": SCHEMA,
@@ -152,7 +155,7 @@ class _Session:
             "dense_gmacs": manifest["dense_gmacs"],
             **found.to_dict(),
             "passed": _passed(found),
-            "threshold": self._threshold(checkpoint, keep, images, manifest) if found.samples else None,
+            "threshold": None if threshold is None else threshold.to_dict(),
         }
 
     def _checkpoint(self, artefact: Path, manifest: dict[str, Any]) -> Checkpoint:
@@ -225,13 +228,13 @@ class _Session:
         made = [check_batch_sizes(runner, first, sizes, tolerance.cosine_min)]
         # An engine computes in FP16 indeed: what overflows there shows in its outputs.
         checked = manifest["precision"] == "fp16" and manifest["kind"] == "onnx"
-        if checked and made[0].passed and isinstance(runner, Opened):
+        if checked and not _prevents(made) and isinstance(runner, Opened):
             made.append(check_overflow(checkpoint.model, runner, first.images))
         return made
 
     def _threshold(
         self, checkpoint: Checkpoint, keep: Sequence[int], images: ImageSource, manifest: dict[str, Any]
-    ) -> dict[str, Any] | None:
+    ) -> ThresholdDifference | None:
         """Of each keep counts once; None where there is no threshold, or it was not asked for."""
         model = checkpoint.model
         if not self.options.threshold or not model.stages or not model.has_threshold:
@@ -243,9 +246,7 @@ class _Session:
             loop = batches(images, checkpoint.preprocessing, 1, limit=count, log=self.log)
             labelled = not class_note(images, checkpoint.classes)
             tracked_loop = tracked(loop, "Comparing keep counts with the threshold", count, self.report)
-            self._thresholds[key] = against_threshold(
-                model, keep, tracked_loop, labelled, FEATURES in outputs
-            ).to_dict()
+            self._thresholds[key] = against_threshold(model, keep, tracked_loop, labelled, FEATURES in outputs)
         return self._thresholds[key]
 
 
