@@ -11,7 +11,7 @@ import onnx_ir as ir
 from tofe_export import __version__
 from tofe_export.artifacts.files import sha256
 from tofe_export.artifacts.machine import describe_versions
-from tofe_export.artifacts.manifest import atomic_artefact
+from tofe_export.artifacts.sets import atomic_artefact
 from tofe_export.checkpoints.checkpoint import Checkpoint, load
 from tofe_export.checkpoints.foreign import Hints
 from tofe_export.data.images import CorruptLog, ImageSource, batches

@@ -12,7 +12,8 @@ import onnx_ir as ir
 from tofe_export import __version__
 from tofe_export.artifacts.files import sha256
 from tofe_export.artifacts.machine import describe_machine, describe_versions, processors
-from tofe_export.artifacts.manifest import atomic_artefact, read_manifest
+from tofe_export.artifacts.manifest import read_manifest
+from tofe_export.artifacts.sets import atomic_artefact
 from tofe_export.errors import InputError
 from tofe_export.precision.quantize import FORMATS
 from tofe_export.runners.base import LOGITS
