@@ -98,10 +98,10 @@ def export_onnx(source: Path, target: Path, options: OnnxOptions, report: Report
     report("Tracing the graph", 0, 1)
     graph = export_tofe(checkpoint.model, keep, options.puts_back, options.taps, options.outputs)
     manifest = _describe(checkpoint, source, keep, options, graph)
-    proto = ir.to_proto(graph)
     report("Tracing the graph", 1, 1)
     with atomic_artefact(target) as draft:
-        write_checked(proto, draft.path)
+        write_checked(graph, draft)
+        del graph  # the checks need the memory
         run_two_batches(draft.path, image_shape(checkpoint.model.vit))
         comparison = _parity(checkpoint, draft.path, keep, options, images, corrupt, report)
         draft.manifest = manifest
