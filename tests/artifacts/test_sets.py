@@ -159,6 +159,15 @@ def test_data_is_hashed_and_travels_along(tmp_path: Path) -> None:
             read_manifest(target)
 
 
+def test_a_manifest_made_from_another_names_no_data_of_that(tmp_path: Path) -> None:
+    first, second = tmp_path / "model.onnx", tmp_path / "second.onnx"
+    write_set(first, b"graph", b"weights")
+    with atomic_artefact(second) as draft:
+        draft.path.write_bytes(b"second")
+        draft.manifest = read_manifest(first) | {"content": "second"}
+    assert whole_set(second) == (b"second", None)
+
+
 def test_old_data_goes_unless_somebody_needs_it(tmp_path: Path) -> None:
     target, data = tmp_path / "model.onnx", []
 

@@ -32,6 +32,7 @@ from tofe_export.artifacts.places import real_file
 from tofe_export.errors import MissingError
 
 _HASH_DIGITS = 12
+_OWN = ("schema", "sha256", "external_data")  # what a set says of itself
 
 
 @dataclass
@@ -69,9 +70,12 @@ class Draft:
         return name
 
     def described(self) -> str:
-        """The manifest's text."""
-        data = {} if self._data is None else {"external_data": self._data}
-        content = {"schema": SCHEMA, "sha256": sha256(self.path), **self.manifest, **data}
+        """The manifest's text; `manifest` gets what it says of external data."""
+        # A manifest made from that of another file says what is true of that one.
+        self.manifest = {name: value for name, value in self.manifest.items() if name not in _OWN}
+        if self._data is not None:
+            self.manifest["external_data"] = self._data
+        content = {"schema": SCHEMA, "sha256": sha256(self.path), **self.manifest}
         return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
 

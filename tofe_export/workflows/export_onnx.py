@@ -105,7 +105,7 @@ def export_onnx(source: Path, target: Path, options: OnnxOptions, report: Report
         run_two_batches(draft.path, image_shape(checkpoint.model.vit))
         comparison = _parity(checkpoint, draft.path, keep, options, images, corrupt, report)
         draft.manifest = manifest
-    return OnnxResult(target, keep, manifest, comparison, corrupt.lines(), _notes(checkpoint, options))
+    return OnnxResult(target, keep, draft.manifest, comparison, corrupt.lines(), _notes(checkpoint, options))
 
 
 def _notes(checkpoint: Checkpoint, options: OnnxOptions) -> list[str]:
