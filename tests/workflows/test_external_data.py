@@ -31,7 +31,6 @@ from tofe_export.workflows.inspect_file import inspect_file
 from tofe_export.workflows.keep_counts import KeepOptions
 from tofe_export.workflows.precision_forms import Timing
 from tofe_export.workflows.quantize_model import QuantizeOptions, quantize_model
-from tofe_export.workflows.sensitivity import rank_kinds
 from tofe_export.workflows.verify_model import VerifyOptions, verify_models
 
 KEEP = (8, 7, 6)
@@ -78,7 +77,7 @@ def test_every_verb_reads_it(run: Path) -> None:
     assert verified.exit_code == 0, verified.document["failures"]
     (run / "verify.json").write_text(json.dumps(verified.document))
 
-    timed = bench_models([model], (1,), rounds=2, threads=1)
+    timed = bench_models([model], (1,), rounds=1, threads=1)
     assert len(timed["rows"]) == 2
     (run / "bench.json").write_text(json.dumps(timed))
 
@@ -87,16 +86,15 @@ def test_every_verb_reads_it(run: Path) -> None:
     assert described["nodes"]["MatMul"] > 10
 
     recipe = run / "few.toml"
-    recipe.write_text('[data]\nsource = "digits"\nsamples = 8\n')
+    recipe.write_text('[data]\nsource = "digits"\nsamples = 4\n')
     calibration = CalibrationOptions(str(recipe), cache=run / "ranges.npz")
-    options = QuantizeOptions("int8", calibration, samples=8, timing=Timing((1,), 2, 1))
+    options = QuantizeOptions("int8", calibration, samples=8, timing=Timing((1,), 1, 1))
     document = quantize_model(model, run / "int8.onnx", options).document
     assert [row["precision"] for row in document["agreement"]] == ["fp16", "int8"]
     assert document["agreement"][0]["top1_agreement"] > 0.8
     assert len(data_files(run)) == 2
     assert read_manifest(run / "int8.onnx")["external_data"]["file"].startswith("int8.onnx.")
     assert verify_models([run / "int8.onnx"], run / "ckpt.pth", VerifyOptions(samples=4)).document["samples"] == 4
-    assert len(rank_kinds(model, options)[0]) > 3
 
     for source, precision in ((model, "fp16"), (run / "int8.onnx", "int8")):
         engine = run / f"{precision}.engine"

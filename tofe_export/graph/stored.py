@@ -22,6 +22,7 @@ LIMIT_BYTES = 2_147_483_647
 
 _PAGE = 4096
 _LEAST = 1024  # bytes; what is smaller stays in the graph
+_ROOM = 1 << 26  # bytes; more than any graph without its weights takes
 _IN_MEMORY = "weights in memory"  # stands for the file where there is none
 
 
@@ -67,8 +68,8 @@ def fits(model: ir.Model) -> bool:
     """Whether one protobuf message can hold the model."""
     outside = _large_weights(model)
     weights = sum(_tensor(value).nbytes for value in outside.values())
-    if weights > LIMIT_BYTES:
-        return False
+    if not weights <= LIMIT_BYTES < weights + _ROOM:  # only near the limit does the graph's own size matter
+        return weights <= LIMIT_BYTES
     with _swapped(outside, {name: _placeholder(value) for name, value in outside.items()}):
         return bool(weights + ir.to_proto(model).ByteSize() <= LIMIT_BYTES)  # placeholders take more than headers do
 
