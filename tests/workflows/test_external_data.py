@@ -1,7 +1,9 @@
 """A model above protobuf's limit (lowered here) goes the whole way: its weights in one file beside it, one set."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import onnx
@@ -185,7 +187,7 @@ def test_a_large_model_is_the_same_model(precision: str, tmp_path: Path, monkeyp
     assert isinstance(in_memory, LargeModel)
     assert len(in_memory.graph) < LIMIT
 
-    def write_data(write: "stored.Callable[..., None]") -> str:
+    def write_data(write: Callable[[BinaryIO], None]) -> str:
         with (tmp_path / "weights").open("wb") as file:
             write(file)
         return "weights"

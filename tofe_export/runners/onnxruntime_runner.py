@@ -64,7 +64,7 @@ class OnnxRuntimeRunner:
         source = os.path.realpath(model) if isinstance(model, Path) else model
         try:
             if isinstance(source, LargeModel):
-                _give_weights(ort, source, options)
+                self._weights = _give_weights(ort, source, options)
                 source = source.graph
             self._session = _open(ort, source, options, _PROVIDERS[provider])
         except Exception as error:  # its exception types are private and differ between releases
@@ -166,13 +166,17 @@ def _open(ort: Any, source: str | bytes, options: Any, providers: list[Any]) -> 
         return ort.InferenceSession(source, options, providers=providers, disabled_optimizers=["TransposeOptimizer"])
 
 
-def _give_weights(ort: Any, model: LargeModel, options: Any) -> None:
-    """Weights in a file are read from there, those in memory are handed over."""
+def _give_weights(ort: Any, model: LargeModel, options: Any) -> list[Any]:
+    """Weights in a file are read from there, those in memory are handed over.
+
+    Returns:
+        What must live as long as the session, which refers to it and holds it not.
+    """
     in_files = [tensor for tensor in model.weights.values() if isinstance(tensor, ir.ExternalTensor)]
     if in_files:
         folder = os.path.realpath(in_files[0].base_dir)
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
-    names, values = [], []
+    names, values, arrays = [], [], []
     for name, tensor in model.weights.items():
         if isinstance(tensor, ir.ExternalTensor):
             continue
@@ -180,9 +184,11 @@ def _give_weights(ort: Any, model: LargeModel, options: Any) -> None:
         if array.dtype.kind == "V" or array.dtype.name not in _ORT_TYPES:  # types that NumPy itself does not have
             array = array.view(f"uint{8 * array.itemsize}")
         names.append(name)
+        arrays.append(array)
         values.append(ort.OrtValue.ortvalue_from_numpy_with_onnx_type(array, int(tensor.dtype)))
     if names:
         options.add_external_initializers(names, values)
+    return [arrays, values]
 
 
 def _import() -> Any:
