@@ -69,7 +69,7 @@ def fits(model: ir.Model) -> bool:
     outside = _large_weights(model)
     weights = sum(_tensor(value).nbytes for value in outside.values())
     if not weights <= LIMIT_BYTES < weights + _ROOM:  # only near the limit does the graph's own size matter
-        return weights <= LIMIT_BYTES
+        return bool(weights <= LIMIT_BYTES)
     with _swapped(outside, {name: _placeholder(value) for name, value in outside.items()}):
         return bool(weights + ir.to_proto(model).ByteSize() <= LIMIT_BYTES)  # placeholders take more than headers do
 
