@@ -1,16 +1,22 @@
 """A failed, full or killed write leaves the old file whole and no litter."""
 
 import errno
+import fcntl
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tofe_export.artifacts.files import atomic_path, read_json, sha256, write_json
-from tofe_export.artifacts.manifest import atomic_artefact, manifest_path, read_manifest
+from tofe_export.artifacts.manifest import manifest_path, read_manifest
+from tofe_export.artifacts.parts import sweep
+from tofe_export.artifacts.sets import atomic_artefact
 from tofe_export.errors import InputError, MissingError
 
 MANIFEST = {
@@ -88,14 +94,81 @@ def test_a_full_disk_at_the_manifest_leaves_the_old_pair(tmp_path: Path, monkeyp
 
 
 def test_what_a_killed_run_left_is_swept_away(tmp_path: Path) -> None:
-    gone = subprocess.Popen([sys.executable, "-c", ""])
-    gone.wait()
-    left, mine = tmp_path / f".file.{gone.pid}-x.part", tmp_path / f".file.{os.getpid()}-x.part"
+    # Whatever process its name tells: in a container it is number 1 each time, and that one is always alive.
+    left = tmp_path / f".file.{os.getpid()}-x.part"
     left.touch()
-    mine.touch()
     write_json(tmp_path / "file", {})
-    assert not left.exists()
-    assert mine.exists(), "a run that is alive keeps its own"
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+_WRITING = """
+import sys
+from pathlib import Path
+from tofe_export.artifacts.files import atomic_path
+with atomic_path(Path(sys.argv[1])) as temporary:
+    temporary.write_text("slower")
+    print(temporary, flush=True)
+    input()
+"""
+_ELSEWHERE = ("unshare", "--pid", "--fork")  # a PID namespace of its own, as in a container
+
+
+@pytest.mark.parametrize("elsewhere", [True, False])
+def test_a_live_run_keeps_its_own(tmp_path: Path, elsewhere: bool) -> None:
+    target, prefix = tmp_path / "file", _ELSEWHERE if elsewhere else ()
+    if elsewhere and (not shutil.which("unshare") or subprocess.run([*_ELSEWHERE, "true"], check=False).returncode):
+        pytest.skip("no PID namespace can be made here")
+    process = subprocess.Popen(
+        [*prefix, sys.executable, "-c", _WRITING, target], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    part = Path(process.stdout.readline().strip())
+    assert part.parent == tmp_path
+    if not elsewhere:  # a number of a process that is not here, as seen from another namespace
+        process_elsewhere = subprocess.Popen([sys.executable, "-c", ""])
+        process_elsewhere.wait()
+        os.link(part, tmp_path / f".file.{process_elsewhere.pid}-x.part")
+    write_json(target, {})
+    assert part.exists()
+    assert len(list(tmp_path.iterdir())) == (2 if elsewhere else 3)
+    process.communicate("\n")
+    assert process.returncode == 0
+    assert target.read_text() == "slower"
+
+
+def test_a_part_that_a_sweeper_took_at_once_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Between its creation and its lock nothing tells that a file belongs to somebody.
+    made = []
+    create = tempfile.mkstemp
+
+    def taken(**named: Any) -> tuple[int, str]:
+        made.append(create(**named))
+        if len(made) < 3:
+            sweep(tmp_path / "file")
+        return made[-1]
+
+    monkeypatch.setattr(tempfile, "mkstemp", taken)
+    write_json(tmp_path / "file", {"a": 1})
+    assert len(made) == 3
+    assert read_json(tmp_path / "file") == {"a": 1}
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_where_nobody_can_lock_nothing_is_swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    left = tmp_path / ".file.1-x.part"
+    left.touch()
+
+    def refused(handle: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fcntl, "flock", refused)
+        write_json(tmp_path / "file", {})
+    assert left.exists()
+    monkeypatch.setitem(sys.modules, "fcntl", None)  # as on Windows
+    write_json(tmp_path / "file", {"a": 1})
+    assert left.exists()
+    assert read_json(tmp_path / "file") == {"a": 1}
 
 
 def test_a_kill_leaves_the_old_file(tmp_path: Path) -> None:

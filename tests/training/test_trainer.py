@@ -153,9 +153,15 @@ def test_resume_with_another_network_is_refused(finished: Path) -> None:
         trainer.train(SETTINGS, dataclasses.replace(CONFIG, selector="linear"), finished, resume=True)
 
 
-def test_a_run_is_not_overwritten(finished: Path) -> None:
+def test_a_run_is_not_overwritten(finished: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="already holds a run"):
         trainer.train(SETTINGS, CONFIG, finished)
+    for name in ("ckpt.pth", "metrics.jsonl"):  # somebody removed state.pt to save space
+        (tmp_path / name).write_bytes((finished / name).read_bytes())
+    for resume in (True, False):
+        with pytest.raises(InputError, match=r"holds the ckpt\.pth of a finished run"):
+            trainer.train(SETTINGS, CONFIG, tmp_path, resume=resume)
+    assert (tmp_path / "metrics.jsonl").read_bytes() == (finished / "metrics.jsonl").read_bytes()
 
 
 def test_damaged_state_is_a_sentence(tmp_path: Path) -> None:

@@ -1,10 +1,12 @@
-"""Atomic writes and hashes. A killed run or a full disk leaves the old file or none, never half a file."""
+"""Atomic writes and hashes. A killed run or a full disk leaves the old file or none, never half a file.
+
+What is not a regular file (a device, a FIFO, `-` for standard output) is written into; links are followed and stay.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import glob
 import hashlib
 import json
 import os
@@ -13,6 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from tofe_export.artifacts.parts import part_of, sweep, sync, sync_folder
+from tofe_export.artifacts.places import STDOUT, is_stream, real_file, send
 from tofe_export.errors import InputError, MissingError
 
 
@@ -20,47 +24,48 @@ from tofe_export.errors import InputError, MissingError
 def atomic_path(target: Path) -> Iterator[Path]:
     """Yields a temporary path beside `target`; on success it is synced and renamed into place.
 
+    An existing file keeps its mode; a link stays and the file behind it is replaced. Other hard links keep the old
+    content. Into a device, a FIFO or `-` the content is copied at the end.
+
     Args:
         target: the file to create or replace. Its folder is made when missing.
 
     Raises:
         MissingError: the disk is full.
-        InputError: the folder cannot be written, or `target` is a folder.
+        InputError: the folder cannot be written, or `target` is a folder or write-protected.
     """
-    if target.is_dir():
-        raise InputError(f"{target} is a folder, not a file.", "Name a file to write.")
-    temporary: Path | None = None
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(target)
-        handle, name = tempfile.mkstemp(prefix=f".{target.name}.{os.getpid()}-", suffix=".part", dir=target.parent)
-        os.close(handle)
-        temporary = Path(name)
-        temporary.chmod(0o666 & ~_umask())
-        yield temporary
-        with temporary.open("rb+") as written:
-            os.fsync(written.fileno())
-        temporary.replace(target)
-    except OSError as error:
-        raise _explain(error, target) from error
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
+    if is_stream(target):
+        with tempfile.TemporaryDirectory() as folder:
+            temporary = Path(folder) / "content"
+            yield temporary
+            write_bytes(target, temporary.read_bytes())
+        return
+    with explained(target):
+        file = prepared(target)
+        with part_of(file) as part:
+            yield part
+            sync(part)
+            part.replace(file)
+            sync_folder(file.parent)
 
 
 def write_bytes(target: Path, content: bytes) -> None:
-    """Writes `content` to `target` atomically."""
+    """Writes `content` to `target` as `atomic_path` does."""
+    if is_stream(target):
+        with explained(target):
+            send(target, content)
+        return
     with atomic_path(target) as temporary:
         temporary.write_bytes(content)
 
 
 def write_text(target: Path, content: str) -> None:
-    """Writes `content` to `target` atomically, as UTF-8; what that cannot hold is escaped, as JSON escapes it."""
+    """Writes `content` to `target` as `atomic_path` does, in UTF-8; what that cannot hold is escaped as in JSON."""
     write_bytes(target, content.encode("utf-8", "backslashreplace"))
 
 
 def write_json(target: Path, document: dict[str, Any]) -> None:
-    """Writes `document` to `target` atomically, indented, with a final newline."""
+    """Writes `document` to `target` as `atomic_path` does, indented, with a final newline."""
     write_text(target, json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
@@ -96,31 +101,43 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _sweep(target: Path) -> None:
-    """Removes what killed runs left of the same target; a run that is alive keeps its own."""
-    for part in target.parent.glob(f".{glob.escape(target.name)}.*-*.part"):
-        owner = part.name.removeprefix(f".{target.name}.").partition("-")[0]
-        if owner.isdecimal() and not _alive(int(owner)):
-            part.unlink(missing_ok=True)
+def prepared(target: Path) -> Path:
+    """The file that a write to `target` replaces, with its folder made and the litter of killed runs swept away.
+
+    Raises:
+        InputError: `target` is a folder, is not a regular file, or is write-protected.
+        OSError: its folder cannot be made.
+    """
+    if target.is_dir():
+        raise InputError(f"{target} is a folder, not a file.", "Name a file to write.")
+    if is_stream(target):
+        raise InputError(f"{target} is not a regular file, which is needed here.", "Name a file to write.")
+    file = real_file(target)
+    if file.exists() and not os.access(file, os.W_OK):
+        raise InputError(f"{target} is write-protected.", f"Type: chmod u+w {target}, or choose another place for it.")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    sweep(file)
+    return file
 
 
-def _alive(process: int) -> bool:
+@contextlib.contextmanager
+def explained(target: Path) -> Iterator[None]:
+    """Turns an OSError of a write to `target` into a sentence; `target` must be as it was before.
+
+    Raises:
+        MissingError: the disk is full.
+        InputError: anything else.
+        BrokenPipeError: nobody reads standard output any more, which is not a failure.
+    """
     try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except (OSError, OverflowError):
-        return True
-    return True
+        yield
+    except OSError as error:
+        if isinstance(error, BrokenPipeError) and target == STDOUT:
+            raise
+        raise _sentence(error, target) from error
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-def _explain(error: OSError, target: Path) -> InputError | MissingError:
+def _sentence(error: OSError, target: Path) -> InputError | MissingError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return MissingError(
             f"The disk is full: {target} was not written, and what was there before is untouched.",

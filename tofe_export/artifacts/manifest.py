@@ -6,13 +6,13 @@ A sidecar, never a prefix inside the artefact, so that every other tool can stil
 from __future__ import annotations
 
 import contextlib
-import json
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+import os
 from pathlib import Path
 from typing import Any
 
-from tofe_export.artifacts.files import atomic_path, read_json, require_file, sha256
+from tofe_export.artifacts.files import read_json, require_file, sha256
+from tofe_export.artifacts.parts import folder_lock, sync_folder
+from tofe_export.artifacts.places import real_file
 from tofe_export.errors import InputError
 
 SCHEMA = "tofe-export/manifest/1"
@@ -38,46 +38,77 @@ def manifest_path(artefact: Path) -> Path:
     return artefact.with_name(artefact.name + ".json")
 
 
-@dataclass
-class Draft:
-    """An artefact that is being made.
-
-    Attributes:
-        path: where to write it for now.
-        manifest: what its manifest will say; fill it in before the draft is done.
-    """
-
-    path: Path
-    manifest: dict[str, Any] = field(default_factory=dict)
+def pending_path(artefact: Path) -> Path:
+    """Where a new manifest waits while the artefact is replaced: `.model.onnx.json.pending`."""
+    described = real_file(manifest_path(artefact))
+    return described.with_name(f".{described.name}.pending")
 
 
-@contextlib.contextmanager
-def atomic_artefact(target: Path) -> Iterator[Draft]:
-    """Yields a draft; on success artefact and manifest take their places together, else neither does.
+def has_manifest(artefact: Path) -> bool:
+    """Whether there is a manifest beside `artefact`, be it one that a killed run left waiting."""
+    return manifest_path(artefact).exists() or _waiting(artefact) is not None
 
-    Both are written whole before either is renamed, so that a full disk leaves the old pair. Only a kill between the
-    two renames can part them, and `read_manifest` then says so.
 
-    Raises:
-        InputError, MissingError: see `atomic_path`.
-    """
-    with atomic_path(manifest_path(target)) as described, atomic_path(target) as temporary:
-        draft = Draft(temporary)
-        yield draft
-        content = {"schema": SCHEMA, "sha256": sha256(temporary), **draft.manifest}
-        described.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+def files_of(artefact: Path) -> list[Path]:
+    """Every file that belongs to `artefact`, itself first; their content is not compared."""
+    found = [artefact, manifest_path(artefact), pending_path(artefact)]
+    for path in found[1:]:
+        with contextlib.suppress(InputError, OSError):
+            data = _data_of(read_json(path))
+            found += [] if data is None else [real_file(artefact).with_name(data["file"])]
+    return found
 
 
 def read_manifest(artefact: Path) -> dict[str, Any]:
-    """The manifest of `artefact`, after checking that it belongs to these very bytes.
+    """The manifest of `artefact`, after checking that it belongs to these very bytes, and its external data too.
+
+    What a killed run had committed is finished first, where the folder can be written.
 
     Raises:
-        InputError: no artefact, no manifest, another schema, a field that is missing or of another kind, or a hash that
-            does not match.
+        InputError: no artefact, no manifest, another schema, a field that is missing or of another kind, a hash that
+            does not match, or external data that is missing or was changed.
     """
     require_file(artefact)
+    try:
+        manifest = _matching(artefact)
+    except InputError:
+        with folder_lock(artefact.parent):  # somebody may be between the two renames right now
+            manifest = finish(artefact) or _matching(artefact)
+    for name, kind in _FIELDS.items():
+        if not isinstance(manifest.get(name), kind):
+            raise InputError(f"{manifest_path(artefact)} has no usable {name!r}.", _again(artefact))
+    _check_data(artefact, manifest)
+    return manifest
+
+
+def finish(artefact: Path) -> dict[str, Any] | None:
+    """Gives a waiting manifest its place if it describes the artefact that is there; call it under `folder_lock`.
+
+    Returns:
+        That manifest; None where none waits, or it is of a run that was killed before it replaced the artefact.
+    """
+    manifest, pending = _waiting(artefact), pending_path(artefact)
+    if manifest is not None:
+        with contextlib.suppress(OSError):  # in a folder that cannot be written it serves where it lies
+            pending.replace(real_file(manifest_path(artefact)))
+            sync_folder(pending.parent)
+    return manifest
+
+
+def _waiting(artefact: Path) -> dict[str, Any] | None:
+    pending = pending_path(artefact)
+    if not pending.is_file() or not artefact.is_file():
+        return None
+    try:
+        manifest = read_json(pending)
+    except InputError:  # cut off
+        return None
+    return manifest if manifest.get("schema") == SCHEMA and manifest.get("sha256") == sha256(artefact) else None
+
+
+def _matching(artefact: Path) -> dict[str, Any]:
     path = manifest_path(artefact)
-    again = _AGAIN["engine" if artefact.suffix == ".engine" else "onnx"]
+    again = _again(artefact)
     require_file(path, f"It travels beside {artefact.name}; copy it along. Or: {again}")
     manifest = read_json(path)
     if manifest.get("schema") != SCHEMA:
@@ -87,7 +118,38 @@ def read_manifest(artefact: Path) -> dict[str, Any]:
             f"{path.name} does not belong to {artefact}: the file was changed or replaced after it was written.",
             again,
         )
-    for name, kind in _FIELDS.items():
-        if not isinstance(manifest.get(name), kind):
-            raise InputError(f"{path} has no usable {name!r}.", again)
     return manifest
+
+
+def _again(artefact: Path) -> str:
+    return _AGAIN["engine" if artefact.suffix == ".engine" else "onnx"]
+
+
+def _check_data(artefact: Path, manifest: dict[str, Any]) -> None:
+    if manifest.get("external_data") is None:
+        return
+    data = _data_of(manifest)
+    if data is None:
+        raise InputError(
+            f"{manifest_path(artefact)} has no usable 'external_data'.", "Export again with tofe-export onnx."
+        )
+    path = real_file(artefact).with_name(data["file"])
+    if not path.is_file():
+        raise InputError(
+            f"The weights of {artefact} are in {data['file']}, which is not beside it.",
+            f"It travels with {artefact.name}; copy it along, or export again with tofe-export onnx.",
+        )
+    if path.stat().st_size != data["bytes"] or sha256(path) != data["sha256"]:
+        raise InputError(
+            f"{path} does not belong to {artefact}: it was changed or replaced after it was written.",
+            "Export again with tofe-export onnx.",
+        )
+
+
+def _data_of(manifest: dict[str, Any]) -> dict[str, Any] | None:
+    """The manifest's `external_data` {file, sha256, bytes}; None without one, or where it names no file beside it."""
+    data = manifest.get("external_data")
+    kinds = {"file": str, "sha256": str, "bytes": int}
+    if not isinstance(data, dict) or not all(isinstance(data.get(name), kind) for name, kind in kinds.items()):
+        return None
+    return data if data["file"] and os.sep not in data["file"] and data["file"] not in (".", "..") else None

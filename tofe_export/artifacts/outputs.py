@@ -7,22 +7,20 @@ cannot be written is said at once and not after an hour.
 from __future__ import annotations
 
 import contextlib
-import glob
 import json
 import os
-import stat
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from tofe_export.artifacts.kinds import Kind, replaceable
-from tofe_export.artifacts.manifest import manifest_path
+from tofe_export.artifacts.manifest import files_of, manifest_path
 from tofe_export.artifacts.names import readable
+from tofe_export.artifacts.places import STDOUT, is_stream
 from tofe_export.errors import InputError
 
 _ELSEWHERE = "Choose another place for it."
-_STDOUT = Path("-")
 _WITH_MANIFEST = (Kind.ONNX, Kind.ENGINE)
 
 
@@ -52,7 +50,7 @@ def require_outputs(outputs: Iterable[Output], inputs: Iterable[Path | None] = (
     """
     taken = [file for path in inputs if path is not None for file in companions(path)]
     wanted = [output for output in outputs if output.path is not None]
-    if sum(output.path == _STDOUT for output in wanted) > 1:
+    if sum(output.path == STDOUT for output in wanted) > 1:
         raise InputError("Two results would be mixed on standard output.", "Give - only once.")
     for path, kind in _files(wanted):
         name = readable(path)
@@ -68,11 +66,11 @@ def companions(path: Path) -> list[Path]:
     """`path` and the files that belong to it: its manifest and external data; of an engine what it was built from."""
     if not path.name:  # a folder, which somebody else refuses
         return [path]
-    found = [path, manifest_path(path), *_data_beside(path)]
+    found = files_of(path)
     if path.suffix == ".engine":
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
             source = path.with_name(json.loads(manifest_path(path).read_bytes())["source"]["file"])
-            found += [source, manifest_path(source), *_data_beside(source)]
+            found += files_of(source)
     return found
 
 
@@ -87,16 +85,10 @@ def beside(path: Path, suffix: str) -> Path:
     return path.with_suffix(suffix)
 
 
-def _data_beside(path: Path) -> list[Path]:
-    with contextlib.suppress(OSError):
-        return list(path.parent.glob(f"{glob.escape(path.name)}.*.data"))
-    return []
-
-
 def _files(outputs: Iterable[Output]) -> Iterator[tuple[Path, Kind]]:
     """Every file, manifests included, but for standard output."""
     for output in outputs:
-        if output.path is None or output.path == _STDOUT:
+        if output.path is None or output.path == STDOUT:
             continue
         yield output.path, output.kind
         if output.kind in _WITH_MANIFEST:
@@ -104,7 +96,7 @@ def _files(outputs: Iterable[Output]) -> Iterator[tuple[Path, Kind]]:
 
 
 def _refuse(path: Path, kind: Kind, taken: Iterable[Path], name: str) -> None:
-    if _is_special(path):
+    if is_stream(path):
         return
     if any(_same(path, other) for other in taken):
         raise InputError(f"{name} would be overwritten, though it is named for something else.", _ELSEWHERE)
@@ -142,15 +134,6 @@ def require_folder(folder: Path, name: str = "", file: str = "") -> None:
         raise InputError(
             f"{name} cannot be written: {readable(there)} says {error.strerror or error}.", _ELSEWHERE
         ) from error
-
-
-def _is_special(path: Path) -> bool:
-    """Whether it is a device or a pipe: written into, never replaced."""
-    try:
-        mode = path.stat().st_mode
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
 def _same(path: Path, other: Path) -> bool:

@@ -18,6 +18,7 @@ from tofe_export.engine.prepare import prepare
 from tofe_export.engine.runtime import EngineSession, load_engine
 from tofe_export.errors import InputError
 from tofe_export.graph.export import export_dense
+from tofe_export.graph.stored import serialize
 from tofe_export.model.backbones import image_shape
 from tofe_export.model.config import ToFeConfig
 from tofe_export.model.flops import dense_macs, tofe_macs
@@ -92,8 +93,7 @@ def _onnx(path: Path, name: str, threads: int, provider: str, groups: _Groups) -
         return Group(groups[key].dense, [*groups[key].others, mine]), key
     # Latency does not depend on the weights' values, so the dense twin is made anew from the configuration.
     twin = build_tofe(ToFeConfig.from_dict(manifest["config"])).eval()
-    graph = ir.to_proto(export_dense(twin)).SerializeToString()
-    baseline = OnnxRuntimeRunner(graph, threads, provider=provider)
+    baseline = OnnxRuntimeRunner(serialize(export_dense(twin)), threads, provider=provider)
     return Group(Subject(_dense_name(twin), baseline, _shape(manifest), dense_macs(twin.vit) / 1e9), [mine]), key
 
 

@@ -104,7 +104,9 @@ def onnx(
 
 def _say(result: OnnxResult, checkpoint: Path) -> None:
     found, manifest = result.comparison, result.manifest
-    console.say(f"Wrote {result.path} and {result.path}.json")
+    data = manifest.get("external_data")
+    weights = "" if data is None else f", with its weights in {data['file']} beside it"
+    console.say(f"Wrote {result.path} and {result.path}.json{weights}")
     console.say(f"  network      {manifest['config']['backbone']}: {manifest['recognised']}")
     if result.keep:
         counts = ",".join(map(str, result.keep))

@@ -11,11 +11,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from tofe_export.artifacts.files import write_bytes
-from tofe_export.engine.backend import Backend
+from tofe_export.engine.backend import INSTALL, Backend
 from tofe_export.engine.callbacks import Cancelled, Log, Report, make_logger, make_monitor
 from tofe_export.engine.options import BuildOptions
 from tofe_export.errors import CheckFailedError, InputError, MissingError
+from tofe_export.runners.base import LargeModel
 
 _HEAVY = ("MATRIX_MULTIPLY", "CONVOLUTION")
 _PLUGINS = ("PLUGIN", "PLUGIN_V2", "PLUGIN_V3")
@@ -57,12 +61,12 @@ class Built:
 
 
 def build_engine(
-    model: bytes, backend: Backend, options: BuildOptions, expected_heavy: dict[str, int], report: Report
+    model: bytes | LargeModel, backend: Backend, options: BuildOptions, expected_heavy: dict[str, int], report: Report
 ) -> Built:
     """Parses and builds.
 
     Args:
-        model: an ONNX file's bytes, in the precision that is wanted.
+        model: serialized ONNX, in the precision that is wanted.
         backend: from `open_backend`.
         options: see there.
         expected_heavy: matrix products and convolutions by precision that the ONNX graph holds.
@@ -80,7 +84,8 @@ def build_engine(
     network = builder.create_network(_strongly_typed(trt))
     parser = trt.OnnxParser(network, logger)
     report("Parsing", 0, 1)
-    if not parser.parse(model):
+    weights = _weights_of(model)  # the network refers to them until it is built
+    if not _parse(parser, model, weights, backend):
         reasons = [parser.get_error(index).desc() for index in range(parser.num_errors)] or [log.first_error()]
         raise InputError(f"The parser of {backend.module.__name__} refuses the file: {reasons[0]}", "Export it again.")
     report("Parsing", 1, 1)
@@ -99,6 +104,26 @@ def build_engine(
         )
     _keep_timing_cache(config, options.timing_cache)
     return Built(bytes(memoryview(content)), described, log.warnings)
+
+
+def _weights_of(model: bytes | LargeModel) -> dict[str, NDArray[Any]]:
+    weights = {} if isinstance(model, bytes) else model.weights
+    return {name: np.ascontiguousarray(tensor.numpy()) for name, tensor in weights.items()}
+
+
+def _parse(parser: Any, model: bytes | LargeModel, weights: dict[str, NDArray[Any]], backend: Backend) -> bool:
+    if isinstance(model, bytes):
+        return bool(parser.parse(model))
+    if not hasattr(parser, "load_initializer"):
+        raise MissingError(
+            f"{backend.module.__name__} {backend.version} does not take models above 2 GB from memory.",
+            f"Install a newer one: {INSTALL[backend.name]}",
+        )
+    if not parser.load_model_proto(model.graph):
+        return False
+    if not all(parser.load_initializer(name, array.ctypes.data, array.nbytes) for name, array in weights.items()):
+        return False
+    return bool(parser.parse_model_proto())
 
 
 def describe_network(network: Any) -> Network:

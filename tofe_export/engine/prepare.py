@@ -11,8 +11,10 @@ from tofe_export.engine.backend import Backend
 from tofe_export.engine.operators import OperatorUse, prepare_operators
 from tofe_export.engine.options import BuildOptions
 from tofe_export.errors import InputError
+from tofe_export.graph.stored import serialize
 from tofe_export.precision.half import HALVES, to_half
 from tofe_export.precision.quantize import FORMATS
+from tofe_export.runners.base import LargeModel
 
 _HEAVY = ("MatMul", "Gemm", "Conv")
 _NAMES = {
@@ -28,12 +30,12 @@ class Prepared:
     """What the parser gets.
 
     Attributes:
-        content: ONNX bytes.
+        content: the ONNX model.
         operators: how each of our operators will be run.
         heavy: matrix products and convolutions by precision, to be found again in the parsed network.
     """
 
-    content: bytes
+    content: bytes | LargeModel
     operators: list[OperatorUse]
     heavy: dict[str, int]
 
@@ -60,7 +62,7 @@ def prepare(model: ir.Model, backend: Backend, options: BuildOptions, precision:
         to_half(model, options.precision)
     uses = prepare_operators(model, backend, options.plugin)
     heavy = Counter(_NAMES[_computes_in(node)] for node in model.graph if node.op_type in _HEAVY)
-    return Prepared(ir.to_proto(model).SerializeToString(), uses, dict(heavy))
+    return Prepared(serialize(model), uses, dict(heavy))
 
 
 def _computes_in(node: ir.Node) -> ir.DataType:

@@ -8,6 +8,7 @@ import io
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
+from typing import TypeVar
 
 import onnx_ir as ir
 import torch
@@ -21,6 +22,7 @@ from tofe_export.model.blocks import explicit_attention
 from tofe_export.model.tofe import ToFe, check_features, check_keep
 from tofe_export.runners.base import FEATURES, LOGITS
 
+Network = TypeVar("Network", bound=nn.Module)
 INPUT = "images"
 TRACE_BATCH = 2  # a batch of 1 would be taken for a constant
 
@@ -56,7 +58,7 @@ def export_tofe(
     """The fixed path as an ONNX model with a dynamic batch and the two operators.
 
     Args:
-        model: the network; it is copied, not changed.
+        model: the network; it is not changed. The result holds its weights, not copies of them.
         keep: keep count per stage.
         rearrange: `plugin` form (tokens put back by ScatterRearrange) if true, else `elide`.
         taps: keep per-stage scores, perm and tokens as outputs.
@@ -74,7 +76,7 @@ def export_tofe(
         check_features(model)
     stages = [index for index, count in enumerate(keep) if count != model.arriving(keep)[index]]
     names = [*outputs, *(tap_name(index, what) for index in stages for what in ("scores", "perm", "tokens"))]
-    traced = _trace(_Deployed(copy.deepcopy(model).eval(), keep, rearrange, outputs), model, names)
+    traced = _trace(_Deployed(_structure_of(model).eval(), keep, rearrange, outputs), model, names)
     finished = _finish(traced)
     if not taps:
         hide_taps(finished)
@@ -83,7 +85,12 @@ def export_tofe(
 
 def export_dense(model: ToFe) -> ir.Model:
     """The dense backbone by itself, exported in the same way: the baseline of every speed-up."""
-    return _finish(_trace(_Dense(copy.deepcopy(model.vit).eval()), model, [LOGITS]))
+    return _finish(_trace(_Dense(_structure_of(model.vit).eval()), model, [LOGITS]))
+
+
+def _structure_of(module: Network) -> Network:
+    """A copy of the modules around the same weights."""
+    return copy.deepcopy(module, {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())})
 
 
 def _trace(module: nn.Module, model: ToFe, outputs: list[str]) -> ir.Model:

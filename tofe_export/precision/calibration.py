@@ -22,8 +22,10 @@ from numpy.typing import NDArray
 from tofe_export.artifacts.files import write_bytes
 from tofe_export.data.images import Batch
 from tofe_export.errors import InputError, TofeError
+from tofe_export.graph.stored import copy_model, serialize
 from tofe_export.precision.histogram import BINS, Histogram
 from tofe_export.precision.kinds import quantizable
+from tofe_export.runners.base import LargeModel
 from tofe_export.runners.onnxruntime_runner import OnnxRuntimeRunner
 
 _FORMAT = "tofe-export/calibration/1"
@@ -171,13 +173,12 @@ def _require_finite(values: NDArray[Any], batch: Batch, what: str) -> None:
     )
 
 
-def _opened(model: ir.Model, tensors: list[str]) -> bytes:
-    copy = ir.from_proto(ir.to_proto(model))
+def _opened(model: ir.Model, tensors: list[str]) -> bytes | LargeModel:
+    copy = copy_model(model)
     shown = {str(value.name) for value in copy.graph.outputs}
     values = {str(value.name): value for node in copy.graph for value in node.outputs}
     copy.graph.outputs.extend(values[name] for name in tensors if name in values and name not in shown)
-    content: bytes = ir.to_proto(copy).SerializeToString()
-    return content
+    return serialize(copy)
 
 
 def _write(cache: Path, key: CalibrationKey, histograms: Mapping[str, Histogram], done: int) -> None:

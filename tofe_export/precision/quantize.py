@@ -20,6 +20,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from tofe_export.errors import InputError, MissingError
+from tofe_export.graph.stored import whole_proto
 from tofe_export.precision.histogram import Histogram
 from tofe_export.precision.kinds import KINDS, quantizable
 from tofe_export.precision.recipe import QuantizePart, Recipe
@@ -99,7 +100,7 @@ def quantize(model: ir.Model, ranges: Mapping[str, float], policy: QuantizePart,
             overrides[str(value.name)] = (
                 [{"axis": axis, **one} for one in made_scales] if axis is not None else made_scales
             )
-    proto = _insert(ir.to_proto(model), chosen, overrides, ranges, precision)
+    proto = _insert(whole_proto(model), chosen, overrides, ranges, precision)
     made = ir.from_proto(proto)
     made.producer_name, made.producer_version = model.producer_name, model.producer_version
     made.metadata_props.clear()

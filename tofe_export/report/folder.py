@@ -16,7 +16,7 @@ from timm.models.vision_transformer import VisionTransformer
 
 from tofe_export.artifacts.commands import command
 from tofe_export.artifacts.files import read_json, sha256
-from tofe_export.artifacts.manifest import SCHEMA, manifest_path, read_manifest
+from tofe_export.artifacts.manifest import SCHEMA, has_manifest, manifest_path, read_manifest
 from tofe_export.artifacts.names import BENCH, CHECKPOINT, METRICS, MODEL, STATE, VERIFY, is_text
 from tofe_export.checkpoints.checkpoint import Checkpoint, load, load_like
 from tofe_export.errors import InputError
@@ -152,7 +152,7 @@ def _checkpoint(path: Path, manifest: Mapping[str, Any] | None) -> Checkpoint:
 def _add_manifest(found: RunFolder) -> None:
     artefact = found.path / MODEL
     beside = manifest_path(artefact)
-    if not beside.exists():
+    if not has_manifest(artefact):
         return
     try:
         document = read_manifest(artefact) if artefact.exists() else read_json(beside)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,6 +13,19 @@ Array = NDArray[Any]
 LOGITS = "logits"
 FEATURES = "features"
 """Names of a deployed model's outputs; either or both are there."""
+
+
+@dataclass(frozen=True)
+class LargeModel:
+    """A serialized ONNX model that is too large for one protobuf message.
+
+    Attributes:
+        graph: its bytes, in which the larger weights are external.
+        weights: those, by name; `onnx_ir` tensors, in memory or (`ExternalTensor`) in a file beside the model.
+    """
+
+    graph: bytes
+    weights: Mapping[str, Any]
 
 
 def in_host_memory(backend: str) -> bool:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 from numpy.typing import NDArray
 
 from tofe_export.artifacts.machine import processors
 from tofe_export.artifacts.names import is_text
 from tofe_export.errors import CheckFailedError, InputError, MissingError
-from tofe_export.runners.base import Array
+from tofe_export.runners.base import Array, LargeModel
 
 CPU, CUDA = "cpu", "cuda"
 _PROVIDERS: dict[str, list[Any]] = {
@@ -21,6 +23,7 @@ _PROVIDERS: dict[str, list[Any]] = {
     CUDA: [("CUDAExecutionProvider", {"use_tf32": "0"}), "CPUExecutionProvider"],
 }
 PROVIDERS = tuple(_PROVIDERS)
+_ORT_TYPES = ("float64", "float32", "float16", "int64", "int32", "int16", "int8", "uint8", "bool")
 
 
 class OnnxRuntimeRunner:
@@ -31,6 +34,8 @@ class OnnxRuntimeRunner:
         threads: intra-op threads; None means the processors this process may use.
         precision: what the model is in, for tables.
         provider: `CPU` or `CUDA`.
+        prepack: copy weights into the layout that is fastest; else they are used where they lie, which saves memory
+            where that is a file.
 
     Raises:
         MissingError: ONNX Runtime is not installed, or has no such provider here.
@@ -38,7 +43,12 @@ class OnnxRuntimeRunner:
     """
 
     def __init__(
-        self, model: Path | bytes, threads: int | None = None, precision: str = "fp32", provider: str = CPU
+        self,
+        model: Path | bytes | LargeModel,
+        threads: int | None = None,
+        precision: str = "fp32",
+        provider: str = CPU,
+        prepack: bool = True,
     ) -> None:
         self._ort = ort = _import()
         require_provider(provider)
@@ -49,8 +59,13 @@ class OnnxRuntimeRunner:
         options.log_severity_level = 3
         # Idle workers of one session would otherwise go on spinning into the next one's measurement.
         options.add_session_config_entry("session.force_spinning_stop", "1")
+        if not prepack:
+            options.add_session_config_entry("session.disable_prepacking", "1")
         source = _source(model)
         try:
+            if isinstance(source, LargeModel):
+                self._weights = _give_weights(ort, source, options)
+                source = source.graph
             self._session = _open(ort, source, options, _PROVIDERS[provider])
         except Exception as error:  # its exception types are private and differ between releases
             name = model if isinstance(model, Path) else "the model"
@@ -142,11 +157,12 @@ def _full_name(provider: str) -> str:
     return first if isinstance(first, str) else str(first[0])
 
 
-def _source(model: Path | bytes) -> str | bytes:
-    """What ONNX Runtime takes: a path only in UTF-8."""
-    if isinstance(model, Path):
-        return str(model) if is_text(model) else model.read_bytes()
-    return model
+def _source(model: Path | bytes | LargeModel) -> str | bytes | LargeModel:
+    """What ONNX Runtime takes: a path only in UTF-8, and not that of a link, for external data is beside the file."""
+    if not isinstance(model, Path):
+        return model
+    path = os.path.realpath(model)
+    return path if is_text(Path(path)) else model.read_bytes()
 
 
 def _open(ort: Any, source: str | bytes, options: Any, providers: list[Any]) -> Any:
@@ -157,6 +173,31 @@ def _open(ort: Any, source: str | bytes, options: Any, providers: list[Any]) -> 
         if "Transpose" not in str(error) or "float8" not in str(error):
             raise
         return ort.InferenceSession(source, options, providers=providers, disabled_optimizers=["TransposeOptimizer"])
+
+
+def _give_weights(ort: Any, model: LargeModel, options: Any) -> list[Any]:
+    """Weights in a file are read from there, those in memory are handed over.
+
+    Returns:
+        What must live as long as the session, which refers to it and holds it not.
+    """
+    in_files = [tensor for tensor in model.weights.values() if isinstance(tensor, ir.ExternalTensor)]
+    if in_files:
+        folder = os.path.realpath(in_files[0].base_dir)
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
+    names, values, arrays = [], [], []
+    for name, tensor in model.weights.items():
+        if isinstance(tensor, ir.ExternalTensor):
+            continue
+        array = np.ascontiguousarray(tensor.numpy())
+        if array.dtype.kind == "V" or array.dtype.name not in _ORT_TYPES:  # types that NumPy itself does not have
+            array = array.view(f"uint{8 * array.itemsize}")
+        names.append(name)
+        arrays.append(array)
+        values.append(ort.OrtValue.ortvalue_from_numpy_with_onnx_type(array, int(tensor.dtype)))
+    if names:
+        options.add_external_initializers(names, values)
+    return [arrays, values]
 
 
 def _import() -> Any:

@@ -165,6 +165,11 @@ class _Run:
                     f"{self.out_dir} already holds a run.",
                     "Go on with train --resume, or choose another folder with -o.",
                 )
+            if (self.out_dir / CHECKPOINT).exists():  # a new run's log would lie beside it until it is replaced
+                raise InputError(
+                    f"{self.out_dir} holds the {CHECKPOINT} of a finished run, and no {STATE} to go on from.",
+                    "Choose another folder with -o.",
+                )
             return None
         changed = self.settings.differences(state.settings) + _differences(state.start, self.start)
         changed += _config_differences(ToFeConfig.from_dict(state.config), config)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
@@ -16,8 +16,10 @@ from tofe_export.artifacts.files import require_file
 from tofe_export.errors import CheckFailedError, InputError
 from tofe_export.graph.modules import module_values, modules_with_nodes
 from tofe_export.graph.passes.taps import show_taps, tap_name, tapped_stages
-from tofe_export.runners.base import Array, Runner
+from tofe_export.graph.stored import copy_model, deserialize, fits, serialize
+from tofe_export.runners.base import Array, LargeModel, Runner
 from tofe_export.runners.onnxruntime_runner import CPU, OnnxRuntimeRunner
+from tofe_export.runners.reopened import Reopened
 
 _AGAIN = "Export it again with tofe-export onnx."
 
@@ -78,7 +80,7 @@ class Opened:
     def failing_stage(self, images: NDArray[np.float32]) -> int | None:
         """The first stage whose tokens cannot be computed; None where each can."""
         for stage in tapped_stages(self._model):
-            part = ir.from_proto(ir.to_proto(self._model))
+            part = copy_model(self._model)
             tokens = tap_name(stage, "tokens")
             part.graph.outputs[:] = [value for value in part.graph.outputs if value.name == tokens]
             RemoveUnusedNodesPass()(part)  # a runtime may run what no output needs
@@ -93,7 +95,8 @@ class OpenedOnnx(Opened):
     """An ONNX model in ONNX Runtime with its stages in view, whether it has taps or not, and its modules on request.
 
     Args:
-        source: a file, or a serialized model.
+        source: a file, or a serialized model. One with external data is opened for each batch and closed after it,
+            with its weights left in the file, for this machine may hold it only once.
         precision: what it is in, for tables.
         provider: where ONNX Runtime computes.
 
@@ -102,14 +105,24 @@ class OpenedOnnx(Opened):
         MissingError: ONNX Runtime does not have the provider here.
     """
 
-    def __init__(self, source: Path | bytes, precision: str = "fp32", provider: str = CPU) -> None:
-        model = read_onnx(source) if isinstance(source, Path) else ir.from_proto(onnx.load_from_string(source))
+    def __init__(self, source: Path | bytes | LargeModel, precision: str = "fp32", provider: str = CPU) -> None:
+        model = read_onnx(source) if isinstance(source, Path) else deserialize(source)
+        large = not fits(model)
 
-        def open_model(shown: ir.Model) -> Runner:
-            return OnnxRuntimeRunner(ir.to_proto(shown).SerializeToString(), precision=precision, provider=provider)
+        def open_runner(content: Path | bytes | LargeModel) -> Runner:
+            def opened() -> Runner:
+                return OnnxRuntimeRunner(content, precision=precision, provider=provider, prepack=not large)
 
-        deployed = OnnxRuntimeRunner(source, precision=precision, provider=provider)
-        super().__init__(deployed, model, open_model, shows_stages=not show_taps(model), built_apart=False)
+            return Reopened(opened) if large else opened()
+
+        deployed = open_runner(source)
+        super().__init__(
+            deployed,
+            model,
+            lambda shown: open_runner(serialize(shown)),
+            shows_stages=not show_taps(model),
+            built_apart=False,
+        )
 
 
 def read_onnx(path: Path) -> ir.Model:
@@ -120,7 +133,7 @@ def read_onnx(path: Path) -> ir.Model:
     """
     require_file(path)
     try:
-        model = ir.load(path)
+        model = ir.load(os.path.realpath(path))  # external data is beside the file itself, not beside a link to it
     except (DecodeError, ValueError, OSError) as error:
         raise InputError(f"{path} is not an ONNX file, or it is damaged.", _AGAIN) from error
     if not model.graph.outputs:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from tofe_export.graph.functions import is_operator
 from tofe_export.graph.passes.taps import show_taps, tap_name, tapped_stages
+from tofe_export.graph.stored import serialize
 from tofe_export.model.approximator import DISCARD, FUSE
 from tofe_export.model.operators import PARTITION
 from tofe_export.model.outputs import SparseOutput, StageTrace
@@ -85,7 +86,7 @@ class OnnxReference:
         self.score_scale = _score_scale(manifest["config"].get("selector", ""))
         self._stages = tapped_stages(model)
         self._widths = _make_forcible(model)
-        self._runner = OnnxRuntimeRunner(ir.to_proto(model).SerializeToString())
+        self._runner = OnnxRuntimeRunner(serialize(model))
         self._last: tuple[Tensor, SparseOutput] | None = None
 
     def run(self, images: Tensor, chosen: Mapping[int, Tensor], features: bool) -> SparseOutput:

@@ -12,8 +12,9 @@ import torch
 
 from tofe_export import __version__
 from tofe_export.artifacts.files import sha256
-from tofe_export.artifacts.manifest import atomic_artefact, read_manifest
+from tofe_export.artifacts.manifest import read_manifest
 from tofe_export.artifacts.names import readable
+from tofe_export.artifacts.sets import atomic_artefact
 from tofe_export.data.images import Batch, batches
 from tofe_export.data.log import ImageLog
 from tofe_export.data.preprocessing import Preprocessing

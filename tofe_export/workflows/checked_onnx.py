@@ -7,29 +7,28 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 
 from tofe_export.artifacts.names import is_text
-from tofe_export.errors import CheckFailedError, InputError
+from tofe_export.artifacts.sets import Draft
+from tofe_export.errors import CheckFailedError
+from tofe_export.graph.stored import write
 from tofe_export.runners.onnxruntime_runner import OnnxRuntimeRunner
 
 _BATCHES = (1, 3)  # neither is the batch that was traced
-_LIMIT_BYTES = 2_000_000_000  # a protobuf file cannot be larger
 
 
-def write_checked(proto: onnx.ModelProto, path: Path) -> None:
-    """Writes `proto` and lets the ONNX checker look at it.
+def write_checked(model: ir.Model, draft: Draft) -> None:
+    """Writes `model`, with its external data if it needs some, and lets the ONNX checker look at it.
 
     Raises:
-        InputError: it is too large for one file.
         CheckFailedError: the checker refuses it.
     """
-    if proto.ByteSize() > _LIMIT_BYTES:
-        raise InputError(
-            "The model is larger than 2 GB, more than one ONNX file can hold.", "Choose a smaller backbone."
-        )
-    path.write_bytes(proto.SerializeToString(deterministic=True))
+    write(model, draft.path, draft.write_data)
     try:
-        onnx.checker.check_model(os.fspath(path) if is_text(path) else proto, full_check=True)
+        # The checker takes a path in UTF-8 only.
+        checked = os.fspath(draft.path) if is_text(draft.path) else draft.path.read_bytes()
+        onnx.checker.check_model(checked, full_check=True)
     except onnx.checker.ValidationError as error:
         raise CheckFailedError(
             f"The ONNX checker refuses the exported graph: {error}", "Please report this model."

@@ -12,8 +12,8 @@ from tofe_export import __version__
 from tofe_export.artifacts.commands import quoted
 from tofe_export.artifacts.files import sha256
 from tofe_export.artifacts.machine import describe_versions
-from tofe_export.artifacts.manifest import atomic_artefact
 from tofe_export.artifacts.names import readable
+from tofe_export.artifacts.sets import atomic_artefact
 from tofe_export.checkpoints.checkpoint import Checkpoint, load
 from tofe_export.checkpoints.foreign import Hints
 from tofe_export.data.images import ImageSource, batches
@@ -106,14 +106,14 @@ def export_onnx(source: Path, target: Path, options: OnnxOptions, report: Report
     report("Tracing the graph", 0, 1)
     graph = export_tofe(checkpoint.model, keep, options.puts_back, options.taps, options.outputs)
     manifest = _describe(checkpoint, source, keep, options, graph)
-    proto = ir.to_proto(graph)
     report("Tracing the graph", 1, 1)
     with atomic_artefact(target) as draft:
-        write_checked(proto, draft.path)
+        write_checked(graph, draft)
+        del graph  # the checks need the memory
         run_two_batches(draft.path, image_shape(checkpoint.model.vit))
         comparison = _parity(checkpoint, draft.path, keep, options, images, log, report)
         draft.manifest = manifest
-    return OnnxResult(target, keep, manifest, comparison, log, _notes(checkpoint, options))
+    return OnnxResult(target, keep, draft.manifest, comparison, log, _notes(checkpoint, options))
 
 
 def _notes(checkpoint: Checkpoint, options: OnnxOptions) -> list[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tofe_export.artifacts.files import require_file, sha256
-from tofe_export.artifacts.manifest import manifest_path, read_manifest
+from tofe_export.artifacts.manifest import has_manifest, read_manifest
 from tofe_export.artifacts.names import readable
 from tofe_export.checkpoints.checkpoint import load
 from tofe_export.checkpoints.foreign import Hints
@@ -104,6 +104,6 @@ def _onnx(path: Path) -> dict[str, Any]:
         ],
         "manifest": None,
     }
-    if manifest_path(path).exists():
+    if has_manifest(path):
         described["manifest"] = read_manifest(path)
     return described

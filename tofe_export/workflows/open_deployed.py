@@ -17,6 +17,7 @@ from tofe_export.engine.prepare import prepare
 from tofe_export.engine.runtime import EngineSession, load_engine
 from tofe_export.graph.export import export_tofe
 from tofe_export.graph.passes.taps import show_taps
+from tofe_export.graph.stored import copy_model
 from tofe_export.precision.half import HALVES, to_half
 from tofe_export.precision.quantize import FORMATS
 from tofe_export.runners.base import LOGITS, Runner
@@ -85,7 +86,7 @@ def build_twin(graph: ir.Model, manifest: dict[str, Any], report: Report) -> Bui
     """An engine of `graph`, which is left as it is, with the options of the manifest's engine."""
     options = replace(BuildOptions.from_dict(manifest["options"]), taps=True)
     backend = open_backend(manifest["backend"]["name"])
-    prepared = prepare(ir.from_proto(ir.to_proto(graph)), backend, options, manifest["precision"])
+    prepared = prepare(copy_model(graph), backend, options, manifest["precision"])
     return build_engine(prepared.content, backend, options, prepared.heavy, report)
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import onnx_ir as ir
 
 from tofe_export.bench.timing import measure, paired_ratio
@@ -22,13 +21,14 @@ from tofe_export.engine.build import build_engine
 from tofe_export.engine.options import BatchProfile, BuildOptions
 from tofe_export.engine.prepare import prepare
 from tofe_export.engine.runtime import EngineSession
+from tofe_export.graph.stored import deserialize, serialize
 from tofe_export.precision.half import to_half
 from tofe_export.precision.quantize import FORMATS
-from tofe_export.runners.base import Runner
+from tofe_export.runners.base import LargeModel, Runner
 from tofe_export.runners.onnxruntime_runner import OnnxRuntimeRunner
 from tofe_export.verify.compare import compare_forms
 from tofe_export.verify.comparison import Comparison
-from tofe_export.verify.opened import OpenedOnnx
+from tofe_export.verify.opened import OpenedOnnx, read_onnx
 from tofe_export.verify.reference import OnnxReference
 from tofe_export.verify.tolerances import Overrides, tolerance_of
 from tofe_export.workflows.progress import Report, tracked
@@ -42,7 +42,7 @@ class Form:
     """A precision's ONNX graph: in a file, or in memory."""
 
     precision: str
-    content: Path | bytes
+    content: Path | bytes | LargeModel
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Timing:
 def half_of(model: ir.Model) -> Form:
     """The FP16 form of a float32 model; `model` is used up."""
     to_half(model, "fp16")
-    return Form("fp16", ir.to_proto(model).SerializeToString())
+    return Form("fp16", serialize(model))
 
 
 def image_shape(manifest: Mapping[str, Any]) -> tuple[int, int, int]:
@@ -154,8 +154,7 @@ def _engines(forms: Sequence[Form], timing: Timing, report: Report) -> list[Runn
     runners: list[Runner] = []
     for form in forms:
         options = BuildOptions(precision=form.precision, batch=BatchProfile(sizes[0], sizes[-1], sizes[-1]))
-        content = form.content.read_bytes() if isinstance(form.content, Path) else form.content
-        model = ir.from_proto(onnx.load_from_string(content))
+        model = read_onnx(form.content) if isinstance(form.content, Path) else deserialize(form.content)
         if form.precision in FORMATS and is_float32(model):
             to_half(model, "fp16")
         prepared = prepare(model, backend, options, form.precision)

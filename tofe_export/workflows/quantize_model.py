@@ -7,14 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import onnx_ir as ir
-
 from tofe_export import __version__
 from tofe_export.artifacts.commands import quoted
 from tofe_export.artifacts.files import sha256
 from tofe_export.artifacts.machine import describe_machine, describe_versions, processors
-from tofe_export.artifacts.manifest import atomic_artefact, read_manifest
+from tofe_export.artifacts.manifest import read_manifest
 from tofe_export.artifacts.names import readable
+from tofe_export.artifacts.sets import atomic_artefact
 from tofe_export.data.log import ImageLog
 from tofe_export.errors import InputError
 from tofe_export.precision.half import WeightTooLargeError
@@ -97,7 +96,7 @@ def quantize_model(source: Path, target: Path, options: QuantizeOptions, report:
         calibrated = calibrate_model(source, model, manifest, options.calibration, report)
         made, around = calibrated.quantize(model, options.precision, engine=False)
         report("Checking the quantized graph", 0, 1)
-        write_checked(ir.to_proto(made.model), draft.path)
+        write_checked(made.model, draft)
         run_two_batches(draft.path, image_shape(manifest))
         report("Checking the quantized graph", 1, 1)
         layers = {"quantized": made.layers, "high_precision": made.kept}

@@ -7,11 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import onnx_ir as ir
-
 from tofe_export.artifacts.manifest import read_manifest
 from tofe_export.artifacts.names import readable
 from tofe_export.data.log import ImageLog
+from tofe_export.graph.stored import serialize
 from tofe_export.precision.kinds import ATTENTION, KINDS, quantizable
 from tofe_export.precision.quantize import quantize, ranges_of
 from tofe_export.precision.recipe import QuantizePart
@@ -61,7 +60,7 @@ def rank_kinds(
     data, costs = calibrated.recipe.data.source, []
     for kind in [kind for kind in KINDS if kind in present]:
         made = quantize(model, ranges, only(kind, calibrated.recipe.quantize), options.precision)
-        form = Form(options.precision, ir.to_proto(made.model).SerializeToString())
+        form = Form(options.precision, serialize(made.model))
 
         def tell(task: str, done: int, total: int, kind: str = kind) -> None:
             report(f"{task}, {kind} alone in 8 bits", done, total)

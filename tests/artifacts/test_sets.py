@@ -1,0 +1,242 @@
+"""A model, its manifest and its data are one thing: killed or failing anywhere, the old set is whole or the new one."""
+
+import errno
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.artifacts import crash_points
+from tests.artifacts.test_files import MANIFEST
+from tofe_export.artifacts import sets
+from tofe_export.artifacts.files import read_json, sha256, write_json
+from tofe_export.artifacts.manifest import files_of, has_manifest, manifest_path, pending_path, read_manifest
+from tofe_export.artifacts.sets import atomic_artefact
+from tofe_export.errors import InputError, MissingError, TofeError
+
+
+def write_set(target: Path, content: bytes, data: bytes | None = None) -> None:
+    crash_points.write_set(target, MANIFEST, content, data)
+
+
+def whole_set(target: Path) -> tuple[bytes, bytes | None]:
+    """Content and data of a set, once `read_manifest` has accepted it."""
+    manifest = read_manifest(target)
+    data = manifest.get("external_data")
+    content = target.read_bytes()
+    if data is None:
+        assert content.decode() == manifest["content"]
+        return content, None
+    assert content.decode() == manifest["content"] + data["file"]
+    return manifest["content"].encode(), target.with_name(data["file"]).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("exists", "before", "after"),
+    [(True, b"old data", b"new data"), (True, None, None), (False, None, b"new data"), (True, b"x", None)],
+)
+def test_a_kill_at_any_step_leaves_the_old_set_or_the_new_one(
+    tmp_path: Path, exists: bool, before: bytes | None, after: bytes | None
+) -> None:
+    words = [json.dumps(MANIFEST), json.dumps(exists), *("null" if d is None else d.decode() for d in (before, after))]
+    subprocess.run([sys.executable, crash_points.__file__, tmp_path, *words], check=True)
+    old, new = (b"old", before), (b"new", after)
+    folders = sorted(tmp_path.iterdir())
+    assert len(folders) > 10, "every rename and flush was tried"
+    found = []
+    for folder in folders:
+        target = folder / "model.onnx"
+        shutil.copytree(folder, copy := tmp_path / f"{folder.name} again")
+        if target.exists():
+            found.append(whole_set(target))
+            assert found[-1] == whole_set(target), "whoever reads it next finds the same"
+        else:
+            assert not exists
+            found.append(None)
+        for again in (target, copy / "model.onnx"):
+            write_set(again, b"next", b"other data")
+            assert whole_set(again) == (b"next", b"other data")
+            assert len(list(again.parent.iterdir())) == 3, "no litter survives the next run"
+    first = found.index(new)
+    assert 3 < first < len(folders) - 3
+    assert found[:first] == [old if exists else None] * first
+    assert found[first:] == [new] * (len(folders) - first)
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
+@pytest.mark.parametrize("data", [None, b"new data"])
+def test_a_failure_at_any_step_leaves_one_set_and_says_which(tmp_path: Path, code: int, data: bytes | None) -> None:
+    def fail() -> None:
+        raise OSError(code, os.strerror(code))
+
+    said = set()
+    for number in range(100):
+        target = tmp_path / str(number) / "model.onnx"
+        write_set(target, b"old", b"old data")
+        with pytest.MonkeyPatch.context() as patch:
+            for name in crash_points.STEPS:
+                patch.setattr(os, name, getattr(os, name))  # put back at the end
+            crash_points.at_step(number, fail)
+            try:
+                write_set(target, b"new", data)
+            except TofeError as error:
+                complaint = error.message
+            else:
+                complaint = ""
+        if not complaint:
+            assert whole_set(target) == (b"new", data)
+            if number > 12:
+                break
+            continue
+        late = "was replaced" in complaint
+        said.add(late)
+        assert (target.read_bytes()[:3] == b"new") is late
+        assert whole_set(target) == ((b"new", data) if late else (b"old", b"old data"))
+        assert late or len(list(target.parent.iterdir())) == 3, "the old set and nothing else"
+    assert said == {True, False}
+
+
+def test_a_waiting_manifest_serves_where_nothing_can_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "model.onnx"
+    write_set(target, b"old")
+    old = manifest_path(target).read_bytes()
+    write_set(target, b"new")
+    manifest_path(target).replace(pending_path(target))
+    assert has_manifest(target)
+    manifest_path(target).write_bytes(old)
+
+    def refused(*_: object) -> None:
+        raise PermissionError(errno.EROFS, os.strerror(errno.EROFS))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", refused)
+        assert read_manifest(target)["content"] == "new"
+    assert manifest_path(target).read_bytes() == old
+    assert read_manifest(target)["content"] == "new"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.onnx", "model.onnx.json"]
+
+
+def test_a_waiting_manifest_of_another_file_is_litter(tmp_path: Path) -> None:
+    target = tmp_path / "model.onnx"
+    write_set(target, b"one")
+    for text in ('{"schema": "tofe-export/manifest/1", "sha256": "00"}', "{", "[]"):
+        pending_path(target).write_text(text)
+        assert whole_set(target) == (b"one", None)
+        manifest_path(target).rename(tmp_path / "aside")
+        assert not has_manifest(target)
+        with pytest.raises(InputError, match=r"model\.onnx\.json does not exist"):
+            read_manifest(target)
+        (tmp_path / "aside").rename(manifest_path(target))
+    write_set(target, b"two")
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_data_is_hashed_and_travels_along(tmp_path: Path) -> None:
+    target = tmp_path / "model.onnx"
+    write_set(target, b"graph", b"weights")
+    manifest = read_manifest(target)
+    data = tmp_path / manifest["external_data"]["file"]
+    assert data.name == f"model.onnx.{sha256(data)[:12]}.data"
+    assert manifest["external_data"] == {"file": data.name, "sha256": sha256(data), "bytes": 7}
+    assert data in files_of(target)
+    data.write_bytes(b"WEIGHTS")
+    with pytest.raises(InputError, match="was changed or replaced"):
+        read_manifest(target)
+    data.rename(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match=r"weights of .*model\.onnx are in model\.onnx\.[0-9a-f]{12}\.data") as caught:
+        read_manifest(target)
+    assert "travels with model.onnx" in caught.value.next_step
+    for wrong in ({"file": "../x", "sha256": "", "bytes": 1}, {"file": 3}, "data"):
+        write_json(manifest_path(target), {**read_json(manifest_path(target)), "external_data": wrong})
+        with pytest.raises(InputError, match="no usable 'external_data'"):
+            read_manifest(target)
+
+
+def test_a_manifest_made_from_another_names_no_data_of_that(tmp_path: Path) -> None:
+    first, second = tmp_path / "model.onnx", tmp_path / "second.onnx"
+    write_set(first, b"graph", b"weights")
+    with atomic_artefact(second) as draft:
+        draft.path.write_bytes(b"second")
+        draft.manifest = read_manifest(first) | {"content": "second"}
+    assert whole_set(second) == (b"second", None)
+
+
+def test_old_data_goes_unless_somebody_needs_it(tmp_path: Path) -> None:
+    target, data = tmp_path / "model.onnx", []
+
+    def export(content: bytes) -> None:
+        write_set(target, b"graph", content)
+        data.append(tmp_path / read_manifest(target)["external_data"]["file"])
+
+    export(b"one")
+    export(b"two")
+    assert [path.exists() for path in data] == [False, True]
+    (tmp_path / "copy.onnx").write_bytes(target.read_bytes())  # a copy without a manifest needs its data too
+    export(b"three")
+    assert [path.exists() for path in data] == [False, True, True]
+    (tmp_path / "copy.onnx").write_bytes(b"")
+    shutil.copy(manifest_path(target), tmp_path / "moved.onnx.json")
+    export(b"four")
+    assert [path.exists() for path in data] == [False, False, True, True]
+    other = tmp_path / "model.onnx.notes.data"
+    other.touch()
+    (tmp_path / "moved.onnx.json").unlink()
+    write_set(target, b"small")
+    assert sorted(tmp_path.iterdir()) == sorted([tmp_path / "copy.onnx", target, manifest_path(target), other])
+
+
+def test_data_of_a_run_that_is_alive_stays(tmp_path: Path) -> None:
+    target = tmp_path / "model.onnx"
+    write_set(target, b"old")
+    with atomic_artefact(target) as draft:
+        name = draft.write_data(lambda file: file.write(b"of the slower run"))
+        write_set(target, b"faster")
+        assert (tmp_path / name).exists()
+        draft.path.write_bytes(b"slower" + name.encode())
+        draft.manifest = {**MANIFEST, "content": "slower"}
+    assert whole_set(target) == (b"slower", b"of the slower run")
+
+
+def test_a_set_replaces_what_a_link_leads_to(tmp_path: Path) -> None:
+    store, target = tmp_path / "store", tmp_path / "model.onnx"
+    store.mkdir()
+    target.symlink_to(store / "blob")
+    for content, data in ((b"one", b"weights"), (b"two", b"other")):
+        write_set(target, content, data)
+        assert target.is_symlink()
+        found = read_manifest(target)
+        assert (store / "blob").read_bytes() == content + found["external_data"]["file"].encode()
+        assert sorted(path.name for path in store.iterdir()) == ["blob", found["external_data"]["file"]]
+
+
+def test_a_set_needs_regular_files(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="not a regular file"), atomic_artefact(Path("/dev/null")):
+        pass
+    manifest_path(tmp_path / "m.engine").symlink_to("/dev/null")
+    with pytest.raises(InputError, match="not a regular file"), atomic_artefact(tmp_path / "m.engine"):
+        pass
+
+
+def test_nothing_is_done_when_the_disk_is_full_at_the_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "model.onnx"
+    write_set(target, b"old", b"weights")
+
+    def full(file: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(MissingError, match="what was there before is untouched"), atomic_artefact(target) as draft:
+        draft.write_data(full)
+    assert whole_set(target) == (b"old", b"weights")
+    assert len(list(tmp_path.iterdir())) == 3
+    monkeypatch.setattr(sets, "sha256", lambda path: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        write_set(target, b"new", b"weights")  # the very data that the old model needs
+    monkeypatch.undo()
+    assert whole_set(target) == (b"old", b"weights")

@@ -1,0 +1,84 @@
+"""What is killed: each verb in its own process, forked off one that has loaded PyTorch; as small as it gets."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import multiprocessing
+import os
+from collections.abc import Callable
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+from tests.helpers import SMALL, small_tofe
+from tofe_export.checkpoints.checkpoint import Checkpoint, save
+from tofe_export.data.preprocessing import Preprocessing
+from tofe_export.engine.options import BuildOptions
+from tofe_export.model.config import ToFeConfig
+from tofe_export.training.settings import TrainSettings
+from tofe_export.training.trainer import train as train_model
+from tofe_export.workflows.build_engine import build_from_onnx
+from tofe_export.workflows.calibrate_model import CalibrationOptions
+from tofe_export.workflows.export_onnx import OnnxOptions, export_onnx
+from tofe_export.workflows.keep_counts import KeepOptions
+from tofe_export.workflows.precision_forms import Timing
+from tofe_export.workflows.quantize_model import QuantizeOptions, quantize_model
+
+RECIPE = '[data]\nsource = "photos"\nsamples = {}\n'
+SETTINGS = TrainSettings(
+    data="digits", dense_epochs=2, epochs=2, batch_size=8, limit_batches=2, limit_val=16, device="cpu", workers=0
+)
+CONFIG = ToFeConfig("vit_tiny_patch16_224", {name: SMALL[name] for name in SMALL if name != "num_classes"})
+
+
+def prepare(folder: Path) -> None:
+    """Checkpoint, recipes, and an exported model to start from."""
+    model = small_tofe()
+    saved = Checkpoint(model, (0.5, 0.3, 0.2), Preprocessing.of_backbone(model.vit), {}, "photos")
+    save(folder / "ckpt.pth", saved)
+    for samples in (4, 8):
+        (folder / f"{samples}.toml").write_text(RECIPE.format(samples))
+    onnx(folder, 0, folder / "source.onnx")
+
+
+def onnx(folder: Path, form: int, target: Path | None = None) -> None:
+    """Two exports of one checkpoint."""
+    options = OnnxOptions(KeepOptions((8, 5, 3 + form)))
+    export_onnx(folder / "ckpt.pth", target or folder / "onnx.onnx", options)
+
+
+def quantize(folder: Path, form: int) -> None:
+    """Two calibrations of one model."""
+    calibration = CalibrationOptions(str(folder / f"{(4, 8)[form]}.toml"), cache=folder / f"{form}.npz")
+    options = QuantizeOptions("int8", calibration, samples=4, timing=Timing((1,), 1, 1))
+    quantize_model(folder / "source.onnx", folder / "quantize.onnx", options)
+
+
+def trt(folder: Path, form: int) -> None:
+    """Two precisions of one engine (TensorRT-RTX builds without a GPU)."""
+    options = BuildOptions(precision=("fp32", "fp16")[form], backend="rtx")
+    build_from_onnx(folder / "source.onnx", folder / "trt.engine", options)
+
+
+def train(folder: Path, form: int) -> None:
+    """The run in `folder`/RUN, begun or gone on with."""
+    train_model(dataclasses.replace(SETTINGS, seed=form), CONFIG, folder / "run", resume=True)
+
+
+VERBS: dict[str, Callable[[Path, int], None]] = {"onnx": onnx, "quantize": quantize, "trt": trt, "train": train}
+
+
+def start(verb: str, folder: Path, form: int) -> BaseProcess:
+    """`verb` in a process of its own, which fails with a traceback in `folder`/log."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.kills.work", "tensorrt_rtx", "onnxscript", "onnxruntime.quantization"])
+    process = context.Process(target=_work, args=(verb, str(folder), form))
+    process.start()
+    return process
+
+
+def _work(verb: str, folder: str, form: int) -> None:
+    # Under a group of its own: nothing else dies with it, and it dies with nothing else.
+    with (Path(folder) / "log").open("a") as log, contextlib.redirect_stderr(log), contextlib.redirect_stdout(log):
+        os.dup2(log.fileno(), 2)
+        VERBS[verb](Path(folder), form)
