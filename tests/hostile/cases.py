@@ -2,11 +2,35 @@
 
 from __future__ import annotations
 
-from tests.hostile import checkpoints, documents, environments, models, names, options, outputs, pictures, terminals
+from tests.hostile import (
+    checkpoints,
+    documents,
+    environments,
+    manifests,
+    models,
+    names,
+    options,
+    outputs,
+    pictures,
+    states,
+    terminals,
+)
 from tests.hostile.case import FINE, VERBS, Case
 from tests.hostile.commands import basic
 
-_FAMILIES = (options, checkpoints, models, documents, pictures, names, outputs, environments, terminals)
+_FAMILIES = (
+    options,
+    checkpoints,
+    states,
+    models,
+    manifests,
+    documents,
+    pictures,
+    names,
+    outputs,
+    environments,
+    terminals,
+)
 
 
 def all_cases() -> list[Case]:

@@ -18,7 +18,7 @@ _LARGE = 64 << 20
 _CACHES = ("tmp/torchinductor_*", "home/.cache", "home/.cache/*", "home/.config", "home/.config/*", "home/.triton*")
 _OWN = (".stdout", ".stderr")
 _NOISE = (
-    (r"\w*Warning: ", "a library's warning"),
+    (r"\b[A-Z]\w{0,40}Warning: ", "a library's warning"),
     (r"\[[WEF]:onnxruntime", "ONNX Runtime's log"),
     (r"\[TRT\]|\[[WEF]\] ", "TensorRT's log"),
     (r"Exception ignored", "an exception that was ignored"),
@@ -98,7 +98,7 @@ def _about_words(verdict: Verdict) -> Iterator[str]:
     if "Traceback (most recent call last)" in verdict.said:
         yield "a traceback"
     if found := re.search(r"Something went wrong inside[^\n]*", verdict.said):
-        yield f"a defect of the program: {found[0][-160:]}"
+        yield f"a defect of the program: {found[0][:240]}"
 
 
 def _about_files(case: Case, verdict: Verdict, before: Snapshot, after: Snapshot) -> Iterator[str]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import ctypes
 import fcntl
+import functools
+import gc
 import importlib
 import io
 import os
@@ -25,6 +26,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from tests.hostile.case import Case, Surroundings
+from tests.hostile.nobody import become_nobody, give_away
 
 ROOT = Path(__file__).resolve().parents[2]
 _LOADED = (
@@ -54,7 +56,6 @@ _LOADED = (
     "tofe_export.workflows.sensitivity",
     "tofe_export.workflows.verify_model",
 )
-_NOBODY = 54321
 _MEMORY = 12 << 30  # of addresses: PyTorch alone reserves some GiB
 
 
@@ -64,8 +65,17 @@ def load_everything() -> None:
     for name in _LOADED:
         importlib.import_module(name)
     import torch
+    from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+    from tests.helpers import small_tofe
+    from tofe_export.graph.export import export_tofe
 
     torch.set_num_threads(1)
+    made = functools.cache(ONNXRegistry.from_torchlib)  # as in tests/conftest.py
+    ONNXRegistry.from_torchlib = staticmethod(lambda opset_version=18: made(opset_version))
+    # An export imports 500 more modules and fills caches. It starts no threads, which a fork would not have.
+    export_tofe(small_tofe(num_classes=2), (8, 5, 3), True, taps=False)
+    gc.freeze()
 
 
 @dataclass
@@ -289,29 +299,6 @@ def _streams(environment: Mapping[str, str]) -> None:
         stream = io.TextIOWrapper(buffer, encoding or "utf-8", how, line_buffering=lines)
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
-
-
-def give_away(sandbox: Path) -> None:
-    """Makes a user without a name the owner of a sandbox, if this process may."""
-    if os.geteuid() == 0:
-        sandbox.chmod(0o755)
-        for folder, folders, files in os.walk(sandbox):
-            for name in (".", *folders, *files):
-                os.lchown(Path(folder, name), _NOBODY, _NOBODY)
-
-
-def become_nobody() -> None:
-    """Gives up every right of root but that to read, which Python's own files may need."""
-    if os.geteuid() != 0:
-        return
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.prctl(8, 1, 0, 0, 0)  # PR_SET_KEEPCAPS
-    os.setgroups([])
-    os.setresgid(_NOBODY, _NOBODY, _NOBODY)
-    os.setresuid(_NOBODY, _NOBODY, _NOBODY)
-    header = struct.pack("II", 0x20080522, 0)  # _LINUX_CAPABILITY_VERSION_3, this process
-    if libc.capset(header, struct.pack("IIIIII", 4, 4, 0, 0, 0, 0)):  # CAP_DAC_READ_SEARCH alone
-        raise OSError(ctypes.get_errno(), "capset")
 
 
 def stop(process: int) -> None:

@@ -46,7 +46,7 @@ _REFUSED: dict[str, dict[str, tuple[str, ...]]] = {
             *("logits_max_abs=1e-3,cosine_min=0.5", "logits_max_abs=inf%", "logits_max_ab=1"),
         ),
         "--provider": ("", "CPU", "tpu", "cpu,cuda"),
-        "--data": ("nowhere", "model.onnx"),
+        "--data": ("nowhere", "model.onnx", ""),
         "--against": ("nowhere.pth", "model.onnx", "images", "", "/dev/null"),
     },
     "bench": {
@@ -59,7 +59,7 @@ _REFUSED: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "quantize": {
         "--recipe": ("", "digit", "few", "nowhere.toml", "model.onnx", "images", ".toml", "/dev/null"),
-        "--data": ("nowhere", "few.toml", "/dev/null"),
+        "--data": ("nowhere", "few.toml", "", "/dev/null"),
         "--samples": ("0", "-1", "nan", "2.5"),
         "--rounds": ("0", "-1", "nan"),
         "-o": ("model.onnx", "q.engine", "./model.onnx", "images"),
@@ -118,7 +118,7 @@ _REFUSED: dict[str, dict[str, tuple[str, ...]]] = {
             *("in_chans=1", "nonsense=1"),
             *("__init__=1", "norm_layer=os.system", "drop_rate=2", "class_token=7"),
             *("img_size=true", "weight_init=no", "embed_dim=999999999", "dynamic_img_size=maybe",),
-            *("global_pool=map", "pretrained_cfg=7", "pretrained=true"),
+            *("pretrained_cfg=7", "pretrained=true"),
             "checkpoint_path=images/dark/0.png",
         ),
         "--data": ("nowhere", "images/dark", "images/dark/0.png", "", "photos", "digit"),
@@ -134,13 +134,16 @@ _EITHER: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "verify": {
         "--samples": (_HUGE, "１"),
-        "--data": ("",),
         "--tolerance": ("logits_max_abs=inf", "logits_max_abs=1e400", "logits_max_abs=1e-400", "accuracy_lost=0"),
     },
     "bench": {"--batch": ("１", "1,1", " 1 ", "+1"), "--threads": ("２",)},
-    "train": {"--lr": ("1e30",), "--seed": (str(2**64 - 1), str(2**32)), "--batch-size": (_HUGE, str(10**12))},
-    "quantize": {"--data": ("",)},
-    "report": {"--images": ("1000000", _HUGE), "--data": ("", "photos", "images")},
+    "train": {
+        "--backbone-args": ("global_pool=map",),
+        "--lr": ("1e30",),
+        "--seed": (str(2**64 - 1), str(2**32)),
+        "--batch-size": (_HUGE, str(10**12)),
+    },
+    "report": {"--data": ("", "photos", "images")},
     "trt": {"--workspace": (str(10**15), _HUGE), "--batch": ("１:１:２", "1:1:100000")},
 }
 _ONLY_SO_LONG = 60
@@ -187,7 +190,7 @@ def _combinations() -> Iterator[Case]:
         ("quantize", ("--sensitivity", "-o", "x.onnx"), REFUSED),
         ("quantize", ("--recipe", "imagenet"), REFUSED),
         ("quantize", ("--recipe", "imagenet", "--data", ""), REFUSED),
-        ("quantize", ("--fp8",), FINE | {3}),
+        ("quantize", ("--fp8", "-o", "model.int8.onnx"), FINE | {3}),
         ("trt", ("--fp16", "--bf16"), REFUSED),
         ("trt", ("--int8", "--fp8"), REFUSED),
         ("trt", ("--int8", "--recipe", "imagenet"), REFUSED),
@@ -250,7 +253,9 @@ def _expensive() -> Iterator[Case]:
         ("train", "a network of a million blocks", ("--backbone-args", "img_size=32,patch_size=8,depth=1000000")),
         ("train", "a width of 100,000", ("--backbone-args", "img_size=32,patch_size=8,embed_dim=99000,num_heads=1")),
         ("trt", "a batch of 10^9", ("--batch", "1:1:1000000000")),
+        ("report", "10^29 pictures", ("--data", "images", "--images", _HUGE)),
         ("quantize", "10^29 samples", ("--samples", _HUGE)),
     ):
-        codes = ANY if verb in ("trt", "quantize") else NOT_HERE
-        yield basic("options", verb, what, *more, codes=codes, around=little, seconds=_ONLY_SO_LONG)
+        codes = ANY if verb in ("trt", "quantize", "report") else NOT_HERE
+        kit = ("images",) if verb == "report" else ()
+        yield basic("options", verb, what, *more, codes=codes, around=little, seconds=_ONLY_SO_LONG, kit=kit)
