@@ -12,7 +12,7 @@ from tests.hostile.commands import basic
 _RUNS = FINE | REFUSED
 NAMES: dict[str, bytes] = {
     "[v2]": b"[v2]",
-    "[/red]": b"[red]x[/]",
+    "[red]": b"[red]x[bold]",
     ":cat:": b":cat: :smiley:",
     "$x$": b"$x$",
     "half of mathematics": b"$\\frac{1}{",
@@ -42,7 +42,7 @@ NAMES: dict[str, bytes] = {
     "a glob of its own": b"[a-z]*",
 }
 _FOR_ALL = (
-    *("[v2]", "[/red]", "half of mathematics", "a leading -", "a line end", "quotes", "not UTF-8", "right to left"),
+    *("[v2]", "[red]", "half of mathematics", "a leading -", "a line end", "quotes", "not UTF-8", "right to left"),
     *("~", "_hidden", "a shell's", "control characters", "a glob of its own"),
 )
 _LONG = b"n" * 240

@@ -291,7 +291,7 @@ FOLDERS: dict[str, Make] = {
         make_images(work / "images" / "train", ("a", "b"), 2), make_images(work / "images" / "val", ("b", "c"), 2)
     ],
     "train and val that are empty": lambda work: [(work / "images" / name).mkdir() for name in ("train", "val")],
-    "classes of markup": _classes("[v2]", "[/red]", ":cat:", "$x$", "<b>", "_one", "-two"),
+    "classes of markup": _classes("[v2]", "[red]", ":cat:", "$x$", "<b>", "_one", "-two"),
     "classes that are not UTF-8": _classes(b"\xff\xfe", b"caf\xe9"),
     "classes of emoji and RTL": _classes("🐈‍⬛", "\u202etac", "קט", "\u0301", "e\u0301", "é"),
     "classes of control characters": _classes("a\nb", "c\x1b[31m", "d\td", "\x7f", " "),

@@ -87,6 +87,9 @@ def _prepare(case: Case, sandbox: Path, kit: Path) -> Path | Verdict:
         except Skip as reason:
             _remove(sandbox)
             return Verdict(case.name, launch.describe(case), skipped=str(reason))
+        except Exception as error:
+            _remove(sandbox)
+            return Verdict(case.name, launch.describe(case), faults=[f"the case itself is broken: {error!r}"])
     return sandbox
 
 
