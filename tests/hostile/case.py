@@ -31,7 +31,6 @@ class Surroundings:
         folder: the working directory: "work", "deleted" or "read-only".
         signal: sent once `signal_when` exists, or at once where it is "".
         umask: of the process.
-        user: as a user without a name, a home or rights, where this process may choose; else as itself.
         spare: bytes of addresses beyond those it begins with.
     """
 
@@ -45,7 +44,6 @@ class Surroundings:
     signal: int = 0
     signal_when: str = ""
     umask: int = 0o022
-    user: bool = False
     spare: int | None = None
 
 

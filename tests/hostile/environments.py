@@ -106,21 +106,21 @@ def _with(verb: str, what: str, environment: dict[str, str | None], *more: str, 
 
 def _users() -> Iterator[Case]:
     """A user who is in no list of users, has no home, and may not write everywhere."""
-    nobody = Surroundings(environment={"HOME": None}, user=True)
+    nobody = Surroundings(environment={"HOME": None, "USER": None})
     for verb in ("train", "onnx", "quantize", "verify", "bench", "report", "doctor", "inspect"):
         yield basic("environments", verb, "a user without a name and a home", around=nobody, codes=ANY)
     yield basic("environments", "onnx", "~ of a user without a home", instead={"images": "~/images"}, around=nobody,
                 codes=REFUSED)  # fmt: skip
     yield basic("environments", "quantize", "a recipe in ~ of a user without a home", around=nobody, codes=REFUSED,
                 instead={"few.toml": "~/few.toml"})  # fmt: skip
-    shut = Surroundings(environment={"HOME": "/root"}, user=True)
+    shut = Surroundings(environment={"HOME": "/root"})
     for verb in ("quantize", "report", "onnx"):
         yield basic("environments", verb, "a HOME of somebody else", around=shut, codes=ANY)
-    locked = Surroundings(user=True, folder="read-only")
+    locked = Surroundings(folder="read-only")
     for verb in _WORKERS:
         yield basic("environments", verb, "a working directory that may not be written", around=locked, codes=ANY)
     for mask in (0o777, 0o277):
-        around = Surroundings(user=True, umask=mask)
+        around = Surroundings(umask=mask)
         for verb, more, writes in (
             ("onnx", (), ()), ("train", (), ()), ("report", (), ()), ("verify", ("--json", "v.json"), ("v.json",)),
             ("quantize", ("--cache", "c.npz"), ("c.npz",)),
@@ -134,7 +134,7 @@ def _limits() -> Iterator[Case]:
             around = Surroundings(limits={resource.RLIMIT_NOFILE: files})
             if files == 16 or verb in ("train", "onnx", "report"):
                 yield basic("environments", verb, f"at most {files} open files", around=around, codes=ANY)
-    one = Surroundings(limits={resource.RLIMIT_NPROC: 1}, user=True)
+    one = Surroundings(limits={resource.RLIMIT_NPROC: 1})
     for verb, more in (("bench", ("--threads", "2")), ("verify", ()), ("train", ("--workers", "2")), ("onnx", ())):
         yield basic("environments", verb, "no threads and no processes", *more, around=one, codes=ANY)
     small = Surroundings(limits={resource.RLIMIT_STACK: 256 << 10})

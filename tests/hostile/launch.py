@@ -132,8 +132,7 @@ def start(case: Case, sandbox: Path) -> Running:
     else:
         run = lambda: _program(case)  # noqa: E731
     streams = [_open(case.around, name, running) for name in ("stdin", "stdout", "stderr")]
-    if case.around.user:
-        give_away(sandbox)
+    give_away(sandbox)
     running.process = os.fork()
     if running.process == 0:
         _child(case, sandbox, streams, run)
@@ -168,6 +167,7 @@ def _environment(case: Case, sandbox: Path) -> dict[str, str]:
         "HOME": str(sandbox / "home"),
         "TMPDIR": str(sandbox / "tmp"),
         "LANG": "C.UTF-8",
+        "USER": "somebody",
         "OMP_NUM_THREADS": "1",
         "PYTHONFAULTHANDLER": None,
     }
@@ -233,8 +233,7 @@ def _child(case: Case, sandbox: Path, streams: list[int | None], run: Callable[[
             pages = int(Path("/proc/self/statm").read_text().split()[0])
             limit = pages * resource.getpagesize() + around.spare
             resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-        if around.user:
-            become_nobody()
+        become_nobody()  # a program that replaces /dev/null must not find that it may
         signal.signal(signal.SIGPIPE, signal.SIG_DFL if case.real else signal.SIG_IGN)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         run()

@@ -1,4 +1,4 @@
-"""A user without a name, a home or rights."""
+"""A user without a name or rights: no case runs as root, for what it tries must stay in its sandbox."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def give_away(sandbox: Path) -> None:
 
 
 def become_nobody() -> None:
-    """Gives up every right of root but that to read, which Python's own files may need."""
+    """Gives up every right of root but that to read, which Python's own files may need; also after `exec`."""
     if os.geteuid() != 0:
         return
     libc = ctypes.CDLL(None, use_errno=True)
@@ -29,5 +29,6 @@ def become_nobody() -> None:
     os.setresgid(_NOBODY, _NOBODY, _NOBODY)
     os.setresuid(_NOBODY, _NOBODY, _NOBODY)
     header = struct.pack("II", 0x20080522, 0)  # _LINUX_CAPABILITY_VERSION_3, this process
-    if libc.capset(header, struct.pack("IIIIII", 4, 4, 0, 0, 0, 0)):  # CAP_DAC_READ_SEARCH alone
+    if libc.capset(header, struct.pack("IIIIII", 4, 4, 4, 0, 0, 0)):  # CAP_DAC_READ_SEARCH alone
         raise OSError(ctypes.get_errno(), "capset")
+    libc.prctl(47, 2, 2, 0, 0)  # PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, CAP_DAC_READ_SEARCH

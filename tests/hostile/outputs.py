@@ -70,7 +70,6 @@ def _places(verb: str, option: str, name: str) -> Iterator[Case]:
     )
     yield _write(
         verb, option, f"locked/{name}", "into a folder that may not be written", codes=REFUSED, prepare=_locked_folder,
-        around=Surroundings(user=True),
     )  # fmt: skip
     if folder:
         yield _write(
