@@ -66,7 +66,7 @@ _COMMANDS: dict[str, tuple[str, ...]] = {
     "verify.json": _verify("model.onnx", "ck.pth", "verify.json"),
     "bench.json": _bench("model.onnx", "bench.json"),
     "run/ckpt.pth": ("train", "--data", "images", "-o", "run", *_TRAIN),
-    "run/model.onnx": ("onnx", "run/ckpt.pth", "-o", "run/model.onnx", "--data", "images"),
+    "run/model.onnx": ("onnx", "run/ckpt.pth", "-o", "run/model.onnx", "--data", "images", "--keep", "8,5,3"),
     "run/verify.json": _verify("run/model.onnx", "run/ckpt.pth", "run/verify.json"),
     "run/bench.json": _bench("run/model.onnx", "run/bench.json"),
 }
