@@ -1,0 +1,1 @@
+"""Hostile inputs over every verb: files, folders, options, environments, terminals. `python -m tests.hostile`."""
