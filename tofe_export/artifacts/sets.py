@@ -95,7 +95,7 @@ def atomic_artefact(target: Path) -> Iterator[Draft]:
             with part_of(file) as temporary, part_of(described_file) as part, contextlib.ExitStack() as held:
                 draft = Draft(temporary, _target=file, _held=held)
                 yield draft
-                part.write_text(draft.described(), encoding="utf-8")
+                part.write_text(draft.described(), encoding="utf-8", errors="backslashreplace")
                 sync(part)
                 sync(temporary)
                 _commit(target, file, temporary, part)
