@@ -4,6 +4,7 @@ ONNX Runtime's `QDQQuantizer` puts the nodes in; the policy is here:
 * both inputs of a chosen layer, never its output: additions, LayerNorm, GELU and softmax stay in high precision, and
   neither a layer's bias nor the rows that the two operators move are quantized;
 * weights per output channel, values per tensor, zero point 0;
+* INT8 weights in 7 bits unless the recipe or an engine wants 8, since ONNX Runtime saturates on x86 without VNNI;
 * scales are numbers that FP16 can hold, so that the same integers serve FP16 and FP32 around them.
 """
 
@@ -27,6 +28,9 @@ from tofe_export.precision.recipe import QuantizePart, Recipe
 
 FORMATS = {"int8": ir.DataType.INT8, "fp8": ir.DataType.FLOAT8E4M3FN}
 _LARGEST = {"int8": 127.0, "fp8": 448.0}
+# x86 without VNNI adds two products of a value (up to 255 there) and a weight in 16 bits, and saturates without a word:
+# 2 * 255 * 127 does not fit, 2 * 255 * 64 does.
+_LARGEST_REDUCED = 64.0
 _ORT_TYPES = {"int8": "QInt8", "fp8": "QFLOAT8E4M3FN"}
 _LEAST_SCALE = 2.0**-14  # the least normal number of FP16
 _GREATEST_SCALE = 65504.0  # and its greatest
@@ -87,16 +91,18 @@ def quantize(model: ir.Model, ranges: Mapping[str, float], policy: QuantizePart,
         )
     overrides: dict[str, list[dict[str, Any]]] = {}
     coarse: dict[str, int] = {}
+    weights_up_to = _LARGEST_REDUCED if precision == "int8" and policy.reduce_range else _LARGEST[precision]
     for node in (node for node in model.graph if node.name in chosen):
         for value in node.inputs[:2]:
             assert value is not None
             axis, tops = None, _activation_top(value, node, ranges)
             if value.is_initializer():
                 axis, tops = _weight_tops(value, _channel_axis(node), policy.per_channel)
+            largest = weights_up_to if value.is_initializer() else _LARGEST[precision]
             _require_scale(value, tops, precision)
-            if floored := int(((tops > 0) & (tops < _LEAST_SCALE * _LARGEST[precision])).sum()):
+            if floored := int(((tops > 0) & (tops < _LEAST_SCALE * largest)).sum()):
                 coarse[str(node.name)] = coarse.get(str(node.name), 0) + floored
-            made_scales = [_override(scale, precision) for scale in np.atleast_1d(scales(tops, precision))]
+            made_scales = [_override(scale, precision) for scale in np.atleast_1d(scales(tops, largest))]
             overrides[str(value.name)] = (
                 [{"axis": axis, **one} for one in made_scales] if axis is not None else made_scales
             )
@@ -106,7 +112,7 @@ def quantize(model: ir.Model, ranges: Mapping[str, float], policy: QuantizePart,
     made.metadata_props.clear()
     _type_new_values(made.graph)
     _feed_others_unquantized(made.graph, chosen)
-    _fold_weights(made.graph, precision)
+    _fold_weights(made.graph, precision, weights_up_to)
     made.graph.sort()
     count = {kind: [name for name, found in kinds.items() if found == kind] for kind in KINDS}
     return Quantized(
@@ -152,9 +158,9 @@ def _channel_axis(node: ir.Node) -> int:
     return 0 if node.op_type == "Gemm" and "transB" in node.attributes and node.attributes.get_int("transB") else 1
 
 
-def scales(top: NDArray[Any], precision: str) -> NDArray[np.float32]:
-    """Scales for magnitudes up to `top`, rounded up to numbers that FP16 holds, so that nothing is clipped by it."""
-    exact = np.maximum(np.asarray(top, np.float64) / _LARGEST[precision], _LEAST_SCALE)
+def scales(top: NDArray[Any], largest: float) -> NDArray[np.float32]:
+    """Scales by which `top` becomes at most `largest`, rounded up to numbers that FP16 holds."""
+    exact = np.maximum(np.asarray(top, np.float64) / largest, _LEAST_SCALE)
     half = exact.astype(np.float16)
     return np.where(half < exact, np.nextafter(half, np.float16(np.inf)), half).astype(np.float32)
 
@@ -248,8 +254,8 @@ def _feed_others_unquantized(graph: ir.Graph, chosen: set[str]) -> None:
         graph.outputs[index] = original
 
 
-def _fold_weights(graph: ir.Graph, precision: str) -> None:
-    """Stores the integers instead of the weight and its QuantizeLinear."""
+def _fold_weights(graph: ir.Graph, precision: str, largest: float) -> None:
+    """Stores the integers, up to `largest`, instead of the weight and its QuantizeLinear."""
     for node in [node for node in graph if node.op_type == _Q]:
         weight, scale, _ = node.inputs
         if weight is None or not weight.is_initializer():
@@ -261,7 +267,6 @@ def _fold_weights(graph: ir.Graph, precision: str) -> None:
         steps = scale.const_value.numpy()
         if steps.ndim:
             steps = steps.reshape([-1 if index == axis else 1 for index in range(len(weight.const_value.shape))])
-        largest = _LARGEST[precision]
         levels = np.clip(weight.const_value.numpy() / steps, -largest, largest)
         integers = (np.rint(levels) if precision == "int8" else levels).astype(FORMATS[precision].numpy())
         name = f"{weight.name}.{precision}"

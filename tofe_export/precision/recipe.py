@@ -49,6 +49,8 @@ class QuantizePart:
         attention: both products of every attention in 8 bits, or neither.
         high_precision: kinds of layers that are not quantized.
         around: precision of everything else; "auto" is fp16 in an engine and fp32 in an ONNX file.
+        reduce_range: INT8 weights of an ONNX file use 7 bits, so that ONNX Runtime computes the same everywhere: its
+            kernels for x86 without VNNI saturate with 8. Engines always use 8.
     """
 
     per_channel: bool = True
@@ -56,6 +58,7 @@ class QuantizePart:
     attention: bool = True
     high_precision: tuple[str, ...] = ("patch_embed", "approximator", "selector", "head")
     around: str = "auto"
+    reduce_range: bool = True
 
     @property
     def kinds(self) -> tuple[str, ...]:

@@ -62,7 +62,10 @@ class Calibrated:
             precision: "int8" or "fp8".
             engine: it becomes an engine, where "auto" means fp16 around; in an ONNX file it means fp32.
         """
-        made = quantize(model, ranges_of(self.histograms, self.recipe), self.recipe.quantize, precision)
+        policy = self.recipe.quantize
+        if engine:  # a GPU adds in 32 bits
+            policy = replace(policy, reduce_range=False)
+        made = quantize(model, ranges_of(self.histograms, self.recipe), policy, precision)
         around = self.recipe.quantize.around
         if around == "auto":
             around = "fp16" if engine else "fp32"
