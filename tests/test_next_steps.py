@@ -64,12 +64,28 @@ def _text(node: ast.expr) -> str | None:
         return node.value
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
         return (_text(node.left) or "X") + (_text(node.right) or "X")
+    if isinstance(node, ast.Call):
+        return _command(node)
     if not isinstance(node, ast.JoinedStr):
         return None
     made = ""
     for part in node.values:
-        made += str(part.value) if isinstance(part, ast.Constant) else "fp16" if made.endswith("--") else "X"
+        whole = isinstance(part, ast.FormattedValue) and _command(part.value)
+        made += str(part.value) if isinstance(part, ast.Constant) else whole or ("fp16" if made.endswith("--") else "X")
     return made
+
+
+def _command(node: ast.expr) -> str | None:
+    """What `artifacts.commands.command(...)` makes, if it is a call of that."""
+    if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "command"):
+        return None
+    words: list[str] = []
+    for argument in node.args:
+        inner = argument.value if isinstance(argument, ast.Starred) else argument
+        parts = inner.elts if isinstance(inner, ast.Tuple) else [inner]
+        if not isinstance(argument, ast.Starred) or isinstance(inner, ast.Tuple):
+            words += [_text(part) or "X" for part in parts]
+    return " ".join(["tofe-export", *words])
 
 
 def texts() -> Iterator[tuple[str, str]]:
@@ -129,7 +145,7 @@ def test_an_option_in_a_sentence_is_one_of_a_verb_that_says_it(place: str) -> No
             continue  # a sentence begins with a capital; X is a command from elsewhere
         named = {verb for verb in EVERY if re.search(rf"\b{verb}\b", text, re.IGNORECASE)}
         known = theirs | {option for verb in named for param in VERBS[verb].params for option in param.opts}
-        unknown = set(_OPTION.findall(text)) - known - {"-c", "--version"}
+        unknown = set(_OPTION.findall(text)) - known - {"-c", "--version", "--help"}
         assert not unknown, f"{where}: {text}"
 
 

@@ -24,7 +24,7 @@ def test_bench_against_a_baseline(exported: Path, tmp_path: Path, run: Run) -> N
         assert json.loads((tmp_path / "bench.json").read_text())["baseline"]["passed"] is (code == 0)
     overwriting = run(*common, "--baseline", "baseline.json", "--json", "baseline.json")
     assert overwriting.returncode == 2
-    assert "overwrite the baseline" in overwriting.stderr
+    assert "baseline.json would be overwritten" in overwriting.stderr
     assert run(*common, "--max-regression", "5%").returncode == 2
     assert run(*common, "--baseline", "nowhere.json").returncode == 2
 

@@ -11,7 +11,9 @@ if TYPE_CHECKING:
 
 
 def show_images(log: ImageLog) -> None:
-    """How many images were read; what was left out and why, on standard error as progress is."""
+    """How many images were read, if any were to be; what was left out and why, on standard error as progress is."""
+    if not (log.read or log.left_out or log.notes):
+        return
     if log.left_out or log.notes:
         console.warn(log.lines())
     else:

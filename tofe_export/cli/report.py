@@ -34,5 +34,4 @@ def report(
     console.say(f"Wrote {build_report(folder, output, images, data, figures, log)}")
     if figures is not None:
         console.say(f"Wrote the figures to {figures}")
-    if log.read or log.left_out:
-        show_images(log)
+    show_images(log)
