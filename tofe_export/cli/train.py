@@ -101,9 +101,10 @@ def run_outputs(folder: Path) -> list[Output]:
     from tofe_export.artifacts.kinds import Kind
     from tofe_export.artifacts.names import CHECKPOINT, METRICS, STATE
     from tofe_export.artifacts.outputs import Output
+    from tofe_export.artifacts.places import is_there
     from tofe_export.errors import InputError
 
-    if (folder / CHECKPOINT).exists() and not (folder / STATE).exists():
+    if is_there(folder / CHECKPOINT) and not is_there(folder / STATE):
         raise InputError(
             f"{folder / CHECKPOINT} would be replaced: there is no {STATE} beside it to go on from.",
             "Choose another folder with -o, or delete it first.",

@@ -16,7 +16,9 @@ _COLUMNS = ("artefact", "precision", "backend", "images", "top-1", "logits", "KL
 
 
 def verify(
-    models: Annotated[list[Path], typer.Argument(help="Exported models (.onnx) and engines (.engine).")],
+    models: Annotated[
+        list[Path], typer.Argument(help="Exported models (.onnx) and engines (.engine).", metavar="MODEL...")
+    ],
     against: Annotated[Path, typer.Option(help="The checkpoint they must agree with.", metavar="CKPT")],
     data: Annotated[str | None, typer.Option(help="Images: 'digits', 'photos' or a folder.")] = None,
     samples: Annotated[int, typer.Option(help="At most so many images.", min=1)] = 128,

@@ -13,6 +13,7 @@ from tofe_export.artifacts.files import write_text
 from tofe_export.artifacts.kinds import Kind
 from tofe_export.artifacts.names import PAGE, READ_BY_REPORT
 from tofe_export.artifacts.outputs import Output, require_folder, require_outputs
+from tofe_export.artifacts.places import resolved
 from tofe_export.data.log import ImageLog
 from tofe_export.errors import InputError
 from tofe_export.report import charts, parity
@@ -167,7 +168,7 @@ def _title(found: RunFolder) -> str:
         return found.checkpoint.model.config.backbone
     if found.manifest is not None:
         return str((found.manifest.get("config") or {}).get("backbone", "ToFe"))
-    return found.path.resolve().name
+    return resolved(found.path).name
 
 
 def _versions(found: RunFolder) -> list[tuple[str, str]]:

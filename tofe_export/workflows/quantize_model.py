@@ -13,6 +13,7 @@ from tofe_export.artifacts.files import sha256
 from tofe_export.artifacts.machine import describe_machine, describe_versions, processors
 from tofe_export.artifacts.manifest import read_manifest
 from tofe_export.artifacts.names import readable
+from tofe_export.artifacts.places import resolved
 from tofe_export.artifacts.sets import atomic_artefact
 from tofe_export.data.log import ImageLog
 from tofe_export.errors import InputError
@@ -83,7 +84,7 @@ def quantize_model(source: Path, target: Path, options: QuantizeOptions, report:
         )
     if options.precision not in FORMATS:
         raise InputError(f"There is no quantized format {options.precision!r}.", f"Known: {', '.join(FORMATS)}.")
-    if target.resolve() == source.resolve():
+    if resolved(target) == resolved(source):
         raise InputError(f"The quantized model would replace {source}.", "Name another file with -o.")
     manifest = read_manifest(source)
     if LOGITS not in manifest.get("outputs", [LOGITS]):

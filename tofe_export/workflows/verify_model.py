@@ -10,6 +10,7 @@ from typing import Any
 from tofe_export.artifacts.files import sha256
 from tofe_export.artifacts.manifest import read_manifest
 from tofe_export.artifacts.names import distinct_names, readable
+from tofe_export.artifacts.places import resolved
 from tofe_export.checkpoints.checkpoint import Checkpoint, load_like
 from tofe_export.data.images import ImageSource, batches
 from tofe_export.data.log import ImageLog
@@ -86,7 +87,7 @@ def verify_models(
     session = _Session(source, options, report)
     found, codes = [], []
     # One file given twice, by a pattern and by name, say, is one artefact.
-    artefacts = list({artefact.resolve(): artefact for artefact in artefacts}.values())
+    artefacts = list({resolved(artefact): artefact for artefact in artefacts}.values())
     for artefact, name in zip(artefacts, distinct_names(artefacts), strict=True):
         try:
             document = session.verify(artefact)
