@@ -12,7 +12,7 @@ from tofe_export.training.losses import LossWeights
 
 FREE_TO_CHANGE = frozenset({"device", "workers"})  # a resumed run may move to another machine
 POSITIONS = ("learned", "sincos")
-_DEVICE = re.compile(r"auto|cpu|mps|cuda(:[0-9]{1,3})?")
+_DEVICE = re.compile(r"auto|cpu|mps|cuda(:[0-9]{1,2})?")
 _MOST_EPOCHS = 1_000_000
 _MOST_WORKERS = 1024
 _LARGEST_SEED = 2**32 - 1  # that every library takes
