@@ -129,7 +129,7 @@ def recognise(header: Mapping[str, Any], weights: Mapping[str, Tensor], hints: H
         return Recognised(config, renamed, words, (*notes, *note), rate, _CROP_PCT)
     needless = {
         "--keep-rate": hints.keep_rate,
-        "--fuse-token or --no-fuse-token": hints.fuse_token,
+        "--no-fuse-token" if hints.fuse_token is False else "--fuse-token": hints.fuse_token,
         "--stages": hints.stages or None,
     }
     given = next((option for option, value in needless.items() if value is not None), None)
