@@ -13,9 +13,11 @@ from typing import Any
 
 import pytest
 
-from tofe_export.artifacts.files import atomic_path, read_json, sha256, write_json
-from tofe_export.artifacts.manifest import manifest_path, read_manifest
+from tofe_export.artifacts.files import atomic_path, read_json, require_file, sha256, write_json
+from tofe_export.artifacts.manifest import has_manifest, manifest_path, read_manifest
+from tofe_export.artifacts.names import distinct_names
 from tofe_export.artifacts.parts import sweep
+from tofe_export.artifacts.places import is_there, resolved
 from tofe_export.artifacts.sets import atomic_artefact
 from tofe_export.errors import InputError, MissingError
 
@@ -223,3 +225,24 @@ def test_a_manifest_belongs_to_its_bytes(tmp_path: Path) -> None:
     write_json(manifest_path(artefact), {"schema": "something/else"})
     with pytest.raises(InputError, match="not a manifest"):
         read_manifest(artefact)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [("x" * 300, "its name is too long"), ("loop", "its links lead in a circle")]
+)
+def test_a_name_under_which_nothing_can_lie(tmp_path: Path, name: str, words: str) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    path = tmp_path / name
+    for look in (is_there, require_file, read_json, read_manifest):
+        with pytest.raises(InputError, match=f"cannot be read: {words}"):
+            look(path)
+    assert distinct_names([path, tmp_path / "other"]) == [name, "other"]
+    assert resolved(path).name == name
+
+
+def test_a_name_that_only_its_manifest_makes_too_long(tmp_path: Path) -> None:
+    path = tmp_path / ("x" * 250 + ".onnx")
+    path.write_bytes(b"model")
+    assert not has_manifest(path)
+    with pytest.raises(InputError, match="its name is too long"):
+        read_manifest(path)

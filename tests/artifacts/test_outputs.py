@@ -129,8 +129,8 @@ def test_what_cannot_be_written_is_said_before_the_work(tmp_path: Path) -> None:
         (tmp_path, "it is a folder"),
         (Path(), "it is a folder"),
         (tmp_path / "file" / "v.json", "file is a file"),
-        (tmp_path / ("x" * 250), "File name too long"),
-        (tmp_path / ("x" * 300), "File name too long"),
+        (tmp_path / ("x" * 250), "its name is too long"),
+        (tmp_path / ("x" * 300), "its name is too long"),
         (tmp_path / "circle", "circle"),
         (Path("/proc/v.json"), "cannot be written"),
     ):

@@ -124,6 +124,8 @@ def test_a_parameter_free_network_of_this_program_is_its_own(tmp_path: Path) -> 
     [
         ("plain", {"keep_rate": 0.5}, "keeps every token", "cls-attention"),
         ("plain", {"fuse_token": True}, "--fuse-token says nothing", "cls-attention"),
+        ("plain", {"fuse_token": False}, "--no-fuse-token says nothing", "cls-attention"),
+        ("dynamicvit", {"fuse_token": False}, "never fuses", "Leave --fuse-token"),
         ("plain", {"stages": (1, 2)}, "--stages says nothing", "cls-attention"),
         ("plain", {"selector": "mlp"}, "no predictors", "--init"),
         ("plain", {"selector": "linear"}, "cannot be read with the selector 'linear'", "mlp"),

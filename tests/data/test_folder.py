@@ -219,5 +219,5 @@ def test_no_permission_is_counted_and_the_rest_is_read(tmp_path: Path) -> None:
 
 
 def test_a_name_that_no_file_system_takes() -> None:
-    with pytest.raises(InputError, match="cannot be read: File name too long"):
+    with pytest.raises(InputError, match="cannot be read: its name is too long"):
         open_source("a" * 5000, "any")

@@ -236,3 +236,33 @@ def test_progress_shows_loss_kept_shares_and_budget(tmp_path: Path) -> None:
     assert "ToFe 1/1" in text
     assert "(budget 0.5)" in text
     assert "loss" in text
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"weight_decay": float("nan")}, "--weight-decay is nan, but it must be from 0.0 to 1,000.0"),
+        ({"backbone_lr_scale": -1.0}, "--backbone-lr-scale is -1.0"),
+        ({"lr": float("nan")}, "--lr is nan"),
+        ({"dense_lr": float("inf")}, "--dense-lr is inf"),
+        ({"seed": 2**32}, "--seed is 4294967296"),
+        ({"batch_size": 65_537}, "--batch-size is 65537, but it must be from 1 to 65,536"),
+        ({"device": "cuda:-1"}, "There is no device 'cuda:-1'"),
+        ({"device": "meta"}, "There is no device 'meta'"),
+    ],
+)
+def test_settings_that_cannot_be_meant(changed: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError) as caught:
+        dataclasses.replace(SETTINGS, **changed)
+    assert words in str(caught.value)
+
+
+def test_settings_at_the_edge() -> None:
+    at_most = {
+        "weight_decay": 0.0,
+        "backbone_lr_scale": 0.0,
+        "seed": 2**32 - 1,
+        "batch_size": 65_536,
+        "device": "cuda:9",
+    }
+    assert dataclasses.replace(SETTINGS, **at_most).seed == 2**32 - 1

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tofe_export.errors import InputError
-from tofe_export.verify.tolerances import LIMITS, PRECISIONS, TOLERANCES, parse_overrides, tolerance_of
+from tofe_export.verify.tolerances import LIMITS, PRECISIONS, TOLERANCES, parse_overrides, require_used, tolerance_of
 
 PAGE = (Path(__file__).parents[2] / "docs" / "verify.md").read_text()
 
@@ -43,3 +43,12 @@ def test_an_unknown_precision_is_refused() -> None:
 def test_a_limit_that_limits_nothing_is_refused(value: str) -> None:
     with pytest.raises(InputError, match="logits_max_abs cannot be"):
         parse_overrides([f"logits_max_abs={value}"])
+
+
+def test_a_limit_that_limits_nothing_is_refused() -> None:
+    overrides = parse_overrides(["kl_mean=1", "int8.kl_mean=0.2"])
+    require_used(overrides, {"fp32", "int8"})
+    with pytest.raises(InputError, match=r"int8\.kl_mean is for models in int8; here is only fp32"):
+        require_used(overrides, {"fp32"})
+    with pytest.raises(InputError, match="was given twice"):
+        parse_overrides(["int8.kl_mean=1", " int8.kl_mean =2"])

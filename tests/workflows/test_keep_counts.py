@@ -65,6 +65,20 @@ def test_the_other_sources(checkpoint: Checkpoint) -> None:
         choose(checkpoint, KeepOptions(source="photos", quantile=2))
 
 
+@pytest.mark.parametrize("options", [KeepOptions(quantile=0.5), KeepOptions((9, 4, 2), samples=5)])
+def test_a_quantile_of_no_images(checkpoint: Checkpoint, options: KeepOptions) -> None:
+    with pytest.raises(InputError, match="choose from images"):
+        choose(checkpoint, options)
+
+
+def test_images_say_nothing_of_a_dense_network() -> None:
+    model = small_tofe(selector="none")
+    dense = Checkpoint(model, (), Preprocessing.of_backbone(model.vit))
+    assert choose(dense, KeepOptions()) == ()
+    with pytest.raises(InputError, match="This network is dense"):
+        choose(dense, KeepOptions(source="digits"))
+
+
 @pytest.mark.parametrize(
     ("counts", "quantile", "expected"),
     [

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tofe_export.artifacts.parts import part_of, sweep, sync, sync_folder
-from tofe_export.artifacts.places import STDOUT, is_stream, real_file, send
+from tofe_export.artifacts.places import STDOUT, is_stream, is_there, real_file, reason_of, send
 from tofe_export.errors import InputError, MissingError
 
 
@@ -81,18 +81,18 @@ def read_json(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:  # also an integer of 5,000 digits, and a list 5,000 deep
         raise InputError(f"{path} is not a JSON file ({error}).") from error
     except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}.") from error
+        raise InputError(f"{path} cannot be read: {reason_of(error)}.") from error
     if not isinstance(document, dict):
         raise InputError(f"{path} holds a JSON {type(document).__name__}, not an object.")
     return document
 
 
 def require_file(path: Path, next_step: str = "Check the path.") -> None:
-    """Raises InputError unless `path` is a file that exists."""
+    """Raises InputError unless `path` is a file that exists; see also `is_there`."""
+    if not is_there(path):
+        raise InputError(f"{path} does not exist.", next_step)
     if path.is_dir():
         raise InputError(f"{path} is a folder, not a file.", next_step)
-    if not path.exists():
-        raise InputError(f"{path} does not exist.", next_step)
 
 
 def sha256(path: Path) -> str:
@@ -143,4 +143,4 @@ def _sentence(error: OSError, target: Path) -> InputError | MissingError:
             f"The disk is full: {target} was not written, and what was there before is untouched.",
             f"Free some space in {target.parent}, or name a place on another disk.",
         )
-    return InputError(f"{target} cannot be written: {error.strerror or error}.", "Choose another place for it.")
+    return InputError(f"{target} cannot be written: {reason_of(error)}.", "Choose another place for it.")

@@ -12,7 +12,7 @@ from typing import Any
 
 from tofe_export.artifacts.files import read_json, require_file, sha256
 from tofe_export.artifacts.parts import folder_lock, sync_folder
-from tofe_export.artifacts.places import real_file
+from tofe_export.artifacts.places import is_there, real_file
 from tofe_export.errors import InputError
 
 SCHEMA = "tofe-export/manifest/1"
@@ -46,7 +46,9 @@ def pending_path(artefact: Path) -> Path:
 
 def has_manifest(artefact: Path) -> bool:
     """Whether there is a manifest beside `artefact`, be it one that a killed run left waiting."""
-    return manifest_path(artefact).exists() or _waiting(artefact) is not None
+    with contextlib.suppress(InputError):  # under a name that is too long there is none
+        return is_there(manifest_path(artefact)) or _waiting(artefact) is not None
+    return False
 
 
 def files_of(artefact: Path) -> list[Path]:
@@ -97,7 +99,7 @@ def finish(artefact: Path) -> dict[str, Any] | None:
 
 def _waiting(artefact: Path) -> dict[str, Any] | None:
     pending = pending_path(artefact)
-    if not pending.is_file() or not artefact.is_file():
+    if not os.path.isfile(pending) or not os.path.isfile(artefact):  # noqa: PTH113 - Path.is_file raises for long names
         return None
     try:
         manifest = read_json(pending)

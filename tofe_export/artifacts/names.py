@@ -18,7 +18,7 @@ READ_BY_REPORT = (CHECKPOINT, STATE, METRICS, MODEL, VERIFY, BENCH)
 
 def distinct_names(paths: Sequence[Path]) -> list[str]:
     """File names, with as many folders before them as it takes to tell the files apart."""
-    resolved = [path.resolve() for path in paths]
+    resolved = [Path(os.path.realpath(path)) for path in paths]  # `resolve` raises where links lead in a circle
     for depth in range(1, max((len(path.parts) for path in resolved), default=1) + 1):
         names = [readable("/".join(path.parts[-depth:])) for path in resolved]
         if len(set(names)) == len(set(resolved)):

@@ -17,7 +17,7 @@ from pathlib import Path
 from tofe_export.artifacts.kinds import Kind, replaceable
 from tofe_export.artifacts.manifest import files_of, manifest_path
 from tofe_export.artifacts.names import readable
-from tofe_export.artifacts.places import STDOUT, is_stream
+from tofe_export.artifacts.places import STDOUT, is_stream, is_there, reason_of, resolved
 from tofe_export.errors import InputError
 
 _ELSEWHERE = "Choose another place for it."
@@ -56,9 +56,8 @@ def require_outputs(outputs: Iterable[Output], inputs: Iterable[Path | None] = (
         name = readable(path)
         try:
             _refuse(path, kind, taken, name)
-        except (OSError, RuntimeError) as error:  # RuntimeError: links that lead in a circle
-            reason = error.strerror if isinstance(error, OSError) else "its links lead in a circle"
-            raise InputError(f"{name} cannot be written: {reason}.", _ELSEWHERE) from error
+        except OSError as error:
+            raise InputError(f"{name} cannot be written: {reason_of(error)}.", _ELSEWHERE) from error
         taken.append(path)
 
 
@@ -102,7 +101,7 @@ def _refuse(path: Path, kind: Kind, taken: Iterable[Path], name: str) -> None:
         raise InputError(f"{name} would be overwritten, though it is named for something else.", _ELSEWHERE)
     if path.is_dir():
         raise InputError(f"{name} cannot be written: it is a folder.", "Name a file in it.")
-    target = path.resolve()
+    target = resolved(path)
     if path.exists() and not os.access(target, os.W_OK):
         raise InputError(f"{name} cannot be written: it is write-protected.", _ELSEWHERE)
     if (there := replaceable(target, kind)) is not None:
@@ -122,7 +121,7 @@ def require_folder(folder: Path, name: str = "", file: str = "") -> None:
         InputError: says why not.
     """
     name = name or readable(folder)
-    there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
+    there = next(place for place in (folder.absolute(), *folder.absolute().parents) if is_there(place))
     if not there.is_dir():
         raise InputError(f"{name} cannot be written: {readable(there)} is a file.", _ELSEWHERE)
     try:
@@ -131,14 +130,12 @@ def require_folder(folder: Path, name: str = "", file: str = "") -> None:
         with tempfile.NamedTemporaryFile(prefix=f".{file}.{os.getpid()}-", suffix=".part", dir=there):
             pass
     except OSError as error:
-        raise InputError(
-            f"{name} cannot be written: {readable(there)} says {error.strerror or error}.", _ELSEWHERE
-        ) from error
+        raise InputError(f"{name} cannot be written: {readable(there)} says {reason_of(error)}.", _ELSEWHERE) from error
 
 
 def _same(path: Path, other: Path) -> bool:
     """Whether both are one file, by whatever name: links, hard links, systems that know no capital letters."""
-    if path.resolve() == other.resolve():
+    if resolved(path) == resolved(other):
         return True
     with contextlib.suppress(OSError):
         return path.samefile(other)

@@ -2,14 +2,46 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import sys
 from pathlib import Path
 
+from tofe_export.artifacts.names import readable
+from tofe_export.errors import InputError
+
 STDOUT = Path("-")
 _OWN_DESCRIPTORS = "/proc/self/fd"  # /dev/stdout and /dev/fd lead there
 _MOST_LINKS = 40  # as the kernel follows
+_NO_FILE = {errno.ELOOP: "its links lead in a circle", errno.ENAMETOOLONG: "its name is too long"}
+
+
+def reason_of(error: OSError) -> str:
+    """Why a path cannot be used, for a message: "its name is too long", or what the system says."""
+    return _NO_FILE.get(error.errno or 0) or error.strerror or str(error)
+
+
+def is_there(path: Path) -> bool:
+    """Whether a file or folder lies at `path`.
+
+    Raises:
+        InputError: it cannot be told: a name that is too long, links that lead in a circle, a folder not to be entered.
+    """
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise InputError(
+            f"{readable(path)} cannot be read: {reason_of(error)}.", "Check the path and its permissions."
+        ) from error
+    return True
+
+
+def resolved(path: Path) -> Path:
+    """`path` without links, as far as they lead anywhere; `Path.resolve` raises where they lead in a circle."""
+    return Path(os.path.realpath(path))
 
 
 def is_stream(target: Path) -> bool:
@@ -19,7 +51,7 @@ def is_stream(target: Path) -> bool:
 
 def real_file(target: Path) -> Path:
     """The file that a link leads to, whether it exists or not; what is no link stays as it is."""
-    return Path(os.path.realpath(target)) if target.is_symlink() else target
+    return resolved(target) if os.path.islink(target) else target  # noqa: PTH114 - Path.is_symlink raises for long names
 
 
 def send(target: Path, content: bytes) -> None:

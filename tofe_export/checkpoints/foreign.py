@@ -65,7 +65,7 @@ class Hints:
             config.backbone,
             given,
             config.selector,
-            config.approximator == FUSE,
+            config.approximator == FUSE if config.selector == CLS_ATTENTION else None,
             config.stage_starts,
             image_size=image_size_of(config),
         )
@@ -113,6 +113,10 @@ def recognise(header: Mapping[str, Any], weights: Mapping[str, Tensor], hints: H
     notes = [] if hints.backbone else _guessed(name)
     renamed = {f"vit.{key}": value for key, value in plain.items()}
     if selector == "mlp":
+        if hints.fuse_token is not None:
+            raise InputError(
+                f"{source} is DynamicViT's, which never fuses tokens.", "Leave --fuse-token and --no-fuse-token away."
+            )
         config = ToFeConfig(name, arguments, hints.stages, selector, DISCARD)
         rate = _rate(hints, told.get("base_rate"))
         return Recognised(config, renamed | _selectors(predictors, source), "DynamicViT", tuple(notes), rate, _CROP_PCT)
@@ -125,7 +129,7 @@ def recognise(header: Mapping[str, Any], weights: Mapping[str, Tensor], hints: H
         return Recognised(config, renamed, words, (*notes, *note), rate, _CROP_PCT)
     needless = {
         "--keep-rate": hints.keep_rate,
-        "--fuse-token": hints.fuse_token or None,
+        "--no-fuse-token" if hints.fuse_token is False else "--fuse-token": hints.fuse_token,
         "--stages": hints.stages or None,
     }
     given = next((option for option, value in needless.items() if value is not None), None)

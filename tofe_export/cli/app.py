@@ -17,6 +17,7 @@ from tofe_export.cli.quantize import quantize
 from tofe_export.cli.report import report
 from tofe_export.cli.train import train
 from tofe_export.cli.trt import trt
+from tofe_export.cli.verb import Verb
 from tofe_export.cli.verify import verify
 
 app = typer.Typer(
@@ -28,7 +29,7 @@ app = typer.Typer(
 )
 
 for verb in (doctor, demo, train, onnx, quantize, trt, verify, bench, inspect, report):
-    app.command()(escaping(verb))
+    app.command(cls=Verb)(escaping(verb))
 
 
 def _version(wanted: bool) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tofe_export.bounds import MOST_ROUNDS, MOST_THREADS
 from tofe_export.cli import console
 from tofe_export.cli.parse import provider_name, whole_numbers
 
@@ -19,9 +20,11 @@ _COLUMNS = ("model", "batch", "p50 ms", "p90 ms", "p99 ms", "images/s", "GMACs",
 def bench(
     models: Annotated[list[Path], typer.Argument(help="ONNX files, engines and checkpoints.", metavar="MODEL...")],
     batch: Annotated[str, typer.Option(help="Batch sizes.", metavar="B1,B2")] = "1,8,32",
-    rounds: Annotated[int, typer.Option(help="Rounds of interleaved runs at each batch size.", min=1)] = 30,
+    rounds: Annotated[
+        int, typer.Option(help="Rounds of interleaved runs at each batch size.", min=1, max=MOST_ROUNDS)
+    ] = 30,
     threads: Annotated[
-        int | None, typer.Option(help="Threads; default: every processor of this process.", min=1)
+        int | None, typer.Option(help="Threads; default: every processor of this process.", min=1, max=MOST_THREADS)
     ] = None,
     json: Annotated[Path | None, typer.Option(help="Write the result as JSON.", metavar="FILE")] = None,
     baseline: Annotated[

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tofe_export.artifacts.commands import command
+from tofe_export.bounds import MOST_IMAGES
 from tofe_export.cli import console, hints
 from tofe_export.cli.images import show_images
 from tofe_export.cli.parse import counts_or_ratios, names
@@ -54,7 +55,7 @@ def onnx(
         float | None, typer.Option(help="Which quantile of their counts, 0 to 1; default: 0.5.", metavar="Q")
     ] = None,
     keep_samples: Annotated[
-        int | None, typer.Option(help="At most so many of those images; default: 1000.", min=1)
+        int | None, typer.Option(help="At most so many of those images; default: 1000.", min=1, max=MOST_IMAGES)
     ] = None,
     rearrange: Annotated[
         Rearrange | None,

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from typing import Any
 
 import typer
+
+from tofe_export.bounds import LARGEST_SIDE
 
 
 def whole_numbers(text: str, option: str) -> tuple[int, ...]:
@@ -16,6 +19,8 @@ def whole_numbers(text: str, option: str) -> tuple[int, ...]:
         typer.BadParameter: anything else, naming the option.
     """
     try:
+        if "_" in text:  # which Python takes
+            raise ValueError
         return tuple(int(part) for part in text.split(","))
     except ValueError:
         raise typer.BadParameter(
@@ -52,7 +57,10 @@ def image_size(text: str, option: str) -> tuple[int, int]:
     found = re.fullmatch(r"(\d{1,6})(?:x(\d{1,6}))?", text.lower(), re.ASCII)
     if found is None:
         raise typer.BadParameter(f"{text!r} is no size in pixels; write 384 or 256x192.", param_hint=option)
-    return int(found[1]), int(found[2] or found[1])
+    height, width = int(found[1]), int(found[2] or found[1])
+    if not 1 <= min(height, width) <= max(height, width) <= LARGEST_SIDE:
+        raise typer.BadParameter(f"{text} is not from 1 to {LARGEST_SIDE:,} pixels a side.", param_hint=option)
+    return height, width
 
 
 def names(text: str, known: dict[str, str], option: str) -> tuple[str, ...]:
@@ -94,8 +102,12 @@ def keyword_arguments(text: str, option: str) -> dict[str, Any]:
         name, equals, value = (piece.strip() for piece in part.partition("="))
         if not (name.isidentifier() and equals and value):
             raise typer.BadParameter(f"{part!r} is not NAME=VALUE; write img_size=64,patch_size=8.", param_hint=option)
+        if name in found:
+            raise typer.BadParameter(f"{name} is given twice.", param_hint=option)
         try:
             found[name] = json.loads(value)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):  # a plain word; or far too many digits or brackets
             found[name] = value
+        if isinstance(found[name], float) and not math.isfinite(found[name]):
+            raise typer.BadParameter(f"{part!r} is no finite number.", param_hint=option)
     return found

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from tofe_export.bounds import MOST_IMAGES, MOST_ROUNDS
 from tofe_export.cli import console
 from tofe_export.cli.images import show_images
 
@@ -29,8 +30,12 @@ def quantize(
     cache: Annotated[
         Path | None, typer.Option(help="Calibration file to read and write; default: in your cache folder.")
     ] = None,
-    samples: Annotated[int, typer.Option(help="At most so many held-out images to compare on.", min=1)] = 128,
-    rounds: Annotated[int, typer.Option(help="Rounds of interleaved runs for the timing.", min=1)] = 15,
+    samples: Annotated[
+        int, typer.Option(help="At most so many held-out images to compare on.", min=1, max=MOST_IMAGES)
+    ] = 128,
+    rounds: Annotated[
+        int | None, typer.Option(help="Rounds of interleaved runs for the timing; default: 15.", min=1, max=MOST_ROUNDS)
+    ] = None,
     tolerance: Annotated[
         list[str] | None,
         typer.Option(help="A limit of your own, as in tofe-export verify, such as int8.kl_mean=0.2; repeatable."),
@@ -52,10 +57,14 @@ def quantize(
     precision = "fp8" if fp8 else "int8"
     require_unambiguous(data)
     calibration = CalibrationOptions(recipe, data, cache)
-    options = QuantizeOptions(precision, calibration, samples, Timing(rounds=rounds), parse_overrides(tolerance or ()))
+    options = QuantizeOptions(
+        precision, calibration, samples, Timing(rounds=rounds or 15), parse_overrides(tolerance or ())
+    )
     if sensitivity:
         if output is not None:
             raise typer.BadParameter("--sensitivity writes no model; leave --output away.")
+        if rounds is not None:
+            raise typer.BadParameter("--sensitivity times nothing; leave --rounds away.")
         require_outputs(
             [Output(json, Kind.SENSITIVITY), Output(cache, Kind.CALIBRATION)], [model, *files_read(calibration)]
         )

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from tofe_export.bounds import MOST_PICTURES
 from tofe_export.cli import console
 from tofe_export.cli.images import show_images
 
@@ -16,7 +17,7 @@ def report(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Page to write; default DIR/report.html.")
     ] = None,
-    images: Annotated[int, typer.Option(help="Pictures of held-out images.", min=0)] = 6,
+    images: Annotated[int, typer.Option(help="Pictures of held-out images.", min=0, max=MOST_PICTURES)] = 6,
     data: Annotated[
         str | None, typer.Option(help="Where those come from: 'digits', 'photos' or a folder; default: as trained.")
     ] = None,

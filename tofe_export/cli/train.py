@@ -39,12 +39,14 @@ def train(
     budget: Annotated[float, typer.Option(help="MACs as a share of the dense backbone's.")] = 0.5,
     epochs: Annotated[int, typer.Option(help="Epochs of ToFe fine-tuning.")] = 30,
     dense_epochs: Annotated[
-        int, typer.Option(help="Epochs of the dense backbone, without --pretrained or --init.")
-    ] = 30,
+        int | None, typer.Option(help="Epochs of the dense backbone, without --pretrained or --init; default: 30.")
+    ] = None,
     batch_size: Annotated[int, typer.Option(help="Images a step.")] = 128,
     lr: Annotated[float, typer.Option(help="Peak learning rate of selectors and approximators.")] = 1e-3,
     backbone_lr_scale: Annotated[float, typer.Option(help="The backbone's share of it.")] = 0.05,
-    dense_lr: Annotated[float, typer.Option(help="Peak learning rate of the dense phase.")] = 1e-3,
+    dense_lr: Annotated[
+        float | None, typer.Option(help="Peak learning rate of the dense phase; default: 0.001.")
+    ] = None,
     weight_decay: Annotated[float, typer.Option(help="Of matrices.")] = 0.05,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
     workers: Annotated[int, typer.Option(help="Processes that decode images.")] = 0,
@@ -72,17 +74,21 @@ def train(
     settings = TrainSettings(
         data=data,
         epochs=epochs,
-        dense_epochs=dense_epochs,
+        dense_epochs=30 if dense_epochs is None else dense_epochs,
         batch_size=batch_size,
         lr=lr,
         backbone_lr_scale=backbone_lr_scale,
-        dense_lr=dense_lr,
+        dense_lr=1e-3 if dense_lr is None else dense_lr,
         weight_decay=weight_decay,
         budget=budget,
         seed=seed,
         workers=workers,
         device=device,
     )
+    if pretrained and init is not None:
+        raise typer.BadParameter("--pretrained and --init were both given; take one.")
+    if (pretrained or init is not None) and (dense_epochs or dense_lr is not None):
+        raise typer.BadParameter("With --pretrained or --init there is no dense phase for --dense-epochs, --dense-lr.")
     require_outputs(run_outputs(output), [init])
     log = ImageLog()
     with training_progress(console.err) as bar:
@@ -101,9 +107,10 @@ def run_outputs(folder: Path) -> list[Output]:
     from tofe_export.artifacts.kinds import Kind
     from tofe_export.artifacts.names import CHECKPOINT, METRICS, STATE
     from tofe_export.artifacts.outputs import Output
+    from tofe_export.artifacts.places import is_there
     from tofe_export.errors import InputError
 
-    if (folder / CHECKPOINT).exists() and not (folder / STATE).exists():
+    if is_there(folder / CHECKPOINT) and not is_there(folder / STATE):
         raise InputError(
             f"{folder / CHECKPOINT} would be replaced: there is no {STATE} beside it to go on from.",
             "Choose another folder with -o, or delete it first.",

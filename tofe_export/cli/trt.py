@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from tofe_export.bounds import MOST_MIB
 from tofe_export.cli import console
 from tofe_export.cli.images import show_images
 
@@ -30,7 +31,7 @@ def trt(
     backend: Annotated[str, typer.Option(help="auto, tensorrt or rtx.")] = "auto",
     plugin: Annotated[str, typer.Option(help="auto, on, or off (the operators' function bodies).")] = "auto",
     batch: Annotated[str, typer.Option(help="Batch sizes the engine takes.", metavar="MIN:OPT:MAX")] = "1:8:64",
-    workspace: Annotated[int | None, typer.Option(help="Most scratch memory, in MiB.", min=1)] = None,
+    workspace: Annotated[int | None, typer.Option(help="Most scratch memory, in MiB.", min=1, max=MOST_MIB)] = None,
     timing_cache: Annotated[Path | None, typer.Option(help="Kernel timings to reuse (tensorrt).")] = None,
     version_compatible: Annotated[
         bool, typer.Option("--version-compatible", help="For later TensorRT versions too (tensorrt).")

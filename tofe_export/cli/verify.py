@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from tofe_export.bounds import MOST_IMAGES
 from tofe_export.cli import console
 from tofe_export.cli.images import show_images
 from tofe_export.cli.parse import provider_name
@@ -16,10 +17,12 @@ _COLUMNS = ("artefact", "precision", "backend", "images", "top-1", "logits", "KL
 
 
 def verify(
-    models: Annotated[list[Path], typer.Argument(help="Exported models (.onnx) and engines (.engine).")],
+    models: Annotated[
+        list[Path], typer.Argument(help="Exported models (.onnx) and engines (.engine).", metavar="MODEL...")
+    ],
     against: Annotated[Path, typer.Option(help="The checkpoint they must agree with.", metavar="CKPT")],
     data: Annotated[str | None, typer.Option(help="Images: 'digits', 'photos' or a folder.")] = None,
-    samples: Annotated[int, typer.Option(help="At most so many images.", min=1)] = 128,
+    samples: Annotated[int, typer.Option(help="At most so many images.", min=1, max=MOST_IMAGES)] = 128,
     tolerance: Annotated[
         list[str] | None,
         typer.Option(help="A limit of your own, such as logits_max_abs=1e-3 or int8.cosine_min=0.8; repeatable."),

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from tofe_export.artifacts.names import expanded, readable
+from tofe_export.artifacts.places import is_there, reason_of
 from tofe_export.data.digits import Digits
 from tofe_export.data.folder import open_folder
 from tofe_export.data.images import ImageSource
@@ -36,12 +37,12 @@ def open_source(spec: str, part: Part, seed: int = 0) -> ImageSource:
         return _open_root(expanded(spec), spec, part)
     except OSError as error:  # a folder that may not be entered, a name that is too long, ...
         raise InputError(
-            f"The folder {readable(spec)} cannot be read: {error.strerror}.", "Check its name and its permissions."
+            f"The folder {readable(spec)} cannot be read: {reason_of(error)}.", "Check its name and its permissions."
         ) from error
 
 
 def _open_root(root: Path, spec: str, part: Part) -> ImageSource:
-    if not root.exists():
+    if not is_there(root):
         raise InputError(
             f"There are no images called {readable(spec)!r}.", f"Give a folder, or one of: {', '.join(BUILT_IN)}."
         )

@@ -6,8 +6,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from tofe_export.bounds import LARGEST_BATCH, require_within
 from tofe_export.errors import InputError
 
+_MOST_DIGITS = 20  # Python itself turns no text of any length into a number
 PRECISIONS = ("fp32", "fp16", "bf16", "int8", "fp8")
 PLUGIN_MODES = ("auto", "on", "off")
 HARDWARE = ("none", "ampere_plus", "same_compute_capability")
@@ -26,14 +28,17 @@ class BatchProfile:
         """Reads "1:8:64", or "8" for one fixed size.
 
         Raises:
-            InputError: anything else, or sizes that do not rise from 1.
+            InputError: anything else, sizes that do not rise from 1, or that are too large.
         """
         parts = text.split(":")
         if len(parts) not in (1, 3) or not all(part.strip().isdecimal() for part in parts):
             raise InputError(f"--batch {text} is not MIN:OPT:MAX.", "Write --batch 1:8:64, or --batch 8.")
+        if any(len(part) > _MOST_DIGITS for part in parts):
+            raise InputError(f"--batch {text} is beyond {LARGEST_BATCH:,} images.", "Write --batch 1:8:64.")
         sizes = [int(part) for part in parts] * (3 if len(parts) == 1 else 1)
         if not 1 <= sizes[0] <= sizes[1] <= sizes[2]:
             raise InputError(f"The batch sizes {text} do not rise from 1.", "Write --batch 1:8:64.")
+        require_within("--batch", sizes[2], 1, LARGEST_BATCH)
         return BatchProfile(*sizes)
 
     def __str__(self) -> str:

@@ -38,7 +38,8 @@ def create_backbone(name: str, arguments: Mapping[str, Any], pretrained: bool = 
     try:
         vit = timm.create_model(name, pretrained=False, **arguments)
     except Exception as error:  # whatever a network raises for numbers that do not fit each other
-        raise InputError(f"{name} cannot be made with {dict(arguments)}: {error}", "Mend --backbone-args.") from error
+        why = str(error).partition("\n")[0]  # PyTorch adds a stack of C++ to some
+        raise InputError(f"{name} cannot be made with {dict(arguments)}: {why}", "Mend --backbone-args.") from error
     _require_plain(vit, name)
     return _with_pretrained(name, arguments) if pretrained else vit
 

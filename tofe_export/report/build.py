@@ -11,8 +11,10 @@ from markupsafe import Markup
 from tofe_export import __version__
 from tofe_export.artifacts.files import write_text
 from tofe_export.artifacts.kinds import Kind
-from tofe_export.artifacts.names import PAGE, READ_BY_REPORT
+from tofe_export.artifacts.names import CHECKPOINT, PAGE, READ_BY_REPORT
 from tofe_export.artifacts.outputs import Output, require_folder, require_outputs
+from tofe_export.artifacts.places import resolved
+from tofe_export.bounds import MOST_PICTURES, require_within
 from tofe_export.data.log import ImageLog
 from tofe_export.errors import InputError
 from tofe_export.report import charts, parity
@@ -88,9 +90,11 @@ def build_report(
             replace what it is about.
         MissingError: the disk is full.
     """
-    if images < 0:
-        raise InputError(f"--images {images} is below 0.", "Give 0 or more.")
+    require_within("--images", images, 0, MOST_PICTURES)
     found = read_folder(folder)
+    if data is not None and (images == 0 or found.checkpoint is None):
+        why = "none were asked for" if images == 0 else f"there is no {CHECKPOINT} in {folder}"
+        raise InputError(f"--data says where pictures come from, but {why}.", "Leave it away.")
     page = output if output is not None else folder / PAGE
     log = ImageLog() if log is None else log
     drawn = _Drawn.of(found)
@@ -167,7 +171,7 @@ def _title(found: RunFolder) -> str:
         return found.checkpoint.model.config.backbone
     if found.manifest is not None:
         return str((found.manifest.get("config") or {}).get("backbone", "ToFe"))
-    return found.path.resolve().name
+    return resolved(found.path).name
 
 
 def _versions(found: RunFolder) -> list[tuple[str, str]]:

@@ -18,6 +18,7 @@ from tofe_export.artifacts.commands import command
 from tofe_export.artifacts.files import read_json, sha256
 from tofe_export.artifacts.manifest import SCHEMA, has_manifest, manifest_path, read_manifest
 from tofe_export.artifacts.names import BENCH, CHECKPOINT, METRICS, MODEL, STATE, VERIFY, is_text
+from tofe_export.artifacts.places import is_there
 from tofe_export.checkpoints.checkpoint import Checkpoint, load, load_like
 from tofe_export.errors import InputError
 from tofe_export.model.config import ToFeConfig
@@ -116,21 +117,21 @@ def read_folder(path: Path) -> RunFolder:
     Raises:
         InputError: no such folder, nothing in it that a report could show, or a part that is damaged.
     """
-    if not path.exists():
+    if not is_there(path):
         raise InputError(f"There is no folder {path}.", f"Make a run first: {Commands(path).train}")
     if not path.is_dir():
         raise InputError(f"{path} is a file, not a folder.", f"Type: {command('report', path.parent)}")
     found, commands = RunFolder(path), Commands(path)
     _add_manifest(found)
-    if (path / CHECKPOINT).exists():
+    if is_there(path / CHECKPOINT):
         found.checkpoint = _checkpoint(path / CHECKPOINT, found.manifest)
         found.teacher = _teacher(path / STATE, found.checkpoint)
-    if (path / METRICS).exists():
+    if is_there(path / METRICS):
         found.history = read_history(path / METRICS)
         found.budget = found.history.budget or _budget(path / STATE)
-    if (path / VERIFY).exists():
+    if is_there(path / VERIFY):
         found.evidence = read_verification(path / VERIFY, commands.verify)
-    if (path / BENCH).exists():
+    if is_there(path / BENCH):
         found.benchmark = read_benchmark(path / BENCH, commands.bench)
     if not any((found.checkpoint, found.history, found.evidence, found.benchmark, found.manifest)):
         parts = ", ".join((CHECKPOINT, METRICS, f"{MODEL}.json", VERIFY, BENCH))
@@ -155,7 +156,7 @@ def _add_manifest(found: RunFolder) -> None:
     if not has_manifest(artefact):
         return
     try:
-        document = read_manifest(artefact) if artefact.exists() else read_json(beside)
+        document = read_manifest(artefact) if is_there(artefact) else read_json(beside)
     except InputError as error:  # the rest of the folder is still worth showing
         found.notes.append(f"{error.message} What it says is left out.")
         return

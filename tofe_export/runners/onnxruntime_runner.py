@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,12 @@ _PROVIDERS: dict[str, list[Any]] = {
 }
 PROVIDERS = tuple(_PROVIDERS)
 _ORT_TYPES = ("float64", "float32", "float16", "int64", "int32", "int16", "int8", "uint8", "bool")
+
+
+def require_onnx(paths: Iterable[Path], provider: str) -> None:
+    """Raises InputError where a provider is named, and nothing is there that ONNX Runtime would run."""
+    if provider != CPU and not any(path.suffix == ".onnx" for path in paths):
+        raise InputError("--provider is for ONNX Runtime, and none of the files is an ONNX file.", "Leave it away.")
 
 
 class OnnxRuntimeRunner:

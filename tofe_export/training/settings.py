@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from tofe_export.bounds import LARGEST_BATCH, require_within
 from tofe_export.errors import InputError
 from tofe_export.training.losses import LossWeights
 
 FREE_TO_CHANGE = frozenset({"device", "workers"})  # a resumed run may move to another machine
 POSITIONS = ("learned", "sincos")
+_DEVICE = re.compile(r"auto|cpu|mps|cuda(:[0-9]{1,2})?")
+_MOST_EPOCHS = 1_000_000
+_MOST_WORKERS = 1024
+_LARGEST_SEED = 2**32 - 1  # that every library takes
+_LARGEST_RATE = 1000.0
 
 
 @dataclass(frozen=True)
@@ -35,7 +42,7 @@ class TrainSettings:
         positions: position embedding that a backbone without weights starts from, `learned` (random) or `sincos`.
         seed: of everything random.
         workers: processes that decode images; 0 decodes in this one.
-        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
         amp: bfloat16 autocast where the GPU has it.
         limit_batches: at most so many steps an epoch; None for all.
         limit_val: at most so many held-out images; None for all.
@@ -69,14 +76,19 @@ class TrainSettings:
     limit_val: int | None = None
 
     def __post_init__(self) -> None:
-        _require(self.epochs >= 1, "--epochs", self.epochs, "at least 1")
-        _require(self.dense_epochs >= 0, "--dense-epochs", self.dense_epochs, "at least 0")
-        _require(self.batch_size >= 1, "--batch-size", self.batch_size, "at least 1")
+        require_within("--epochs", self.epochs, 1, _MOST_EPOCHS)
+        require_within("--dense-epochs", self.dense_epochs, 0, _MOST_EPOCHS)
+        require_within("--batch-size", self.batch_size, 1, LARGEST_BATCH)
         _require(0 < self.budget < 1, "--budget", self.budget, "between 0 and 1, such as 0.5")
         _require(0 < self.initial_keep < 1, "initial_keep", self.initial_keep, "between 0 and 1")
-        _require(self.lr > 0 and self.dense_lr > 0, "--lr", min(self.lr, self.dense_lr), "above 0")
-        _require(self.workers >= 0, "--workers", self.workers, "at least 0")
-        _require(self.seed >= 0, "--seed", self.seed, "at least 0")
+        for name, rate in (("--lr", self.lr), ("--dense-lr", self.dense_lr)):
+            _require(0 < rate <= _LARGEST_RATE, name, rate, f"above 0 and at most {_LARGEST_RATE:,.0f}")
+        require_within("--backbone-lr-scale", self.backbone_lr_scale, 0.0, _LARGEST_RATE)
+        require_within("--weight-decay", self.weight_decay, 0.0, _LARGEST_RATE)
+        require_within("--workers", self.workers, 0, _MOST_WORKERS)
+        require_within("--seed", self.seed, 0, _LARGEST_SEED)
+        if not _DEVICE.fullmatch(self.device):
+            raise InputError(f"There is no device {self.device!r}.", "Use auto, cpu, cuda or cuda:N.")
         _require(self.temperature_start > 0, "temperature_start", self.temperature_start, "above 0")
         _require(self.temperature_end > 0, "temperature_end", self.temperature_end, "above 0")
         _require(0 <= self.quiet_share < 1, "quiet_share", self.quiet_share, "from 0 to below 1")

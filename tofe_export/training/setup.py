@@ -28,18 +28,16 @@ DIGITS_MEAN, DIGITS_STD = (0.30, 0.30, 0.30), (0.30, 0.30, 0.30)  # measured on 
 
 
 def choose_device(name: str) -> torch.device:
-    """`auto`, `cpu`, `cuda`, `cuda:N`.
+    """The device that a setting names; see `TrainSettings`.
 
     Raises:
         MissingError: a GPU is asked for and there is none.
-        InputError: no device of that name.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise InputError(f"There is no device {name!r}.", "Use auto, cpu, cuda or cuda:N.") from error
+    device = torch.device(name)
+    if name == "mps" and not torch.backends.mps.is_available():
+        raise MissingError("This machine has no Metal device that PyTorch can use.", "Use --device cpu.")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise MissingError(f"This machine has no CUDA device {name!r} that PyTorch can use.", "Use --device cpu.")
     return device

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 
 from tofe_export.errors import InputError, nearest
@@ -135,8 +135,29 @@ def parse_overrides(texts: Iterable[str]) -> dict[tuple[str, str], float]:
             raise InputError(
                 f"There is no precision {precision!r}.", f"Write one of {', '.join(PRECISIONS)} before the point."
             )
+        if (precision, limit) in found:
+            raise InputError(f"The tolerance {name.strip()} was given twice.", "Give it once.")
         found[precision, limit] = _value(limit, value)
     return found
+
+
+def require_used(overrides: Overrides, precisions: Collection[str]) -> None:
+    """Refuses a limit that would not limit anything.
+
+    Args:
+        overrides: the user's own limits.
+        precisions: of what is compared.
+
+    Raises:
+        InputError: a limit names another precision.
+    """
+    for precision, limit in overrides:
+        if precision and precision not in precisions:
+            here = ", ".join(sorted(precisions))
+            raise InputError(
+                f"The tolerance {precision}.{limit} is for models in {precision}; here is only {here}.",
+                f"Write {limit}=..., or name {here}.",
+            )
 
 
 def tolerance_of(precision: str, overrides: Overrides) -> Tolerance:

@@ -11,8 +11,9 @@ from tofe_export.artifacts.machine import processors
 from tofe_export.bench.baseline import judge, read_baseline
 from tofe_export.bench.run import bench
 from tofe_export.bench.subjects import open_groups
+from tofe_export.bounds import LARGEST_BATCH, MOST_ROUNDS, MOST_THREADS, require_within
 from tofe_export.errors import InputError
-from tofe_export.runners.onnxruntime_runner import CPU
+from tofe_export.runners.onnxruntime_runner import CPU, require_onnx
 from tofe_export.workflows.progress import Report, silent
 
 BATCHES = (1, 8, 32)
@@ -49,12 +50,19 @@ def bench_models(
 
     Raises:
         MissingError: an engine or a provider that cannot run here.
-        InputError: no file, a batch, round or thread count below 1, or a file that cannot be used.
+        InputError: no file, a batch, round or thread count out of range, an option that concerns none of
+            the files, or a file that cannot be used.
     """
     if not paths:
         raise InputError("No model was given.", "Type: tofe-export bench model.onnx")
     if min(batches, default=0) < 1 or rounds < 1 or (threads is not None and threads < 1):
         raise InputError("Batch sizes, rounds and threads must be 1 or more.", "For example --batch 1,8 --rounds 30.")
+    require_within("--batch", max(batches), 1, LARGEST_BATCH)
+    require_within("--rounds", rounds, 1, MOST_ROUNDS)
+    require_within("--threads", threads or 1, 1, MOST_THREADS)
+    if all(path.suffix == ".engine" for path in paths) and threads is not None:
+        raise InputError("--threads is for processors, and engines run on a GPU.", "Leave it away.")
+    require_onnx(paths, provider)
     count = threads or processors()
     recorded = None if gate is None else read_baseline(gate.file)  # before anything is timed
     document = bench(open_groups(list(paths), count, provider), list(batches), rounds, count, report)

@@ -35,7 +35,7 @@ from tofe_export.verify.compare import compare_forms
 from tofe_export.verify.comparison import Comparison
 from tofe_export.verify.opened import read_onnx
 from tofe_export.verify.reference import OnnxReference
-from tofe_export.verify.tolerances import Overrides, tolerance_of
+from tofe_export.verify.tolerances import Overrides, require_used, tolerance_of
 from tofe_export.workflows.calibrate_model import CalibrationOptions, calibrate_model, first_step
 from tofe_export.workflows.progress import Report, silent
 from tofe_export.workflows.quantize_model import coarse_notes
@@ -87,7 +87,13 @@ def build_from_onnx(
         raise InputError(f"{source} is no ONNX file.", first_step(source))
     if target.suffix == ".onnx":
         raise InputError(f"{target} would be an engine with the name of an ONNX file.", "Write -o model.engine")
+    require_used(tolerances or {}, (options.precision,))
     manifest = read_manifest(source)
+    if manifest["precision"] == options.precision and calibration not in (None, CalibrationOptions()):
+        raise InputError(
+            f"{source} is in {options.precision} already, so no calibration is done.",
+            "Leave --recipe, --data and --cache away, or start from the float32 file that tofe-export onnx wrote.",
+        )
     backend = open_backend(options.backend)
     model = read_onnx(source)
     if options.taps:

@@ -14,6 +14,7 @@ from tofe_export.artifacts.commands import command
 from tofe_export.artifacts.files import sha256
 from tofe_export.artifacts.names import expanded
 from tofe_export.artifacts.outputs import require_folder
+from tofe_export.artifacts.places import is_there
 from tofe_export.data.images import Batch, ImageSource, batches
 from tofe_export.data.log import ImageLog
 from tofe_export.data.preprocessing import Preprocessing
@@ -106,7 +107,7 @@ def choose_recipe(options: CalibrationOptions, manifest: Mapping[str, Any]) -> R
 def require_images_of(recipe: Recipe, next_step: str) -> None:
     """Raises InputError where the recipe names images that are not here: the user has not typed their name."""
     source = recipe.data.source
-    if source not in BUILT_IN and not expanded(source).exists():
+    if source not in BUILT_IN and not is_there(expanded(source)):
         raise InputError(
             f"The recipe {recipe.name} takes images that are not here: its data.source is {source!r}.", next_step
         )

@@ -13,7 +13,7 @@ from tofe_export.checkpoints.checkpoint import load
 from tofe_export.checkpoints.foreign import Hints
 from tofe_export.engine.inspect import layer_histogram
 from tofe_export.engine.runtime import load_engine
-from tofe_export.errors import MissingError
+from tofe_export.errors import InputError, MissingError
 from tofe_export.graph.functions import is_operator
 from tofe_export.model.flops import dense_macs, tofe_macs
 from tofe_export.verify.opened import read_onnx
@@ -27,10 +27,16 @@ def inspect_file(path: Path, hints: Hints | None = None) -> dict[str, Any]:
         hints: what a checkpoint of somebody else's does not say.
 
     Raises:
-        InputError: neither, missing, damaged, or a manifest that does not belong to it.
+        InputError: neither, missing, damaged, a manifest that does not belong to it, or hints for what is no
+            checkpoint.
     """
     require_file(path)
     kinds = {".onnx": _onnx, ".engine": _engine}
+    if path.suffix in kinds and hints not in (None, Hints()):
+        raise InputError(
+            f"{path} says itself what it is: options about a network are for checkpoints.",
+            "Leave --backbone, --backbone-args, --selector, --stages, --fuse-token, --keep-rate and --img-size away.",
+        )
     described = kinds[path.suffix](path) if path.suffix in kinds else _checkpoint(path, hints)
     return {
         "schema": "tofe-export/inspect/1",

@@ -95,6 +95,12 @@ def choose_keep(checkpoint: Checkpoint, options: KeepOptions, log: ImageLog, rep
     """
     if options.quantile is not None and not 0 <= options.quantile <= 1:
         raise InputError(f"--keep-quantile {options.quantile} is not between 0 and 1.", "0.5 takes the median image.")
+    if options.source is None and (options.quantile, options.samples) != (None, None):
+        raise InputError(
+            "--keep-quantile and --keep-samples choose from images, and none are named.", "Add --keep-from DATA."
+        )
+    if options.source is not None and not checkpoint.model.stages:
+        raise InputError("This network is dense: it has no stages and keeps every token.", "Leave --keep-from away.")
     if options.by_hand and options.source is not None:
         raise InputError("--keep and --keep-from were both given.", "Give one of them.")
     if options.counts is not None:

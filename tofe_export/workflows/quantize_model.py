@@ -13,6 +13,7 @@ from tofe_export.artifacts.files import sha256
 from tofe_export.artifacts.machine import describe_machine, describe_versions, processors
 from tofe_export.artifacts.manifest import read_manifest
 from tofe_export.artifacts.names import readable
+from tofe_export.artifacts.places import resolved
 from tofe_export.artifacts.sets import atomic_artefact
 from tofe_export.data.log import ImageLog
 from tofe_export.errors import InputError
@@ -20,7 +21,7 @@ from tofe_export.precision.half import WeightTooLargeError
 from tofe_export.precision.quantize import FORMATS
 from tofe_export.runners.base import LOGITS
 from tofe_export.verify.opened import read_onnx
-from tofe_export.verify.tolerances import Overrides
+from tofe_export.verify.tolerances import Overrides, require_used
 from tofe_export.workflows.calibrate_model import Calibrated, CalibrationOptions, calibrate_model, first_step
 from tofe_export.workflows.checked_onnx import run_two_batches, write_checked
 from tofe_export.workflows.precision_forms import Form, Timing, against_float32, half_of, image_shape, time_forms
@@ -83,8 +84,9 @@ def quantize_model(source: Path, target: Path, options: QuantizeOptions, report:
         )
     if options.precision not in FORMATS:
         raise InputError(f"There is no quantized format {options.precision!r}.", f"Known: {', '.join(FORMATS)}.")
-    if target.resolve() == source.resolve():
+    if resolved(target) == resolved(source):
         raise InputError(f"The quantized model would replace {source}.", "Name another file with -o.")
+    require_used(options.tolerances, ("fp16", options.precision))
     manifest = read_manifest(source)
     if LOGITS not in manifest.get("outputs", [LOGITS]):
         raise InputError(

@@ -16,6 +16,7 @@ from tofe_export.precision.quantize import quantize, ranges_of
 from tofe_export.precision.recipe import QuantizePart
 from tofe_export.verify.comparison import Comparison
 from tofe_export.verify.opened import read_onnx
+from tofe_export.verify.tolerances import require_used
 from tofe_export.workflows.calibrate_model import calibrate_model
 from tofe_export.workflows.precision_forms import Form, against_float32
 from tofe_export.workflows.progress import Report, silent
@@ -53,6 +54,7 @@ def rank_kinds(
     Raises:
         InputError: see `calibrate_model`.
     """
+    require_used(options.tolerances, (options.precision,))
     manifest, model = read_manifest(source), read_onnx(source)
     calibrated = calibrate_model(source, model, manifest, options.calibration, report)
     ranges = ranges_of(calibrated.histograms, calibrated.recipe)

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tofe_export.artifacts.files import sha256
-from tofe_export.artifacts.manifest import read_manifest
+from tofe_export.artifacts.files import read_json, sha256
+from tofe_export.artifacts.manifest import manifest_path, read_manifest
 from tofe_export.artifacts.names import distinct_names, readable
+from tofe_export.artifacts.places import resolved
 from tofe_export.checkpoints.checkpoint import Checkpoint, load_like
 from tofe_export.data.images import ImageSource, batches
 from tofe_export.data.log import ImageLog
@@ -18,7 +19,7 @@ from tofe_export.errors import InputError, MissingError, TofeError
 from tofe_export.model.config import ToFeConfig
 from tofe_export.model.tofe import check_keep
 from tofe_export.runners.base import FEATURES, LOGITS, Runner
-from tofe_export.runners.onnxruntime_runner import CPU
+from tofe_export.runners.onnxruntime_runner import CPU, require_onnx
 from tofe_export.verify.batch_sizes import PREVENTING, check_batch_sizes
 from tofe_export.verify.checks import Check
 from tofe_export.verify.compare import compare
@@ -27,7 +28,7 @@ from tofe_export.verify.modules import check_overflow
 from tofe_export.verify.opened import Opened, read_onnx
 from tofe_export.verify.provenance import check_graph, check_preprocessing, check_weights
 from tofe_export.verify.threshold import ThresholdDifference, against_threshold
-from tofe_export.verify.tolerances import Overrides, Tolerance, tolerance_of
+from tofe_export.verify.tolerances import Overrides, Tolerance, require_used, tolerance_of
 from tofe_export.workflows.export_onnx import parity_source
 from tofe_export.workflows.open_deployed import compared_batch, open_deployed, tried_batches
 from tofe_export.workflows.progress import Report, silent, tracked
@@ -83,10 +84,12 @@ def verify_models(
     if not artefacts:
         raise InputError("No model was given.", "Type: tofe-export verify model.onnx --against ckpt.pth")
     options = options or VerifyOptions()
+    require_onnx(artefacts, options.provider)
+    _require_precisions(artefacts, options.tolerances)
     session = _Session(source, options, report)
     found, codes = [], []
     # One file given twice, by a pattern and by name, say, is one artefact.
-    artefacts = list({artefact.resolve(): artefact for artefact in artefacts}.values())
+    artefacts = list({resolved(artefact): artefact for artefact in artefacts}.values())
     for artefact, name in zip(artefacts, distinct_names(artefacts), strict=True):
         try:
             document = session.verify(artefact)
@@ -101,6 +104,17 @@ def verify_models(
     several = {"schema": SCHEMA_SEVERAL, "passed": passed, "against": readable(source.name), "artefacts": found}
     whole = {**(found[0] if len(found) == 1 else several), "images": session.log.to_dict()}
     return VerifyResult(whole, [whole] if len(found) == 1 else found, code, session.log)
+
+
+def _require_precisions(artefacts: Sequence[Path], overrides: Overrides) -> None:
+    """Refuses limits for a precision that no artefact is in; where a manifest cannot be read, somebody else says so."""
+    found = set()
+    for path in artefacts:
+        try:
+            found.add(str(read_json(manifest_path(path)).get("precision")))
+        except (InputError, ValueError):  # ValueError: "." has no manifest
+            return
+    require_used(overrides, found)
 
 
 def verify_model(

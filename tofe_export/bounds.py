@@ -1,0 +1,19 @@
+"""How large a number may be that a user gives: generous, but such that no library behind it loses its words."""
+
+from __future__ import annotations
+
+from tofe_export.errors import InputError
+
+LARGEST_BATCH = 65_536
+MOST_IMAGES = 100_000_000
+MOST_PICTURES = 100  # each is on the page, in full
+MOST_ROUNDS = 100_000
+MOST_THREADS = 1024
+MOST_MIB = 1 << 20  # 1 TiB
+LARGEST_SIDE = 8192  # pixels
+
+
+def require_within(name: str, value: float, least: float, most: float) -> None:
+    """Raises InputError, naming the range, unless `least` <= `value` <= `most`; NaN never is."""
+    if not least <= value <= most:
+        raise InputError(f"{name} is {value}, but it must be from {least:,} to {most:,}.", "Give another value.")
