@@ -96,6 +96,6 @@ def keyword_arguments(text: str, option: str) -> dict[str, Any]:
             raise typer.BadParameter(f"{part!r} is not NAME=VALUE; write img_size=64,patch_size=8.", param_hint=option)
         try:
             found[name] = json.loads(value)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             found[name] = value
     return found
