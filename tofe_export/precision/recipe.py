@@ -176,7 +176,7 @@ def _typed(key: str, value: Any, kind: str, path: Path) -> Any:
         words = {"str": "a text", "int": "a whole number", "float": "a number", "bool": "true or false"}
         raise InputError(f"{path}: {key} is {brief(value)}, not {words[kind]}.", "Mend the recipe.")
     try:
-        return float(value) if kind == "float" else value
+        return float(value) if isinstance(value, int) and kind == "float" else value
     except OverflowError as error:
         raise InputError(f"{path}: {key} is {brief(value)}, which is too large.", "Mend the recipe.") from error
 
