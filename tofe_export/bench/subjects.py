@@ -117,7 +117,7 @@ def _engine(path: Path, name: str, groups: _Groups) -> tuple[Group, tuple[str, s
 
 
 def _twin(path: Path, manifest: dict[str, Any]) -> ToFe:
-    """The network that the manifest describes, if it is no larger than its file lets expect: a byte a weight or more."""
+    """The network that the manifest describes, unless the file is too small for it: a weight takes a byte or more."""
     held = path.stat().st_size + (manifest.get("external_data") or {"bytes": 0})["bytes"]
     error = InputError(f"{path} is too small for the network that its manifest describes.", "Export it again.")
     with AtMost(held, error):
