@@ -1,4 +1,4 @@
-"""Models of other programs, and files that are none: this program's sentence comes first, then what ONNX Runtime says."""
+"""Models of other programs, and files that are none: our own sentence comes first, then what ONNX Runtime says."""
 
 from __future__ import annotations
 
