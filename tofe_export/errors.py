@@ -47,6 +47,15 @@ class MissingError(TofeError):
     exit_code = 3
 
 
+def brief(value: object) -> str:
+    """`value` as Python writes it, for an error message: at most 80 letters of it, whatever it is."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # a number of thousands of digits, or lists thousands deep
+        return f"a {type(value).__name__} too large to show"
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
 def nearest(name: str, candidates: Iterable[str], count: int = 3) -> str:
     """The candidates most like `name`, as a phrase for an error message ("a, b or c")."""
     pool = list(candidates)

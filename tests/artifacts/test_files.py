@@ -21,19 +21,37 @@ from tofe_export.artifacts.places import is_there, resolved
 from tofe_export.artifacts.sets import atomic_artefact
 from tofe_export.errors import InputError, MissingError
 
-MANIFEST = {
+MANIFEST: dict[str, Any] = {
     "kind": "onnx",
-    "source": {},
-    "config": {},
+    "source": {"file": "ckpt.pth", "sha256": "00"},
+    "config": {
+        "backbone": "vit_tiny_patch16_224",
+        "backbone_args": {"img_size": 32, "patch_size": 16, "depth": 4},
+        "stage_starts": [3],
+        "selector": "mlp",
+        "approximator": "bottleneck",
+        "dense_output": False,
+    },
     "tokens": 4,
+    "prefix": 1,
     "keep": [2],
-    "stages": [[0, 1]],
+    "stages": [[3, 4]],
     "rearrange": "elide",
     "precision": "fp32",
     "gmacs": 1.0,
     "dense_gmacs": 2.0,
-    "preprocessing": {},
+    "preprocessing": {
+        "height": 32,
+        "width": 32,
+        "mean": [0.5, 0.5, 0.5],
+        "std": [0.5, 0.5, 0.5],
+        "interpolation": "bicubic",
+        "crop_pct": 0.9,
+    },
     "preprocessing_sha256": "",
+    "data": "digits",
+    "options": {"opset": 20, "taps": False, "keep_source": "given"},
+    "versions": {"tofe_export": "0.1.0"},
 }
 
 

@@ -225,3 +225,61 @@ def test_weights_without_configuration(document: dict[str, Any], tmp_path: Path)
     torch.save(document["state_dict"], path)
     with pytest.raises(InputError, match="no configuration"):
         load(path)
+
+
+HEAD = "vit.head.weight"
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (lambda weight: weight.to_sparse(), r"is no dense tensor but sparse coo"),
+        (lambda weight: weight.to_sparse_csr(), r"is no dense tensor but sparse csr"),
+        (lambda weight: weight.to("meta"), r"has no values, only a shape"),
+        (lambda weight: torch.quantize_per_tensor(weight, 0.1, 0, torch.qint8), r"is quantized"),
+        (lambda weight: weight.to(torch.complex64), r"holds complex numbers"),
+        (lambda weight: weight.to(torch.int8), r"is in int8, and its scale is not known"),
+        (lambda weight: weight.to(torch.float8_e4m3fn), r"is in float8_e4m3fn, and its scale is not known"),
+        (lambda weight: weight[:, :-1].clone(), r"is \[5, 31\], expected \[5, 32\]"),
+        (lambda weight: torch.zeros(1).expand(2, 1 << 40), r"is \[2, 1099511627776\], expected"),
+    ],
+    ids=["coo", "csr", "meta", "quantized", "complex", "int8", "fp8", "shape", "strides"],
+)
+@pytest.mark.filterwarnings("ignore:Sparse CSR", "ignore:.*quantize")
+def test_weights_that_are_no_plain_numbers_are_named(
+    document: dict[str, Any], tmp_path: Path, change: Callable[[torch.Tensor], torch.Tensor], complaint: str
+) -> None:
+    document["state_dict"][HEAD] = change(document["state_dict"][HEAD])
+    torch.save(document, tmp_path / "odd.pth")
+    with pytest.raises(InputError, match=rf"vit\.head\.weight.*{complaint}") as caught:
+        load(tmp_path / "odd.pth")
+    assert caught.value.next_step
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ({"depth": 10**6}, "No backbone here has more than 1000 blocks"),
+        ({"depth": 10**400}, "No backbone here has more than 1000 blocks"),
+        ({"depth": 999, "embed_dim": 384}, "too few for the network"),
+        ({"num_classes": 10**9}, "too few for the network"),
+        ({"embed_dim": 10**6}, "too few for the network"),
+        ({"reg_tokens": 10**9}, "too few for the network"),
+        ({"img_size": 10**5}, "too few for the network"),
+    ],
+)
+def test_a_network_that_the_file_cannot_fill_is_not_made(
+    document: dict[str, Any], tmp_path: Path, arguments: dict[str, Any], complaint: str
+) -> None:
+    document["config"]["backbone_args"] |= arguments
+    torch.save(document, tmp_path / "large.pth")
+    with pytest.raises(InputError, match=complaint):
+        load(tmp_path / "large.pth")
+
+
+def test_half_precision_weights_are_taken_as_they_are(document: dict[str, Any], tmp_path: Path) -> None:
+    weights = document["state_dict"]
+    document["state_dict"] = {key: value.to(torch.bfloat16) for key, value in weights.items()}
+    torch.save(document, tmp_path / "half.pth")
+    found = load(tmp_path / "half.pth").model.state_dict()
+    assert all(torch.equal(found[key], value.to(torch.bfloat16).float()) for key, value in weights.items())

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import tempfile
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -69,22 +70,66 @@ def write_json(target: Path, document: dict[str, Any]) -> None:
     write_text(target, json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in `path`.
+def read_json(path: Path, next_step: str = "Make it again, or check the path.") -> dict[str, Any]:
+    """The JSON object in `path`; a byte order mark before it is passed over.
 
     Raises:
         InputError: the file is missing, unreadable, not JSON, or not an object.
     """
-    require_file(path)
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:  # also an integer of 5,000 digits, and a list 5,000 deep
-        raise InputError(f"{path} is not a JSON file ({error}).") from error
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {reason_of(error)}.") from error
+    document = parse_json(_text(path, "JSON", next_step), str(path), next_step)
     if not isinstance(document, dict):
-        raise InputError(f"{path} holds a JSON {type(document).__name__}, not an object.")
+        raise InputError(f"{path} holds a JSON {type(document).__name__}, not an object.", next_step)
     return document
+
+
+def parse_json(text: str | bytes, name: str, next_step: str) -> Any:
+    """What a JSON text says; numbers above 1e308 are infinite.
+
+    Args:
+        text: in UTF-8 where it is bytes.
+        name: of where it stands, for messages.
+        next_step: what to do where it is none.
+
+    Raises:
+        InputError: no JSON, or more than this program can hold: a number of thousands of digits, thousands of brackets.
+    """
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise _unreadable(name, "JSON", error, next_step) from error
+
+
+def read_toml(path: Path, next_step: str) -> dict[str, Any]:
+    """The tables in the TOML file `path`.
+
+    Raises:
+        InputError: the file is missing, unreadable or not TOML.
+    """
+    try:
+        return tomllib.loads(_text(path, "TOML", next_step))
+    except (ValueError, RecursionError) as error:
+        raise _unreadable(str(path), "TOML", error, next_step) from error
+
+
+def _text(path: Path, what: str, next_step: str) -> str:
+    require_file(path, next_step)
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise _unreadable(str(path), what, error, next_step) from error
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {reason_of(error)}.", "Check its permissions.") from error
+
+
+def _unreadable(name: str, what: str, error: Exception, next_step: str) -> InputError:
+    """Python's own words for numbers too long and for nesting too deep are about Python."""
+    if isinstance(error, RecursionError):
+        why = "its brackets nest too deeply"
+    elif "integer string conversion" in str(error):
+        why = "it holds a number of thousands of digits"
+    else:
+        why = str(error)
+    return InputError(f"{name} is not a {what} file: {why}.", next_step)
 
 
 def require_file(path: Path, next_step: str = "Check the path.") -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import re
 import stat
 import zipfile
 from enum import StrEnum
 from pathlib import Path
+
+from tofe_export.artifacts.files import parse_json
+from tofe_export.errors import InputError
 
 _HEAD = 4096  # bytes
 _JSON_LIMIT = 1 << 26  # bytes; this program's own documents are far smaller
@@ -124,8 +126,8 @@ def _json(path: Path, head: bytes) -> Kind | None:
     if path.stat().st_size > _JSON_LIMIT:
         return None
     try:
-        document = json.loads(path.read_bytes())
-    except (ValueError, RecursionError):
+        document = parse_json(path.read_bytes(), str(path), "")
+    except InputError:
         return None
     schema = document.get("schema") if isinstance(document, dict) else None
     found = _OWN_SCHEMA.fullmatch(schema) if isinstance(schema, str) else None

@@ -13,24 +13,10 @@ from typing import Any
 from tofe_export.artifacts.files import read_json, require_file, sha256
 from tofe_export.artifacts.parts import folder_lock, sync_folder
 from tofe_export.artifacts.places import is_there, real_file
+from tofe_export.artifacts.schema import AGAIN, check_manifest
 from tofe_export.errors import InputError
 
 SCHEMA = "tofe-export/manifest/1"
-_AGAIN = {"onnx": "Export again with tofe-export onnx.", "engine": "Build it again with tofe-export trt."}
-_FIELDS: dict[str, type | tuple[type, ...]] = {
-    "kind": str,
-    "source": dict,
-    "config": dict,
-    "tokens": int,
-    "keep": list,
-    "stages": list,
-    "rearrange": str,
-    "precision": str,
-    "gmacs": (int, float),
-    "dense_gmacs": (int, float),
-    "preprocessing": dict,
-    "preprocessing_sha256": str,
-}
 
 
 def manifest_path(artefact: Path) -> Path:
@@ -67,8 +53,8 @@ def read_manifest(artefact: Path) -> dict[str, Any]:
     What a killed run had committed is finished first, where the folder can be written.
 
     Raises:
-        InputError: no artefact, no manifest, another schema, a field that is missing or of another kind, a hash that
-            does not match, or external data that is missing or was changed.
+        InputError: no artefact, no manifest, another schema, a field that is missing or not of its kind (see
+            `check_manifest`), a hash that does not match, or external data that is missing or was changed.
     """
     require_file(artefact)
     try:
@@ -76,9 +62,7 @@ def read_manifest(artefact: Path) -> dict[str, Any]:
     except InputError:
         with folder_lock(artefact.parent):  # somebody may be between the two renames right now
             manifest = finish(artefact) or _matching(artefact)
-    for name, kind in _FIELDS.items():
-        if not isinstance(manifest.get(name), kind):
-            raise InputError(f"{manifest_path(artefact)} has no usable {name!r}.", _again(artefact))
+    check_manifest(manifest, manifest_path(artefact), artefact.suffix)
     _check_data(artefact, manifest)
     return manifest
 
@@ -112,7 +96,7 @@ def _matching(artefact: Path) -> dict[str, Any]:
     path = manifest_path(artefact)
     again = _again(artefact)
     require_file(path, f"It travels beside {artefact.name}; copy it along. Or: {again}")
-    manifest = read_json(path)
+    manifest = read_json(path, again)
     if manifest.get("schema") != SCHEMA:
         raise InputError(f"{path} is not a manifest of this program (schema {manifest.get('schema')!r}).", again)
     if manifest.get("sha256") != sha256(artefact):
@@ -124,7 +108,7 @@ def _matching(artefact: Path) -> dict[str, Any]:
 
 
 def _again(artefact: Path) -> str:
-    return _AGAIN["engine" if artefact.suffix == ".engine" else "onnx"]
+    return AGAIN["engine" if artefact.suffix == ".engine" else "onnx"]
 
 
 def _check_data(artefact: Path, manifest: dict[str, Any]) -> None:
@@ -132,19 +116,17 @@ def _check_data(artefact: Path, manifest: dict[str, Any]) -> None:
         return
     data = _data_of(manifest)
     if data is None:
-        raise InputError(
-            f"{manifest_path(artefact)} has no usable 'external_data'.", "Export again with tofe-export onnx."
-        )
+        raise InputError(f"{manifest_path(artefact)} has no usable 'external_data'.", AGAIN["onnx"])
     path = real_file(artefact).with_name(data["file"])
     if not path.is_file():
         raise InputError(
             f"The weights of {artefact} are in {data['file']}, which is not beside it.",
-            f"It travels with {artefact.name}; copy it along, or export again with tofe-export onnx.",
+            f"It travels with {artefact.name}; copy it along, or export it again with tofe-export onnx.",
         )
     if path.stat().st_size != data["bytes"] or sha256(path) != data["sha256"]:
         raise InputError(
             f"{path} does not belong to {artefact}: it was changed or replaced after it was written.",
-            "Export again with tofe-export onnx.",
+            AGAIN["onnx"],
         )
 
 

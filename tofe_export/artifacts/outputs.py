@@ -7,13 +7,13 @@ cannot be written is said at once and not after an hour.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from tofe_export.artifacts.files import read_json
 from tofe_export.artifacts.kinds import Kind, replaceable
 from tofe_export.artifacts.manifest import files_of, manifest_path
 from tofe_export.artifacts.names import readable
@@ -67,8 +67,8 @@ def companions(path: Path) -> list[Path]:
         return [path]
     found = files_of(path)
     if path.suffix == ".engine":
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
-            source = path.with_name(json.loads(manifest_path(path).read_bytes())["source"]["file"])
+        with contextlib.suppress(InputError, OSError, ValueError, KeyError, TypeError):
+            source = path.with_name(read_json(manifest_path(path))["source"]["file"])
             found += files_of(source)
     return found
 

@@ -50,7 +50,7 @@ def read_baseline(path: Path) -> Baseline:
     Raises:
         InputError: no such file, not a bench.json, a row with a hole, or none but dense rows.
     """
-    document = read_json(path)
+    document = read_json(path, _RECORD)
     if document.get("schema") != SCHEMA or not isinstance(document.get("rows"), list):
         raise InputError(f"{path} is no result of tofe-export bench.", _RECORD)
     rows = {}

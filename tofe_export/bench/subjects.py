@@ -20,6 +20,7 @@ from tofe_export.errors import InputError
 from tofe_export.graph.export import export_dense
 from tofe_export.graph.stored import serialize
 from tofe_export.model.backbones import image_shape
+from tofe_export.model.bounded import AtMost
 from tofe_export.model.config import ToFeConfig
 from tofe_export.model.flops import dense_macs, tofe_macs
 from tofe_export.model.tofe import ToFe, build_tofe
@@ -92,7 +93,7 @@ def _onnx(path: Path, name: str, threads: int, provider: str, groups: _Groups) -
     if key in groups:
         return Group(groups[key].dense, [*groups[key].others, mine]), key
     # Latency does not depend on the weights' values, so the dense twin is made anew from the configuration.
-    twin = build_tofe(ToFeConfig.from_dict(manifest["config"])).eval()
+    twin = _twin(path, manifest)
     baseline = OnnxRuntimeRunner(serialize(export_dense(twin)), threads, provider=provider)
     return Group(Subject(_dense_name(twin), baseline, _shape(manifest), dense_macs(twin.vit) / 1e9), [mine]), key
 
@@ -106,13 +107,21 @@ def _engine(path: Path, name: str, groups: _Groups) -> tuple[Group, tuple[str, s
     if key in groups:
         return Group(groups[key].dense, [*groups[key].others, mine]), key
     # The dense twin is built here and now, with the same options, for a fair comparison.
-    twin = build_tofe(ToFeConfig.from_dict(manifest["config"])).eval()
+    twin = _twin(path, manifest)
     backend = open_backend(session.backend)
     model, precision = _dense_like(export_dense(twin), manifest)
     prepared = prepare(model, backend, options, precision)
     built = build_engine(prepared.content, backend, options, prepared.heavy, lambda task, done, total: None)
     runner = EngineSession(built.content, backend, options.precision)
     return Group(Subject(_dense_name(twin), runner, _shape(manifest), dense_macs(twin.vit) / 1e9), [mine]), key
+
+
+def _twin(path: Path, manifest: dict[str, Any]) -> ToFe:
+    """The network that the manifest describes, unless the file is too small for it: a weight takes a byte or more."""
+    held = path.stat().st_size + (manifest.get("external_data") or {"bytes": 0})["bytes"]
+    error = InputError(f"{path} is too small for the network that its manifest describes.", "Export it again.")
+    with AtMost(held, error):
+        return build_tofe(ToFeConfig.from_dict(manifest["config"])).eval()
 
 
 def _dense_like(model: ir.Model, manifest: dict[str, Any]) -> tuple[ir.Model, str]:

@@ -23,10 +23,11 @@ from tofe_export import __version__
 from tofe_export.artifacts.files import write_bytes
 from tofe_export.checkpoints.foreign import Hints, image_size_of, recognise
 from tofe_export.checkpoints.keep_rates import counts_of_rate, counts_of_ratios
-from tofe_export.checkpoints.weights import read_weights
+from tofe_export.checkpoints.weights import count_held, read_weights, require_floats
 from tofe_export.data.preprocessing import Preprocessing
 from tofe_export.errors import InputError
 from tofe_export.model.backbones import image_shape
+from tofe_export.model.bounded import AtMost
 from tofe_export.model.config import ToFeConfig
 from tofe_export.model.tofe import ToFe, build_tofe
 
@@ -174,8 +175,12 @@ def _own(header: Mapping[str, Any], weights: Mapping[str, Tensor], hints: Hints,
         raise InputError(
             f"{path} has checkpoint version {header['version']}; this program reads {VERSION}.", "Update tofe-export."
         )
-    model = build_tofe(ToFeConfig.from_dict(header["config"]))
-    _load_weights(model, weights, path, "Mend backbone, backbone_args, selector or approximator in its configuration.")
+    model = _build(
+        ToFeConfig.from_dict(header["config"]),
+        weights,
+        path,
+        "Mend backbone, backbone_args, selector or approximator in its configuration.",
+    )
     known = header.get("preprocessing")
     return Checkpoint(
         model=model.eval(),
@@ -189,9 +194,8 @@ def _own(header: Mapping[str, Any], weights: Mapping[str, Tensor], hints: Hints,
 
 def _foreign(header: Mapping[str, Any], weights: Mapping[str, Tensor], hints: Hints, path: Path) -> Checkpoint:
     found = recognise(header, weights, hints, str(path))
-    model = build_tofe(found.config)
-    _load_weights(
-        model,
+    model = _build(
+        found.config,
         found.weights,
         path,
         "Name the backbone they belong to as timm does: --backbone NAME, and --backbone-args.",
@@ -226,6 +230,15 @@ def _resized(found: Checkpoint, size: tuple[int, int] | None) -> Checkpoint:
     return dataclasses.replace(found, preprocessing=preprocessing)
 
 
+def _build(config: ToFeConfig, weights: Mapping[str, Tensor], path: Path, next_step: str) -> ToFe:
+    """The network of `config` with these weights, made only where they can fill it."""
+    held = count_held(weights)
+    with AtMost(held, InputError(f"{path} holds {held:,} numbers, too few for the network it describes.", next_step)):
+        model = build_tofe(config)
+    _load_weights(model, weights, path, next_step)
+    return model
+
+
 def _load_weights(model: ToFe, weights: Mapping[str, Tensor], path: Path, next_step: str) -> None:
     expected = model.state_dict()
     wrong = [
@@ -242,6 +255,7 @@ def _load_weights(model: ToFe, weights: Mapping[str, Tensor], path: Path, next_s
             f"The weights in {path} do not fit {model.config.backbone}: {'; '.join(complaints[:4])}{more}.",
             next_step,
         )
+    require_floats(expected, weights, path)
     model.load_state_dict(dict(weights))
 
 

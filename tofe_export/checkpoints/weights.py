@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import pickle
 import re
 import warnings
@@ -15,7 +14,7 @@ import safetensors
 import torch
 from torch import Tensor
 
-from tofe_export.artifacts.files import require_file
+from tofe_export.artifacts.files import parse_json, require_file
 from tofe_export.errors import InputError
 
 _WRAPPERS = ("state_dict_ema", "model_ema", "ema", "state_dict", "model")  # an EMA copy is preferred
@@ -23,6 +22,8 @@ _METHOD_RATES = ("base_rate", "base_keep_rate")
 """Names on the command lines of DynamicViT and EViT, which save an EMA copy too but evaluate the model itself."""
 _RUNS_CODE = re.compile(r"Unsupported (global|class|operand)|GLOBAL|not an allowed global|unrecognized function")
 _MAGIC = (b"PK", b"\x80")  # a zip archive or a pickle
+_FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+_PLAIN = "Save it as plain numbers:"
 _TRAIN = "Check the path, or make one to try: tofe-export demo -o RUN"
 _KNOWN = 'A checkpoint is a state dict, or holds one under "state_dict" or "model".'
 
@@ -72,9 +73,9 @@ def _starts_like_one(path: Path) -> bool:
 def _read_safetensors(path: Path) -> Mapping[str, Any]:
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {}).get("tofe_export", "{}"))
+            header = parse_json((file.metadata() or {}).get("tofe_export", "{}"), f"The header of {path}", _KNOWN)
             return {**header, "state_dict": {key: file.get_tensor(key) for key in file.keys()}}  # noqa: SIM118
-    except (safetensors.SafetensorError, json.JSONDecodeError, OSError, AttributeError, TypeError) as error:
+    except (safetensors.SafetensorError, OSError, AttributeError, TypeError) as error:
         raise _not_a_checkpoint(path) from error
 
 
@@ -100,10 +101,47 @@ def _unwrap(document: Mapping[str, Any], path: Path) -> tuple[dict[str, Any], di
             break
         level = inner
     weights = {_strip(str(key)): value for key, value in level.items() if isinstance(value, Tensor)}
+    require_plain(weights, path)
     if not weights:
         found = ", ".join(map(str, list(document)[:5])) or "nothing"
         raise InputError(f"{path} holds no weights; found: {found}.", _KNOWN)
     return header, weights
+
+
+def require_plain(weights: Mapping[str, Tensor], path: Path) -> None:
+    """Raises InputError for a tensor that is no array of real numbers in memory."""
+    for key, value in weights.items():
+        if value.is_meta:
+            raise InputError(f"{key} in {path} has no values, only a shape.", "Save the weights themselves.")
+        if value.is_quantized:
+            raise InputError(f"{key} in {path} is quantized.", f"{_PLAIN} tensor.dequantize().")
+        if value.layout != torch.strided:
+            kind = str(value.layout).removeprefix("torch.").replace("_", " ")
+            raise InputError(f"{key} in {path} is no dense tensor but {kind}.", f"{_PLAIN} tensor.to_dense().")
+        if value.is_complex():
+            raise InputError(f"{key} in {path} holds complex numbers.", "Save real weights.")
+
+
+def require_floats(expected: Mapping[str, Tensor], weights: Mapping[str, Tensor], path: Path) -> None:
+    """Raises InputError where numbers with a point are expected and codes are there, which mean nothing alone.
+
+    Args:
+        expected: the network's own state.
+        weights: what would become it.
+        path: for the message.
+    """
+    for key, value in weights.items():
+        if key in expected and expected[key].is_floating_point() and value.dtype not in _FLOATS:
+            kind = str(value.dtype).removeprefix("torch.")
+            raise InputError(
+                f"{key} in {path} is in {kind}, and its scale is not known.",
+                "Save the weights in float32, float16 or bfloat16.",
+            )
+
+
+def count_held(weights: Mapping[str, Tensor]) -> int:
+    """How many numbers the weights hold in memory; a tensor that repeats one number holds one."""
+    return sum(min(value.numel(), value.untyped_storage().nbytes() // value.itemsize) for value in weights.values())
 
 
 def _strip(key: str) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -17,9 +16,11 @@ from timm.data import create_transform, resolve_model_data_config
 from timm.data.auto_augment import AugmentOp, RandAugment
 from torch import Tensor, nn
 
-from tofe_export.errors import InputError
+from tofe_export.artifacts.schema import LARGEST_SIDE
+from tofe_export.errors import InputError, brief
 
 INTERPOLATIONS = ("bicubic", "bilinear", "nearest")
+_LARGEST = float(np.finfo(np.float32).max)
 _MEND = "Export or train the model again, or mend the file that says it."
 
 
@@ -49,17 +50,20 @@ class Preprocessing:
     def __post_init__(self) -> None:
         for name in ("height", "width"):
             size = getattr(self, name)
-            _require(_is_whole(size) and size > 0, f"{name} is {size!r}, not a positive whole number of pixels")
+            _require(_is_whole(size) and size > 0, f"{name} is {brief(size)}, not a positive whole number of pixels")
+            _require(size <= LARGEST_SIDE, f"{name} is more than {LARGEST_SIDE} pixels")
         for name in ("mean", "std"):
             values = getattr(self, name)
             fits = isinstance(values, tuple) and len(values) == 3 and all(_is_number(value) for value in values)
-            _require(fits, f"{name} is {values!r}, not three numbers")
-        _require(all(value > 0 for value in self.std), f"std is {self.std!r}, but it divides, so each must be > 0")
+            _require(fits, f"{name} is {brief(values)}, not three numbers")
+        _require(all(value > 0 for value in self.std), f"std is {brief(self.std)}, but it divides, so each must be > 0")
         _require(
             self.interpolation in INTERPOLATIONS,
-            f"interpolation is {self.interpolation!r}, not one of {', '.join(INTERPOLATIONS)}",
+            f"interpolation is {brief(self.interpolation)}, not one of {', '.join(INTERPOLATIONS)}",
         )
-        _require(_is_number(self.crop_pct) and 0 < self.crop_pct <= 1, f"crop_pct is {self.crop_pct!r}, not in 0..1")
+        _require(
+            _is_number(self.crop_pct) and 0 < self.crop_pct <= 1, f"crop_pct is {brief(self.crop_pct)}, not in 0..1"
+        )
 
     @classmethod
     def of_backbone(cls, vit: nn.Module) -> Preprocessing:
@@ -91,13 +95,13 @@ class Preprocessing:
         """
         _require(isinstance(document, Mapping), "it is no mapping of names to values")
         known = set(cls.__dataclass_fields__)
-        wrong = sorted(set(document) ^ known)
+        wrong = sorted(set(map(str, document)) ^ known)
         if wrong:
             kind = "lacks" if wrong[0] in known else "has the unknown key"
             raise InputError(f"The preprocessing {kind} {wrong[0]!r}.", f"It needs: {', '.join(sorted(known))}.")
         values = dict(document)
         for name in ("mean", "std"):
-            _require(isinstance(values[name], Sequence), f"{name} is {values[name]!r}, not three numbers")
+            _require(isinstance(values[name], (list, tuple)), f"{name} is {brief(values[name])}, not three numbers")
             values[name] = tuple(values[name])
         return cls(**values)
 
@@ -195,7 +199,8 @@ def _require(holds: bool, complaint: str) -> None:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    """Whether it is a real one that float32 can hold: images are normalized in that."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= _LARGEST
 
 
 def _is_whole(value: object) -> bool:

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from tofe_export.bounds import LARGEST_BATCH, require_within
-from tofe_export.errors import InputError
+from tofe_export.errors import InputError, brief
 
 _MOST_DIGITS = 20  # Python itself turns no text of any length into a number
 PRECISIONS = ("fp32", "fp16", "bf16", "int8", "fp8")
 PLUGIN_MODES = ("auto", "on", "off")
+_AGAIN = "Build it again with tofe-export trt."
+_KINDS: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("precision", "backend", "plugin", "batch", "hardware"), (str,)),
+    **dict.fromkeys(("version_compatible", "taps"), (bool,)),
+    "workspace_mib": (int, type(None)),
+    "timing_cache": (str, type(None)),
+    "compute_capabilities": (list, tuple),
+}
 HARDWARE = ("none", "ampere_plus", "same_compute_capability")
 
 
@@ -30,8 +39,8 @@ class BatchProfile:
         Raises:
             InputError: anything else, sizes that do not rise from 1, or that are too large.
         """
-        parts = text.split(":")
-        if len(parts) not in (1, 3) or not all(part.strip().isdecimal() for part in parts):
+        parts = [part.strip() for part in text.split(":")]
+        if len(parts) not in (1, 3) or not all(part.isdecimal() for part in parts):
             raise InputError(f"--batch {text} is not MIN:OPT:MAX.", "Write --batch 1:8:64, or --batch 8.")
         if any(len(part) > _MOST_DIGITS for part in parts):
             raise InputError(f"--batch {text} is beyond {LARGEST_BATCH:,} images.", "Write --batch 1:8:64.")
@@ -83,11 +92,25 @@ class BuildOptions:
         }
 
     @staticmethod
-    def from_dict(document: dict[str, Any]) -> BuildOptions:
-        """The inverse of `to_dict`, without a timing cache."""
+    def from_dict(document: Mapping[str, Any]) -> BuildOptions:
+        """The inverse of `to_dict`, without a timing cache.
+
+        Raises:
+            InputError: a key is unknown, or a value is missing or of another kind.
+        """
+        if not isinstance(document, Mapping):
+            raise InputError("The options of the engine are no mapping of names to values.", _AGAIN)
+        for name, value in document.items():
+            if not isinstance(name, str) or name not in _KINDS:
+                raise InputError(f"The options of the engine have the unknown key {brief(name)}.", _AGAIN)
+            if type(value) not in _KINDS[name]:
+                raise InputError(f"The {name} of the engine is {brief(value)}.", _AGAIN)
+        capabilities = document.get("compute_capabilities", ())
+        if "batch" not in document or not all(isinstance(name, str) for name in capabilities):
+            raise InputError("The options of the engine lack its batch sizes, or its GPUs are no texts.", _AGAIN)
         changed = {
             "batch": BatchProfile.parse(document["batch"]),
-            "compute_capabilities": tuple(document["compute_capabilities"]),
+            "compute_capabilities": tuple(capabilities),
             "timing_cache": None,
         }
         return BuildOptions(**{**document, **changed})

@@ -15,6 +15,8 @@ from tofe_export.errors import InputError, MissingError, nearest
 from tofe_export.model.blocks import can_split
 from tofe_export.model.lvvit import LVViT
 
+_DEEPEST = 1000  # blocks; the deepest vision transformers have some forty
+
 
 def create_backbone(name: str, arguments: Mapping[str, Any], pretrained: bool = False) -> VisionTransformer:
     """A timm plain ViT (`vit_*`, `deit_*`, distilled, with registers) or an LV-ViT (`lvvit_*`) by name.
@@ -37,6 +39,8 @@ def create_backbone(name: str, arguments: Mapping[str, Any], pretrained: bool = 
     check_arguments(name, arguments)
     try:
         vit = timm.create_model(name, pretrained=False, **arguments)
+    except InputError:  # of `AtMost`
+        raise
     except Exception as error:  # whatever a network raises for numbers that do not fit each other
         why = str(error).partition("\n")[0]  # PyTorch adds a stack of C++ to some
         raise InputError(f"{name} cannot be made with {dict(arguments)}: {why}", "Mend --backbone-args.") from error
@@ -59,6 +63,9 @@ def check_arguments(name: str, arguments: Mapping[str, Any]) -> None:
         parts = value if isinstance(value, (list, tuple)) else [value]
         if not all(part is None or isinstance(part, (bool, int, float, str)) for part in parts):
             raise InputError(f"The argument {argument!r} of {name} is no plain number, word or list.", "Mend it.")
+    depth = arguments.get("depth", 1)
+    if isinstance(depth, (int, float)) and depth > _DEEPEST:
+        raise InputError(f"No backbone here has more than {_DEEPEST} blocks.", f"Give a depth of at most {_DEEPEST}.")
     if arguments.get("in_chans", 3) != 3:
         raise InputError("Images have three channels here, so in_chans must be 3.", "Leave in_chans away.")
 

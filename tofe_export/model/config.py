@@ -79,7 +79,7 @@ class ToFeConfig:
         if not isinstance(document, Mapping):
             raise InputError("The checkpoint's configuration is no mapping of names to values.", "Save it again.")
         known = set(cls.__dataclass_fields__)
-        unknown = sorted(set(map(str, document)) - known)
+        unknown = sorted({str(key) for key in document if not isinstance(key, str)} | {*map(str, document)} - known)
         if unknown:
             raise InputError(
                 f"The checkpoint's configuration has the unknown key {unknown[0]!r}.",
@@ -92,18 +92,23 @@ class ToFeConfig:
                 "The checkpoint's configuration names no backbone.",
                 "It needs backbone (text) and backbone_args (mapping).",
             )
-        if not isinstance(starts, (list, tuple)) or not all(isinstance(start, int) for start in starts):
+        if not isinstance(starts, (list, tuple)) or not all(type(start) is int for start in starts):
             raise InputError(
                 "The checkpoint's stage_starts are not whole numbers.",
                 "Give one block index per stage, such as [3, 6, 9].",
             )
+        named = {name: document[name] for name in ("selector", "approximator") if name in document}
+        wrong = next((name for name, value in named.items() if not isinstance(value, str)), None)
+        if wrong is not None:
+            raise InputError(f"The checkpoint's {wrong} is no text.", "Save it again.")
+        if not all(isinstance(name, str) for name in arguments):
+            raise InputError("The checkpoint's backbone_args have a name that is no text.", "Save it again.")
         return cls(
             backbone=backbone,
             backbone_args=dict(arguments),
             stage_starts=tuple(starts),
-            selector=str(document.get("selector", "mlp")),
-            approximator=str(document.get("approximator", "bottleneck")),
             dense_output=document.get("dense_output", False) is True,
+            **named,
         )
 
 

@@ -19,7 +19,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from tofe_export.artifacts.files import write_bytes
+from tofe_export.artifacts.files import parse_json, write_bytes
 from tofe_export.data.images import Batch
 from tofe_export.errors import InputError, TofeError
 from tofe_export.graph.stored import copy_model, serialize
@@ -203,7 +203,7 @@ def _read(cache: Path, key: CalibrationKey) -> tuple[dict[str, Histogram], int]:
     again = f"Delete {cache}, or name another file with --cache."
     try:
         with np.load(io.BytesIO(cache.read_bytes()), allow_pickle=False) as found:
-            written = json.loads(str(found["key"]))
+            written = parse_json(str(found["key"]), str(cache), again)
             columns = (found["names"], found["counts"], found["limits"], found["largest"])
             done = int(found["done"])
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:

@@ -5,18 +5,19 @@ One file for both kinds of calibration: the ranges of INT8 and FP8, and the keep
 
 from __future__ import annotations
 
-import tomllib
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from tofe_export.artifacts.files import require_file
+from tofe_export.artifacts.files import read_toml, require_file
 from tofe_export.artifacts.names import expanded, readable
-from tofe_export.errors import InputError, nearest
+from tofe_export.errors import InputError, brief, nearest
 from tofe_export.precision.histogram import METHODS
 from tofe_export.precision.kinds import ATTENTION, KINDS
 
 AROUND = ("auto", "fp16", "fp32")
+_MOST = 1 << 32
 _WEIGHTED = tuple(kind for kind in KINDS if kind != ATTENTION)
 # In the source tree recipes lie at the top; in an installed package inside it.
 _SHIPPED = (Path(__file__).parents[2] / "calibration", Path(__file__).parents[1] / "calibration")
@@ -92,14 +93,16 @@ class Recipe:
         return document
 
     @staticmethod
-    def from_dict(document: dict[str, Any]) -> Recipe:
+    def from_dict(document: Mapping[str, Any]) -> Recipe:
         """The inverse of `to_dict`.
 
         Raises:
             InputError: see `parse_recipe`.
         """
+        if not isinstance(document, Mapping) or not isinstance(document.get("name", ""), str):
+            raise InputError("The recipe is no object with a name.", "Quantize the model again.")
         tables = {name: table for name, table in document.items() if name != "name"}
-        return parse_recipe(tables, Path(f"{document.get('name')}.toml"))
+        return parse_recipe(tables, Path(f"{document.get('name', 'recipe')}.toml"))
 
 
 _PARTS: dict[str, type[DataPart | RangesPart | QuantizePart | KeepPart]] = {
@@ -130,13 +133,7 @@ def read_recipe(spec: str) -> Recipe:
             )
         path = known[spec]
     require_file(path, f"Recipes that come with the program: {', '.join(shipped())}.")
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not a TOML file: {error}.", "Compare it with calibration/digits.toml.") from error
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}.", "Check its permissions.") from error
-    return parse_recipe(document, path)
+    return parse_recipe(read_toml(path, "Compare it with calibration/digits.toml."), path)
 
 
 def parse_recipe(document: dict[str, Any], path: Path) -> Recipe:
@@ -168,7 +165,7 @@ def _part(table: str, values: Any, path: Path) -> Any:
 def _refuse_unknown(found: dict[str, Any], known: tuple[str, ...], before: str, path: Path) -> None:
     for key in found:
         if key not in known:
-            raise InputError(f"{path} has the unknown key {before}{key}.", f"Did you mean {nearest(key, known)}?")
+            raise InputError(f"{path} has the unknown key {before}{key}.", f"Did you mean {nearest(str(key), known)}?")
 
 
 def _typed(key: str, value: Any, kind: str, path: Path) -> Any:
@@ -176,12 +173,15 @@ def _typed(key: str, value: Any, kind: str, path: Path) -> Any:
     if kind.startswith("tuple"):
         if isinstance(value, list) and all(isinstance(item, str) for item in value):
             return tuple(value)
-        raise InputError(f"{path}: {key} is {value!r}, not a list of texts.", f'Write {key} = ["head"].')
+        raise InputError(f"{path}: {key} is {brief(value)}, not a list of texts.", f'Write {key} = ["head"].')
     expected = {"str": (str,), "int": (int,), "float": (float, int), "bool": (bool,)}[kind]
     if not isinstance(value, expected) or (isinstance(value, bool) and kind != "bool"):
         words = {"str": "a text", "int": "a whole number", "float": "a number", "bool": "true or false"}
-        raise InputError(f"{path}: {key} is {value!r}, not {words[kind]}.", "Mend the recipe.")
-    return float(value) if isinstance(value, int) and kind == "float" else value
+        raise InputError(f"{path}: {key} is {brief(value)}, not {words[kind]}.", "Mend the recipe.")
+    try:
+        return float(value) if isinstance(value, int) and kind == "float" else value
+    except OverflowError as error:
+        raise InputError(f"{path}: {key} is {brief(value)}, which is too large.", "Mend the recipe.") from error
 
 
 def _check(recipe: Recipe, path: Path) -> None:
@@ -191,13 +191,13 @@ def _check(recipe: Recipe, path: Path) -> None:
     for kind in chosen.high_precision:
         _one_of("quantize.high_precision", kind, _WEIGHTED, path)
     for holds, key, value, words in (
-        (data.samples >= 1, "data.samples", data.samples, "1 or more"),
-        (data.seed >= 0, "data.seed", data.seed, "0 or more"),
+        (1 <= data.samples < _MOST, "data.samples", data.samples, "1 or more"),
+        (0 <= data.seed < _MOST, "data.seed", data.seed, "0 or more"),
         (50 < ranges.percentile <= 100, "ranges.percentile", ranges.percentile, "above 50 and at most 100"),
         (0 <= keep.quantile <= 1, "keep.quantile", keep.quantile, "between 0 and 1"),
     ):
         if not holds:
-            raise InputError(f"{path}: {key} is {value}; it must be {words}.", "Mend the recipe.")
+            raise InputError(f"{path}: {key} is {brief(value)}; it must be {words}.", "Mend the recipe.")
     if not chosen.symmetric:
         raise InputError(
             f"{path}: quantize.symmetric is false, but TensorRT takes no zero point other than 0.", "Write true."

@@ -232,10 +232,7 @@ def open_document(path: Path, schemas: Sequence[str], remake: str) -> Fields:
     Raises:
         InputError: not JSON, or of another schema.
     """
-    try:
-        document = read_json(path)
-    except InputError as error:
-        raise InputError(error.message, f"Make it again: {remake}") from error
+    document = read_json(path, f"Make it again: {remake}")
     if document.get("schema") not in schemas:
         raise InputError(
             f"{path} has schema {document.get('schema')!r}, not {schemas[0]!r}.", f"Make it again: {remake}"

@@ -19,14 +19,14 @@ from tofe_export.artifacts.files import read_json, sha256
 from tofe_export.artifacts.manifest import SCHEMA, has_manifest, manifest_path, read_manifest
 from tofe_export.artifacts.names import BENCH, CHECKPOINT, METRICS, MODEL, STATE, VERIFY, is_text
 from tofe_export.artifacts.places import is_there
+from tofe_export.artifacts.schema import check_manifest
 from tofe_export.checkpoints.checkpoint import Checkpoint, load, load_like
+from tofe_export.checkpoints.weights import require_floats, require_plain
 from tofe_export.errors import InputError
 from tofe_export.model.config import ToFeConfig
-from tofe_export.report.documents import Benchmark, is_whole, read_benchmark
+from tofe_export.report.documents import Benchmark, read_benchmark
 from tofe_export.report.history import History, read_history
 from tofe_export.report.verification import Evidence, Verification, read_verification
-
-_LARGEST_COST = 1e12  # GMACs
 
 
 @dataclass(frozen=True)
@@ -156,26 +156,20 @@ def _add_manifest(found: RunFolder) -> None:
     if not has_manifest(artefact):
         return
     try:
-        document = read_manifest(artefact) if is_there(artefact) else read_json(beside)
+        document = read_manifest(artefact) if is_there(artefact) else _alone(beside)
     except InputError as error:  # the rest of the folder is still worth showing
         found.notes.append(f"{error.message} What it says is left out.")
-        return
-    if not _is_manifest(document):
-        found.notes.append(f"{beside.name} is not a manifest of this program, so it is left out.")
         return
     found.manifest = document
 
 
-def _is_manifest(document: Mapping[str, Any]) -> bool:
-    """Whether what the page reads of a manifest is of the right kind, which `read_manifest` checks only in part."""
-    keep, costs = document.get("keep"), [document[name] for name in ("gmacs", "dense_gmacs") if name in document]
-    return (
-        document.get("schema") == SCHEMA
-        and isinstance(keep, list)
-        and all(map(is_whole, keep))
-        and all(type(cost) in (int, float) and 0 < cost < _LARGEST_COST for cost in costs)
-        and all(isinstance(document.get(name) or {}, Mapping) for name in ("config", "source", "options", "versions"))
-    )
+def _alone(path: Path) -> dict[str, Any]:
+    """The manifest of a model that is not there."""
+    document = read_json(path)
+    if document.get("schema") != SCHEMA:
+        raise InputError(f"{path.name} is not a manifest of this program.")
+    check_manifest(document, path, Path(MODEL).suffix)
+    return document
 
 
 def _compare_parts(found: RunFolder) -> None:
@@ -226,9 +220,12 @@ def _teacher(path: Path, checkpoint: Checkpoint) -> VisionTransformer | None:
     if not isinstance(weights, Mapping) or not weights:
         return None
     teacher = copy.deepcopy(checkpoint.model.vit)
+    plain = {key: value for key, value in weights.items() if isinstance(value, torch.Tensor)}
     try:
-        teacher.load_state_dict(dict(weights))
-    except (RuntimeError, TypeError, AttributeError):  # of another network
+        require_plain(plain, path)
+        require_floats(teacher.state_dict(), plain, path)
+        teacher.load_state_dict(plain)
+    except (InputError, RuntimeError, TypeError, AttributeError):  # of another network
         return None
     return teacher.eval()
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tofe_export.artifacts.files import parse_json
 from tofe_export.errors import InputError
 
 DENSE, TOFE = "dense", "tofe"
@@ -85,8 +85,8 @@ def read_history(path: Path) -> History:
 
 def _parse(line: str) -> Mapping[str, Any] | None:
     try:
-        document = json.loads(line)
-    except (ValueError, RecursionError):
+        document = parse_json(line, "The line", "")
+    except InputError:
         return None
     return document if isinstance(document, dict) else None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,13 @@ _PROVIDERS: dict[str, list[Any]] = {
     CUDA: [("CUDAExecutionProvider", {"use_tf32": "0"}), "CPUExecutionProvider"],
 }
 PROVIDERS = tuple(_PROVIDERS)
+_AGAIN = "Export it again with tofe-export onnx."
+_ITS_OWN = (
+    r"\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : ",
+    r"/\S*\.(?:h|cc|cpp|cu):\d+ (?:.*?\) )?(?=[A-Z*'\[])",
+    r"Status Message: ",
+    r"Exception during initialization: ",
+)
 _ORT_TYPES = ("float64", "float32", "float16", "int64", "int32", "int16", "int8", "uint8", "bool")
 
 
@@ -62,7 +70,7 @@ class OnnxRuntimeRunner:
         self.backend = "onnxruntime" if provider == CPU else f"onnxruntime-{provider}"
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads or processors()
-        options.log_severity_level = 3
+        options.log_severity_level = 4  # its errors come as exceptions, which are shown as sentences
         # Idle workers of one session would otherwise go on spinning into the next one's measurement.
         options.add_session_config_entry("session.force_spinning_stop", "1")
         if not prepack:
@@ -75,11 +83,13 @@ class OnnxRuntimeRunner:
             self._session = _open(ort, source, options, _PROVIDERS[provider])
         except Exception as error:  # its exception types are private and differ between releases
             name = model if isinstance(model, Path) else "the model"
-            raise InputError(
-                f"ONNX Runtime cannot load {name}: {_first_line(error)}", "Export it again with tofe-export onnx."
-            ) from error
+            raise InputError(f"ONNX Runtime cannot load {name}. It says: {_first_line(error)}", _AGAIN) from error
         _require_used(self._session, provider)
-        self._input = self._session.get_inputs()[0]
+        inputs = self._session.get_inputs()
+        if not inputs or not self._session.get_outputs():
+            name = model if isinstance(model, Path) else "The model"
+            raise InputError(f"{name} has no {'outputs' if inputs else 'inputs'}.", _AGAIN)
+        self._input = inputs[0]
         self.outputs = [output.name for output in self._session.get_outputs()]
 
     def run(self, images: NDArray[np.float32], others: Mapping[str, Array] | None = None) -> dict[str, Array]:
@@ -91,7 +101,10 @@ class OnnxRuntimeRunner:
             MissingError: not enough memory for them.
         """
         expected = self._input.shape
-        if any(isinstance(want, int) and want != got for want, got in zip(expected, images.shape, strict=True)):
+        fits = len(expected) == images.ndim
+        if not fits or any(
+            isinstance(want, int) and want != got for want, got in zip(expected, images.shape, strict=True)
+        ):
             raise InputError(
                 f"The model takes images of shape {expected}, not {list(images.shape)}.",
                 "Take images of that size, and the checkpoint it came from.",
@@ -101,7 +114,7 @@ class OnnxRuntimeRunner:
         except Exception as error:  # again a private type
             if "allocate memory" not in str(error):
                 raise CheckFailedError(
-                    f"The model does not run on {images.shape[0]} images: {_first_line(error)}",
+                    f"The model does not run on {images.shape[0]} images. ONNX Runtime says: {_first_line(error)}",
                     "Is a batch size baked into it? Export it again with tofe-export onnx.",
                 ) from error
             raise MissingError(
@@ -215,4 +228,8 @@ def _import() -> Any:
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0][:300] if str(error) else type(error).__name__
+    """What ONNX Runtime says, without its own codes and places in its source."""
+    text = (str(error).splitlines() or [""])[0]
+    for pattern in _ITS_OWN:
+        text = re.sub(pattern, "", text)
+    return text[:300] or type(error).__name__

@@ -13,7 +13,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from tofe_export.checkpoints.checkpoint import is_own
-from tofe_export.checkpoints.weights import read_weights
+from tofe_export.checkpoints.weights import read_weights, require_floats
 from tofe_export.data.images import ImageSource
 from tofe_export.data.preprocessing import Preprocessing
 from tofe_export.data.sources import open_source
@@ -127,6 +127,7 @@ def load_init(model: ToFe, path: Path) -> None:
             f"{len(missing)} are missing and {len(wrong)} do not fit, such as {(wrong or missing)[0]}.",
             "Name the backbone they belong to with --backbone and --backbone-args.",
         )
+    require_floats(expected, fitting, path)
     target.load_state_dict(fitting, strict=False)
 
 

@@ -138,4 +138,17 @@ def read_onnx(path: Path) -> ir.Model:
         raise InputError(f"{path} is not an ONNX file, or it is damaged.", _AGAIN) from error
     if not model.graph.outputs:
         raise InputError(f"{path} is not an ONNX file, or it is damaged.", _AGAIN)
+    _require_beside(path, model)
     return model
+
+
+def _require_beside(path: Path, model: ir.Model) -> None:
+    """Raises InputError where a weight would be read from outside the model's folder, through a link too."""
+    folder = os.path.realpath(os.path.dirname(os.path.realpath(path)))  # noqa: PTH120 - the real file's
+    for value in model.graph.initializers.values():
+        tensor = value.const_value
+        if not isinstance(tensor, ir.ExternalTensor):
+            continue
+        location = str(tensor.location)
+        if os.path.commonpath([folder, os.path.realpath(os.path.join(folder, location))]) != folder:  # noqa: PTH118
+            raise InputError(f"{path} would read weights from {location}, which is not beside it.", _AGAIN)
