@@ -168,3 +168,14 @@ def test_keep_counts_round_as_each_method_does() -> None:
     assert counts_of_rate(evit, 0.7) == (12, 9, 7)  # the next above 11.2, 8.4, 6.3
     assert counts_of_rate(evit, 0.01) == (1, 1, 1)
     assert counts_of_rate(evit, 1.0) == counts_of_rate(dynamicvit, 1.0) == (16, 16, 16)
+
+
+@pytest.mark.parametrize(("told", "averaged"), [("base_keep_rate", False), ("base_rate", False), ("lr", True)])
+def test_of_two_copies_the_one_that_its_own_evaluation_reads(told: str, averaged: bool, tmp_path: Path) -> None:
+    """EViT and DynamicViT save an average that they do not evaluate; others save it to be used."""
+    model = small_tofe(approximator="discard") if told == "base_rate" else plain(tmp_path / "unused.pth")
+    weights = dynamicvit_weights(model) if told == "base_rate" else model.vit.state_dict()
+    copies = {"model": weights, "model_ema": {key: torch.full_like(value, 2) for key, value in weights.items()}}
+    torch.save({**copies, "args": argparse.Namespace(**{told: 0.5}, drop_loc="(1, 2)")}, tmp_path / "two.pth")
+    found = load(tmp_path / "two.pth", TINY).model.vit.cls_token
+    assert bool((found == 2).all()) is averaged

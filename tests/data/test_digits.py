@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from sklearn.model_selection import StratifiedShuffleSplit
 
 from tofe_export.data.digits import CANVAS, Digits, Split, _labels, _members
@@ -68,7 +67,7 @@ def test_training_digits_are_warped_and_held_out_ones_as_they_were_written() -> 
 
 
 def test_the_split_is_fixed_for_ever() -> None:
-    """scikit-learn's other way to the same split; by another one a network would be judged on what it was trained on."""
+    """scikit-learn's other way to the same split; by another a network would be judged on what it was trained on."""
     by_class = StratifiedShuffleSplit(n_splits=1, test_size=360, random_state=0)
     ((train, held_out),) = by_class.split(_labels()[:, None], _labels())
     assert np.array_equal(_members("train"), np.sort(train))

@@ -174,7 +174,7 @@ def test_sums_and_powers_are_computed_in_float32(call: str, precision: str) -> N
         f"{{ product = Mul (images, images) found = {call} out = Neg (found) }}"
     )
     assert to_half(model, precision) == {precision: 2, "fp32": 1}
-    (node,) = [node for node in model.graph if node.op_type == call.split()[0]]
+    (node,) = [node for node in model.graph if node.op_type == call.split(maxsplit=1)[0]]
     assert {value.dtype for value in (*node.inputs, *node.outputs) if value is not None} == {FLOAT}
 
 
