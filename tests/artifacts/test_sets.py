@@ -240,3 +240,32 @@ def test_nothing_is_done_when_the_disk_is_full_at_the_data(tmp_path: Path, monke
         write_set(target, b"new", b"weights")  # the very data that the old model needs
     monkeypatch.undo()
     assert whole_set(target) == (b"old", b"weights")
+
+
+def test_a_manifest_of_other_data_is_told_by_size_and_by_content(tmp_path: Path) -> None:
+    target = tmp_path / "model.onnx"
+    write_set(target, b"graph", b"weights")
+    manifest = read_manifest(target)
+    for change in ({"bytes": 8}, {"sha256": "0" * 64}, {"sha256": sha256(target)}):
+        write_json(manifest_path(target), {**manifest, "external_data": {**manifest["external_data"], **change}})
+        with pytest.raises(InputError, match="was changed or replaced"):
+            read_manifest(target)
+    write_json(manifest_path(target), {**manifest, "sha256": manifest["external_data"]["sha256"]})
+    with pytest.raises(InputError, match=r"model\.onnx\.json does not belong to"):
+        read_manifest(target)
+
+
+def test_data_that_a_waiting_manifest_or_something_unreadable_may_need_stays(tmp_path: Path) -> None:
+    target, data = tmp_path / "model.onnx", []
+    for content in (b"one", b"two", b"three"):
+        write_set(target, b"graph", content)
+        data.append(tmp_path / read_manifest(target)["external_data"]["file"])
+        if content == b"one":
+            shutil.copy(manifest_path(target), pending_path(tmp_path / "other.onnx"))
+        elif content == b"two":
+            pending_path(tmp_path / "other.onnx").unlink()
+            (tmp_path / "odd.onnx").mkdir()  # cannot be read, even by root
+    assert [path.exists() for path in data] == [True, True, True]
+    (tmp_path / "odd.onnx").rmdir()
+    write_set(target, b"small")
+    assert [path.exists() for path in data] == [False, False, False]

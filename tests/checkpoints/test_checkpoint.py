@@ -1,5 +1,6 @@
 """Checkpoints load in every wrapping people use; everything else is refused in words, and runs no code."""
 
+import dataclasses
 import os
 import pickle
 from collections.abc import Callable
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 from tests.helpers import SMALL, small_images, small_tofe
-from tofe_export.checkpoints.checkpoint import Checkpoint, load, save
+from tofe_export.checkpoints.checkpoint import Checkpoint, _weights_sha256, load, save
 from tofe_export.data.preprocessing import Preprocessing
 from tofe_export.errors import InputError
 
@@ -283,3 +284,50 @@ def test_half_precision_weights_are_taken_as_they_are(document: dict[str, Any], 
     torch.save(document, tmp_path / "half.pth")
     found = load(tmp_path / "half.pth").model.state_dict()
     assert all(torch.equal(found[key], value.to(torch.bfloat16).float()) for key, value in weights.items())
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_classes_keep_their_order(saved: Path, tmp_path: Path, suffix: str) -> None:
+    """The order of the logits, not of the alphabet."""
+    classes = ("wasp", "ant", "Bee", "moth", "\u00e4nt")
+    save(tmp_path / f"named{suffix}", dataclasses.replace(load(saved), classes=classes, keep_ratios=(1.0, 0.5, 0.5)))
+    found = load(tmp_path / f"named{suffix}")
+    assert found.classes == classes
+    assert found.keep_counts() == (16, 8, 8)
+
+
+def test_every_prefix_of_parallel_training_is_stripped(document: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "twice.pth"
+    weights = {f"module.module.{key}": value for key, value in document["state_dict"].items()}
+    torch.save({**document, "state_dict": weights}, path)
+    assert load(path).weights_sha256
+
+
+def test_the_hash_of_weights_tells_names_shapes_types_and_values_apart(saved: Path, tmp_path: Path) -> None:
+    def digest(name: str, *values: torch.Tensor) -> str:
+        holder = torch.nn.Module()
+        for index, value in enumerate(values):
+            holder.register_buffer(f"{name}{index}", value)
+        return _weights_sha256(holder)  # type: ignore[arg-type]
+
+    plain = torch.zeros(2, 3)
+    one = plain.clone()
+    one[1, 2] = 1
+    found = [
+        digest("a", plain),
+        digest("b", plain),
+        digest("a", plain.view(3, 2)),
+        digest("a", one),
+        digest("a", plain.to(torch.int32)),
+        digest("a", plain, one),
+        digest("a", one, plain),
+    ]
+    assert len(set(found)) == len(found)
+    assert digest("a", plain.T.contiguous().T) == found[0], "however it lies in memory"
+    first = load(saved)
+    save(tmp_path / "again.safetensors", first)
+    assert load(tmp_path / "again.safetensors").weights_sha256 == first.weights_sha256
+    with torch.no_grad():
+        first.model.stages[0].selector.out.bias[0] += 1e-3
+    save(tmp_path / "other.pth", first)
+    assert load(tmp_path / "other.pth").weights_sha256 != first.weights_sha256

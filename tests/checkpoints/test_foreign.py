@@ -13,6 +13,7 @@ from tests.checkpoints.published_files import HINTED, dynamicvit, dynamicvit_wei
 from tests.helpers import small_images, small_tofe
 from tofe_export.checkpoints.checkpoint import Checkpoint, load, load_like, save
 from tofe_export.checkpoints.foreign import Hints
+from tofe_export.checkpoints.keep_rates import counts_of_rate, counts_of_ratios
 from tofe_export.data.preprocessing import Preprocessing
 from tofe_export.errors import InputError
 
@@ -157,3 +158,26 @@ def test_predictors_of_another_kind(tmp_path: Path) -> None:
     torch.save(weights, tmp_path / "d.pth")
     with pytest.raises(InputError, match="another kind"):
         load(tmp_path / "d.pth", TINY)
+
+
+def test_keep_counts_round_as_each_method_does() -> None:
+    """By hand, of 16 tokens; never none and never more than there are."""
+    ratios = (0.0, 0.03, 0.09, 0.1, 0.97, 1.0)  # 0, 0.48, 1.44, 1.6, 15.52 and 16 tokens
+    assert counts_of_ratios(ratios, 16) == (1, 1, 1, 2, 16, 16)
+    dynamicvit, evit = small_tofe(approximator="discard"), small_tofe(approximator="discard", selector="cls-attention")
+    assert counts_of_rate(dynamicvit, 0.7) == (11, 7, 5)  # int of 11.2, 7.84, 5.488
+    assert counts_of_rate(dynamicvit, 0.1) == (1, 1, 1)  # int of 1.6, 0.16, 0.016
+    assert counts_of_rate(evit, 0.7) == (12, 9, 7)  # the next above 11.2, 8.4, 6.3
+    assert counts_of_rate(evit, 0.01) == (1, 1, 1)
+    assert counts_of_rate(evit, 1.0) == counts_of_rate(dynamicvit, 1.0) == (16, 16, 16)
+
+
+@pytest.mark.parametrize(("told", "averaged"), [("base_keep_rate", False), ("base_rate", False), ("lr", True)])
+def test_of_two_copies_the_one_that_its_own_evaluation_reads(told: str, averaged: bool, tmp_path: Path) -> None:
+    """EViT and DynamicViT save an average that they do not evaluate; others save it to be used."""
+    model = small_tofe(approximator="discard") if told == "base_rate" else plain(tmp_path / "unused.pth")
+    weights = dynamicvit_weights(model) if told == "base_rate" else model.vit.state_dict()
+    copies = {"model": weights, "model_ema": {key: torch.full_like(value, 2) for key, value in weights.items()}}
+    torch.save({**copies, "args": argparse.Namespace(**{told: 0.5}, drop_loc="(1, 2)")}, tmp_path / "two.pth")
+    found = load(tmp_path / "two.pth", TINY).model.vit.cls_token
+    assert bool((found == 2).all()) is averaged

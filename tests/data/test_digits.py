@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.model_selection import StratifiedShuffleSplit
 
-from tofe_export.data.digits import CANVAS, Digits, _labels, _members
+from tofe_export.data.digits import CANVAS, Digits, Split, _labels, _members
 
 
 @given(index=st.integers(0, 359), epoch=st.integers(0, 2**32 - 1), seed=st.integers(0, 9))
@@ -54,3 +55,20 @@ def test_samples_are_rgb_pictures_with_labels() -> None:
     assert sample.label == Digits("train").canvas(5).label
     with pytest.raises(IndexError):
         Digits("val")[360]
+
+
+def test_training_digits_are_warped_and_held_out_ones_as_they_were_written() -> None:
+    def sizes(split: Split, index: int) -> set[tuple[int, int]]:
+        boxes = [Digits(split, 0, epoch).canvas(index).box for epoch in range(8)]
+        return {(right - left, bottom - top) for left, top, right, bottom in boxes}
+
+    assert all(len(sizes("val", index)) == 1 for index in (0, 100, 359))
+    assert all(len(sizes("train", index)) > 1 for index in (0, 100, 359))
+
+
+def test_the_split_is_fixed_for_ever() -> None:
+    """scikit-learn's other way to the same split; by another a network would be judged on what it was trained on."""
+    by_class = StratifiedShuffleSplit(n_splits=1, test_size=360, random_state=0)
+    ((train, held_out),) = by_class.split(_labels()[:, None], _labels())
+    assert np.array_equal(_members("train"), np.sort(train))
+    assert np.array_equal(_members("val"), np.sort(held_out))

@@ -261,3 +261,25 @@ def test_what_pillow_reads_is_read_and_nothing_that_runs_other_programs() -> Non
     assert (".avif" in endings()) == ("AVIF" in Image.OPEN) == ("AVIF" in formats())
     assert not {".eps", ".ps", ".pdf", ".mpg", ".h5", ".wmf"} & set(endings())
     assert list(endings()) == sorted(endings())
+
+
+@pytest.mark.parametrize(
+    ("bits", "value", "expected"),
+    [
+        # One 255th is 257 of 65535, and 16.06 of 4095: halves are between the two of each pair.
+        (16, 0, 0), (16, 128, 0), (16, 129, 1), (16, 32767, 127), (16, 32768, 128), (16, 65406, 254), (16, 65407, 255),
+        (12, 8, 0), (12, 9, 1), (12, 2047, 127), (12, 2048, 128), (12, 4086, 254), (12, 4087, 255), (12, 4095, 255),
+    ],
+)  # fmt: skip
+def test_depths_are_rounded_to_the_nearest(bits: int, value: int, expected: int, tmp_path: Path) -> None:
+    rows = np.full((2, 16), value, "<u2")
+    if bits == 12:
+        rows = np.tile(np.array([value >> 4, (value & 15) << 4 | value >> 8, value & 255], np.uint8), (2, 8))  # type: ignore[assignment]
+    tiff(tmp_path / "a.tif", rows, bits, 1)
+    assert np.unique(pixels(tmp_path / "a.tif")).tolist() == [expected]
+
+
+@pytest.mark.parametrize(("value", "expected"), [(0.4 / 255, 0), (0.6 / 255, 1), (254.4 / 255, 254), (1.0, 255)])
+def test_floats_are_rounded_to_the_nearest(value: float, expected: int, tmp_path: Path) -> None:
+    tiff(tmp_path / "a.tif", np.full((2, 16), value, "<f4"), 32, 3)
+    assert np.unique(pixels(tmp_path / "a.tif")).tolist() == [expected]

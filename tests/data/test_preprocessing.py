@@ -14,8 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from tests.helpers import weightless
 from tofe_export.data.preprocessing import Preprocessing, _evaluation
 from tofe_export.errors import InputError
+from tofe_export.model.backbones import create_backbone
 
 PLAIN = Preprocessing(8, 8, (0.5, 0.4, 0.3), (0.5, 0.25, 0.2), "bicubic", 1.0)
 triples = st.tuples(*[st.floats(0.01, 2.0)] * 3)
@@ -105,3 +107,40 @@ def test_the_short_way_equals_timms_own_transform_bit_for_bit() -> None:
 
 def test_other_modes_become_rgb() -> None:
     assert PLAIN(Image.new("L", (8, 8), 255)).shape == (3, 8, 8)
+
+
+def test_of_backbone_takes_every_field_from_its_own_place() -> None:
+    told = {"mean": (0.1, 0.2, 0.3), "std": (0.4, 0.5, 0.6), "interpolation": "bilinear", "crop_pct": 0.7}
+    vit = timm.create_model("test_vit", img_size=(64, 32), patch_size=8, pretrained_cfg_overlay=told)
+    expected = Preprocessing(64, 32, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6), "bilinear", 0.7)
+    assert Preprocessing.of_backbone(vit) == expected
+    told["interpolation"] = "hamming"
+    vit = timm.create_model("test_vit", img_size=(64, 32), patch_size=8, pretrained_cfg_overlay=told)
+    assert Preprocessing.of_backbone(vit).interpolation == "bicubic"
+
+
+@pytest.mark.parametrize(
+    ("name", "mean", "std"),
+    [
+        ("deit_tiny_patch16_224", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),  # ImageNet's, as DeiT was trained
+        ("vit_tiny_patch16_224", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),  # as ViT was
+        ("lvvit_t", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    ],
+)
+def test_families_are_normalised_as_they_were_trained(name: str, mean: Any, std: Any) -> None:
+    found = Preprocessing.of_backbone(weightless(lambda: create_backbone(name, {})))
+    assert (found.height, found.width, found.mean, found.std, found.interpolation) == (224, 224, mean, std, "bicubic")
+    assert found.crop_pct == 0.9
+
+
+def test_an_image_of_the_right_size_is_cropped_where_that_is_asked() -> None:
+    image = Image.new("RGB", (20, 20), (0, 0, 0))
+    image.paste((255, 255, 255), (3, 3, 17, 17))  # more than the half that is kept, as resizing blurs the edge
+    found = Preprocessing(20, 20, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), "bilinear", 0.5)(image)
+    assert found.shape == (3, 20, 20)
+    assert found.min() == 1.0
+
+
+def test_channels_stay_red_green_blue() -> None:
+    found = Preprocessing(4, 4, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))(Image.new("RGB", (4, 4), (255, 51, 0)))
+    assert found[:, 0, 0].tolist() == pytest.approx([1.0, 0.2, 0.0])

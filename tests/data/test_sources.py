@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tofe_export.data.digits import Digits
 from tofe_export.data.files import UnreadableImage
 from tofe_export.data.images import Batch, batches
 from tofe_export.data.log import ImageLog, Reason
@@ -187,3 +189,39 @@ def test_photos_are_seeded_crops_of_real_photographs() -> None:
     assert not torch.equal(batch.images, other.images)
     assert batch.images.std() > 0.1
     assert batch.labels is None
+
+
+def test_whatever_there_is_means_the_held_out_part_where_there_is_one(tmp_path: Path) -> None:
+    write_image(tmp_path / "train" / "a" / "0.png", 1)
+    write_image(tmp_path / "val" / "a" / "1.png", 1)
+    assert open_source(str(tmp_path), "any")[0].name.endswith("val/a/1.png")
+    found = [open_source("digits", part, 5) for part in ("train", "val", "any")]
+    assert found == [Digits("train", 5), Digits("val", 5), Digits("val", 5)]
+
+
+def test_of_each_class_the_tenth_is_held_out(tmp_path: Path) -> None:
+    for name, count in (("a", 21), ("b", 9), ("c", 2)):
+        for index in range(1, count + 1):
+            write_image(tmp_path / name / f"{index:02}.png", index)
+    held_out = open_source(str(tmp_path), "val")
+    names = [str(Path(held_out[index].name).relative_to(tmp_path)) for index in range(len(held_out))]
+    assert names == ["a/10.png", "a/20.png", "b/09.png", "c/02.png"]
+
+
+def test_a_limit_with_a_seed_draws_from_all_images(tree: Path) -> None:
+    source = open_source(str(tree), "any")
+    drawn = [name for seed in range(20) for batch in batches(source, SMALL, 4, 3, seed) for name in batch.names]
+    assert len(drawn) == 60
+    assert len(set(drawn)) == 9, "one of them would be missed by chance once in 300 times: (2 / 3) ** 20 * 9"
+    for seed in range(3):
+        assert len({name for batch in batches(source, SMALL, 4, 9, seed) for name in batch.names}) == 9
+
+
+def test_random_numbers_are_other_ones_at_each_place_and_for_each_seed(tree: Path) -> None:
+    def drawing(_: Image.Image) -> torch.Tensor:
+        return torch.tensor([torch.rand(()).item(), np.random.random(), random.random()])[:, None, None]
+
+    source = open_source(str(tree), "any")
+    found = torch.cat([batch.images for seed in (None, 1, 2) for batch in batches(source, drawing, 4, seed=seed)])
+    assert found.shape == (27, 3, 1, 1)
+    assert all(len(found[:, kind].unique()) == 27 for kind in range(3))

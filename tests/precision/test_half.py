@@ -152,3 +152,43 @@ def test_too_large_a_weight_is_told_from_other_refusals() -> None:
     with pytest.raises(InputError) as other:
         to_half(model, "fp16")
     assert not isinstance(other.value, WeightTooLargeError)
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+@pytest.mark.parametrize(
+    "call",
+    [
+        "Softmax (product)",
+        "LayerNormalization (product, weight)",
+        "ReduceMean (product)",
+        "ReduceSum (product)",
+        "Exp (product)",
+        "Log (product)",
+        "Pow (product, product)",
+        "Sqrt (product)",
+    ],
+)
+def test_sums_and_powers_are_computed_in_float32(call: str, precision: str) -> None:
+    model = parsed(
+        f"one (float[2, 4] images) => (float[?, ?] out) <float[4] weight = {{1, 1, 1, 1}}> "
+        f"{{ product = Mul (images, images) found = {call} out = Neg (found) }}"
+    )
+    assert to_half(model, precision) == {precision: 2, "fp32": 1}
+    (node,) = [node for node in model.graph if node.op_type == call.split(maxsplit=1)[0]]
+    assert {value.dtype for value in (*node.inputs, *node.outputs) if value is not None} == {FLOAT}
+
+
+def test_a_bias_added_before_softmax_alone_is_float32() -> None:
+    """It may be as low as float32 goes, which FP16 holds only as minus infinity."""
+    model = parsed(
+        "two (float[2, 4] images) => (float[2, 4] out) <float[4] bias = {0, 0, -3.0e38, 0}> { product = "
+        "Mul (images, images) biased = Add (product, bias) weights = Softmax (biased) out = Add (weights, images) }"
+    )
+    assert to_half(model, "fp16") == {"fp16": 2, "fp32": 2}
+    found = OnnxRuntimeRunner(checked(model)).run(np.ones((2, 4), np.float32))["out"]
+    assert found == pytest.approx(np.array([[4 / 3, 4 / 3, 1, 4 / 3]] * 2), abs=2e-3)
+
+
+def parsed(graph: str) -> ir.Model:
+    proto = onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["": 20]> {graph}')
+    return ir.from_proto(onnx.shape_inference.infer_shapes(proto))

@@ -80,3 +80,27 @@ def test_what_is_not_finite_is_refused_and_changes_nothing(
         histogram.add(np.array(planted, np.float32))
     assert np.array_equal(histogram.counts, kept[0])
     assert (histogram.limit, histogram.largest) == kept[1:]
+
+
+@pytest.mark.parametrize("exponent", [-149, -126, -118, -117, 0, 127])
+def test_magnitudes_of_any_float32_are_told_apart(exponent: int) -> None:
+    """A quarter of the greatest lies in the bin that begins there, be it the least float32 there is or nearly so."""
+    top = math.ldexp(1.0, exponent)
+    least = math.ldexp(1.0, max(exponent - 2, -149))
+    histogram = filled(np.array([0, least, -top], np.float32))
+    assert histogram.limit == histogram.largest == top
+    assert np.flatnonzero(histogram.counts).tolist() == sorted({0, min(int(least / top * BINS), BINS - 1), BINS - 1})
+    assert histogram.counts.sum() == 3
+
+
+@pytest.mark.parametrize(("percentile", "top"), [(50.1, 0.75), (60, 0.75), (75, 0.75), (75.1, 1.0), (100, 1.0)])
+def test_a_percentile_counts_so_many_of_few_values(percentile: float, top: float) -> None:
+    histogram = filled(np.array([0.25, -0.5, 0.75, -1.0], np.float32))
+    assert top <= histogram.range("percentile", percentile) <= top + 1 / BINS
+
+
+def test_entropy_keeps_the_128_bins_that_hold_all_but_an_outlier() -> None:
+    """8 bits tell so many magnitudes apart: those bins lose nothing, fewer clip some, and more are averaged."""
+    counts = np.tile([500, 1500], 64)
+    levels = np.repeat((np.arange(128, dtype=np.float32) + 0.5) / BINS, counts)
+    assert filled(levels, np.ones(1, np.float32)).range("entropy", 0) == 128 / BINS

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from tofe_export.errors import InputError
-from tofe_export.precision.recipe import Recipe, read_recipe, shipped
+from tofe_export.precision.recipe import RangesPart, Recipe, parse_recipe, read_recipe, shipped
 
+PAGE = (Path(__file__).parents[2] / "docs" / "quantization.md").read_text()
 GOOD = '[data]\nsource = "digits"\n'
 
 
@@ -72,3 +73,29 @@ def test_no_such_recipe(tmp_path: Path) -> None:
         read_recipe("digit")
     with pytest.raises(InputError, match=r"none\.toml does not exist.*digits"):
         read_recipe(str(tmp_path / "none.toml"))
+
+
+def test_the_defaults_are_the_documented_ones() -> None:
+    recipe = parse_recipe({"data": {"source": "digits"}}, Path("mine.toml"))
+    assert (recipe.data.samples, recipe.data.seed) == (256, 0)
+    assert "| INT8, percentile 99.99 (the default) |" in PAGE
+    assert recipe.ranges == RangesPart("percentile", 99.99)
+    assert recipe.keep.quantile == 0.5, "the median"
+
+
+def test_every_key_lands_in_its_own_field() -> None:
+    tables = {
+        "data": {"source": "a", "samples": 7, "seed": 9},
+        "ranges": {"method": "entropy", "percentile": 100},
+        "quantize": {
+            "per_channel": False,
+            "symmetric": True,
+            "attention": False,
+            "high_precision": ["head", "fc1"],
+            "around": "fp32",
+        },
+        "keep": {"quantile": 1},
+    }
+    recipe = parse_recipe(tables, Path("mine.toml"))
+    assert recipe.to_dict() == {"name": "mine", **tables}
+    assert recipe.quantize.kinds == ("patch_embed", "qkv", "proj", "fc2", "approximator", "selector")

@@ -51,7 +51,8 @@ class Histogram:
         if self.limit == 0:
             self.counts[0] += magnitudes.size
             return
-        index = (magnitudes * np.float32(BINS / self.limit)).astype(np.int32)
+        # In float64: of a limit below 2^-117 float32 cannot hold the factor.
+        index = np.multiply(magnitudes, BINS / self.limit, dtype=np.float64).astype(np.int32)
         self.counts += np.bincount(np.minimum(index, BINS - 1), minlength=BINS)
 
     def _widen(self, limit: float) -> None:
