@@ -45,7 +45,7 @@ def test_a_limit_that_limits_nothing_is_refused(value: str) -> None:
         parse_overrides([f"logits_max_abs={value}"])
 
 
-def test_a_limit_that_limits_nothing_is_refused() -> None:
+def test_a_limit_for_a_precision_that_is_not_there() -> None:
     overrides = parse_overrides(["kl_mean=1", "int8.kl_mean=0.2"])
     require_used(overrides, {"fp32", "int8"})
     with pytest.raises(InputError, match=r"int8\.kl_mean is for models in int8; here is only fp32"):
