@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from tofe_export.artifacts.files import atomic_path, write_bytes, write_json, write_text
-from tofe_export.artifacts.outputs import require_writable
+from tofe_export.artifacts.kinds import Kind
+from tofe_export.artifacts.outputs import Output, require_outputs
 from tofe_export.artifacts.places import is_stream
 from tofe_export.errors import InputError, MissingError
 
@@ -37,7 +38,7 @@ def test_a_device_stays_a_device(tmp_path: Path) -> None:
     link.symlink_to("/dev/null")
     for device in (Path("/dev/null"), link):
         assert is_stream(device)
-        require_writable([device, device])
+        require_outputs([Output(device, Kind.VERIFY), Output(device, Kind.JUNIT)])
         write_json(device, {"a": 1})
         assert device.is_char_device()
     assert link.is_symlink()
@@ -69,7 +70,7 @@ def test_a_link_stays_and_what_it_leads_to_is_replaced(tmp_path: Path) -> None:
     link, far, file = tmp_path / "link", tmp_path / "far", tmp_path / "store" / "file"
     far.symlink_to(link)
     link.symlink_to("store/file")
-    require_writable([far])
+    require_outputs([Output(far, Kind.VERIFY)])
     for content in ("made", "replaced"):
         write_text(far, content)
         assert file.read_text() == content

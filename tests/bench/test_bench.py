@@ -16,7 +16,7 @@ from tofe_export.workflows.export_onnx import OnnxOptions, export_onnx
 
 FIELDS = {
     "name", "backend", "precision", "batch", "p50_ms", "p90_ms", "p99_ms", "images_per_s", "gmacs", "speedup",
-    "speedup_low", "speedup_high", "realised_fraction",
+    "speedup_low", "speedup_high", "realised_fraction", "calls",
 }  # fmt: skip
 
 
@@ -76,6 +76,7 @@ def test_rows(files: dict[str, Path]) -> None:
         assert row["p50_ms"] <= row["p90_ms"] <= row["p99_ms"]
         assert row["speedup_low"] <= row["speedup"] <= row["speedup_high"]
     assert all(row["speedup"] == 1 for row in rows if row["name"] == dense)
+    assert {row["calls"] for row in rows} == {3}
     assert document["settings"]["threads"] == 1
 
 

@@ -7,6 +7,7 @@ cannot be written is said at once and not after an hour.
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -65,12 +66,19 @@ def companions(path: Path) -> list[Path]:
     """`path` and the files that belong to it: its manifest and external data; of an engine what it was built from."""
     if not path.name:  # a folder, which somebody else refuses
         return [path]
-    found = files_of(path)
+    found = [*files_of(path), *_data_beside(path)]
     if path.suffix == ".engine":
         with contextlib.suppress(InputError, OSError, ValueError, KeyError, TypeError):
             source = path.with_name(read_json(manifest_path(path))["source"]["file"])
-            found += files_of(source)
+            found += [*files_of(source), *_data_beside(source)]
     return found
+
+
+def _data_beside(path: Path) -> list[Path]:
+    """Files of weights by their name: the manifest that names them may be damaged or gone."""
+    with contextlib.suppress(OSError):
+        return list(path.parent.glob(f"{glob.escape(path.name)}.*.data"))
+    return []
 
 
 def beside(path: Path, suffix: str) -> Path:
