@@ -76,7 +76,7 @@ def test_rows(files: dict[str, Path]) -> None:
         assert row["p50_ms"] <= row["p90_ms"] <= row["p99_ms"]
         assert row["speedup_low"] <= row["speedup"] <= row["speedup_high"]
     assert all(row["speedup"] == 1 for row in rows if row["name"] == dense)
-    assert {row["calls"] for row in rows} == {3}
+    assert all(row["calls"] >= 3 for row in rows)
     assert document["settings"]["threads"] == 1
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tofe_export.artifacts.commands import command
 from tofe_export.artifacts.files import read_json, write_json
 from tofe_export.artifacts.manifest import manifest_path
 from tofe_export.engine import backend
@@ -60,7 +61,8 @@ def test_another_version_is_one_sentence_and_exit_3(engine: Path) -> None:
     with pytest.raises(MissingError, match=r"was built by tensorrt_rtx 0\.0\.1; installed is") as caught:
         load_engine(engine)
     assert caught.value.exit_code == 3
-    assert caught.value.next_step == "Build it again: tofe-export trt plugin.onnx -o model.engine"
+    again = command("trt", engine.with_name("plugin.onnx"), "-o", engine, "--fp16", "--batch", "1:8:64")
+    assert caught.value.next_step == f"Build it again: {again}"
 
 
 def test_without_a_gpu_an_engine_is_exit_3(engine: Path) -> None:
