@@ -63,7 +63,7 @@ def _weights(change: Callable[[Any], Any], key: str = "vit.head.weight") -> Spoi
 
 
 def of_bytes(change: Callable[[bytes], bytes]) -> Spoil:
-    return lambda path: path.writeof_bytes(change(path.readof_bytes()))
+    return lambda path: path.write_bytes(change(path.readof_bytes()))
 
 
 def _flipped(content: bytes) -> bytes:
@@ -125,12 +125,12 @@ PICKLED: dict[str, Spoil] = {
     "zeros": of_bytes(lambda content: bytes(len(content))),
     "a page of HTML": of_bytes(lambda _: b"<!DOCTYPE html><title>404</title>"),
     "a Git LFS pointer": of_bytes(lambda _: b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n"),
-    "a pickle with code": lambda path: path.writeof_bytes(pickle.dumps({"state_dict": Code()})),
-    "a pickle of protocol 0 with code": lambda path: path.writeof_bytes(pickle.dumps(Code(), protocol=0)),
+    "a pickle with code": lambda path: path.write_bytes(pickle.dumps({"state_dict": Code()})),
+    "a pickle of protocol 0 with code": lambda path: path.write_bytes(pickle.dumps(Code(), protocol=0)),
     "a whole checkpoint with code": with_code,
-    "a pickle that never ends": lambda path: path.writeof_bytes(b"\x80\x02" + b"(" * 200_000),
-    "a pickle of a long text": lambda path: path.writeof_bytes(b"\x80\x04\x8e" + struct.pack("<Q", 1 << 62)),
-    "a pickle that refers to itself": lambda path: path.writeof_bytes(pickle.dumps(_round())),
+    "a pickle that never ends": lambda path: path.write_bytes(b"\x80\x02" + b"(" * 200_000),
+    "a pickle of a long text": lambda path: path.write_bytes(b"\x80\x04\x8e" + struct.pack("<Q", 1 << 62)),
+    "a pickle that refers to itself": lambda path: path.write_bytes(pickle.dumps(_round())),
     "a zip file of text": _zip(lambda file: file.writestr("read.me", "hello")),
     "a zip bomb": _zip(_bomb),
     "an empty zip file": _zip(lambda file: None),

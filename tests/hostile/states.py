@@ -34,7 +34,7 @@ def _metadata(text: str) -> Spoil:
     def spoil(path: Path) -> None:
         import safetensors.torch
 
-        path.writeof_bytes(safetensors.torch.save(safetensors.torch.load_file(path), metadata={"tofe_export": text}))
+        path.write_bytes(safetensors.torch.save(safetensors.torch.load_file(path), metadata={"tofe_export": text}))
 
     return spoil
 
@@ -69,7 +69,7 @@ def _state() -> Iterator[Case]:
     for what, spoil in {
         "an empty file": of_bytes(lambda _: b""),
         "cut in half": of_bytes(lambda content: content[: len(content) // 2]),
-        "a pickle with code": lambda path: path.writeof_bytes(pickle.dumps(Code())),
+        "a pickle with code": lambda path: path.write_bytes(pickle.dumps(Code())),
         "a whole state with code": with_code,
         "a phase nobody knows": put("phase", value="dreaming"),
         "a negative epoch": put("epochs_done", value=-5),
