@@ -264,3 +264,9 @@ def test_a_name_that_only_its_manifest_makes_too_long(tmp_path: Path) -> None:
     assert not has_manifest(path)
     with pytest.raises(InputError, match="its name is too long"):
         read_manifest(path)
+
+
+def test_nothing_lies_under_a_name_with_a_nul(tmp_path: Path) -> None:
+    assert not is_there(tmp_path / "a\0b")
+    with pytest.raises(InputError, match="does not exist"):
+        require_file(tmp_path / "a\0b")

@@ -63,7 +63,7 @@ def _weights(change: Callable[[Any], Any], key: str = "vit.head.weight") -> Spoi
 
 
 def of_bytes(change: Callable[[bytes], bytes]) -> Spoil:
-    return lambda path: path.write_bytes(change(path.readof_bytes()))
+    return lambda path: path.write_bytes(change(path.read_bytes()))
 
 
 def _flipped(content: bytes) -> bytes:

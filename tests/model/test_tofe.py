@@ -225,6 +225,7 @@ def test_discarded_tokens_cannot_come_back() -> None:
         ({"selector": "mpl"}, "mlp"),
         ({"approximator": "botleneck"}, "bottleneck"),
         ({"depht": 3}, "no argument 'depht'"),
+        ({"class_token": "maybe"}, "'class_token' of vit_tiny_patch16_224 is 'maybe'"),
     ],
 )
 def test_configurations_that_cannot_be_built(arguments: dict[str, Any], words: str) -> None:

@@ -32,6 +32,8 @@ def is_there(path: Path) -> bool:
         path.stat()
     except (FileNotFoundError, NotADirectoryError):
         return False
+    except ValueError:  # a NUL in it, which no name has
+        return False
     except OSError as error:
         raise InputError(
             f"{readable(path)} cannot be read: {reason_of(error)}.", "Check the path and its permissions."

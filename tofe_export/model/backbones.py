@@ -55,14 +55,17 @@ def check_arguments(name: str, arguments: Mapping[str, Any]) -> None:
     or move the network elsewhere (`device`).
     """
     kinds = (VisionTransformer, LVViT) if name.startswith("lvvit") else (VisionTransformer,)
-    found = {parameter for kind in kinds for parameter in inspect.signature(kind.__init__).parameters}
-    known = found - {"self", "options", "device", "dtype"}
+    found = {key: one for kind in kinds for key, one in inspect.signature(kind.__init__).parameters.items()}
+    known = found.keys() - {"self", "options", "device", "dtype"}
     for argument, value in arguments.items():
         if argument not in known:
             raise InputError(f"{name} has no argument {argument!r}.", f"Nearest: {nearest(str(argument), known)}.")
         parts = value if isinstance(value, (list, tuple)) else [value]
         if not all(part is None or isinstance(part, (bool, int, float, str)) for part in parts):
             raise InputError(f"The argument {argument!r} of {name} is no plain number, word or list.", "Mend it.")
+        # timm takes any word for true.
+        if found[argument].annotation in (bool, "bool") and not isinstance(value, bool):
+            raise InputError(f"The argument {argument!r} of {name} is {value!r}.", f"Write {argument}=true or false.")
     depth = arguments.get("depth", 1)
     if isinstance(depth, (int, float)) and depth > _DEEPEST:
         raise InputError(f"No backbone here has more than {_DEEPEST} blocks.", f"Give a depth of at most {_DEEPEST}.")
