@@ -67,6 +67,7 @@ def data_files(folder: Path) -> list[str]:
 
 
 @pytest.mark.usefixtures("lowered")
+@pytest.mark.slow
 def test_every_verb_reads_it(run: Path) -> None:
     model = run / "model.onnx"
     export_onnx(run / "ckpt.pth", model, OnnxOptions(KeepOptions(KEEP)))
