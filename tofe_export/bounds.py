@@ -10,7 +10,7 @@ MOST_PICTURES = 100  # each is on the page, in full
 MOST_ROUNDS = 100_000
 MOST_THREADS = 1024
 MOST_MIB = 1 << 20  # 1 TiB
-LARGEST_SIDE = 8192  # pixels
+LARGEST_SIDE = 8192  # pixels of an image
 
 
 def require_within(name: str, value: float, least: float, most: float) -> None:

@@ -102,3 +102,19 @@ def test_a_write_protected_file_is_left_alone(tmp_path: Path, monkeypatch: pytes
     with pytest.raises(InputError, match="write-protected"):
         write_bytes(file, b"new")
     assert file.read_text() == "old"
+
+
+def test_a_reader_that_went_away_is_no_failure() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    write_text(Path(f"/dev/fd/{writing}"), "nobody reads this")
+    os.close(writing)
+
+
+def test_only_what_this_program_names_is_swept(tmp_path: Path) -> None:
+    mine, left = tmp_path / ".model.onnx.backup-2.part", tmp_path / ".model.onnx.123-ab_d0f9x.part"
+    for path in (mine, left):
+        path.write_text("x")
+    write_text(tmp_path / "model.onnx", "new")
+    assert mine.exists()
+    assert not left.exists()

@@ -137,6 +137,7 @@ def test_what_the_encoding_lacks_looks_alike() -> None:
         (ZeroDivisionError("one over nothing"), 70, "ZeroDivisionError: one over nothing"),
         (EOFError("inside"), 70, "EOFError"),
         (BrokenPipeError(32, "Broken pipe"), 70, "BrokenPipeError"),
+        (RuntimeError("can't start new thread"), 3, "no more threads"),
         (KeyboardInterrupt(), 130, "Stopped."),
         (MemoryError(), 3, "too little memory"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 3, "too little memory"),

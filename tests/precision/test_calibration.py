@@ -13,7 +13,7 @@ from tofe_export.data.images import Batch
 from tofe_export.errors import InputError
 from tofe_export.graph.export import export_tofe
 from tofe_export.precision import calibration
-from tofe_export.precision.calibration import CalibrationKey, calibrate, hash_images, read_by
+from tofe_export.precision.calibration import CalibrationKey, _read, calibrate, hash_images, read_by
 from tofe_export.precision.histogram import Histogram
 
 KEY = CalibrationKey("model", "preprocessing", "data")
@@ -137,3 +137,19 @@ def test_a_cache_that_nobody_asked_for_is_done_without(model: ir.Model, tmp_path
     assert same(calibrate(model, stream(images), KEY, given, asked_for=False), whole)
     if trouble in ("damaged", "of something else"):
         assert int(np.load(cache)["done"]) == 4, "a new one takes its place"
+
+
+def test_a_calibration_file_with_any_bytes_changed_is_read_or_refused(model: ir.Model, tmp_path: Path) -> None:
+    cache, random = tmp_path / "c.npz", np.random.default_rng(0)
+    calibrate(model, stream(small_images(2)), KEY, cache)
+    whole, refused = cache.read_bytes(), 0
+    for _ in range(200):
+        damaged = bytearray(whole)
+        for place in random.integers(len(whole), size=random.integers(1, 20)):
+            damaged[place] = random.integers(256)
+        cache.write_bytes(bytes(damaged))
+        try:
+            _read(cache, KEY)
+        except InputError:
+            refused += 1
+    assert refused > 100

@@ -353,7 +353,7 @@ def test_outputs_of_other_shapes_are_a_finding(
 def test_a_point_of_accuracy_or_one_image_may_be_lost(images: int, lost: int, passes: bool) -> None:
     comparison = Comparison(TOLERANCES["fp32"], labelled=images, correct_reference=900, correct_deployed=900 - lost)
     comparison.logits.add(torch.eye(2), torch.eye(2))
-    assert comparison.failures == ([] if passes else [f"It loses {lost / images:.1%} of accuracy; 1.0% is allowed."])
+    assert comparison.failures == ([] if passes else [f"It loses {lost / images:.2%} of accuracy; 1% is allowed."])
     assert comparison.accuracy_lost == lost / images
 
 

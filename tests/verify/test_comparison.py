@@ -10,7 +10,7 @@ import torch
 
 from tofe_export.verify.comparison import Comparison
 from tofe_export.verify.stages import StageDifference
-from tofe_export.verify.tolerances import TOLERANCES, Tolerance
+from tofe_export.verify.tolerances import TOLERANCES, Tolerance, tolerance_of
 
 AROUND = pytest.mark.parametrize(("factor", "passes"), [(0.9, True), (1.1, False)])
 
@@ -76,3 +76,16 @@ def test_overlap_is_the_share_of_what_pytorch_keeps() -> None:
     stage.add_selection(reference, torch.tensor([[True, False, True, False], [True, True, False, False]]))
     assert (stage.kept, stage.flipped, stage.overlap) == (4, 1, 0.75)
     assert Comparison(limits(), stages={0: stage}).least_overlap == 0.75
+
+
+def test_a_limit_of_ones_own_that_nothing_was_measured_for_is_not_judged() -> None:
+    overrides = {("", "accuracy_lost"): 0.0, ("", "kl_mean"): 1.0, ("", "tokens_relative"): 0.1}
+    result = Comparison(tolerance_of("fp32", overrides))
+    assert result.passed is None
+    assert result.unjudged == ["accuracy_lost", "kl_mean", "tokens_relative"]
+    (check,) = [check for check in result.checks if check.name == "tolerances"]
+    assert check.passed is None
+    result.logits.add(torch.eye(2), torch.eye(2))
+    result.labelled = 2
+    assert result.unjudged == ["tokens_relative"]
+    assert Comparison(tolerance_of("fp32", {})).passed is True

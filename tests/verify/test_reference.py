@@ -151,7 +151,7 @@ def test_one_lost_image_of_fifty_passes_and_a_second_one_does_not(tmp_path: Path
     loose = {"logits_max_abs": 1e9, "kl_mean": 1e9}
     assert judged(tmp_path, lose(1), labels, 50, **loose).failures == []
     (said,) = judged(tmp_path, lose(2), labels, 50, **loose).failures
-    assert said == "It loses 4.0% of accuracy; 1.0% is allowed."
+    assert said == "It loses 4.00% of accuracy; 1% is allowed."
     assert judged(tmp_path, lose(2), labels, 50, **loose, accuracy_lost=0.05).failures == []
 
 

@@ -105,3 +105,18 @@ def test_what_does_not_agree_is_not_shipped_however_fast() -> None:
     assert (verdict.ship, verdict.fit) == ("fp16", False)
     assert any("Only 90.00% of the images" in reason for reason in verdict.reasons)
     assert said(verdict) == "At batch 8 INT8 is 4.00 times as fast as float32."
+
+
+def test_a_noisy_form_does_not_bring_back_what_another_beats() -> None:
+    verdict = judge("int8", [FP16, INT8], speeds(fp16=(1.3, 0.9, 4.0), int8=(1.25, 1.1, 1.28)))
+    assert verdict.by_batch[0].as_fast == ("fp16", "int8")
+    assert verdict.summary == "Ship FP16."
+
+
+def test_forms_are_set_beside_each_other_by_the_figures_that_decided() -> None:
+    rows = [
+        Speed("fp32", 8, 10.0, Ratio(1, 1, 1)),
+        Speed("fp16", 8, 8.0, Ratio(1.5, 1.45, 1.55)),
+        Speed("int8", 8, 7.0, Ratio(1.2, 1.15, 1.25)),
+    ]
+    assert "25% slower than FP16" in said(judge("int8", [FP16, INT8], rows))

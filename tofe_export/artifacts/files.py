@@ -16,8 +16,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from tofe_export.artifacts.commands import quoted
 from tofe_export.artifacts.parts import part_of, sweep, sync, sync_folder
-from tofe_export.artifacts.places import STDOUT, is_stream, is_there, real_file, reason_of, send
+from tofe_export.artifacts.places import is_stream, is_there, real_file, reason_of, send
 from tofe_export.errors import InputError, MissingError
 
 
@@ -53,7 +54,8 @@ def atomic_path(target: Path) -> Iterator[Path]:
 def write_bytes(target: Path, content: bytes) -> None:
     """Writes `content` to `target` as `atomic_path` does."""
     if is_stream(target):
-        with explained(target):
+        # That nobody reads it any more is no failure.
+        with explained(target), contextlib.suppress(BrokenPipeError):
             send(target, content)
         return
     with atomic_path(target) as temporary:
@@ -159,7 +161,9 @@ def prepared(target: Path) -> Path:
         raise InputError(f"{target} is not a regular file, which is needed here.", "Name a file to write.")
     file = real_file(target)
     if file.exists() and not os.access(file, os.W_OK):
-        raise InputError(f"{target} is write-protected.", f"Type: chmod u+w {target}, or choose another place for it.")
+        raise InputError(
+            f"{target} is write-protected.", f"Type: chmod u+w {quoted(target)}, or choose another place for it."
+        )
     file.parent.mkdir(parents=True, exist_ok=True)
     sweep(file)
     return file
@@ -172,13 +176,10 @@ def explained(target: Path) -> Iterator[None]:
     Raises:
         MissingError: the disk is full.
         InputError: anything else.
-        BrokenPipeError: nobody reads standard output any more, which is not a failure.
     """
     try:
         yield
     except OSError as error:
-        if isinstance(error, BrokenPipeError) and target == STDOUT:
-            raise
         raise _sentence(error, target) from error
 
 

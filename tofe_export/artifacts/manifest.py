@@ -136,4 +136,4 @@ def _data_of(manifest: dict[str, Any]) -> dict[str, Any] | None:
     kinds = {"file": str, "sha256": str, "bytes": int}
     if not isinstance(data, dict) or not all(isinstance(data.get(name), kind) for name, kind in kinds.items()):
         return None
-    return data if data["file"] and os.sep not in data["file"] and data["file"] not in (".", "..") else None
+    return data if data["file"] and not {os.sep, "\0"} & {*data["file"]} and data["file"] not in (".", "..") else None

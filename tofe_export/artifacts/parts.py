@@ -11,6 +11,7 @@ import errno
 import glob
 import importlib
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -55,8 +56,10 @@ def part_of(target: Path) -> Iterator[Path]:
 
 def sweep(target: Path) -> None:
     """Removes what killed runs left of the same target; a live run keeps its own."""
+    ours = re.compile(rf"\.{re.escape(target.name)}\.\d+-[a-z0-9_]{{8}}\.part")  # as `tempfile` names them
     for left in target.parent.glob(f".{glob.escape(target.name)}.*-*.part"):
-        remove_if_left(left)
+        if ours.fullmatch(left.name):
+            remove_if_left(left)
 
 
 def remove_if_left(path: Path, needed: Callable[[], bool] = lambda: False) -> None:

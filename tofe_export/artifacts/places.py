@@ -48,7 +48,7 @@ def resolved(path: Path) -> Path:
 
 def is_stream(target: Path) -> bool:
     """Whether `target` is written into, never replaced: `-`, a device, a FIFO, an open descriptor of this process."""
-    return target == STDOUT or _own_descriptor(target) is not None or _is_special(target)
+    return target == STDOUT or own_descriptor(target) is not None or _is_special(target)
 
 
 def real_file(target: Path) -> Path:
@@ -70,7 +70,7 @@ def send(target: Path, content: bytes) -> None:
             sys.stdout.write(content.decode())
         sys.stdout.flush()
         return
-    descriptor = _own_descriptor(target)
+    descriptor = own_descriptor(target)
     if descriptor is None:
         opened = os.open(target, os.O_WRONLY | os.O_CLOEXEC)  # no O_CREAT: a device that went away is no file
     else:  # through the descriptor itself: opened by name, a redirected file would be written from its beginning
@@ -89,7 +89,8 @@ def _is_special(target: Path) -> bool:
     return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
-def _own_descriptor(target: Path) -> int | None:
+def own_descriptor(target: Path) -> int | None:
+    """The open descriptor of this process that `target` names, as /dev/stdout and /dev/fd/3 do; None for others."""
     path = os.path.abspath(target)  # noqa: PTH100 - resolving would lose the very links that tell
     own = os.path.realpath(_OWN_DESCRIPTORS)
     for _ in range(_MOST_LINKS):

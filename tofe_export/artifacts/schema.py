@@ -14,10 +14,10 @@ from typing import Annotated, Any, Literal, NotRequired
 from pydantic import AfterValidator, Field, InstanceOf, TypeAdapter, ValidationError, with_config
 from typing_extensions import TypedDict
 
+from tofe_export.bounds import LARGEST_SIDE
 from tofe_export.errors import InputError
 
 AGAIN = {"onnx": "Export it again with tofe-export onnx.", "engine": "Build it again with tofe-export trt."}
-LARGEST_SIDE = 1 << 14
 """Pixels: no model takes larger images, and a batch of them would fill any machine's memory."""
 
 _MOST = 10**9

@@ -141,8 +141,9 @@ def _remove_unneeded_data(file: Path) -> None:
 
 def _named(data: Path, model: Path) -> bool:
     """Whether `model`, an ONNX file or a manifest of the folder names `data`; what cannot be read may."""
-    patterns = ("*.onnx", "*.onnx.json", ".*.pending")
-    others = {path for pattern in patterns for path in data.parent.glob(pattern)}
+    # Also a copy of the model under another ending, such as model.onnx.bak.
+    patterns = ("*.onnx", "*.onnx.json", ".*.pending", f"{glob.escape(model.name)}*")
+    others = {path for pattern in patterns for path in data.parent.glob(pattern) if path.suffix != ".data"}
     return any(_holds(path, os.fsencode(data.name)) for path in others | {model})
 
 

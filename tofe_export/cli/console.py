@@ -13,6 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from tofe_export.artifacts.places import STDOUT, own_descriptor
 from tofe_export.cli.terminal import shown
 from tofe_export.errors import TofeError
 
@@ -23,7 +24,7 @@ out = Console(highlight=False, markup=False, emoji=False, width=_WIDTH)
 err = Console(highlight=False, markup=False, emoji=False, stderr=True)
 
 Report = Callable[[str, int, int], None]
-STDOUT = Path("-")
+_STDOUT_DESCRIPTOR = 1
 unwritten: list[TofeError] = []
 """Documents of this run that could not be written; said at the end, for what was found is worth showing still."""
 
@@ -54,8 +55,15 @@ def print_json(document: dict[str, Any]) -> None:
     _print_alone(json.dumps(document, indent=2, ensure_ascii=not _takes_unicode()) + "\n")
 
 
+def leave_alone(path: Path | None) -> None:
+    """Where a document goes to standard output, whatever is said from here on goes elsewhere."""
+    if path is not None and (path == STDOUT or own_descriptor(path) == _STDOUT_DESCRIPTOR):
+        out.stderr = True
+
+
 def save_json(path: Path | None, document: dict[str, Any]) -> None:
     """Writes the document where --json asked for it; before anything is said of it, for nobody may be listening."""
+    leave_alone(path)
     if path == STDOUT:
         print_json(document)
     elif path is not None:
@@ -66,6 +74,7 @@ def save_json(path: Path | None, document: dict[str, Any]) -> None:
 
 def save_text(path: Path | None, make: Callable[[], str]) -> None:
     """Writes a text where an option asked for it; see `save_json`."""
+    leave_alone(path)
     if path == STDOUT:
         _print_alone(make())
     elif path is not None:

@@ -96,6 +96,8 @@ def _of_the_machine(error: BaseException) -> tuple[str, str, int] | None:
     """What the machine or its system refused; None where nothing tells that this is not a mistake of the program's."""
     if isinstance(error, MemoryError) or any(sign in f"{type(error).__name__} {error}" for sign in _MEMORY):
         return "This machine has too little memory for that.", _SMALLER, 3
+    if isinstance(error, RuntimeError) and "can't start new thread" in str(error):
+        return "This machine lets this program start no more threads.", "Close other programs, or raise the limit.", 3
     if isinstance(error, ModuleNotFoundError) and not str(error.name).startswith("tofe_"):
         return f"The package {error.name} is not installed.", "pip install 'tofe-export[cpu]'", 3
     return _of_files(error) if isinstance(error, OSError) else None

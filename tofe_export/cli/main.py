@@ -14,8 +14,12 @@ def main() -> None:
     Exit codes: 0 done, 1 a check failed, 2 bad input or usage, 3 this machine lacks something, 70 a defect of this
     program, 130 stopped by the user.
     """
-    terminal.prepare()
-    sys.exit(terminal.finish(_run()))
+    try:
+        terminal.prepare()
+        code = _run()
+    except KeyboardInterrupt:  # before there was anything to stop
+        code = failures.STOPPED
+    sys.exit(terminal.finish(code))
 
 
 def _run() -> int:

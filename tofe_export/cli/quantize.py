@@ -90,6 +90,10 @@ def quantize(
     for reason in document["verdict"]["reasons"]:
         console.say(reason)
     console.say(document["verdict"]["summary"])
+    if document["passed"] is None:
+        unjudged = [check["message"] for check in _of(document, precision)["checks"] if check["name"] == "tolerances"]
+        console.warn(unjudged)
+        raise typer.Exit(3)
     if not document["passed"]:
         console.warn(
             [
@@ -98,6 +102,11 @@ def quantize(
             ]
         )
         raise typer.Exit(1)
+
+
+def _of(document: dict[str, Any], precision: str) -> dict[str, Any]:
+    found: dict[str, Any] = next(one for one in document["agreement"] if one["precision"] == precision)
+    return found
 
 
 def _kinds(layers: dict[str, int]) -> str:

@@ -32,6 +32,7 @@ def report(
 
     require_unambiguous(data)
     log = ImageLog()
+    console.leave_alone(output)
     console.say(f"Wrote {build_report(folder, output, images, data, figures, log)}")
     if figures is not None:
         console.say(f"Wrote the figures to {figures}")

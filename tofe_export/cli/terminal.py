@@ -41,6 +41,7 @@ def prepare() -> None:
         value = os.environ.get(name, "")
         if not (value.isascii() and value.isdecimal() and 0 < int(value) < 10_000):
             os.environ.pop(name, None)
+    os.environ["MPLBACKEND"] = "agg"  # nothing is drawn on a screen, and a name that matplotlib does not know ends it
     if sys.stderr is sys.__stderr__ and not debugging():
         _silence_libraries()
     codecs.register_error("lookalikes", _lookalikes)

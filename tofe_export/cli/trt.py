@@ -77,6 +77,8 @@ def trt(
     )
     target, calibration = output or beside(model, ".engine"), CalibrationOptions(recipe, data, cache)
     limits = parse_overrides(tolerance or ())
+    if any(limit == "accuracy_lost" for _, limit in limits):
+        raise typer.BadParameter("accuracy_lost needs labels, which trt does not look at; give it to verify.")
     require_outputs(
         [Output(target, Kind.ENGINE), Output(cache, Kind.CALIBRATION), Output(timing_cache, Kind.TIMINGS)],
         [model, *files_read(calibration)],
@@ -99,6 +101,10 @@ def trt(
         console.say(f"  run          {found}")
     else:
         console.say(f"  run          not run: {checked['why']}")
+    unjudged = checked["unjudged"] if checked["run"] else [limit for _, limit in limits]
+    if unjudged:
+        console.warn([f"Your own limits were not judged: {', '.join(unjudged)}. Build with --taps, on a GPU."])
+        raise typer.Exit(3)
 
 
 def _precision(**flags: bool) -> str:

@@ -16,7 +16,7 @@ from timm.data import create_transform, resolve_model_data_config
 from timm.data.auto_augment import AugmentOp, RandAugment
 from torch import Tensor, nn
 
-from tofe_export.artifacts.schema import LARGEST_SIDE
+from tofe_export.bounds import LARGEST_SIDE
 from tofe_export.errors import InputError, brief
 
 INTERPOLATIONS = ("bicubic", "bilinear", "nearest")

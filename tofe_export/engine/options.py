@@ -122,4 +122,4 @@ class BuildOptions:
             ("--hardware-compat", self.hardware, HARDWARE),
         ):
             if value not in allowed:
-                raise InputError(f"{option} {value} is not known.", f"Take one of {', '.join(allowed)}.")
+                raise InputError(f"{option} {brief(value)[1:-1]} is not known.", f"Take one of {', '.join(allowed)}.")

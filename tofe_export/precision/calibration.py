@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -206,7 +205,15 @@ def _read(cache: Path, key: CalibrationKey) -> tuple[dict[str, Histogram], int]:
             written = parse_json(str(found["key"]), str(cache), again)
             columns = (found["names"], found["counts"], found["limits"], found["largest"])
             done = int(found["done"])
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        kept = {
+            str(name): Histogram(counts.copy(), float(limit), float(largest))
+            for name, counts, limit, largest in zip(*columns, strict=True)
+        }
+        if any(histogram.counts.shape != (BINS,) for histogram in kept.values()):
+            raise ValueError("counts of another shape")
+    except TofeError:
+        raise
+    except Exception as error:  # a damaged header can lead zipfile and NumPy anywhere
         raise InputError(f"{cache} is not a calibration file, or it is damaged.", again) from error
     mine = key.to_dict()
     if not isinstance(written, dict) or (other := [name for name in mine if written.get(name) != mine[name]]):
@@ -214,7 +221,4 @@ def _read(cache: Path, key: CalibrationKey) -> tuple[dict[str, Histogram], int]:
         raise InputError(f"The calibration in {cache} was made for something else; what differs: {what}.", again)
     if not all(np.isfinite(column).all() for column in columns[2:]):
         raise InputError(f"{cache} holds ranges that are not finite.", again)
-    return {
-        str(name): Histogram(counts.copy(), float(limit), float(largest))
-        for name, counts, limit, largest in zip(*columns, strict=True)
-    }, done
+    return kept, done

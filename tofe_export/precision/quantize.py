@@ -99,7 +99,7 @@ def quantize(model: ir.Model, ranges: Mapping[str, float], policy: QuantizePart,
             if value.is_initializer():
                 axis, tops = _weight_tops(value, _channel_axis(node), policy.per_channel)
             largest = weights_up_to if value.is_initializer() else _LARGEST[precision]
-            _require_scale(value, tops, precision)
+            _require_scale(value, tops, precision, largest)
             if floored := int(((tops > 0) & (tops < _LEAST_SCALE * largest)).sum()):
                 coarse[str(node.name)] = coarse.get(str(node.name), 0) + floored
             made_scales = [_override(scale, precision) for scale in np.atleast_1d(scales(tops, largest))]
@@ -142,9 +142,9 @@ def _weight_tops(value: ir.Value, axis: int, per_channel: bool) -> tuple[int | N
     return axis, magnitudes.max(tuple(index for index in range(magnitudes.ndim) if index != axis))
 
 
-def _require_scale(value: ir.Value, tops: NDArray[Any], precision: str) -> None:
+def _require_scale(value: ir.Value, tops: NDArray[Any], precision: str, largest: float) -> None:
     """Raises InputError where magnitudes up to `tops` have no scale that FP16 can hold."""
-    if not (tops <= _GREATEST_SCALE * _LARGEST[precision]).all():
+    if not (tops <= _GREATEST_SCALE * largest).all():
         raise InputError(
             f"{value.name} has values up to {tops.max():.3g}, for which there is no {precision.upper()} scale.",
             "Keep that kind of layer in quantize.high_precision; for NaN look at the checkpoint's weights.",

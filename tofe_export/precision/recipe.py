@@ -51,7 +51,7 @@ class QuantizePart:
         high_precision: kinds of layers that are not quantized.
         around: precision of everything else; "auto" is fp16 in an engine and fp32 in an ONNX file.
         reduce_range: INT8 weights of an ONNX file use 7 bits, so that ONNX Runtime computes the same everywhere: its
-            kernels for x86 without VNNI saturate with 8. Engines always use 8.
+            kernels for x86 without VNNI saturate with 8. An engine calibrated from a float32 file uses 8.
     """
 
     per_channel: bool = True

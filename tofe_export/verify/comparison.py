@@ -61,6 +61,9 @@ class Comparison:
     def checks(self) -> list[Check]:
         """Every check, the earliest cause first."""
         made = list(self.other_checks)
+        if unjudged := self.unjudged:
+            what = f"Your own limits were not judged, for what they limit was not measured: {', '.join(unjudged)}."
+            made.append(Check("tolerances", None, what))
         if self.stages_hidden:
             made.append(Check("stages", None, "The model does not show its stages, so only its outputs are compared."))
         made += [self._stage(index) for index in sorted({*self.stages, *self.broken})]
@@ -76,6 +79,22 @@ class Comparison:
     def failures(self) -> list[str]:
         """One sentence or more per check that did not hold."""
         return [check.message for check in self.checks if check.passed is False]
+
+    @property
+    def unjudged(self) -> list[str]:
+        """Limits of the user's own of which nothing was measured."""
+        measured = {
+            "accuracy_lost": self.labelled,
+            **dict.fromkeys(("top1_agreement", "kl_mean"), self.logits.samples),
+            **dict.fromkeys(("tokens_max_abs", "tokens_relative", "selection_overlap", "score_gap"), len(self.stages)),
+            "logits_max_abs": self.same_selection.samples or self.features.samples,
+        }
+        return [name for name in self.tolerance.overridden if not measured.get(name, 1)]
+
+    @property
+    def passed(self) -> bool | None:
+        """None where a limit of the user's own could not be judged, and nothing failed."""
+        return False if self.failures else None if self.unjudged else True
 
     @property
     def selection_known(self) -> bool:
@@ -186,11 +205,12 @@ class Comparison:
         if not self.logits.top1_agreement >= limit.top1_agreement:
             found.append(
                 f"Only {self.logits.top1_agreement:.2%} of the images get the same class; "
-                f"{limit.top1_agreement:.0%} is asked."
+                f"{limit.top1_agreement * 100:g}% is asked."
             )
         lost = self.correct_reference - self.correct_deployed
         if self.labelled and lost > max(1.0, limit.accuracy_lost * self.labelled):
-            found.append(f"It loses {lost / self.labelled:.1%} of accuracy; {limit.accuracy_lost:.1%} is allowed.")
+            allowed = f"{limit.accuracy_lost * 100:g}% is allowed"
+            found.append(f"It loses {lost / self.labelled:.2%} of accuracy; {allowed}.")
         return found
 
     def to_dict(self) -> dict[str, Any]:
@@ -203,7 +223,7 @@ class Comparison:
             }
         firsts = {stage: next((m for m in self.modules if m.stage == stage), None) for stage in self.stages}
         return {
-            "passed": not self.failures,
+            "passed": self.passed,
             "samples": self.samples,
             "top1_agreement": self.logits.top1_agreement if self.logits.samples else None,
             "accuracy": accuracy,

@@ -53,7 +53,7 @@ def check_weights(manifest: Mapping[str, Any], checkpoint: Checkpoint) -> Check:
 
 def weights_not_finite(checkpoint: Checkpoint) -> str:
     """A sentence that names the checkpoint's first weight with NaN or an infinity in it, or ""."""
-    for name, weight in checkpoint.model.named_parameters():
+    for name, weight in checkpoint.model.state_dict().items():
         if not weight.isfinite().all():
             count = int((~weight.isfinite()).sum())
             values = "1 value that is" if count == 1 else f"{count} values that are"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -92,7 +93,7 @@ class OnnxReference:
     def run(self, images: Tensor, chosen: Mapping[int, Tensor], features: bool) -> SparseOutput:
         """See `Reference.run`. Several models are compared on one batch, so its own selection is run once."""
         if not chosen and self._last is not None and self._last[0] is images:
-            return self._last[1]
+            return _with(self._last[1], features)
         given = {_FORCED: np.array(bool(chosen))} if self._widths else {}
         for stage, width in self._widths.items():
             order = np.zeros((len(images), width), np.float32)
@@ -106,10 +107,14 @@ class OnnxReference:
             for stage in self._stages
         ]
         logits = found.get(LOGITS, torch.zeros(len(images), 0))
-        output = SparseOutput(logits, traces, found.get(FEATURES) if features else None)
+        output = SparseOutput(logits, traces, found.get(FEATURES))
         if not chosen:
             self._last = images, output
-        return output
+        return _with(output, features)
+
+
+def _with(output: SparseOutput, features: bool) -> SparseOutput:
+    return output if features else replace(output, features=None)
 
 
 def _score_scale(selector: str) -> float:

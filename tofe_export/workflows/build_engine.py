@@ -173,6 +173,7 @@ def _check_on_gpu(
         "samples": found.samples,
         "logits": measured.to_dict(),
         "tolerances": found.tolerance.values(),
+        "unjudged": found.unjudged,
         "inspector_precisions": information,
     }
 

@@ -102,7 +102,8 @@ def against_float32(
     loop = batches(images, preprocessing, _BATCH, limit=samples, log=log)
     steps = -(-min(samples, len(images)) // _BATCH)
     note = class_note(images, tuple(manifest.get("classes", ())))
-    if note and images.classes:  # that a flat folder has no labels is no news
+    asked = any(limit == "accuracy_lost" for _, limit in overrides)
+    if note and (images.classes or asked):  # that a flat folder has no labels is no news
         log.note(note)
     return compare_forms(
         OnnxReference(source, manifest),

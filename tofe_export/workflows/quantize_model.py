@@ -76,8 +76,6 @@ def quantize_model(source: Path, target: Path, options: QuantizeOptions, report:
         CheckFailedError: the checker refuses the quantized graph, or it gives NaN.
         MissingError: ONNX Runtime is missing, or the disk is full.
     """
-    if source.suffix != ".onnx":
-        raise InputError(f"{source} is no ONNX file.", first_step(source))
     if target.suffix != ".onnx":
         raise InputError(
             f"{target} does not end in .onnx.", f"Write -o {quoted(target.with_name(f'{target.name}.onnx'))}"
@@ -87,12 +85,7 @@ def quantize_model(source: Path, target: Path, options: QuantizeOptions, report:
     if resolved(target) == resolved(source):
         raise InputError(f"The quantized model would replace {source}.", "Name another file with -o.")
     require_used(options.tolerances, ("fp16", options.precision))
-    manifest = read_manifest(source)
-    if LOGITS not in manifest.get("outputs", [LOGITS]):
-        raise InputError(
-            f"{source} has features but no logits, by which a quantized model is judged.",
-            "Export it again: tofe-export onnx CKPT --output features,logits",
-        )
+    manifest = quantizable_manifest(source)
     model = read_onnx(source)
     with atomic_artefact(target) as draft:  # first of all, since a place that cannot be written is known at once
         calibrated = calibrate_model(source, model, manifest, options.calibration, report)
@@ -112,6 +105,7 @@ def quantize_model(source: Path, target: Path, options: QuantizeOptions, report:
         )
         backend, speeds = time_forms(source, forms, manifest, options.timing, report)
     verdict = judge(options.precision, found, speeds)
+    mine = next(comparison for comparison in found if comparison.precision == options.precision)
     document = {
         "schema": SCHEMA,
         "model": readable(target.name),
@@ -127,12 +121,29 @@ def quantize_model(source: Path, target: Path, options: QuantizeOptions, report:
         "backend": backend,
         "speed": [speed.to_dict() for speed in speeds],
         "verdict": verdict.to_dict(),
-        "passed": verdict.fit,
+        "passed": False if not verdict.fit else mine.passed,
         "machine": describe_machine(),
         "versions": describe_versions(),
         "settings": {"threads": options.timing.threads or processors(), "rounds": options.timing.rounds},
     }
     return QuantizeResult(target, document, calibrated.images, coarse_notes(made.coarse, options.precision))
+
+
+def quantizable_manifest(source: Path) -> dict[str, Any]:
+    """The manifest of an ONNX file that can be quantized and judged.
+
+    Raises:
+        InputError: no ONNX file, or one without logits; and see `read_manifest`.
+    """
+    if source.suffix != ".onnx":
+        raise InputError(f"{source} is no ONNX file.", first_step(source))
+    manifest = read_manifest(source)
+    if LOGITS not in manifest.get("outputs", [LOGITS]):
+        raise InputError(
+            f"{source} has features but no logits, by which a quantized model is judged.",
+            "Export it again: tofe-export onnx CKPT --output features,logits",
+        )
+    return manifest
 
 
 def half_beside(source: Path) -> tuple[list[Form], list[dict[str, str]]]:

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tofe_export.artifacts.manifest import read_manifest
 from tofe_export.artifacts.names import readable
 from tofe_export.data.log import ImageLog
 from tofe_export.graph.stored import serialize
@@ -20,7 +19,7 @@ from tofe_export.verify.tolerances import require_used
 from tofe_export.workflows.calibrate_model import calibrate_model
 from tofe_export.workflows.precision_forms import Form, against_float32
 from tofe_export.workflows.progress import Report, silent
-from tofe_export.workflows.quantize_model import QuantizeOptions
+from tofe_export.workflows.quantize_model import QuantizeOptions, quantizable_manifest
 
 SCHEMA = "tofe-export/sensitivity/1"
 
@@ -55,7 +54,7 @@ def rank_kinds(
         InputError: see `calibrate_model`.
     """
     require_used(options.tolerances, (options.precision,))
-    manifest, model = read_manifest(source), read_onnx(source)
+    manifest, model = quantizable_manifest(source), read_onnx(source)
     calibrated = calibrate_model(source, model, manifest, options.calibration, report)
     ranges = ranges_of(calibrated.histograms, calibrated.recipe)
     present = set(quantizable(model.graph).values())

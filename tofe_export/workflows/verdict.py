@@ -126,8 +126,9 @@ def judge(precision: str, found: Sequence[Comparison], speeds: Sequence[Speed]) 
 
 def _at(batch: int, precision: str, there: Mapping[str, Speed], fit: set[str]) -> BatchVerdict:
     candidates = [name for name in _EXACT_FIRST if name in fit and name in there]
-    best = there[max(candidates, key=lambda name: there[name].speedup.median)].speedup
-    as_fast = tuple(name for name in candidates if there[name].speedup.high >= best.low)
+    # Only what another surely beats drops out: a wide interval of one must not bring back what others beat.
+    bar = max(there[name].speedup.low for name in candidates)
+    as_fast = tuple(name for name in candidates if there[name].speedup.high >= bar)
     reason = f"At batch {batch} {precision.upper()} is {_gained(there[precision].speedup, 'float32')}"
     rivals = [name for name in as_fast if name not in (precision, REFERENCE)]
     if rivals and precision in fit:
@@ -139,7 +140,7 @@ def _beside(mine: Speed, rival: Speed) -> str:
     name = rival.precision.upper()
     if mine.speedup.high >= rival.speedup.low:
         return f"there is no difference from {name} beyond noise"
-    return _gained(Ratio(rival.p50_ms / mine.p50_ms, 0, 0), name)
+    return _gained(Ratio(mine.speedup.median / rival.speedup.median, 0, 0), name)
 
 
 def _gained(ratio: Ratio, than: str) -> str:

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tofe_export.artifacts.files import read_json, sha256
-from tofe_export.artifacts.manifest import manifest_path, read_manifest
+from tofe_export.artifacts.files import sha256
+from tofe_export.artifacts.manifest import read_manifest
 from tofe_export.artifacts.names import distinct_names, readable
 from tofe_export.artifacts.places import resolved
 from tofe_export.checkpoints.checkpoint import Checkpoint, load_like
@@ -111,7 +111,7 @@ def _require_precisions(artefacts: Sequence[Path], overrides: Overrides) -> None
     found = set()
     for path in artefacts:
         try:
-            found.add(str(read_json(manifest_path(path)).get("precision")))
+            found.add(read_manifest(path)["precision"])
         except (InputError, ValueError):  # ValueError: "." has no manifest
             return
     require_used(overrides, found)
@@ -168,7 +168,6 @@ class _Session:
             "gmacs": manifest["gmacs"],
             "dense_gmacs": manifest["dense_gmacs"],
             **found.to_dict(),
-            "passed": _passed(found),
             "threshold": None if threshold is None else threshold.to_dict(),
         }
 
@@ -272,13 +271,6 @@ _NOT_COMPARED = Check(_COMPARISON, None, "Its outputs and stages were not compar
 def _prevents(checks: Sequence[Check]) -> bool:
     """Whether something failed that makes a comparison of outputs impossible."""
     return any(check.name in PREVENTING and check.passed is False for check in checks)
-
-
-def _passed(found: Comparison) -> bool | None:
-    """None where a limit that the user gave could not be looked at, and nothing else failed."""
-    asked = _ACCURACY_LOST in found.tolerance.overridden
-    unseen = any(check.name == _ACCURACY and check.passed is None for check in found.other_checks)
-    return False if found.failures else None if asked and unseen else True
 
 
 def _code_of(document: dict[str, Any]) -> int:
