@@ -95,6 +95,18 @@ def test_evidence_about_another_export_is_named(folder: Path, tmp_path: Path) ->
     text = build_report(tmp_path, images=0).read_text()
     assert "verify.json is about an export with keep counts 8, 5, 3" in text
     assert "bench.json is about an export of another cost" in text
+    assert "<strong>Outdated</strong>" in text
+    assert "<strong>Passed</strong>" not in text
+
+
+def test_evidence_about_another_file_of_the_same_kind_is_named(folder: Path, tmp_path: Path) -> None:
+    for path in folder.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    document = json.loads((tmp_path / "verify.json").read_text())
+    (tmp_path / "verify.json").write_text(json.dumps(document | {"model_sha256": "0" * 64}))
+    text = build_report(tmp_path, images=0).read_text()
+    assert "verify.json is about another model.onnx than this one" in text
+    assert "<strong>Outdated</strong>" in text
 
 
 def test_images_that_are_gone_are_replaced_and_said(folder: Path, tmp_path: Path) -> None:

@@ -106,7 +106,9 @@ def _refuse(path: Path, kind: Kind, taken: Iterable[Path], name: str) -> None:
     if is_stream(path):
         return
     if any(_same(path, other) for other in taken):
-        raise InputError(f"{name} would be overwritten, though it is named for something else.", _ELSEWHERE)
+        raise InputError(
+            f"{name} would be overwritten, but this command reads it, or writes something else there.", _ELSEWHERE
+        )
     if path.is_dir():
         raise InputError(f"{name} cannot be written: it is a folder.", "Name a file in it.")
     target = resolved(path)

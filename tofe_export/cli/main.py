@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 
 from tofe_export.cli import failures, terminal
@@ -15,11 +16,17 @@ def main() -> None:
     program, 130 stopped by the user.
     """
     try:
+        signal.signal(signal.SIGTERM, _terminated)
         terminal.prepare()
         code = _run()
     except KeyboardInterrupt:  # before there was anything to stop
         code = failures.STOPPED
     sys.exit(terminal.finish(code))
+
+
+def _terminated(number: int, frame: object) -> None:
+    """Ends the program as an exception does, so that files in the making are removed."""
+    sys.exit(128 + number)
 
 
 def _run() -> int:

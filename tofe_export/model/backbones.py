@@ -31,7 +31,8 @@ def create_backbone(name: str, arguments: Mapping[str, Any], pretrained: bool = 
         MissingError: the weights cannot be downloaded here.
     """
     if not timm.is_model(name):
-        raise InputError(f"timm has no backbone called {name!r}.", f"Nearest: {nearest(name, timm.list_models())}.")
+        plain = [known for known in timm.list_models() if known.startswith(("vit_", "deit_", "lvvit_"))]
+        raise InputError(f"timm has no backbone called {name!r}.", f"Nearest: {nearest(name, plain)}.")
     if pretrained and not timm.is_model_pretrained(name):
         raise InputError(
             f"timm has no pretrained weights for {name}.", "Leave --pretrained away, or choose another backbone."

@@ -127,10 +127,18 @@ def _render(found: RunFolder, drawn: _Drawn, maps: Gallery, attention: Attention
     # Not escaped because it is this program's own: matplotlib drew it, and escapes the texts in it.
     environment.filters["svg"] = lambda chart: Markup(chart.svg)
     line, tone = verdict(found.evidence, found.benchmark)
+    word = {"good": "Passed", "bad": "Attention", "open": "Unfinished"}[tone]
+    if found.outdated:
+        word, line, tone = (
+            "Outdated",
+            "What was exported, compared or timed is not what lies here now: see below.",
+            "open",
+        )
     threshold = found.verification.threshold if found.verification else None
     return environment.get_template("report.html.j2").render(
         title=_title(found),
         verdict=line,
+        word=word,
         tone=tone,
         figures=figures(found),
         facts=facts(found),

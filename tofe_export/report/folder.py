@@ -73,6 +73,7 @@ class RunFolder:
         teacher: the dense teacher that training kept, where it fits the checkpoint.
         budget: what training was asked for, as a share of the dense backbone's MACs.
         notes: sentences about parts that do not fit together.
+        outdated: what was compared or timed, or what was exported, is not what lies here now.
     """
 
     path: Path
@@ -84,6 +85,7 @@ class RunFolder:
     budget: float | None = None
     teacher: VisionTransformer | None = None
     notes: list[str] = field(default_factory=list)
+    outdated: bool = False
 
     @property
     def commands(self) -> Commands:
@@ -174,7 +176,13 @@ def _alone(path: Path) -> dict[str, Any]:
 
 def _compare_parts(found: RunFolder) -> None:
     """Evidence about another model than the one shown must not pass for evidence about this one."""
+    before = len(found.notes)
     _compare_evidence(found)
+    _compare_checkpoint(found)
+    found.outdated = len(found.notes) > before
+
+
+def _compare_checkpoint(found: RunFolder) -> None:
     if found.manifest is None or found.checkpoint is None:
         return
     if (found.manifest.get("source") or {}).get("sha256") != sha256(found.path / CHECKPOINT):
@@ -194,11 +202,14 @@ def _compare_evidence(found: RunFolder) -> None:
     if found.manifest is None:
         return
     keep, verified = list(found.manifest["keep"]), found.verification
+    known = {"", found.manifest["sha256"]}  # documents of an older version do not say
     if verified is not None and verified.model == MODEL and verified.keep and list(verified.keep) != keep:
         found.notes.append(
             f"{VERIFY} is about an export with keep counts {', '.join(map(str, verified.keep))}; {MODEL} now has "
             f"{', '.join(map(str, keep))}. Compare again: {found.commands.verify}"
         )
+    elif verified is not None and verified.model == MODEL and verified.model_sha256 not in known:
+        found.notes.append(f"{VERIFY} is about another {MODEL} than this one. Compare again: {found.commands.verify}")
     cost = found.manifest.get("gmacs")
     rows = [row for row in found.benchmark.rows if row.name == MODEL] if found.benchmark else []
     if isinstance(cost, float) and any(not math.isclose(row.gmacs, cost, rel_tol=1e-6) for row in rows):

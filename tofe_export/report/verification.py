@@ -90,6 +90,7 @@ class Verification:
     stages: tuple[StageDrift, ...]
     failures: tuple[str, ...]
     keep: tuple[int, ...] = ()
+    model_sha256: str = ""
     features_max_abs: float | None = None
     own_features_max_abs: float | None = None
     precision: str = ""
@@ -169,6 +170,7 @@ def _artefact(found: Fields) -> Verification:
         stages=tuple(_stage(stage) for stage in found.parts("stages")),
         failures=found.texts("failures"),
         keep=found.wholes("keep"),
+        model_sha256=found.text("model_sha256"),
         features_max_abs=_or_infinite(features, "max_abs") if features else None,
         own_features_max_abs=_or_infinite(own_features, "max_abs") if own_features else None,
         precision=found.text("precision"),

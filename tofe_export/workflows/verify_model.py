@@ -159,6 +159,7 @@ class _Session:
         return {
             "schema": SCHEMA,
             "model": readable(artefact.name),
+            "model_sha256": manifest["sha256"],
             "against": readable(self.source.name),
             "backend": backend,
             "exported_from_this_file": same_file,
