@@ -83,7 +83,7 @@ def test_an_engine_is_known_by_its_name(tmp_path: Path) -> None:
 
 def test_a_model_stands_for_its_manifest(tmp_path: Path) -> None:
     model, manifest = tmp_path / "m.onnx", tmp_path / "m.onnx.json"
-    with pytest.raises(InputError, match="named for something else"):
+    with pytest.raises(InputError, match="would be overwritten"):
         require_outputs([Output(model, Kind.ONNX), Output(manifest, Kind.QUANTIZE)])
     manifest.write_bytes(document("tofe-export/verify/1"))
     with pytest.raises(InputError, match=r"m\.onnx\.json is a result of verify"):

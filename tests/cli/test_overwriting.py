@@ -9,7 +9,7 @@ from PIL import Image
 from tests.cli.test_refusals import refused
 
 MANIFEST = '{"schema": "tofe-export/manifest/1"}'
-TWICE, OTHER = "named for something else", "would replace"
+TWICE, OTHER = "would be overwritten", "would replace"
 
 
 @pytest.mark.parametrize(
