@@ -115,7 +115,7 @@ def test_a_full_disk_at_the_manifest_leaves_the_old_pair(tmp_path: Path, monkeyp
 
 def test_what_a_killed_run_left_is_swept_away(tmp_path: Path) -> None:
     # Whatever process its name tells: in a container it is number 1 each time, and that one is always alive.
-    left = tmp_path / f".file.{os.getpid()}-x.part"
+    left = tmp_path / f".file.{os.getpid()}-x_0abcde.part"
     left.touch()
     write_json(tmp_path / "file", {})
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
@@ -147,7 +147,7 @@ def test_a_live_run_keeps_its_own(tmp_path: Path, elsewhere: bool) -> None:
     if not elsewhere:  # a number of a process that is not here, as seen from another namespace
         process_elsewhere = subprocess.Popen([sys.executable, "-c", ""])
         process_elsewhere.wait()
-        os.link(part, tmp_path / f".file.{process_elsewhere.pid}-x.part")
+        os.link(part, tmp_path / f".file.{process_elsewhere.pid}-x_0abcde.part")
     write_json(target, {})
     assert part.exists()
     assert len(list(tmp_path.iterdir())) == (2 if elsewhere else 3)
@@ -175,7 +175,7 @@ def test_a_part_that_a_sweeper_took_at_once_is_made_again(tmp_path: Path, monkey
 
 
 def test_where_nobody_can_lock_nothing_is_swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    left = tmp_path / ".file.1-x.part"
+    left = tmp_path / ".file.1-x_0abcde.part"
     left.touch()
 
     def refused(handle: int, operation: int) -> None:
