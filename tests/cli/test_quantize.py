@@ -11,8 +11,8 @@ from tests.cli.conftest import Run
 from tofe_export.artifacts.manifest import manifest_path
 from tofe_export.workflows.export_onnx import OnnxOptions, export_onnx
 
-FEW = ("--samples", 16)
-QUICK = (*FEW, "--rounds", 2)
+SAMPLES = ("--samples", 16)
+QUICK = (*SAMPLES, "--rounds", 2)
 FEW = '[data]\nsource = "digits"\nsamples = 12\n'
 
 
@@ -69,7 +69,7 @@ def test_a_model_is_quantized_judged_and_verified(here: Path, run: Run, checkpoi
 
 def test_the_kinds_of_layers_are_ranked(here: Path, run: Run) -> None:
     before = {path.name for path in here.iterdir()}
-    result = run("quantize", "--recipe", "few.toml", "--sensitivity", "--json", "s.json", "--cache", "c.npz", *FEW)
+    result = run("quantize", "--recipe", "few.toml", "--sensitivity", "--json", "s.json", "--cache", "c.npz", *SAMPLES)
     assert result.returncode == 0, result.stderr
     kinds = json.loads((here / "s.json").read_text())["kinds"]
     assert {item["kind"] for item in kinds} == {
