@@ -93,6 +93,7 @@ def test_every_key_lands_in_its_own_field() -> None:
             "attention": False,
             "high_precision": ["head", "fc1"],
             "around": "fp32",
+            "reduce_range": False,
         },
         "keep": {"quantile": 1},
     }
