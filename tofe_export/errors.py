@@ -56,6 +56,11 @@ def brief(value: object) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
+def count(number: int, thing: str) -> str:
+    """1 -> "1 image", 2 -> "2 images"."""
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+
+
 def nearest(name: str, candidates: Iterable[str], count: int = 3) -> str:
     """The candidates most like `name`, as a phrase for an error message ("a, b or c")."""
     pool = list(candidates)

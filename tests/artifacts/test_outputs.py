@@ -13,7 +13,7 @@ import safetensors.numpy
 import torch
 from PIL import Image
 
-from tofe_export.artifacts.kinds import Kind, recognise
+from tofe_export.artifacts.file_kinds import Kind, recognise
 from tofe_export.artifacts.outputs import Output, companions, require_folder, require_outputs
 from tofe_export.errors import InputError
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tofe_export.artifacts.file_kinds import Kind
 from tofe_export.artifacts.files import atomic_path, write_bytes, write_json, write_text
-from tofe_export.artifacts.kinds import Kind
 from tofe_export.artifacts.outputs import Output, require_outputs
 from tofe_export.artifacts.places import is_stream
 from tofe_export.errors import InputError, MissingError

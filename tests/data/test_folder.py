@@ -13,8 +13,8 @@ from PIL import Image, features
 
 from tests.data.test_sources import SMALL, write_image
 from tofe_export.data.folder import open_folder
+from tofe_export.data.image_log import ImageLog, Reason
 from tofe_export.data.images import batches
-from tofe_export.data.log import ImageLog, Reason
 from tofe_export.data.sources import class_note, open_source, require_unambiguous
 from tofe_export.errors import InputError
 

@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 
 from tofe_export.data.digits import Digits
-from tofe_export.data.files import UnreadableImage
+from tofe_export.data.image_file import UnreadableImage
+from tofe_export.data.image_log import ImageLog, Reason
 from tofe_export.data.images import Batch, batches
-from tofe_export.data.log import ImageLog, Reason
 from tofe_export.data.photos import Photos
 from tofe_export.data.preprocessing import Preprocessing
 from tofe_export.data.sources import open_source

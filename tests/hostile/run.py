@@ -51,7 +51,7 @@ def run_cases(cases: Sequence[Case], folder: Path, jobs: int = 1, keep: bool = F
     Args:
         cases: in the order in which they start.
         folder: for sandboxes; those of cases without faults are removed.
-        jobs: at most so many at a time.
+        jobs: how many run at a time.
         keep: leave the sandboxes of cases with faults.
 
     Yields:

@@ -30,7 +30,7 @@ def finish(verb: str, folder: Path, form: int) -> float:
 
 
 def kill(verb: str, folder: Path, form: int, after: float) -> bool:
-    """A run that is killed after so many seconds, and whether it still ran."""
+    """A run that is killed after the given number of seconds, and whether it was still running."""
     process = work.start(verb, folder, form)
     process.join(after)
     process.kill()

@@ -100,7 +100,7 @@ def test_a_percentile_counts_so_many_of_few_values(percentile: float, top: float
 
 
 def test_entropy_keeps_the_128_bins_that_hold_all_but_an_outlier() -> None:
-    """8 bits tell so many magnitudes apart: those bins lose nothing, fewer clip some, and more are averaged."""
+    """With as many bins as 8 bits have magnitudes nothing is lost; fewer clip some, and more are averaged."""
     counts = np.tile([500, 1500], 64)
     levels = np.repeat((np.arange(128, dtype=np.float32) + 0.5) / BINS, counts)
     assert filled(levels, np.ones(1, np.float32)).range("entropy", 0) == 128 / BINS

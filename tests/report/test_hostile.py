@@ -24,7 +24,7 @@ from tofe_export.report import build_report
 from tofe_export.report.documents import read_benchmark
 from tofe_export.report.drawing import PAPER
 from tofe_export.report.folder import read_folder
-from tofe_export.report.names import distinct, short, shown
+from tofe_export.report.labels import distinct, short, shown
 from tofe_export.report.speed_charts import latency_chart, speed_chart
 from tofe_export.report.tables import bench_table
 from tofe_export.report.verdict import verdict

@@ -28,7 +28,7 @@ def test_an_address_tells_an_engine_all_of_the_images(view: Callable[[Array], Ar
     found = in_one_piece(images)
     assert found.is_contiguous()
     assert found.dtype == torch.float32
-    # As the engine reads it: so many numbers from the address on.
+    # As the engine reads it: consecutive numbers, from the address on.
     flat = torch.as_strided(found, (images.size,), (1,), found.storage_offset())
     assert np.array_equal(flat.numpy().reshape(images.shape), images.astype(np.float32))
 

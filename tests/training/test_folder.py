@@ -23,7 +23,7 @@ from PIL import Image
 
 from tests.training.test_trainer import CONFIG, SETTINGS, KilledError, kill_after, weights
 from tofe_export.checkpoints import checkpoint
-from tofe_export.data.log import ImageLog
+from tofe_export.data.image_log import ImageLog
 from tofe_export.training import trainer
 from tofe_export.training.settings import TrainSettings
 

@@ -13,7 +13,7 @@ from PIL import Image
 from rich.console import Console
 
 from tofe_export.checkpoints import checkpoint
-from tofe_export.data.log import ImageLog
+from tofe_export.data.image_log import ImageLog
 from tofe_export.errors import InputError, TofeError
 from tofe_export.model.config import ToFeConfig
 from tofe_export.training import loop, trainer

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from tests.helpers import SMALL_KEEP, small_images, small_tofe
 from tofe_export.checkpoints.checkpoint import Checkpoint, save
+from tofe_export.data.image_log import ImageLog
 from tofe_export.data.images import Batch
-from tofe_export.data.log import ImageLog
 from tofe_export.data.preprocessing import Preprocessing
 from tofe_export.errors import CheckFailedError
 from tofe_export.extremes import largest, least, scaled

@@ -6,7 +6,7 @@ import pytest
 
 from tests.helpers import small_tofe
 from tofe_export.checkpoints.checkpoint import Checkpoint
-from tofe_export.data.log import ImageLog
+from tofe_export.data.image_log import ImageLog
 from tofe_export.data.preprocessing import Preprocessing
 from tofe_export.errors import InputError
 from tofe_export.workflows.keep_counts import KeepOptions, choose_keep, quantile_counts

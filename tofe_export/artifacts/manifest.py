@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from tofe_export.artifacts.files import read_json, require_file, sha256
+from tofe_export.artifacts.manifest_schema import AGAIN, check_manifest, external_data
 from tofe_export.artifacts.parts import folder_lock, sync_folder
 from tofe_export.artifacts.places import is_there, real_file
-from tofe_export.artifacts.schema import AGAIN, check_manifest
 from tofe_export.errors import InputError
 
 SCHEMA = "tofe-export/manifest/1"
@@ -42,7 +42,7 @@ def files_of(artefact: Path) -> list[Path]:
     found = [artefact, manifest_path(artefact), pending_path(artefact)]
     for path in found[1:]:
         with contextlib.suppress(InputError, OSError):
-            data = _data_of(read_json(path))
+            data = external_data(read_json(path))
             found += [] if data is None else [real_file(artefact).with_name(data["file"])]
     return found
 
@@ -112,11 +112,9 @@ def _again(artefact: Path) -> str:
 
 
 def _check_data(artefact: Path, manifest: dict[str, Any]) -> None:
-    if manifest.get("external_data") is None:
-        return
-    data = _data_of(manifest)
+    data = manifest.get("external_data")
     if data is None:
-        raise InputError(f"{manifest_path(artefact)} has no usable 'external_data'.", AGAIN["onnx"])
+        return
     path = real_file(artefact).with_name(data["file"])
     if not path.is_file():
         raise InputError(
@@ -128,12 +126,3 @@ def _check_data(artefact: Path, manifest: dict[str, Any]) -> None:
             f"{path} does not belong to {artefact}: it was changed or replaced after it was written.",
             AGAIN["onnx"],
         )
-
-
-def _data_of(manifest: dict[str, Any]) -> dict[str, Any] | None:
-    """The manifest's `external_data` {file, sha256, bytes}; None without one, or where it names no file beside it."""
-    data = manifest.get("external_data")
-    kinds = {"file": str, "sha256": str, "bytes": int}
-    if not isinstance(data, dict) or not all(isinstance(data.get(name), kind) for name, kind in kinds.items()):
-        return None
-    return data if data["file"] and not {os.sep, "\0"} & {*data["file"]} and data["file"] not in (".", "..") else None

@@ -14,8 +14,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from tofe_export.artifacts.file_kinds import Kind, replaceable
 from tofe_export.artifacts.files import read_json
-from tofe_export.artifacts.kinds import Kind, replaceable
 from tofe_export.artifacts.manifest import files_of, manifest_path
 from tofe_export.artifacts.names import readable
 from tofe_export.artifacts.places import STDOUT, is_stream, is_there, reason_of, resolved

@@ -28,7 +28,7 @@ from typing import Any, BinaryIO
 from tofe_export.artifacts.files import explained, prepared, sha256
 from tofe_export.artifacts.manifest import SCHEMA, finish, manifest_path, pending_path
 from tofe_export.artifacts.parts import folder_lock, part_of, remove_if_left, sync, sync_folder
-from tofe_export.artifacts.places import real_file
+from tofe_export.artifacts.places import real_file, reason_of
 from tofe_export.errors import MissingError
 
 _HASH_DIGITS = 12
@@ -125,7 +125,7 @@ def _commit(target: Path, file: Path, temporary: Path, part: Path) -> None:
 
 def _late(error: OSError, target: Path, pending: Path) -> MissingError:
     return MissingError(
-        f"{target} was replaced, but its manifest could not be put in its place ({error.strerror or error}).",
+        f"{target} was replaced, but its manifest could not be put in its place ({reason_of(error)}).",
         f"It waits in {pending}: free some space, and the next tofe-export that reads {target.name} puts it there.",
     )
 

@@ -19,8 +19,8 @@ from tofe_export.engine.runtime import EngineSession, load_engine
 from tofe_export.errors import InputError
 from tofe_export.graph.export import export_dense
 from tofe_export.graph.stored import serialize
+from tofe_export.model.allocation import AtMost
 from tofe_export.model.backbones import image_shape
-from tofe_export.model.bounded import AtMost
 from tofe_export.model.config import ToFeConfig
 from tofe_export.model.flops import dense_macs, tofe_macs
 from tofe_export.model.tofe import ToFe, build_tofe

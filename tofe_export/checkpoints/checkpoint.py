@@ -26,8 +26,8 @@ from tofe_export.checkpoints.keep_rates import counts_of_rate, counts_of_ratios
 from tofe_export.checkpoints.weights import count_held, read_weights, require_floats
 from tofe_export.data.preprocessing import Preprocessing
 from tofe_export.errors import InputError
+from tofe_export.model.allocation import AtMost
 from tofe_export.model.backbones import image_shape
-from tofe_export.model.bounded import AtMost
 from tofe_export.model.config import ToFeConfig
 from tofe_export.model.tofe import ToFe, build_tofe
 
@@ -179,7 +179,7 @@ def _own(header: Mapping[str, Any], weights: Mapping[str, Tensor], hints: Hints,
         ToFeConfig.from_dict(header["config"]),
         weights,
         path,
-        "Mend backbone, backbone_args, selector or approximator in its configuration.",
+        "Correct backbone, backbone_args, selector or approximator in its configuration.",
     )
     known = header.get("preprocessing")
     return Checkpoint(

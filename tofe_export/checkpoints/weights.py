@@ -109,7 +109,7 @@ def _unwrap(document: Mapping[str, Any], path: Path) -> tuple[dict[str, Any], di
 
 
 def require_plain(weights: Mapping[str, Tensor], path: Path) -> None:
-    """Raises InputError for a tensor that is no array of real numbers in memory."""
+    """Raises InputError for a tensor that is not an array of real numbers in memory."""
     for key, value in weights.items():
         if value.is_meta:
             raise InputError(f"{key} in {path} has no values, only a shape.", "Save the weights themselves.")

@@ -36,7 +36,7 @@ def bench(
     provider: Annotated[str, typer.Option(help="Where ONNX Runtime computes: cpu or cuda.")] = "cpu",
 ) -> None:
     """Time models beside their dense backbone, in turn and in one process."""
-    from tofe_export.artifacts.kinds import Kind
+    from tofe_export.artifacts.file_kinds import Kind
     from tofe_export.artifacts.outputs import Output, require_outputs
     from tofe_export.workflows.bench_models import bench_models
 

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tofe_export.artifacts.places import STDOUT, own_descriptor
-from tofe_export.cli.terminal import shown
+from tofe_export.cli.terminal import printable
 from tofe_export.errors import TofeError
 
 # A pipe or a log has no width of its own; a narrow terminal wraps lines, which loses less than narrow columns do.
@@ -111,7 +111,7 @@ def _save(path: Path, write: Callable[[], None]) -> None:
 
 def _line(text: str) -> str:
     """`text` on one line, whatever a name in it holds."""
-    return shown(text).replace("\n", "\\n")
+    return printable(text).replace("\n", "\\n")
 
 
 def _takes_unicode() -> bool:

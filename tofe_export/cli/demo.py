@@ -18,10 +18,10 @@ def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for what it makes.", metavar="DIR")] = Path("demo"),
 ) -> None:
     """Train a small ToFe on real digits, then export, verify, benchmark and report, on any CPU."""
-    from tofe_export.artifacts.kinds import Kind
+    from tofe_export.artifacts.file_kinds import Kind
     from tofe_export.artifacts.names import BENCH, MODEL, PAGE, VERIFY
     from tofe_export.artifacts.outputs import Output, require_outputs
-    from tofe_export.data.log import ImageLog
+    from tofe_export.data.image_log import ImageLog
     from tofe_export.training.progress import training_progress
     from tofe_export.workflows.demo import deploy_demo, train_demo
 

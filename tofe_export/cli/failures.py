@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from tofe_export.cli.terminal import debugging, shown
+from tofe_export.cli.terminal import debugging, printable
 from tofe_export.errors import TofeError
 
 DEFECT = 70
@@ -56,7 +56,7 @@ def _print(error: BaseException, message: str, next_step: str) -> None:
     from tofe_export.cli import console
 
     if debugging():
-        console.err.print(shown("".join(traceback.format_exception(error))), soft_wrap=True)
+        console.err.print(printable("".join(traceback.format_exception(error))), soft_wrap=True)
     if message:
         console.err.print(_indented(f"Error: {message}"), style="red", soft_wrap=True)
     if next_step:
@@ -65,7 +65,7 @@ def _print(error: BaseException, message: str, next_step: str) -> None:
 
 def _indented(text: str) -> str:
     """Further lines stand apart, so that nothing in a file's name passes for a line of ours."""
-    return shown(text).rstrip("\n").replace("\n", "\n       ")
+    return printable(text).rstrip("\n").replace("\n", "\n       ")
 
 
 def explain(error: BaseException) -> tuple[str, str, int]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from tofe_export.cli import console
 
 if TYPE_CHECKING:
-    from tofe_export.data.log import ImageLog
+    from tofe_export.data.image_log import ImageLog
 
 
 def show_images(log: ImageLog) -> None:
@@ -17,4 +17,4 @@ def show_images(log: ImageLog) -> None:
     if log.left_out or log.notes:
         console.warn(log.lines())
     else:
-        console.err.print(*log.lines(), markup=False, soft_wrap=True)
+        console.err.print(*log.lines(), soft_wrap=True)

@@ -13,7 +13,7 @@ def main() -> None:
     """`tofe-export`.
 
     Exit codes: 0 done, 1 a check failed, 2 bad input or usage, 3 this machine lacks something, 70 a defect of this
-    program, 130 stopped by the user.
+    program, 130 stopped by the user, 143 by SIGTERM.
     """
     try:
         signal.signal(signal.SIGTERM, _terminated)

@@ -77,7 +77,7 @@ def onnx(
     backbone_args: hints.BackboneArgs = "",
 ) -> None:
     """Export a checkpoint to ONNX, checked, run at two batch sizes and compared with PyTorch."""
-    from tofe_export.artifacts.kinds import Kind
+    from tofe_export.artifacts.file_kinds import Kind
     from tofe_export.artifacts.names import expanded
     from tofe_export.artifacts.outputs import Output, require_outputs
     from tofe_export.data.sources import require_unambiguous

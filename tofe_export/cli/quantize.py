@@ -46,7 +46,7 @@ def quantize(
     json: Annotated[Path | None, typer.Option(help="Write the result as JSON.", metavar="FILE")] = None,
 ) -> None:
     """Quantize an exported model to INT8 or FP8, and say whether that is worth it here."""
-    from tofe_export.artifacts.kinds import Kind
+    from tofe_export.artifacts.file_kinds import Kind
     from tofe_export.artifacts.outputs import Output, beside, require_outputs
     from tofe_export.data.sources import require_unambiguous
     from tofe_export.verify.tolerances import parse_overrides
@@ -57,9 +57,8 @@ def quantize(
     precision = "fp8" if fp8 else "int8"
     require_unambiguous(data)
     calibration = CalibrationOptions(recipe, data, cache)
-    options = QuantizeOptions(
-        precision, calibration, samples, Timing(rounds=rounds or 15), parse_overrides(tolerance or ())
-    )
+    timing = Timing() if rounds is None else Timing(rounds=rounds)
+    options = QuantizeOptions(precision, calibration, samples, timing, parse_overrides(tolerance or ()))
     if sensitivity:
         if output is not None:
             raise typer.BadParameter("--sensitivity writes no model; leave --output away.")

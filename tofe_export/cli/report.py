@@ -26,7 +26,7 @@ def report(
     ] = None,
 ) -> None:
     """Make one self-contained HTML page of what lies in a folder."""
-    from tofe_export.data.log import ImageLog
+    from tofe_export.data.image_log import ImageLog
     from tofe_export.data.sources import require_unambiguous
     from tofe_export.report import build_report
 

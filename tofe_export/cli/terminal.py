@@ -74,7 +74,7 @@ def debugging() -> bool:
     return os.environ.get("TOFE_DEBUG") == "1"
 
 
-def shown(text: str) -> str:
+def printable(text: str) -> str:
     r"""`text` with what a terminal would obey written out: the escape character becomes \x1b."""
     return _UNSHOWN.sub(_written_out, text)
 
@@ -150,4 +150,4 @@ def _lookalikes(error: UnicodeError) -> tuple[str, int]:
     if not isinstance(error, UnicodeEncodeError):
         raise error
     text = error.object[error.start : error.end].translate(_LOOKALIKES)
-    return shown(text).encode("ascii", "backslashreplace").decode("ascii"), error.end
+    return printable(text).encode("ascii", "backslashreplace").decode("ascii"), error.end

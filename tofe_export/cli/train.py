@@ -55,7 +55,7 @@ def train(
 ) -> None:
     """Train a ToFe model; the result is RUN/ckpt.pth."""
     from tofe_export.artifacts.outputs import require_outputs
-    from tofe_export.data.log import ImageLog
+    from tofe_export.data.image_log import ImageLog
     from tofe_export.data.sources import require_unambiguous
     from tofe_export.model.config import ToFeConfig
     from tofe_export.training.progress import training_progress
@@ -74,11 +74,11 @@ def train(
     settings = TrainSettings(
         data=data,
         epochs=epochs,
-        dense_epochs=30 if dense_epochs is None else dense_epochs,
+        dense_epochs=TrainSettings.dense_epochs if dense_epochs is None else dense_epochs,
         batch_size=batch_size,
         lr=lr,
         backbone_lr_scale=backbone_lr_scale,
-        dense_lr=1e-3 if dense_lr is None else dense_lr,
+        dense_lr=TrainSettings.dense_lr if dense_lr is None else dense_lr,
         weight_decay=weight_decay,
         budget=budget,
         seed=seed,
@@ -99,21 +99,10 @@ def train(
 
 
 def run_outputs(folder: Path) -> list[Output]:
-    """What training writes into `folder`.
-
-    Raises:
-        InputError: a checkpoint lies there that no training in this folder can go on from.
-    """
-    from tofe_export.artifacts.kinds import Kind
+    """What training writes into `folder`."""
+    from tofe_export.artifacts.file_kinds import Kind
     from tofe_export.artifacts.names import CHECKPOINT, METRICS, STATE
     from tofe_export.artifacts.outputs import Output
-    from tofe_export.artifacts.places import is_there
-    from tofe_export.errors import InputError
 
-    if is_there(folder / CHECKPOINT) and not is_there(folder / STATE):
-        raise InputError(
-            f"{folder / CHECKPOINT} would be replaced: there is no {STATE} beside it to go on from.",
-            "Choose another folder with -o, or delete it first.",
-        )
     kinds = {CHECKPOINT: Kind.CHECKPOINT, STATE: Kind.CHECKPOINT, METRICS: Kind.METRICS}
     return [Output(folder / name, kind) for name, kind in kinds.items()]

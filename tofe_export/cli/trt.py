@@ -49,7 +49,7 @@ def trt(
     taps: Annotated[bool, typer.Option("--taps", help="Add per-stage scores, perm and tokens as outputs.")] = False,
 ) -> None:
     """Build a TensorRT or TensorRT-RTX engine, its precision read back."""
-    from tofe_export.artifacts.kinds import Kind
+    from tofe_export.artifacts.file_kinds import Kind
     from tofe_export.artifacts.outputs import Output, beside, require_outputs
     from tofe_export.data.sources import require_unambiguous
     from tofe_export.engine.options import BatchProfile, BuildOptions

@@ -35,7 +35,7 @@ def verify(
     junit: Annotated[Path | None, typer.Option(help="Write the result as JUnit XML.", metavar="FILE")] = None,
 ) -> None:
     """Compare exported models with their checkpoint, stage by stage; exit 1 when one does not agree."""
-    from tofe_export.artifacts.kinds import Kind
+    from tofe_export.artifacts.file_kinds import Kind
     from tofe_export.artifacts.outputs import Output, require_outputs
     from tofe_export.data.sources import require_unambiguous
     from tofe_export.verify.tolerances import parse_overrides

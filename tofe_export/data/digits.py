@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tofe_export.data import clutter
+from tofe_export.data.image_log import LeftOut
 from tofe_export.data.images import Sample
-from tofe_export.data.log import LeftOut
 
 Split = Literal["train", "val"]
 CANVAS = 60  # pixels a side

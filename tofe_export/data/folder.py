@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tofe_export.artifacts.names import readable
-from tofe_export.data.files import common_endings, read_image
+from tofe_export.artifacts.places import reason_of
+from tofe_export.data.image_file import common_endings, read_image
+from tofe_export.data.image_log import LeftOut, Reason, counted
 from tofe_export.data.images import Sample
-from tofe_export.data.log import LeftOut, Reason, counted
 from tofe_export.data.scan import Found, scan
-from tofe_export.errors import InputError
+from tofe_export.errors import InputError, count
 
 _HOLD_OUT = 10  # one image in so many
 _LAYOUT = "Give a folder of images, or a folder with one subfolder of images per class."
@@ -132,18 +133,14 @@ def _check_classes(path: Path, loose: Found, groups: Mapping[Path, Found], real:
     if loose.images and (len(groups) == 1 or len(loose.images) >= smallest):
         example = next(iter(groups))
         raise InputError(
-            f"{readable(path)} holds {_images(len(loose.images))} beside {_folders(len(groups))}, such as "
-            f"{readable(example.name)} with {_images(len(groups[example].images))}: which are meant?",
+            f"{readable(path)} holds {count(len(loose.images), 'image')} beside {_folders(len(groups))}, such as "
+            f"{readable(example.name)} with {count(len(groups[example].images), 'image')}: which are meant?",
             "Move the images into class folders, or the subfolders elsewhere.",
         )
 
 
-def _images(count: int) -> str:
-    return f"{count} image{'' if count == 1 else 's'}"
-
-
-def _folders(count: int) -> str:
-    return "one subfolder" if count == 1 else f"{count} subfolders"
+def _folders(number: int) -> str:
+    return "one subfolder" if number == 1 else count(number, "subfolder")
 
 
 def _scanned(path: Path, deep: bool, elsewhere: Iterable[str] = ()) -> Found:
@@ -151,7 +148,7 @@ def _scanned(path: Path, deep: bool, elsewhere: Iterable[str] = ()) -> Found:
         return scan(path, deep, elsewhere)
     except OSError as error:
         raise InputError(
-            f"The folder {readable(path)} cannot be read: {error.strerror}.", "Check its permissions."
+            f"The folder {readable(path)} cannot be read: {reason_of(error)}.", "Check its permissions."
         ) from error
 
 

@@ -13,8 +13,8 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from tofe_export.data.files import UnreadableImage
-from tofe_export.data.log import ImageLog, LeftOut, counted
+from tofe_export.data.image_file import UnreadableImage
+from tofe_export.data.image_log import ImageLog, LeftOut, counted
 from tofe_export.errors import InputError
 
 Transform = Callable[[Image.Image], Tensor]
@@ -77,7 +77,7 @@ def batches(
     log: ImageLog | None = None,
     workers: int = 0,
 ) -> Iterator[Batch]:
-    """The source in batches; memory does not grow with the number of samples.
+    """The source in batches; memory does not grow with the number of samples, but for their names in `log`.
 
     Args:
         source: where images come from.

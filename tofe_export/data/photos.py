@@ -9,8 +9,8 @@ from typing import ClassVar
 import numpy as np
 from PIL import Image
 
+from tofe_export.data.image_log import LeftOut
 from tofe_export.data.images import Sample
-from tofe_export.data.log import LeftOut
 
 PHOTOGRAPHS = ("china.jpg", "flower.jpg")
 SMALLEST_CROP = 96  # pixels a side; below that a crop is mostly blur once enlarged

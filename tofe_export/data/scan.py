@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tofe_export.artifacts.names import readable
-from tofe_export.data.files import endings
-from tofe_export.data.log import LeftOut, Reason
+from tofe_export.data.image_file import endings
+from tofe_export.data.image_log import LeftOut, Reason
 
 
 @dataclass

@@ -122,4 +122,5 @@ class BuildOptions:
             ("--hardware-compat", self.hardware, HARDWARE),
         ):
             if value not in allowed:
-                raise InputError(f"{option} {brief(value)[1:-1]} is not known.", f"Take one of {', '.join(allowed)}.")
+                given = brief(value).strip("'")
+                raise InputError(f"{option} {given} is not known.", f"Take one of {', '.join(allowed)}.")

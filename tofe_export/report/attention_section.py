@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from tofe_export.checkpoints.checkpoint import Checkpoint
+from tofe_export.data.image_log import ImageLog
 from tofe_export.data.images import batches
-from tofe_export.data.log import ImageLog
 from tofe_export.report.attention import Similarity, StageAttention, mean_similarity, reused_attention, why_not
 from tofe_export.report.folder import RunFolder
 from tofe_export.report.gallery import held_out

@@ -9,13 +9,13 @@ import jinja2
 from markupsafe import Markup
 
 from tofe_export import __version__
+from tofe_export.artifacts.file_kinds import Kind
 from tofe_export.artifacts.files import write_text
-from tofe_export.artifacts.kinds import Kind
 from tofe_export.artifacts.names import CHECKPOINT, PAGE, READ_BY_REPORT
 from tofe_export.artifacts.outputs import Output, require_folder, require_outputs
 from tofe_export.artifacts.places import resolved
 from tofe_export.bounds import MOST_PICTURES, require_within
-from tofe_export.data.log import ImageLog
+from tofe_export.data.image_log import ImageLog
 from tofe_export.errors import InputError
 from tofe_export.report import charts, parity
 from tofe_export.report.attention_section import AttentionSection, attention_section
@@ -25,7 +25,7 @@ from tofe_export.report.folder import RunFolder, read_folder
 from tofe_export.report.gallery import Gallery, gallery
 from tofe_export.report.heat import heat_figure
 from tofe_export.report.history import DENSE
-from tofe_export.report.names import shown
+from tofe_export.report.labels import shown
 from tofe_export.report.pictures import token_map_figure
 from tofe_export.report.quality_charts import cost_chart, cost_points, kept_charts
 from tofe_export.report.speed_charts import latency_chart, speed_chart

@@ -9,9 +9,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from tofe_export.errors import count
 from tofe_export.report.drawing import Chart, Entry, Ink, dot_size, draw_chart, legend_above
 from tofe_export.report.history import DENSE, TOFE, History
-from tofe_export.report.wording import count, percent
+from tofe_export.report.wording import percent
 
 
 def training_charts(history: History, budget: float | None) -> list[Chart]:

@@ -24,7 +24,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from tofe_export.artifacts.files import atomic_path, write_text
-from tofe_export.report.names import shown
+from tofe_export.report.labels import shown
 
 SIZE = 3.4, 2.5  # inches: about 330 CSS pixels, a phone's width or a third of the page, so that text keeps its size
 

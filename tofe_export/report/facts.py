@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tofe_export.errors import count
 from tofe_export.model.flops import dense_macs, tofe_macs
 from tofe_export.report.folder import RunFolder
 from tofe_export.report.history import DENSE, TOFE
-from tofe_export.report.names import short
+from tofe_export.report.labels import short
 from tofe_export.report.verdict import named, quoted
-from tofe_export.report.wording import count, difference, gmacs, percent, span, times
+from tofe_export.report.wording import difference, gmacs, percent, span, times
 
 
 @dataclass(frozen=True)

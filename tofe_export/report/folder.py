@@ -17,9 +17,9 @@ from timm.models.vision_transformer import VisionTransformer
 from tofe_export.artifacts.commands import command
 from tofe_export.artifacts.files import read_json, sha256
 from tofe_export.artifacts.manifest import SCHEMA, has_manifest, manifest_path, read_manifest
+from tofe_export.artifacts.manifest_schema import check_manifest
 from tofe_export.artifacts.names import BENCH, CHECKPOINT, METRICS, MODEL, STATE, VERIFY, is_text
 from tofe_export.artifacts.places import is_there
-from tofe_export.artifacts.schema import check_manifest
 from tofe_export.checkpoints.checkpoint import Checkpoint, load, load_like
 from tofe_export.checkpoints.weights import require_floats, require_plain
 from tofe_export.errors import InputError

@@ -7,14 +7,13 @@ from dataclasses import dataclass, field
 from tofe_export.artifacts.commands import quoted
 from tofe_export.artifacts.names import CHECKPOINT, readable
 from tofe_export.checkpoints.checkpoint import Checkpoint
+from tofe_export.data.image_log import ImageLog
 from tofe_export.data.images import ImageSource, batches
-from tofe_export.data.log import ImageLog
 from tofe_export.data.sources import class_note, open_source
-from tofe_export.errors import InputError
+from tofe_export.errors import InputError, count
 from tofe_export.report.folder import RunFolder
 from tofe_export.report.pictures import class_name, data_uri, plain, stage_picture
 from tofe_export.report.token_maps import ReuseSummary, TokenMap, summarise_reuse, token_maps
-from tofe_export.report.wording import count
 
 _BATCH = 8
 _SUMMARY_IMAGES = 64  # enough for an average, seconds on a CPU

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tofe_export.errors import count
 from tofe_export.report import wording
 from tofe_export.report.verification import Drift, Evidence, StageDrift, Threshold, Verification
 
@@ -75,7 +76,7 @@ def threshold_table(found: Threshold) -> ThresholdTable:
     rows.append(("Cost, dense = 100\u202f%", f"{cost[0]} (mean)", cost[1]))
     rows += [(f"Tokens kept in stage {s.index}", f"{s.mean:.1f} (mean)", str(s.keep)) for s in found.stages]
     intro = (
-        f"The fixed path gives {wording.percent(found.agreement)} of {wording.count(found.samples, 'image')} the class "
+        f"The fixed path gives {wording.percent(found.agreement)} of {count(found.samples, 'image')} the class "
         "of the threshold path."
     )
     return ThresholdTable(intro, rows)
@@ -123,7 +124,7 @@ def _tables(found: Verification) -> ArtefactParity:
     if found.next_step:
         notes.append(f"Next: {found.next_step}")
     notes += [f"The limit {name} = {value:g} was set by hand." for name, value in found.overridden]
-    images = wording.count(found.samples, "image") + (f" of {found.data}" if found.data else "")
+    images = count(found.samples, "image") + (f" of {found.data}" if found.data else "")
     intro = found.error or f"{found.model} against {found.against or 'its checkpoint'}, on {images}."
     stages = [_stage(stage) for stage in found.stages]
     return ArtefactParity(found.model, found.passed, intro, summary, drift, stages, found.failures, notes)

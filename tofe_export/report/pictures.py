@@ -14,7 +14,7 @@ from PIL import Image
 
 from tofe_export.errors import InputError
 from tofe_export.report.drawing import drawing, write_png
-from tofe_export.report.names import short
+from tofe_export.report.labels import short
 from tofe_export.report.token_maps import TokenMap
 
 REUSED = (236, 98, 26)  # orange: seen on dark and light, and by colour-blind readers against the grey veil

@@ -9,10 +9,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from tofe_export.errors import count
 from tofe_export.report.drawing import Chart, Entry, Ink, draw_chart, legend_above
-from tofe_export.report.names import distinct
+from tofe_export.report.labels import distinct
 from tofe_export.report.verification import Evidence, Threshold, ThresholdStage
-from tofe_export.report.wording import count, percent
+from tofe_export.report.wording import percent
 
 _BARS = 24  # more would be thinner than a line
 _ROOM = 38  # characters of a line of the legend, which has the chart's whole width

@@ -8,7 +8,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from tofe_export.report.documents import Benchmark, BenchRow
 from tofe_export.report.drawing import Chart, Entry, Ink, draw_chart, legend_above
-from tofe_export.report.names import distinct, short
+from tofe_export.report.labels import distinct, short
 from tofe_export.report.wording import how, milliseconds, times
 
 _SPREAD = 0.22  # between the models of one batch size, in rows, at most

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
+from tofe_export.errors import count
 from tofe_export.report import wording
 from tofe_export.report.documents import Benchmark, BenchRow, Gate
 from tofe_export.runners.base import in_host_memory
@@ -91,14 +92,14 @@ def _percentiles(rows: Sequence[BenchRow]) -> str:
     fewest = min((row.calls for row in rows if row.calls is not None), default=None)
     if fewest is None or fewest > 100:
         return said
-    return f"{said} A row here has {wording.count(fewest, 'call')}: its p99 is between the slowest two."
+    return f"{said} A row here has {count(fewest, 'call')}: its p99 is between the slowest two."
 
 
 def _speedup(found: Benchmark) -> str:
     said = "the dense backbone’s time ÷ the model’s, round by round; the median, with a bootstrap interval over rounds."
     rounds = found.rounds()
     if rounds is not None and rounds < _FEW_ROUNDS:
-        said += f" Of {wording.count(rounds, 'round')} only, so the interval says little."
+        said += f" Of {count(rounds, 'round')} only, so the interval says little."
     mixed = dict.fromkeys(
         f"A model in {row.precision} was timed beside a dense backbone in {dense.precision}"
         for row in found.rows

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tofe_export.errors import count
 from tofe_export.report.documents import Benchmark, BenchRow
-from tofe_export.report.names import short
+from tofe_export.report.labels import short
 from tofe_export.report.verification import Evidence, Verification
-from tofe_export.report.wording import count, percent, times
+from tofe_export.report.wording import percent, times
 
 _ROOM = 60  # characters of a name in the page's one line
 

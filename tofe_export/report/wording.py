@@ -6,12 +6,9 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from tofe_export.errors import count
+
 _RAISED = str.maketrans("-0123456789", "\u207b⁰¹²³⁴⁵⁶⁷⁸⁹")
-
-
-def count(number: int, thing: str) -> str:
-    """1 -> "1 image", 2 -> "2 images"."""
-    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
 def percent(share: float, digits: int = 1) -> str:

@@ -13,8 +13,8 @@ from rich.progress import Progress
 
 from tofe_export.artifacts.names import CHECKPOINT, STATE, readable
 from tofe_export.checkpoints import checkpoint
+from tofe_export.data.image_log import ImageLog
 from tofe_export.data.images import ImageSource, batches
-from tofe_export.data.log import ImageLog
 from tofe_export.errors import InputError
 from tofe_export.model.config import ToFeConfig
 from tofe_export.model.tofe import ToFe

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+from tofe_export.errors import count
 from tofe_export.extremes import least, scaled
 from tofe_export.verify.checks import Check, stage_check_name
 from tofe_export.verify.metrics import FeaturesDifference, LogitsDifference
@@ -247,7 +248,7 @@ class Comparison:
 def _flips(stage: StageDifference) -> str:
     if not stage.margins:
         return ""
-    images = f"{stage.images_flipped} image{'' if stage.images_flipped == 1 else 's'}"
+    images = count(stage.images_flipped, "image")
     return f" {len(stage.margins)} tokens flipped in {images}, up to {max(stage.margins):.1e} from the k-th score."
 
 

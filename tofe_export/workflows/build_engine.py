@@ -15,8 +15,8 @@ from tofe_export.artifacts.files import sha256
 from tofe_export.artifacts.manifest import read_manifest
 from tofe_export.artifacts.names import readable
 from tofe_export.artifacts.sets import atomic_artefact
+from tofe_export.data.image_log import ImageLog
 from tofe_export.data.images import Batch, batches
-from tofe_export.data.log import ImageLog
 from tofe_export.data.preprocessing import Preprocessing
 from tofe_export.data.sources import open_source
 from tofe_export.engine.backend import Backend, gpu_present, open_backend

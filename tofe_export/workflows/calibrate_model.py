@@ -15,8 +15,8 @@ from tofe_export.artifacts.files import sha256
 from tofe_export.artifacts.names import expanded
 from tofe_export.artifacts.outputs import require_folder
 from tofe_export.artifacts.places import is_there
+from tofe_export.data.image_log import ImageLog
 from tofe_export.data.images import Batch, ImageSource, batches
-from tofe_export.data.log import ImageLog
 from tofe_export.data.preprocessing import Preprocessing
 from tofe_export.data.sources import BUILT_IN, is_ambiguous, open_source
 from tofe_export.errors import InputError

@@ -12,7 +12,7 @@ from rich.progress import Progress
 from tofe_export.artifacts.commands import command
 from tofe_export.artifacts.files import write_json
 from tofe_export.artifacts.names import BENCH, CHECKPOINT, MODEL, STATE, VERIFY
-from tofe_export.data.log import ImageLog
+from tofe_export.data.image_log import ImageLog
 from tofe_export.errors import CheckFailedError
 from tofe_export.report import build_report
 from tofe_export.training.recipes import DEMO

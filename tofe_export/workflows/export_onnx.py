@@ -16,8 +16,8 @@ from tofe_export.artifacts.names import readable
 from tofe_export.artifacts.sets import atomic_artefact
 from tofe_export.checkpoints.checkpoint import Checkpoint, load
 from tofe_export.checkpoints.foreign import Hints
+from tofe_export.data.image_log import ImageLog
 from tofe_export.data.images import ImageSource, batches
-from tofe_export.data.log import ImageLog
 from tofe_export.data.sources import open_source
 from tofe_export.errors import CheckFailedError, InputError
 from tofe_export.graph.export import export_tofe

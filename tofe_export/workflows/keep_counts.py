@@ -10,8 +10,8 @@ import numpy as np
 from tofe_export.artifacts.names import readable
 from tofe_export.checkpoints.checkpoint import Checkpoint
 from tofe_export.checkpoints.keep_rates import counts_of_ratios
+from tofe_export.data.image_log import ImageLog
 from tofe_export.data.images import ImageSource, batches
-from tofe_export.data.log import ImageLog
 from tofe_export.data.sources import is_ambiguous, open_source
 from tofe_export.errors import CheckFailedError, InputError
 from tofe_export.model.tofe import check_keep

@@ -12,8 +12,8 @@ import numpy as np
 import onnx_ir as ir
 
 from tofe_export.bench.timing import measure, paired_ratio
+from tofe_export.data.image_log import ImageLog
 from tofe_export.data.images import batches
-from tofe_export.data.log import ImageLog
 from tofe_export.data.preprocessing import Preprocessing
 from tofe_export.data.sources import class_note, open_source
 from tofe_export.engine.backend import gpu_present, open_backend

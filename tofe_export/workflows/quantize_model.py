@@ -15,8 +15,8 @@ from tofe_export.artifacts.manifest import read_manifest
 from tofe_export.artifacts.names import readable
 from tofe_export.artifacts.places import resolved
 from tofe_export.artifacts.sets import atomic_artefact
-from tofe_export.data.log import ImageLog
-from tofe_export.errors import InputError
+from tofe_export.data.image_log import ImageLog
+from tofe_export.errors import InputError, count
 from tofe_export.precision.half import WeightTooLargeError
 from tofe_export.precision.quantize import FORMATS
 from tofe_export.runners.base import LOGITS
@@ -121,7 +121,7 @@ def quantize_model(source: Path, target: Path, options: QuantizeOptions, report:
         "backend": backend,
         "speed": [speed.to_dict() for speed in speeds],
         "verdict": verdict.to_dict(),
-        "passed": False if not verdict.fit else mine.passed,
+        "passed": mine.passed,
         "machine": describe_machine(),
         "versions": describe_versions(),
         "settings": {"threads": options.timing.threads or processors(), "rounds": options.timing.rounds},
@@ -157,9 +157,9 @@ def half_beside(source: Path) -> tuple[list[Form], list[dict[str, str]]]:
 def coarse_notes(coarse: Mapping[str, int], precision: str) -> list[str]:
     """What the user should know of layers whose values are too small for scales in FP16; see `Quantized.coarse`."""
     return [
-        f"{layer}: {count} range{'' if count == 1 else 's'} below what scales in FP16 reach, so rounded more coarsely "
+        f"{layer}: {count(ranges, 'range')} below what scales in FP16 reach, so rounded more coarsely "
         f"than {precision.upper()} could; to spare the layer, name its kind in quantize.high_precision."
-        for layer, count in coarse.items()
+        for layer, ranges in coarse.items()
     ]
 
 

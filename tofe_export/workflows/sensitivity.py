@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tofe_export.artifacts.names import readable
-from tofe_export.data.log import ImageLog
+from tofe_export.data.image_log import ImageLog
 from tofe_export.graph.stored import serialize
 from tofe_export.precision.kinds import ATTENTION, KINDS, quantizable
 from tofe_export.precision.quantize import quantize, ranges_of

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tofe_export.bench.timing import Ratio
+from tofe_export.errors import count
 from tofe_export.verify.comparison import Comparison
 
 REFERENCE = "fp32"
@@ -155,8 +156,7 @@ def _gained(ratio: Ratio, than: str) -> str:
 
 
 def _lost(found: Comparison) -> str:
-    name, count = found.precision.upper(), found.logits.samples
-    images = f"{count} image{'' if count == 1 else 's'}"
+    name, images = found.precision.upper(), count(found.logits.samples, "image")
     parts = [f"{name} gives {found.logits.top1_agreement:.1%} of {images} the class of float32"]
     if (lost := found.accuracy_lost) is not None:
         parts.append(

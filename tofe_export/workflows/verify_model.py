@@ -12,8 +12,8 @@ from tofe_export.artifacts.manifest import read_manifest
 from tofe_export.artifacts.names import distinct_names, readable
 from tofe_export.artifacts.places import resolved
 from tofe_export.checkpoints.checkpoint import Checkpoint, load_like
+from tofe_export.data.image_log import ImageLog
 from tofe_export.data.images import ImageSource, batches
-from tofe_export.data.log import ImageLog
 from tofe_export.data.sources import class_note
 from tofe_export.errors import InputError, MissingError, TofeError
 from tofe_export.model.config import ToFeConfig
@@ -108,6 +108,8 @@ def verify_models(
 
 def _require_precisions(artefacts: Sequence[Path], overrides: Overrides) -> None:
     """Refuses limits for a precision that no artefact is in; where a manifest cannot be read, somebody else says so."""
+    if not any(precision for precision, _ in overrides):
+        return
     found = set()
     for path in artefacts:
         try:

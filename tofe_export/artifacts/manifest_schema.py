@@ -18,7 +18,7 @@ from tofe_export.bounds import LARGEST_SIDE
 from tofe_export.errors import InputError
 
 AGAIN = {"onnx": "Export it again with tofe-export onnx.", "engine": "Build it again with tofe-export trt."}
-"""Pixels: no model takes larger images, and a batch of them would fill any machine's memory."""
+"""What to do about a manifest that cannot be used, by the kind of its artefact."""
 
 _MOST = 10**9
 _WORDS = {"Input should": "It should", "an instance of str": "a text", "a valid dictionary": "an object"}
@@ -224,6 +224,7 @@ class EngineManifest(Manifest):
     options: EngineOptions
 
 
+_EXTERNAL = TypeAdapter(ExternalData)
 _KINDS: dict[str, type[Any]] = {"onnx": OnnxManifest, "engine": EngineManifest}
 
 
@@ -254,6 +255,15 @@ def check_manifest(document: Mapping[str, Any], path: Path, suffix: str) -> None
         raise InputError(f"{path} has no usable 'keep': it is not of one count a stage.", again)
     if any(count > document["tokens"] for count in document["keep"]):
         raise InputError(f"{path} has no usable 'keep': there are only {document['tokens']} tokens.", again)
+
+
+def external_data(document: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What a manifest, which need not have been checked, says of weights beside the file; None where that is nothing
+    usable."""
+    try:
+        return dict(_EXTERNAL.validate_python(document.get("external_data")))
+    except ValidationError:
+        return None
 
 
 @functools.cache

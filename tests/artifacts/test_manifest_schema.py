@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tests.artifacts.test_files import MANIFEST
 from tofe_export.artifacts.manifest import manifest_path, read_manifest
-from tofe_export.artifacts.schema import check_manifest
+from tofe_export.artifacts.manifest_schema import check_manifest
 from tofe_export.artifacts.sets import atomic_artefact
 from tofe_export.cli.inspect import _facts
 from tofe_export.data.preprocessing import Preprocessing

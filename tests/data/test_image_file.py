@@ -13,8 +13,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, features
 
-from tofe_export.data.files import UnreadableImage, endings, formats, read_image
-from tofe_export.data.log import Reason
+from tofe_export.data.image_file import UnreadableImage, endings, formats, read_image
+from tofe_export.data.image_log import Reason
 
 Pixels = NDArray[np.uint8]
 

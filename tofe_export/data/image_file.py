@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image, ImageFile
 
 from tofe_export.artifacts.names import readable
-from tofe_export.data.log import LeftOut, Reason
+from tofe_export.data.image_log import LeftOut, Reason
 from tofe_export.errors import InputError
 
 _COMMON = (".jpg", ".jpeg", ".png", ".webp", ".avif", ".bmp", ".gif", ".tif", ".tiff", ".jp2", ".ppm", ".pgm")
