@@ -98,7 +98,7 @@ def test_a_write_protected_file_is_left_alone(tmp_path: Path, monkeypatch: pytes
     file = tmp_path / "file"
     file.write_text("old")
     allowed = os.access  # root may write everything
-    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK and allowed(path, mode))
+    monkeypatch.setattr(os, "access", lambda path, mode, **how: mode != os.W_OK and allowed(path, mode, **how))
     with pytest.raises(InputError, match="write-protected"):
         write_bytes(file, b"new")
     assert file.read_text() == "old"

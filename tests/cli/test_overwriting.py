@@ -41,7 +41,7 @@ TWICE, OTHER = "would be overwritten", "would replace"
         ("bench m.onnx --json m.onnx", TWICE),
         ("bench m.onnx --json base.json --baseline base.json", TWICE),
         ("bench m.onnx --json page.onnx.json", OTHER),
-        ("train --data digits --init run/ckpt.pth -o run", "no state.pt to go on from"),
+        ("train --data digits --init run/ckpt.pth -o run", TWICE),
         ("train --data digits -o run", "no state.pt to go on from"),
         ("train --data digits -o r.toml", "is a file"),
         ("train --data digits --init started/state.pt -o started", TWICE),

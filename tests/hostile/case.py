@@ -29,7 +29,7 @@ class Surroundings:
             "terminal" (one that works), "gone" (a terminal whose window was closed).
         size: rows and columns of that terminal.
         folder: the working directory: "work", "deleted" or "read-only".
-        signal: sent once `signal_when` exists, or at once where it is "".
+        signal: sent once `signal_when` exists, or as soon as the program runs where it is "".
         umask: of the process.
         spare: bytes of addresses beyond those it begins with.
     """

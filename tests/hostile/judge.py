@@ -16,7 +16,7 @@ from tests.hostile.case import ANY, Case
 CANARY = "CANARY"
 _LARGE = 64 << 20
 _CACHES = ("tmp/torchinductor_*", "home/.cache", "home/.cache/*", "home/.config", "home/.config/*", "home/.triton*")
-_OWN = (".stdout", ".stderr")
+_OWN = (".stdout", ".stderr", ".begun")
 _NOISE = (
     (r"\b[A-Z]\w{0,40}Warning: ", "a library's warning"),
     (r"\[[WEF]:onnxruntime", "ONNX Runtime's log"),

@@ -120,6 +120,7 @@ class Running:
 
 
 _CAPTURED = (".stdout", ".stderr")
+BEGUN = ".begun"  # in the sandbox, once the program runs
 
 
 def start(case: Case, sandbox: Path) -> Running:
@@ -130,7 +131,7 @@ def start(case: Case, sandbox: Path) -> Running:
     if case.real:
         run: Callable[[], object] = lambda: os.execve(sys.executable, _command(case), _environment(case, sandbox))  # noqa: E731
     else:
-        run = lambda: _program(case)  # noqa: E731
+        run = lambda: _program(case, sandbox)  # noqa: E731
     streams = [_open(case.around, name, running) for name in ("stdin", "stdout", "stderr")]
     give_away(sandbox)
     running.process = os.fork()
@@ -243,7 +244,7 @@ def _child(case: Case, sandbox: Path, streams: list[int | None], run: Callable[[
         os._exit(99)
 
 
-def _program(case: Case) -> NoReturn:
+def _program(case: Case, sandbox: Path) -> NoReturn:
     """What the interpreter does around `tofe-export ARGUMENTS`, from standard streams to the last flush."""
     tempfile.tempdir = None
     _streams(os.environ)
@@ -251,6 +252,7 @@ def _program(case: Case) -> NoReturn:
     try:
         from tofe_export.cli.main import main
 
+        (sandbox / BEGUN).touch()  # an interrupt before this would meet the instrument
         main()
         code = 0
     except SystemExit as error:
@@ -313,4 +315,4 @@ def describe(case: Case) -> str:
     return shlex.join(["tofe-export", *(os.fsdecode(part) for part in case.arguments)])
 
 
-__all__ = ["ROOT", "Running", "call", "describe", "load_everything", "start", "stop"]
+__all__ = ["BEGUN", "ROOT", "Running", "call", "describe", "load_everything", "start", "stop"]

@@ -121,8 +121,8 @@ def _poll(running: launch.Running, before: Snapshot) -> Verdict | None:
 def _send_signal(running: launch.Running) -> None:
     around = running.case.around
     if around.signal and not running.signalled:
-        wanted = running.sandbox / "work" / around.signal_when
-        if not around.signal_when or list(wanted.parent.glob(wanted.name)):
+        wanted = running.sandbox / "work" / around.signal_when if around.signal_when else running.sandbox / launch.BEGUN
+        if list(wanted.parent.glob(wanted.name)):
             os.kill(running.process, around.signal)
             running.signalled = True
 

@@ -6,7 +6,7 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.hostile.case import ANY, FINE, Case, Surroundings
+from tests.hostile.case import ANY, Case, Surroundings
 from tests.hostile.commands import basic
 
 _TALKERS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
@@ -114,26 +114,20 @@ def _from_scratch() -> Iterator[Case]:
 
 
 def _interrupts() -> Iterator[Case]:
-    """Ctrl-C when a file appears or at once: 130, and everything that was there is there."""
-    old = ("out.onnx", "out.onnx.json", "model.int8.onnx", "new/ckpt.pth", "model.engine", "run/report.html")
-
-    def prepare(work: Path) -> None:
-        for name in old:
-            if (work / name).parent.exists():
-                (work / name).write_text("old")
-
-    for verb, when in (
-        ("onnx", ".out.onnx.*.part"),
-        ("quantize", ".model.int8.onnx.*.part"),
-        ("trt", ".model.engine.*.part"),
-        ("train", "new/state.pt"),
-        ("train", ""),
-        ("verify", ""),
-        ("bench", ""),
-        ("report", ""),
-        ("doctor", ""),
-        ("onnx", ""),
+    """Ctrl-C when a file appears or at once: 130, and the result of an earlier run is there as it was."""
+    model, engine, report = ("model.onnx", "model.onnx.json"), ("model.engine", "model.engine.json"), ("verify.json",)
+    for verb, when, old in (
+        ("onnx", ".out.onnx.*.part", [f"{name}>out{name.removeprefix('model')}" for name in model]),
+        ("quantize", ".model.int8.onnx.*.part", [f"{name}>model.int8{name.removeprefix('model')}" for name in model]),
+        ("trt", ".model.engine.*.part", engine),
+        ("train", "new/state.pt", ()),
+        ("train", "", ()),
+        ("verify", "", report),
+        ("bench", "", ()),
+        ("report", "", ()),
+        ("doctor", "", ()),
+        ("onnx", "", ()),
     ):
         around = Surroundings(signal=signal.SIGINT, signal_when=when)
         yield basic("terminals", verb, f"Ctrl-C {'when ' + when + ' appears' if when else 'at once'}", around=around,
-                    prepare=prepare, codes=FINE | {2, 3, 130})  # fmt: skip
+                    kit=tuple(old), codes=frozenset({0, 130}))  # fmt: skip

@@ -9,7 +9,6 @@ import contextlib
 import errno
 import hashlib
 import json
-import os
 import tempfile
 import tomllib
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ from typing import Any
 
 from tofe_export.artifacts.commands import quoted
 from tofe_export.artifacts.parts import part_of, sweep, sync, sync_folder
-from tofe_export.artifacts.places import is_stream, is_there, real_file, reason_of, send
+from tofe_export.artifacts.places import is_stream, is_there, real_file, reason_of, send, writable
 from tofe_export.errors import InputError, MissingError
 
 
@@ -160,7 +159,7 @@ def prepared(target: Path) -> Path:
     if is_stream(target):
         raise InputError(f"{target} is not a regular file, which is needed here.", "Name a file to write.")
     file = real_file(target)
-    if file.exists() and not os.access(file, os.W_OK):
+    if file.exists() and not writable(file):
         raise InputError(
             f"{target} is write-protected.", f"Type: chmod u+w {quoted(target)}, or choose another place for it."
         )

@@ -18,7 +18,7 @@ from tofe_export.artifacts.file_kinds import Kind, replaceable
 from tofe_export.artifacts.files import read_json
 from tofe_export.artifacts.manifest import files_of, manifest_path
 from tofe_export.artifacts.names import readable
-from tofe_export.artifacts.places import STDOUT, is_stream, is_there, reason_of, resolved
+from tofe_export.artifacts.places import STDOUT, is_stream, is_there, reason_of, resolved, writable
 from tofe_export.errors import InputError
 
 _ELSEWHERE = "Choose another place for it."
@@ -112,7 +112,7 @@ def _refuse(path: Path, kind: Kind, taken: Iterable[Path], name: str) -> None:
     if path.is_dir():
         raise InputError(f"{name} cannot be written: it is a folder.", "Name a file in it.")
     target = resolved(path)
-    if path.exists() and not os.access(target, os.W_OK):
+    if path.exists() and not writable(target):
         raise InputError(f"{name} cannot be written: it is write-protected.", _ELSEWHERE)
     if (there := replaceable(target, kind)) is not None:
         raise InputError(f"{name} is {there}, which {kind} would replace.", "Choose another place, or delete it first.")

@@ -46,6 +46,11 @@ def resolved(path: Path) -> Path:
     return Path(os.path.realpath(path))
 
 
+def writable(path: Path) -> bool:
+    """Whether a write to a file that is there would be allowed, to the rights that this process acts with."""
+    return os.access(path, os.W_OK, effective_ids=os.access in os.supports_effective_ids)
+
+
 def is_stream(target: Path) -> bool:
     """Whether `target` is written into, never replaced: `-`, a device, a FIFO, an open descriptor of this process."""
     return target == STDOUT or own_descriptor(target) is not None or _is_special(target)
