@@ -206,6 +206,13 @@ def test_headers_of_another_kind(document: dict[str, Any], tmp_path: Path, key: 
         load(path)
 
 
+def test_metrics_keep_what_json_can_hold(document: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "odd.pth"
+    metrics = {"accuracy": 0.5, "kept": [1, 2], "bytes": b"x", "deep": [[1]], "weight": torch.ones(1), 3: 1}
+    torch.save({**document, "metrics": metrics}, path)
+    assert load(path).metrics == {"accuracy": 0.5, "kept": [1, 2]}
+
+
 @pytest.mark.parametrize("content", [b"<html>", b"\x89PNG\r\n", b"{}", b"a: b\n", b"\x1f\x8b\x08", b"\x08\x0a\x12"])
 def test_files_of_other_kinds_are_not_called_dangerous(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "other.pth"

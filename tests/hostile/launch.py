@@ -216,8 +216,6 @@ def _child(case: Case, sandbox: Path, streams: list[int | None], run: Callable[[
             gone.mkdir()
             os.chdir(gone)
             gone.rmdir()
-        elif around.folder == "read-only":
-            work.chmod(0o555)
         for target, stream in enumerate(streams):
             if stream is not None:
                 os.dup2(stream, target)

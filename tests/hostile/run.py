@@ -66,7 +66,8 @@ def run_cases(cases: Sequence[Case], folder: Path, jobs: int = 1, keep: bool = F
             if isinstance(made, Verdict):
                 yield made
             else:
-                running.append((launch.start(case, made), snapshot(made)))
+                before = snapshot(made)
+                running.append((launch.start(case, made), before))
         for entry in list(running):
             verdict = _poll(*entry)
             if verdict is not None:
@@ -90,6 +91,8 @@ def _prepare(case: Case, sandbox: Path, kit: Path) -> Path | Verdict:
         except Exception as error:
             _remove(sandbox)
             return Verdict(case.name, launch.describe(case), faults=[f"the case itself is broken: {error!r}"])
+    if case.around.folder == "read-only":
+        (sandbox / "work").chmod(0o555)
     return sandbox
 
 

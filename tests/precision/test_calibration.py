@@ -120,6 +120,15 @@ def test_the_images_hash_knows_pixels_and_order_but_not_batches() -> None:
     assert hash_images(stream(images)) != hash_images(stream(images + 1e-3))
 
 
+def test_a_calibration_of_fewer_images_than_none(model: ir.Model, tmp_path: Path) -> None:
+    cache = tmp_path / "c.npz"
+    calibrate(model, stream(small_images(2)), KEY, cache)
+    with np.load(cache) as content:
+        np.savez(cache, **{**content, "done": np.array(-1)})
+    with pytest.raises(InputError, match="damaged"):
+        calibrate(model, stream(small_images(2)), KEY, cache)
+
+
 @pytest.mark.parametrize("trouble", ["none", "damaged", "of something else", "a folder", "cannot be written"])
 def test_a_cache_that_nobody_asked_for_is_done_without(model: ir.Model, tmp_path: Path, trouble: str) -> None:
     images, cache = small_images(4), tmp_path / "c.npz"

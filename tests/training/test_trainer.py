@@ -170,6 +170,34 @@ def test_damaged_state_is_a_sentence(tmp_path: Path) -> None:
         trainer.train(SETTINGS, CONFIG, tmp_path, resume=True)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"epochs_done": -1},
+        {"epochs_done": 10**9},
+        {"epochs_done": "two"},
+        {"optimizer": {}},
+        {"teacher": {}},
+        {"model": {"a": torch.ones(1)}},
+        {"metrics": []},
+        {"metrics": ["good"]},
+        {"metrics": [{"phase": "dense", "loss": torch.ones(1)}]},
+        {"phase": "dreaming"},
+        {"config": "vit"},
+    ],
+    ids=str,
+)
+def test_a_state_with_a_part_that_cannot_be_right(finished: Path, tmp_path: Path, change: dict[str, Any]) -> None:
+    state = torch.load(finished / "state.pt", weights_only=True)
+    assert state["phase"] == "tofe"
+    torch.save({**state, **change}, tmp_path / "state.pt")
+    log = (finished / "metrics.jsonl").read_bytes()
+    (tmp_path / "metrics.jsonl").write_bytes(log)
+    with pytest.raises(InputError, match="damaged, so the run cannot be resumed"):
+        trainer.train(SETTINGS, CONFIG, tmp_path, resume=True)
+    assert (tmp_path / "metrics.jsonl").read_bytes() == log
+
+
 def test_init_skips_the_dense_phase_and_starts_from_the_file(finished: Path, tmp_path: Path) -> None:
     backbone = {key: value + 1 for key, value in checkpoint.load(finished / "ckpt.pth").model.vit.state_dict().items()}
     torch.save({"model": backbone}, tmp_path / "dense.pth")

@@ -1,16 +1,21 @@
 """A twin shows what the deployed file hides; where it was built apart, the file's outputs are judged by themselves."""
 
+from collections.abc import Callable
+from pathlib import Path
+
+import onnx
 import onnx_ir as ir
 import pytest
 
 from tests.helpers import SMALL_KEEP, exported_tofe, small_images, small_tofe
 from tofe_export.data.images import Batch
+from tofe_export.errors import InputError
 from tofe_export.graph.passes.taps import show_taps
 from tofe_export.runners.base import Runner
 from tofe_export.runners.onnxruntime_runner import OnnxRuntimeRunner
 from tofe_export.verify.compare import compare
 from tofe_export.verify.comparison import Comparison
-from tofe_export.verify.opened import Opened
+from tofe_export.verify.opened import Opened, read_onnx
 
 
 def runner_of(model: ir.Model) -> Runner:
@@ -56,3 +61,24 @@ def test_what_a_runtime_cannot_show_is_left_out_of_the_modules() -> None:
     left_out = every.run_modules(images).keys() - some.run_modules(images).keys()
     assert left_out == {f"vit.blocks.{block}.attn.qkv" for block in range(4)} & every.run_modules(images).keys()
     assert left_out
+
+
+def renamed_to_bytes(model: onnx.ModelProto) -> bytes:
+    content = model.SerializeToString()
+    name = model.graph.node[3].output[0].encode()
+    return content.replace(name, b"\xff" + name[1:])
+
+
+def reading_nothing(model: onnx.ModelProto) -> bytes:
+    model.graph.node[3].input[0] = "nobody makes this"
+    return bytes(model.SerializeToString())
+
+
+@pytest.mark.parametrize("spoil", [renamed_to_bytes, reading_nothing])
+def test_a_graph_with_a_hole_is_refused_when_it_is_read(
+    spoil: Callable[[onnx.ModelProto], bytes], tmp_path: Path
+) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(spoil(ir.to_proto(exported_tofe())))
+    with pytest.raises(InputError, match="not an ONNX file, or it is damaged"):
+        read_onnx(path)

@@ -186,7 +186,7 @@ def _own(header: Mapping[str, Any], weights: Mapping[str, Tensor], hints: Hints,
         model=model.eval(),
         keep_ratios=_ratios(header.get("keep_ratios", ()), len(model.stages), path),
         preprocessing=Preprocessing.of_backbone(model.vit) if known is None else Preprocessing.from_dict(known),
-        metrics=header["metrics"] if isinstance(header.get("metrics"), Mapping) else {},
+        metrics=_metrics(header.get("metrics")),
         data=str(header.get("data", "")),
         classes=_classes(header.get("classes", ()), path),
     )
@@ -263,6 +263,18 @@ def _classes(found: object, path: Path) -> tuple[str, ...]:
     if not isinstance(found, (list, tuple)) or not all(isinstance(name, str) for name in found):
         raise InputError(f"The class names in {path} are no list of texts.", "Save the checkpoint again.")
     return tuple(found)
+
+
+def _metrics(found: object) -> dict[str, Any]:
+    """What JSON can hold of what training measured; it is for people, so the rest is no reason to refuse the file."""
+    known = found if isinstance(found, Mapping) else {}
+    return {name: value for name, value in known.items() if isinstance(name, str) and _is_plain(value)}
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, (list, tuple)):
+        return all(not isinstance(item, (list, tuple)) and _is_plain(item) for item in value)
+    return value is None or isinstance(value, (str, bool, int, float))
 
 
 def _ratios(found: object, stages: int, path: Path) -> tuple[float, ...]:

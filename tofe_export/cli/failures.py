@@ -14,7 +14,10 @@ from tofe_export.errors import TofeError
 
 DEFECT = 70
 STOPPED = 130
-_MEMORY = ("OutOfMemory", "can't allocate memory", "cannot allocate memory", "not enough memory")
+_MEMORY = (
+    *("OutOfMemory", "can't allocate memory", "cannot allocate memory", "not enough memory"),
+    "failed to map segment",  # of a library
+)
 _SMALLER = "Free some memory, or take a smaller batch or network."
 
 

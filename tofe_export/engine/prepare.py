@@ -50,7 +50,7 @@ def prepare(model: ir.Model, backend: Backend, options: BuildOptions, precision:
         precision: what `model` is in.
 
     Raises:
-        InputError: it cannot be had in `options.precision`; or see `prepare_operators`.
+        InputError: it cannot be had in `options.precision`, or does not say its types; or see `prepare_operators`.
         MissingError: see `prepare_operators`.
     """
     if options.precision != precision:
@@ -61,13 +61,18 @@ def prepare(model: ir.Model, backend: Backend, options: BuildOptions, precision:
             )
         to_half(model, options.precision)
     uses = prepare_operators(model, backend, options.plugin)
-    heavy = Counter(_NAMES[_computes_in(node)] for node in model.graph if node.op_type in _HEAVY)
+    heavy = Counter(_precision_of(node) for node in model.graph if node.op_type in _HEAVY)
     return Prepared(serialize(model), uses, dict(heavy))
 
 
-def _computes_in(node: ir.Node) -> ir.DataType:
-    source = node.inputs[0].producer() if node.inputs[0] is not None else None
-    value = source.inputs[0] if source is not None and source.op_type == "DequantizeLinear" else node.outputs[0]
-    assert value is not None
-    assert value.dtype is not None
-    return value.dtype
+def _precision_of(node: ir.Node) -> str:
+    """What a matrix product or convolution computes in: behind a DequantizeLinear that of the quantized values."""
+    source = node.inputs[0].producer() if node.inputs and node.inputs[0] is not None else None
+    quantized = source is not None and source.op_type == "DequantizeLinear"
+    value = source.inputs[0] if quantized and source is not None else node.outputs[0]
+    if value is None or value.dtype not in _NAMES:
+        raise InputError(
+            f"The file does not say what {node.name} computes in, or in a type that is no precision.",
+            "Start from the file that tofe-export onnx wrote.",
+        )
+    return _NAMES[value.dtype]

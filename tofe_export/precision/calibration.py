@@ -155,7 +155,7 @@ def read_by(model: ir.Model) -> list[str]:
 def _add(histograms: Mapping[str, Histogram], batch: Batch, tensors: list[str], runner: OnnxRuntimeRunner) -> None:
     images = batch.images.numpy()
     _require_finite(images, batch, "the image itself")
-    values = {"images": images, **runner.run(images)}
+    values = {runner.input_name: images, **runner.run(images)}
     for name in tensors:
         _require_finite(values[name], batch, f"the value {name} inside the model")
         histograms[name].add(values[name])
@@ -211,6 +211,8 @@ def _read(cache: Path, key: CalibrationKey) -> tuple[dict[str, Histogram], int]:
         }
         if any(histogram.counts.shape != (BINS,) for histogram in kept.values()):
             raise ValueError("counts of another shape")
+        if done < 0:
+            raise ValueError("a negative number of images")
     except TofeError:
         raise
     except Exception as error:  # a damaged header can lead zipfile and NumPy anywhere

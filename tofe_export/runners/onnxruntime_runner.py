@@ -131,6 +131,11 @@ class OnnxRuntimeRunner:
         return self._bound(images)
 
     @property
+    def input_name(self) -> str:
+        """The graph's name of the images."""
+        return str(self._input.name)
+
+    @property
     def batch(self) -> int | None:
         """The one batch size the model takes; None when it takes any."""
         size = self._input.shape[0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from tofe_export.artifacts.names import METRICS, STATE
 from tofe_export.errors import InputError
 
 FORMAT = "tofe-export/training-state/1"
+PHASES = ("dense", "tofe")
 _AGAIN = "Start again in another folder with -o, or remove this one."
 
 
@@ -70,10 +71,34 @@ def load_state(folder: Path) -> RunState | None:
     try:
         document = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file fails in many ways
-        raise InputError(f"{path} is damaged, so the run cannot be resumed.", _AGAIN) from error
+        raise damaged(folder) from error
     if not isinstance(document, dict) or document.pop("format", None) != FORMAT:
         raise InputError(f"{path} is not a training state of this program.", _AGAIN)
+    if {one.name for one in fields(RunState)} != set(document):
+        raise InputError(f"{path} was written by another version of this program.", _AGAIN)
+    state = RunState(**document)
     try:
-        return RunState(**document)
-    except TypeError as error:
-        raise InputError(f"{path} was written by another version of this program.", _AGAIN) from error
+        json.dumps(state.metrics)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise damaged(folder) from error
+    if not _is_whole(state):
+        raise damaged(folder)
+    return state
+
+
+def damaged(folder: Path) -> InputError:
+    """The error for a state that does not hold what a run needs."""
+    return InputError(f"{folder / STATE} is damaged, so the run cannot be resumed.", _AGAIN)
+
+
+def _is_whole(state: RunState) -> bool:
+    """Whether every part is of its kind; what the optimizer and the weights hold shows when they are loaded."""
+    mappings = (state.settings, state.start, state.config, state.model, state.teacher, state.optimizer)
+    entries = state.metrics if isinstance(state.metrics, list) else []
+    return (
+        all(isinstance(part, Mapping) for part in mappings)
+        and type(state.epochs_done) is int
+        and 0 < state.epochs_done <= len(entries)
+        and all(isinstance(entry, dict) and entry.get("phase") in PHASES for entry in entries)
+        and state.phase in PHASES
+    )

@@ -3,8 +3,10 @@ its teacher. A killed run goes on exactly where its last whole epoch ended."""
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from tofe_export.training import setup
 from tofe_export.training.evaluation import Evaluation, evaluate_dense, evaluate_tofe
 from tofe_export.training.loop import Phase, run_epoch
 from tofe_export.training.settings import TrainSettings
-from tofe_export.training.state import RunState, load_state, save_state, write_metrics
+from tofe_export.training.state import RunState, damaged, load_state, save_state, write_metrics
 
 
 def train(
@@ -94,11 +96,12 @@ class _Run:
         self.last = Evaluation(0, 0.0)
 
     def go(self) -> Path:
-        write_metrics(self.out_dir, self.metrics)
         names = [name for name, _ in self.phases]
         first = 0 if self.state is None else names.index(self.state.phase)
         if self.state is not None:
-            self.model.load_state_dict(dict(self.state.model))
+            with self._taken_from_state():
+                self.model.load_state_dict(dict(self.state.model))
+        write_metrics(self.out_dir, self.metrics)
         for name, epochs in self.phases[first:]:
             self._run_phase(name, epochs)
             self.state = None  # the next phase starts with a fresh optimizer
@@ -110,9 +113,10 @@ class _Run:
         done = 0
         if self.state is not None:
             done = self.state.epochs_done
-            optimizer.load_state_dict(self.state.optimizer)
-            if teacher is not None:
-                teacher.load_state_dict(dict(self.state.teacher))
+            with self._taken_from_state():
+                optimizer.load_state_dict(self.state.optimizer)
+                if teacher is not None:
+                    teacher.load_state_dict(dict(self.state.teacher))
         phase = Phase(name, epochs, self.model, teacher, optimizer, self.settings, self.device)
         for epoch in range(done, epochs):
             self.metrics.append(self._run_epoch(phase, epoch))
@@ -156,6 +160,14 @@ class _Run:
                 metrics=self.metrics,
             ),
         )
+
+    @contextlib.contextmanager
+    def _taken_from_state(self) -> Iterator[None]:
+        """Whatever PyTorch finds wrong with weights or an optimizer of the state means that it is damaged."""
+        try:
+            yield
+        except (RuntimeError, KeyError, ValueError, TypeError, AttributeError, IndexError) as error:
+            raise damaged(self.out_dir) from error
 
     def _saved_state(self, config: ToFeConfig, resume: bool) -> RunState | None:
         state = load_state(self.out_dir) if resume else None

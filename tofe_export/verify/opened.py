@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
-from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
@@ -134,12 +133,28 @@ def read_onnx(path: Path) -> ir.Model:
     require_file(path)
     try:
         model = ir.load(os.path.realpath(path))  # external data is beside the file itself, not beside a link to it
-    except (DecodeError, ValueError, OSError) as error:
+    except Exception as error:  # a damaged file can lead protobuf and onnx_ir anywhere
         raise InputError(f"{path} is not an ONNX file, or it is damaged.", _AGAIN) from error
-    if not model.graph.outputs:
+    functions = model.functions.values()
+    if not model.graph.outputs or not _is_whole(model.graph) or not all(_is_whole(body) for body in functions):
         raise InputError(f"{path} is not an ONNX file, or it is damaged.", _AGAIN)
     _require_beside(path, model)
     return model
+
+
+def _is_whole(graph: ir.Graph | ir.Function) -> bool:
+    """Whether every name is text and every value that a node reads comes from somewhere; onnx_ir loads others too."""
+    known = {id(value) for value in graph.inputs}
+    if isinstance(graph, ir.Graph):
+        known |= {id(value) for value in graph.initializers.values()}
+    for node in graph:
+        read = [value for value in node.inputs if value is not None]
+        if not all(value.producer() is not None or id(value) in known for value in read):
+            return False
+        names = [node.name or "", node.op_type, node.domain, *(value.name for value in (*read, *node.outputs))]
+        if not all(isinstance(name, str) for name in names):
+            return False
+    return all(isinstance(value.name, str) for value in graph.outputs)
 
 
 def _require_beside(path: Path, model: ir.Model) -> None:
