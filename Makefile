@@ -1,13 +1,20 @@
 # make demo   an environment, then the main job: train, export, verify, benchmark, report
 # make test   an environment, then linter, type checker, import rules and the fast tests
 # make slow   the tests that take minutes
+# make docs   the documentation as a site, in site/
+# make dist   the sdist and the wheel in dist/, with their contents checked
 
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo test lint slow clean
+# What the prose check reads: files and folders of Markdown and Python.
+PROSE  := README.md CONTRIBUTING.md CHANGELOG.md docs tofe_export plugins
+
+export NO_MKDOCS_2_WARNING := 1  # the theme's advertisement at every build
+
+.PHONY: demo test lint slow docs diagram dist clean
 
 demo: $(STAMP)
 	$(BIN)/tofe-export demo --out demo
@@ -23,6 +30,24 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python tools/prose.py $(PROSE)
+	$(BIN)/python tools/house.py
+	$(BIN)/python -m tools.rooms --check
+	$(BIN)/mkdocs build --quiet --site-dir build/site
+
+docs: $(STAMP)
+	$(BIN)/mkdocs build --quiet
+	@echo "Read site/index.html, or with search: $(BIN)/mkdocs serve"
+
+# Draws docs/images/rooms.svg again after a change of the import contract.
+diagram: $(STAMP)
+	$(BIN)/python -m tools.rooms
+
+dist: $(STAMP)
+	rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/python -m twine check --strict dist/*
+	$(BIN)/python tools/check_dist.py
 
 # One environment for both, so that the packages are installed once.
 $(STAMP): pyproject.toml
@@ -34,4 +59,4 @@ $(STAMP): pyproject.toml
 	@touch $@
 
 clean:
-	rm -rf $(VENV) demo build dist .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) demo build dist site .mypy_cache .ruff_cache .hypothesis

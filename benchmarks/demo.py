@@ -13,20 +13,22 @@ import tempfile
 import time
 from pathlib import Path
 
-from tofe_export.artifacts.files import read_json, write_json
-from tofe_export.artifacts.machine import describe_machine, describe_versions
 from tofe_export.checkpoints.checkpoint import load
 from tofe_export.data.images import batches
 from tofe_export.data.sources import open_source
-from tofe_export.report.pictures import write_token_map
-from tofe_export.report.token_maps import token_maps
+from tofe_export.documents.machine import describe_machine, describe_versions
+from tofe_export.files.reading import read_json
+from tofe_export.files.writing import write_json
+from tofe_export.page.drawing import write_png
+from tofe_export.page.token_maps import token_maps
+from tofe_export.page.token_pictures import token_map_figure
 
 
 def draw(path: Path, keep: list[int], picture: Path) -> None:
     """Token maps of four held-out images, the README's picture."""
     checkpoint, source = load(path), open_source("digits", "val")
     images = batches(source, checkpoint.preprocessing, 4, limit=4)
-    write_token_map(picture, token_maps(checkpoint, keep, images), source.classes, columns=2)
+    write_png(token_map_figure(token_maps(checkpoint, keep, images), source.classes, columns=2), picture)
 
 
 def main() -> None:
@@ -46,7 +48,7 @@ def main() -> None:
     document = {
         "schema": "tofe-export/benchmark/1",
         "command": "python benchmarks/demo.py",
-        "machine": describe_machine(),
+        "machine": describe_machine().to_dict(),
         "versions": describe_versions(),
         "seconds": seconds,
         "held_out_accuracy": verified["accuracy"],

@@ -19,17 +19,19 @@ from typing import Any
 import onnx_ir as ir
 import torch
 
-from tofe_export.artifacts.files import write_json
-from tofe_export.artifacts.machine import describe_machine, describe_versions
+from tofe_export.artifacts.opened import OpenedOnnx
 from tofe_export.checkpoints.checkpoint import Checkpoint, load, save
 from tofe_export.data.images import batches
 from tofe_export.data.preprocessing import Preprocessing
 from tofe_export.data.sources import open_source
+from tofe_export.documents.machine import describe_machine, describe_versions
+from tofe_export.files.writing import write_json
+from tofe_export.graph.reading import read_onnx
 from tofe_export.model.config import ToFeConfig
+from tofe_export.model.fixed_path import FixedPath
 from tofe_export.model.tofe import build_tofe
+from tofe_export.parity.side_by_side import compare
 from tofe_export.precision.half import to_half
-from tofe_export.verify.compare import compare
-from tofe_export.verify.opened import OpenedOnnx, read_onnx
 
 _SHOWN = ("MATRIX_MULTIPLY", "CONVOLUTION", "SOFTMAX", "NORMALIZATION")
 BACKBONE, KEEP = "deit_small_patch16_224", (96, 49, 27)
@@ -54,7 +56,7 @@ def main() -> None:
     document = {
         "schema": "tofe-export/benchmark/1",
         "command": f"python benchmarks/engine_cpu.py --samples {options.samples}",
-        "machine": describe_machine(),
+        "machine": describe_machine().to_dict(),
         "versions": describe_versions(),
         "settings": {"backbone": BACKBONE, "keep": list(KEEP), "weights": "random", "batch": "1:8:64"},
         "rtx_build": builds,
@@ -102,9 +104,9 @@ def _fp16_parity(checkpoint: Path, model: Path, half: Path, samples: int) -> dic
     ir.save(graph, half)
     loaded = load(checkpoint)
     images = batches(open_source("photos", "any"), loaded.preprocessing, 8, limit=samples)
-    found = compare(loaded.model, OpenedOnnx(half), KEEP, True, images, "fp16").to_dict()
-    wanted = ("passed", "samples", "top1_agreement", "logits", "logits_same_selection", "stages")
-    return {key: found[key] for key in wanted} | {"file_mb": half.stat().st_size / 1e6}
+    agreement = compare(loaded.model, OpenedOnnx(half), FixedPath(KEEP), images, "fp16").agreement().to_dict()
+    shown = ("passed", "samples", "top1_agreement", "logits", "logits_same_selection", "stages")
+    return {key: agreement[key] for key in shown} | {"file_mb": half.stat().st_size / 1e6}
 
 
 if __name__ == "__main__":

@@ -22,20 +22,21 @@ import torch
 from gpu_kernels import measure_kernels
 from torch import Tensor
 
-from tofe_export.artifacts.files import write_json
-from tofe_export.artifacts.machine import describe_machine, describe_versions
-from tofe_export.bench.timing import measure, paired_ratio
+from tofe_export.documents.machine import describe_machine, describe_versions
 from tofe_export.engine.backend import open_backend
 from tofe_export.engine.build import build_engine
 from tofe_export.engine.options import BatchProfile, BuildOptions
 from tofe_export.engine.prepare import prepare
 from tofe_export.engine.runtime import EngineSession
+from tofe_export.files.writing import write_json
 from tofe_export.graph.export import export_dense, export_tofe
 from tofe_export.model import backbones
 from tofe_export.model.config import ToFeConfig
+from tofe_export.model.fixed_path import FixedPath
 from tofe_export.model.flops import dense_macs, tofe_macs
 from tofe_export.model.tofe import ToFe, build_tofe
 from tofe_export.precision.half import to_half
+from tofe_export.timing.interleaved import measure, paired_ratio
 
 Run = Callable[[], object]
 Pair = Callable[[int], tuple[Run, Run]]
@@ -69,7 +70,7 @@ def main() -> None:
     document = {
         "schema": "tofe-export/benchmark/1",
         "command": f"python benchmarks/gpu.py --batch {options.batch} --rounds {options.rounds}",
-        "machine": describe_machine(),
+        "machine": describe_machine().to_dict(),
         "versions": describe_versions(),
         "settings": {"backbone": options.backbone, "keep": keep, "weights": "random", "promised_speedup": promised},
         "rows": rows,
@@ -121,7 +122,7 @@ def _torch(model: ToFe, keep: list[int], mode: str, precision: str) -> Pair:
     _require_gpu()
     mine = copy.deepcopy(model).cuda()
     mine = mine.half() if precision == "fp16" else mine
-    functions = [mine.vit, lambda images: mine.forward_fixed(images, keep, rearrange=False).logits]
+    functions = [mine.vit, lambda images: mine.forward_fixed(images, FixedPath(keep, rearranged=False)).logits]
     if mode == "compiled":
         functions = [torch.compile(function, mode="reduce-overhead") for function in functions]
 

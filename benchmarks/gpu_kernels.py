@@ -13,14 +13,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import kernel_launch as launch
 import torch
-from tofe_plugins import launch
 from torch import Tensor
 
-from tofe_export.artifacts.files import write_json
-from tofe_export.artifacts.machine import describe_machine, describe_versions
-from tofe_export.bench.timing import measure, paired_ratio
+from tofe_export.documents.machine import describe_machine, describe_versions
+from tofe_export.files.writing import write_json
 from tofe_export.model import operators
+from tofe_export.timing.interleaved import measure, paired_ratio
 
 PATCHES, KEEP, WIDTH = 196, 96, 384
 REPEATS, ROUNDS = 20, 50
@@ -33,7 +33,7 @@ def main() -> None:
     document = {
         "schema": "tofe-export/benchmark/1",
         "command": "python benchmarks/gpu_kernels.py",
-        "machine": describe_machine(),
+        "machine": describe_machine().to_dict(),
         "versions": describe_versions(),
         "rows": measure_kernels(),
     }

@@ -20,17 +20,16 @@ from typing import Any
 
 import torch
 
-from tofe_export.artifacts.files import write_json
-from tofe_export.artifacts.machine import describe_machine, describe_versions
+from tofe_export.api.bench import bench
+from tofe_export.api.export import export
 from tofe_export.checkpoints.checkpoint import Checkpoint, save
 from tofe_export.checkpoints.keep_rates import counts_of_rate, counts_of_ratios
 from tofe_export.data.preprocessing import Preprocessing
+from tofe_export.documents.machine import describe_machine, describe_versions
+from tofe_export.files.writing import write_json
 from tofe_export.model.config import ToFeConfig
 from tofe_export.model.flops import dense_macs, tofe_macs
 from tofe_export.model.tofe import ToFe, build_tofe
-from tofe_export.workflows.bench_models import bench_models
-from tofe_export.workflows.export_onnx import OnnxOptions, export_onnx
-from tofe_export.workflows.keep_counts import KeepOptions
 
 RESULTS = Path(__file__).parent / "results"
 PAPER = (0.49, 0.25, 0.14)
@@ -87,9 +86,8 @@ def measure(entries: list[Entry], folder: Path, options: argparse.Namespace) -> 
         save(checkpoint, Checkpoint(entry.model, (), Preprocessing.of_backbone(entry.model.vit)))
         # Random scores lie close together, so parity is looked at on few images (benchmarks/onnx_cpu.py has more).
         path = folder / f"{entry.name}.onnx"
-        export_onnx(checkpoint, path, OnnxOptions(KeepOptions(entry.keep), rearrange=False))
-        paths.append(path)
-    measured = bench_models(paths, (1, 8), options.rounds, options.threads)
+        paths.append(export(checkpoint, path, keep=entry.keep, rearrange="elide").path)
+    measured = bench(paths, batches=(1, 8), rounds=options.rounds, threads=options.threads).to_dict()
     rows = [{**row, "name": row["name"].removesuffix(".onnx")} for row in measured["rows"]]
     shares = {entry.name: {"keep": list(entry.keep), "share_of_dense": share(entry)} for entry in entries}
     return {"networks": shares, "settings": measured["settings"], "rows": rows}
@@ -122,7 +120,7 @@ def main() -> None:
     document = {
         "schema": "tofe-export/benchmark/1",
         "command": f"python benchmarks/methods.py --rounds {options.rounds} --threads {options.threads}",
-        "machine": describe_machine(),
+        "machine": describe_machine().to_dict(),
         "versions": describe_versions(),
         "weights": "random",
         "form": "elide",

@@ -19,14 +19,14 @@ from pathlib import Path
 
 import torch
 
-from tofe_export.artifacts.files import write_json
-from tofe_export.artifacts.machine import describe_machine, describe_versions
+from tofe_export.api.bench import bench
+from tofe_export.api.verify import verify
 from tofe_export.checkpoints.checkpoint import Checkpoint, save
 from tofe_export.data.preprocessing import Preprocessing
+from tofe_export.documents.machine import describe_machine, describe_versions
+from tofe_export.files.writing import write_json
 from tofe_export.model.config import ToFeConfig
 from tofe_export.model.tofe import build_tofe
-from tofe_export.workflows.bench_models import bench_models
-from tofe_export.workflows.verify_model import verify_model
 
 BACKBONE, KEEP = "deit_small_patch16_224", (96, 49, 27)
 RESULTS = Path(__file__).parent / "results"
@@ -59,12 +59,16 @@ def main() -> None:
         make_checkpoint(checkpoint)
         models = {form: folder / f"deit_s_{form}.onnx" for form in ("elide", "plugin")}
         exports = {form: export(checkpoint, path, form) for form, path in models.items()}
-        parity = {form: verify_model(path, checkpoint, "photos", samples=64).document for form, path in models.items()}
-        measured = bench_models(list(models.values()), (1, 8), options.rounds, options.threads)
+        parity = {
+            form: verify(path, against=checkpoint, data="photos", samples=64).to_dict() for form, path in models.items()
+        }
+        measured = bench(
+            list(models.values()), batches=(1, 8), rounds=options.rounds, threads=options.threads
+        ).to_dict()
     document = {
         "schema": "tofe-export/benchmark/1",
         "command": f"python benchmarks/onnx_cpu.py --rounds {options.rounds} --threads {options.threads}",
-        "machine": describe_machine(),
+        "machine": describe_machine().to_dict(),
         "versions": describe_versions(),
         "settings": {**measured["settings"], "backbone": BACKBONE, "keep": list(KEEP), "weights": "random"},
         "export": exports,

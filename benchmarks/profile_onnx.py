@@ -19,9 +19,9 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
 
-from tofe_export.artifacts.files import write_json
-from tofe_export.artifacts.machine import describe_machine, describe_versions
-from tofe_export.artifacts.manifest import read_manifest
+from tofe_export.artifacts.manifests import read_manifest
+from tofe_export.documents.machine import describe_machine, describe_versions
+from tofe_export.files.writing import write_json
 from tofe_export.graph.export import export_dense
 from tofe_export.model.config import ToFeConfig
 from tofe_export.model.tofe import build_tofe
@@ -86,10 +86,9 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     manifest = read_manifest(options.model)
-    twin = build_tofe(ToFeConfig.from_dict(manifest["config"])).eval()
+    twin = build_tofe(ToFeConfig.from_dict(manifest.config.to_dict())).eval()
     dense = ir.to_proto(export_dense(twin)).SerializeToString()
-    size = manifest["preprocessing"]
-    shape = (options.batch, 3, size["height"], size["width"])
+    shape = (options.batch, *manifest.image_shape)
     images = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
     with tempfile.TemporaryDirectory() as folder:
         sessions = {
@@ -112,10 +111,10 @@ def main() -> None:
             {
                 "schema": "tofe-export/profile/1",
                 "command": command,
-                "machine": describe_machine(),
+                "machine": describe_machine().to_dict(),
                 "versions": describe_versions(),
-                "keep": manifest["keep"],
-                "gmacs": {"dense": manifest["dense_gmacs"], "tofe": manifest["gmacs"]},
+                "keep": list(manifest.keep),
+                "gmacs": {"dense": manifest.dense_gmacs, "tofe": manifest.gmacs},
                 **found,
             },
         )

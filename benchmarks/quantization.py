@@ -18,16 +18,14 @@ from typing import Any
 
 from onnx_cpu import BACKBONE, KEEP, RESULTS, make_checkpoint
 
-from tofe_export.artifacts.files import write_json
-from tofe_export.artifacts.machine import describe_machine, describe_versions
+from tofe_export.api.bench import bench
+from tofe_export.api.export import export
+from tofe_export.api.quantize import quantize
+from tofe_export.api.sensitivity import sensitivity
+from tofe_export.documents.machine import describe_machine, describe_versions
+from tofe_export.documents.recipe import METHODS
 from tofe_export.errors import InputError
-from tofe_export.precision.histogram import METHODS
-from tofe_export.workflows.bench_models import bench_models
-from tofe_export.workflows.calibrate_model import CalibrationOptions
-from tofe_export.workflows.export_onnx import OnnxOptions, export_onnx
-from tofe_export.workflows.precision_forms import Timing
-from tofe_export.workflows.quantize_model import QuantizeOptions, quantize_model
-from tofe_export.workflows.sensitivity import rank_kinds
+from tofe_export.files.writing import write_json
 
 RECIPE = '[data]\nsource = "photos"\nsamples = {samples}\nseed = 1\n[ranges]\nmethod = "{method}"\n'
 MEASURED = ("agreement", "speed", "verdict", "layers")
@@ -35,56 +33,50 @@ MEASURED = ("agreement", "speed", "verdict", "layers")
 
 def digits(folder: Path, checkpoint: Path, rounds: int) -> dict[str, Any]:
     """The demo's model with the recipe that fits it, on every held-out digit."""
-    model = folder / "digits.onnx"
-    export_onnx(checkpoint, model, OnnxOptions())
-    found = {}
+    model = export(checkpoint, folder / "digits.onnx")
+    results = {}
     for precision in ("int8", "fp8"):
-        options = QuantizeOptions(precision, CalibrationOptions(), 100_000, Timing(rounds=rounds))
-        document = quantize_model(model, folder / f"digits.{precision}.onnx", options).document
-        found[precision] = {key: document[key] for key in (*MEASURED, "recipe")}
-    return found
+        options = {"precision": precision, "samples": 100_000, "rounds": rounds}
+        document = quantize(model, folder / f"digits.{precision}.onnx", **options).quantization.to_dict()
+        results[precision] = {key: document[key] for key in (*MEASURED, "recipe")}
+    return results
 
 
 def deit(folder: Path, rounds: int) -> dict[str, Any]:
     """Each method's agreement, the default's speed beside float32 and beside the dense backbone, the sensitivity."""
     make_checkpoint(folder / "deit.pth")
-    model = folder / "deit.onnx"
-    export_onnx(folder / "deit.pth", model, OnnxOptions())
+    model = export(folder / "deit.pth", folder / "deit.onnx")
     cache = folder / "ranges.npz"
     methods = {}
     for method in METHODS:
-        calibration = calibrate_by(folder, method, cache)
-        options = QuantizeOptions("int8", calibration, 128, Timing(rounds=1))
-        document = quantize_model(model, folder / f"deit.{method}.onnx", options).document
-        methods[method] = document["agreement"][-1]
-    calibration = calibrate_by(folder, "percentile", cache)
-    options = QuantizeOptions("int8", calibration, 128, Timing(rounds=rounds))
-    int8 = quantize_model(model, folder / "deit.int8.onnx", options).document
-    fp8 = quantize_model(
-        model, folder / "deit.fp8.onnx", QuantizeOptions("fp8", calibration, 128, Timing(rounds=1))
-    ).document
-    _, ranking, _ = rank_kinds(model, QuantizeOptions("int8", calibration, 64))
+        recipe = recipe_of(folder, method)
+        quantized = quantize(model, folder / f"deit.{method}.onnx", recipe=recipe, cache=cache, rounds=1)
+        methods[method] = quantized.quantization.quantized.to_dict()
+    options = {"recipe": recipe_of(folder, "percentile"), "cache": cache}
+    int8 = quantize(model, folder / "deit.int8.onnx", rounds=rounds, **options)
+    fp8 = quantize(model, folder / "deit.fp8.onnx", precision="fp8", rounds=1, **options)
+    document = int8.quantization.to_dict()
     return {
         "methods": methods,
-        "int8": {key: int8[key] for key in MEASURED},
-        "fp8": fp8["agreement"][-1],
-        "beside_dense": bench_models([model, folder / "deit.int8.onnx"], (1, 8), rounds)["rows"],
-        "sensitivity": ranking["kinds"],
-        "size_bytes": {name: (folder / f"{name}.onnx").stat().st_size for name in ("deit", "deit.int8")},
-        "command": {str(samples): command(folder, model, samples) for samples in (32, 512)},
+        "int8": {key: document[key] for key in MEASURED},
+        "fp8": fp8.quantization.quantized.to_dict(),
+        "beside_dense": bench([model, int8], batches=(1, 8), rounds=rounds).to_dict()["rows"],
+        "sensitivity": sensitivity(model, samples=64, **options).to_dict()["kinds"],
+        "size_bytes": {artifact.path.stem: artifact.path.stat().st_size for artifact in (model, int8)},
+        "command": {str(samples): command(folder, model.path, samples) for samples in (32, 512)},
     }
 
 
-def calibrate_by(folder: Path, method: str, cache: Path, samples: int = 128) -> CalibrationOptions:
+def recipe_of(folder: Path, method: str, samples: int = 128) -> Path:
     recipe = folder / f"{method}-{samples}.toml"
     recipe.write_text(RECIPE.format(method=method, samples=samples))
-    return CalibrationOptions(str(recipe), cache=cache)
+    return recipe
 
 
 def command(folder: Path, model: Path, samples: int) -> dict[str, float]:
-    """Peak memory of the whole command, in a process of its own, with so many calibration images."""
-    calibration = calibrate_by(folder, "percentile", folder / f"ranges-{samples}.npz", samples)
-    words = ["quantize", model, "--recipe", calibration.recipe, "--cache", calibration.cache, "-o", folder / "x.onnx"]
+    """Peak memory of the whole command, in a process of its own, with `samples` calibration images."""
+    recipe, cache = recipe_of(folder, "percentile", samples), folder / f"ranges-{samples}.npz"
+    words = ["quantize", model, "--recipe", recipe, "--cache", cache, "-o", folder / "x.onnx"]
     process = subprocess.Popen(
         [sys.executable, "-m", "tofe_export", *map(str, words), "--samples", "8", "--rounds", "1"]
     )
@@ -106,7 +98,7 @@ def main() -> None:
         document = {
             "schema": "tofe-export/benchmark/1",
             "command": f"python benchmarks/quantization.py --rounds {options.rounds}",
-            "machine": describe_machine(),
+            "machine": describe_machine().to_dict(),
             "versions": describe_versions(),
             "settings": {"backbone": BACKBONE, "keep": list(KEEP), "weights": "random", "rounds": options.rounds},
             "digits": digits(folder, checkpoint, options.rounds),

@@ -28,15 +28,22 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _fast_export() -> Iterator[None]:
+def _fast_export(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Some hundred exports in less time, by what does not show in the file."""
     from torch.onnx._internal.exporter._registration import ONNXRegistry
 
+    from tests.traces import remembering
+    from tofe_export.graph import export
+
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base) / "traces"  # workers share it
+    folder.mkdir(exist_ok=True)
     made = functools.cache(ONNXRegistry.from_torchlib)
     thresholds = gc.get_threshold()
     with pytest.MonkeyPatch.context() as patch:
         # torch.onnx.export reads the signatures of 600 operators again at each call. Nobody here registers others.
         patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(lambda opset_version=18: made(opset_version)))
+        patch.setattr(export, "_trace", remembering(export._trace, folder))
         gc.set_threshold(100_000, 50, 100)  # a trace makes many objects that live until its end
         yield
     gc.set_threshold(*thresholds)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import onnx
@@ -12,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from tofe_export.errors import InputError
+from tofe_export.errors import InputError, TofeError
 from tofe_export.graph.export import export_tofe
 from tofe_export.model.backbones import image_shape
 from tofe_export.model.config import ToFeConfig
@@ -64,6 +65,23 @@ def small_tofe(
             median = torch.cat([trace.flatten() for trace in traces]).quantile(0.5)  # between two tokens, on neither
             stage.selector.out.bias[0] -= median
     return model
+
+
+@contextlib.contextmanager
+def refused_as(code: str, kind: type[TofeError] = InputError, **details: object) -> Iterator[None]:
+    """Expects an error of this code, with at least these details, that says what to do next."""
+    with pytest.raises(kind) as caught:
+        yield
+    assert caught.value.code == code, str(caught.value)
+    assert {name: caught.value.details.get(name) for name in details} == details
+    assert caught.value.next_step
+
+
+def refusal(call: Callable[..., object], *arguments: Any, **named: Any) -> TofeError:
+    """The error with which `call` refuses; its `code` says which one it is."""
+    with pytest.raises(TofeError) as caught:
+        call(*arguments, **named)
+    return caught.value
 
 
 def weightless(make: Callable[[], Network]) -> Network:

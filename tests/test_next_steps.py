@@ -1,29 +1,27 @@
-"""What a message says to type next can be typed: commands parse, and options exist where they are said."""
+"""What the program says to type next can be typed: commands parse, and options exist where they are said."""
 
-import ast
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 import typer
 
 from tests.helpers import small_tofe
+from tests.source import PACKAGE, Text, arguments, texts
 from tests.test_documented_commands import PROGRAM, USAGE_ERROR, parse
-from tofe_export.bench.subjects import open_groups
+from tofe_export.api.doctor import doctor
+from tofe_export.api.load import load
 from tofe_export.checkpoints.checkpoint import Checkpoint, save
-from tofe_export.checkpoints.weights import read_weights
 from tofe_export.cli.app import app
+from tofe_export.cli.failures import spoken
+from tofe_export.cli.next_steps import STEPS
+from tofe_export.cli.options import options
 from tofe_export.data.preprocessing import Preprocessing
-from tofe_export.doctor import examine
-from tofe_export.errors import InputError
-from tofe_export.report import build_report
-from tofe_export.report.folder import read_folder
-from tofe_export.workflows.bench_models import bench_models
-from tofe_export.workflows.calibrate_model import first_step
+from tofe_export.errors import TofeError
 
-PACKAGE = Path(__file__).parent.parent / "tofe_export"
 VERBS: dict[str, typer.core.TyperCommand] = PROGRAM.commands  # type: ignore[attr-defined]
 EVERY = tuple(VERBS)
 # Where the messages of a room can come up; a room that is not named serves every verb.
@@ -32,89 +30,54 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "training/": ("train", "demo"),
     "engine/": ("trt",),
     "precision/": ("quantize", "trt"),
-    "bench/": ("bench",),
-    "report/": ("report",),
-    "workflows/bench_models.py": ("bench",),
-    "workflows/build_engine.py": ("trt",),
-    "workflows/export_onnx.py": ("onnx",),
-    "workflows/keep_counts.py": ("onnx",),
-    "workflows/quantize_model.py": ("quantize",),
-    "workflows/verify_model.py": ("verify",),
-    "verify/": ("verify", "onnx"),
+    "timing/": ("bench", "onnx"),  # what it cannot time may be exported first
+    "page/": ("report",),
+    "tuning/": ("onnx",),
+    "api/bench.py": ("bench",),
+    "api/build.py": ("trt",),
+    "api/export.py": ("onnx", "train"),
+    "api/quantize.py": (
+        "quantize",
+        "onnx",
+        "bench",
+    ),  # what lacks an output is exported again; sizes are of the package alone
+    "api/train.py": ("train",),
+    "api/verify.py": ("verify",),
+    "parity/": ("verify", "trt"),
     "cli/hints.py": ("onnx", "inspect"),
 }
 _OPTION = re.compile(r"(?<![\w-])(--[a-z][a-z-]+|-[a-z])(?![\w-])")
 _COMMAND = re.compile(r"tofe-export (?:" + "|".join(EVERY) + r")\b[^;:]*")
-
-
-def _docstrings(tree: ast.AST) -> set[int]:
-    found = set()
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if isinstance(body, list):
-            found |= {
-                id(line.value) for line in body if isinstance(line, ast.Expr) and isinstance(line.value, ast.Constant)
-            }
-    return found
-
-
-def _text(node: ast.expr) -> str | None:
-    """A text of the source; what is filled in becomes a word, or a precision where an option is made of it."""
-    if isinstance(node, ast.Constant) and isinstance(node.value, str):
-        return node.value
-    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
-        return (_text(node.left) or "X") + (_text(node.right) or "X")
-    if isinstance(node, ast.Call):
-        return _command(node)
-    if not isinstance(node, ast.JoinedStr):
-        return None
-    made = ""
-    for part in node.values:
-        whole = isinstance(part, ast.FormattedValue) and _command(part.value)
-        made += str(part.value) if isinstance(part, ast.Constant) else whole or ("fp16" if made.endswith("--") else "X")
-    return made
-
-
-def _command(node: ast.expr) -> str | None:
-    """What `artifacts.commands.command(...)` makes, if it is a call of that."""
-    if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "command"):
-        return None
-    words: list[str] = []
-    for argument in node.args:
-        inner = argument.value if isinstance(argument, ast.Starred) else argument
-        parts = inner.elts if isinstance(inner, ast.Tuple) else [inner]
-        if not isinstance(argument, ast.Starred) or isinstance(inner, ast.Tuple):
-            words += [_text(part) or "X" for part in parts]
-    return " ".join(["tofe-export", *words])
-
-
-def texts() -> Iterator[tuple[str, str]]:
-    """(file:line, text) of every text in the package that is no docstring; of a sum, the sum alone."""
-    for path in sorted(PACKAGE.rglob("*.py")):
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        seen = _docstrings(tree)
-        for node in ast.walk(tree):  # parents come before their parts
-            if id(node) in seen or not isinstance(node, ast.expr):
-                continue
-            text = _text(node)
-            if text is not None:
-                seen |= {id(part) for part in ast.walk(node)}
-                yield f"{path.relative_to(PACKAGE)}:{node.lineno}", text
+_OF_THE_PROGRAM = {"-c", "--help", *(option for param in PROGRAM.params for option in param.opts)}
+HOSTILE = Path("two words' $HOME.pth")
 
 
 def commands_in(text: str) -> list[str]:
     """The commands of a sentence; one with neither option nor file behind the verb only names it."""
-    found = []
+    commands = []
     for match in _COMMAND.finditer(text):
         command = re.split(r"[.,]? or |, (?!\d)|\. |\.$|   |\)| \(", match[0])[0].strip()
         words = command.split()[2:]
         if words and not (words[0].isalpha() and words[0].islower()):  # "what tofe-export onnx wrote"
-            found.append(command.replace("…", "").replace(" ... ", " "))
-    return found
+            commands.append(command.replace("…", "").replace(" ... ", " "))
+    return commands
 
 
-TEXTS = list(texts())
-COMMANDS = [(place, command) for place, text in TEXTS for command in commands_in(text)]
+TEXTS: list[Text] = list(texts())
+COMMANDS = [(text.place, command) for text in TEXTS for command in commands_in(text.text)]
+
+
+def _verbs_of(room: str) -> tuple[str, ...]:
+    return next((ROOMS[start] for start in sorted(ROOMS, key=len, reverse=True) if room.startswith(start)), EVERY)
+
+
+def _verbs_in(text: Text) -> tuple[str, ...]:
+    """The verbs that a sentence names."""
+    return tuple(verb for verb in EVERY if re.search(rf"\b{verb}\b", text.text, re.IGNORECASE))
+
+
+def _options_of(verbs: tuple[str, ...]) -> set[str]:
+    return {option for verb in verbs for param in VERBS[verb].params for option in (*param.opts, *param.secondary_opts)}
 
 
 @pytest.mark.parametrize(("place", "command"), COMMANDS, ids=[f"{place} {command}" for place, command in COMMANDS])
@@ -125,7 +88,8 @@ def test_the_program_takes_it(place: str, command: str) -> None:
 
 
 def test_the_source_is_really_read() -> None:
-    assert len(COMMANDS) >= 18
+    assert len(COMMANDS) >= 12
+    assert len(STEPS) >= 18
     verbs = {command.split()[1] for _, command in COMMANDS}
     assert verbs >= {"train", "onnx", "verify", "bench", "trt", "report", "demo"}
     assert commands_in("Fine-tune it: tofe-export train --init X, or do not.") == ["tofe-export train --init X"]
@@ -134,53 +98,71 @@ def test_the_source_is_really_read() -> None:
         parse("tofe-export train --init X")
 
 
-@pytest.mark.parametrize("place", sorted({place.partition(":")[0] for place, _ in TEXTS}))
-def test_an_option_in_a_sentence_is_one_of_a_verb_that_says_it(place: str) -> None:
-    verbs = next((ROOMS[room] for room in sorted(ROOMS, key=len, reverse=True) if place.startswith(room)), EVERY)
-    theirs = {
-        option for verb in verbs for param in VERBS[verb].params for option in (*param.opts, *param.secondary_opts)
-    }
-    for where, text in TEXTS:
-        if where.partition(":")[0] != place or not text[:1].isupper() or text.startswith("X --"):
+@pytest.mark.parametrize("room", sorted({text.room for text in TEXTS}))
+def test_an_option_in_a_sentence_is_one_of_a_verb_that_says_it(room: str) -> None:
+    theirs = _options_of(_verbs_of(room))
+    for text in TEXTS:
+        if text.room != room or not text.text[:1].isupper() or text.text.startswith("X --"):
             continue  # a sentence begins with a capital; X is a command from elsewhere
-        named = {verb for verb in EVERY if re.search(rf"\b{verb}\b", text, re.IGNORECASE)}
-        known = theirs | {option for verb in named for param in VERBS[verb].params for option in param.opts}
-        unknown = set(_OPTION.findall(text)) - known - {"-c", "--version", "--help"}
-        assert not unknown, f"{where}: {text}"
+        unknown = set(_OPTION.findall(text.text)) - theirs - _options_of(_verbs_in(text)) - _OF_THE_PROGRAM
+        assert not unknown, text
 
 
 def test_what_pip_is_told_to_install_exists() -> None:
     extras = set(re.findall(r"^(\w+) = \[", (PACKAGE.parent / "pyproject.toml").read_text(), re.MULTILINE))
-    told = [text for _, text in TEXTS if "pip install" in text] + [row.next_step for row in examine().rows]
-    for text in told:
+    steps = [text.text for text in TEXTS if "pip install" in text.text] + [row.next_step for row in doctor().rows]
+    for text in steps:
         assert set(re.findall(r"tofe-export\[(\w+)\]", text)) <= extras, text
 
 
-def test_a_checkpoint_without_counts_is_not_told_options_of_another_verb(tmp_path: Path) -> None:
-    model = small_tofe()
-    save(tmp_path / "ckpt.pth", Checkpoint(model, (), Preprocessing.of_backbone(model.vit), {}, "digits"))
-    with pytest.raises(InputError) as caught:
-        open_groups([tmp_path / "ckpt.pth"], 1)
-    assert caught.value.next_step.endswith("Those are options of tofe-export onnx: time what it writes.")
+@pytest.mark.parametrize("room", sorted({text.room for text in TEXTS}))
+def test_an_argument_in_a_message_is_an_option_of_a_verb_that_says_it(room: str) -> None:
+    theirs = _options_of(_verbs_of(room))
+    for text in TEXTS:
+        if text.room == room:
+            named = {options()[name].on for name in arguments(text) if name in options()}
+            assert not named - theirs - _options_of(_verbs_in(text)), text
 
 
-def test_steps_of_errors_are_commands(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("x")
-    (tmp_path / "bench.json").write_text("{")
-    steps = [first_step(tmp_path / "ckpt.pth")]
-    for call in (
-        lambda: read_weights(tmp_path / "gone.pth"),
-        lambda: read_folder(tmp_path / "gone"),
-        lambda: read_folder(tmp_path / "file"),
-        lambda: read_folder(tmp_path),
-        lambda: bench_models([]),
-    ):
-        with pytest.raises(InputError) as caught:
-            call()
-        steps.append(caught.value.next_step)
-    for step in steps:
-        (command,) = commands_in(step)
+@pytest.mark.parametrize("code", STEPS)
+@pytest.mark.parametrize("details", [{}, {"path": HOSTILE, "backbone": "deit_tiny_patch16_224"}], ids=["bare", "full"])
+def test_steps_of_codes_can_be_typed(code: str, details: dict[str, object]) -> None:
+    step = STEPS[code](details)
+    assert set(_OPTION.findall(step)) <= _options_of(EVERY)
+    for command in commands_in(step):
         parse(command)
+
+
+def report_of(folder: Path) -> Path:
+    """Its page."""
+    from tofe_export.page import build_report
+
+    return build_report(folder, images=1)
+
+
+def _plain(path: Path) -> Path:
+    torch.save(small_tofe().vit.state_dict(), path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("refuse", "command"),
+    [
+        (lambda folder: load(folder / "gone.pth"), "demo"),
+        (lambda folder: load(_plain(folder / HOSTILE), backbone="vit_tiny_patch16_224", keep_rate=0.5), "train"),
+        (lambda folder: load(_plain(folder / HOSTILE), backbone="vit_tiny_patch16_224", selector="mlp"), "train"),
+        (lambda folder: report_of(folder / "gone"), "demo"),
+    ],
+    ids=["no file", "keep rate", "selector", "no folder"],
+)
+def test_steps_of_errors_are_commands(refuse: Callable[[Path], object], command: str, tmp_path: Path) -> None:
+    with pytest.raises(TofeError) as caught:
+        refuse(tmp_path)
+    _, step = spoken(caught.value)
+    (typed,) = commands_in(step)
+    assert shlex.split(typed)[1] == command
+    parse(typed)
+    assert "`" not in step
 
 
 @pytest.mark.slow
@@ -191,7 +173,7 @@ def test_the_page_leads_on_until_nothing_is_missing(tmp_path: Path) -> None:
     save(folder / "ckpt.pth", Checkpoint(model, (0.5, 0.4, 0.4), Preprocessing.of_backbone(model.vit), {}, "digits"))
     typed = []
     while True:
-        page = build_report(folder, images=1).read_text()
+        page = report_of(folder).read_text()
         offered = re.findall(r'<p class="missing">[^<]*<code>(.*?)</code>', page)
         if not offered:
             break

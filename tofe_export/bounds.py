@@ -1,4 +1,4 @@
-"""How large a number may be that a user gives: generous, but such that no library behind it loses its words."""
+"""The largest numbers that a user may give: generous, but small enough for every library behind them."""
 
 from __future__ import annotations
 
@@ -14,6 +14,18 @@ LARGEST_SIDE = 8192  # pixels of an image
 
 
 def require_within(name: str, value: float, least: float, most: float) -> None:
-    """Raises InputError, naming the range, unless `least` <= `value` <= `most`; NaN never is."""
+    """Raises InputError unless `least` <= `value` <= `most`, which NaN never is.
+
+    Args:
+        name: of the argument, for the message.
+        value: of the argument.
+        least, most: the range.
+    """
     if not least <= value <= most:
-        raise InputError(f"{name} is {value}, but it must be from {least:,} to {most:,}.", "Give another value.")
+        raise InputError(
+            f"`{name}` is {value}, but it must be from {least:,} to {most:,}.",
+            "Give another value.",
+            code="out-of-range",
+            name=name,
+            value=value,
+        )

@@ -1,7 +1,7 @@
-"""Every error a user can cause: a sentence in the user's terms, and the next thing to type.
+"""Every error a user can cause: a sentence in the user's terms, and what to do next.
 
-The command line turns these into two lines on standard error and the exit code below; anything else that
-escapes is a defect of this program.
+Messages name arguments, in backticks: "`keep` and `keep_from` were both given." The command line writes its options
+instead, and for some codes the command to type. Anything else that escapes is a defect of this program.
 """
 
 from __future__ import annotations
@@ -14,16 +14,21 @@ class TofeError(Exception):
     """Base of all errors shown to the user.
 
     Args:
-        message: what happened, one sentence.
-        next_step: what to do or type next, one sentence or command.
+        message: what happened, in one sentence.
+        next_step: what to do next, in one sentence.
+        code: identifies the error whatever its wording: "manifest-hash".
+        details: values of the message that a caller or the command line reads, such as `path`.
     """
 
     exit_code = 2
+    default_code = "error"
 
-    def __init__(self, message: str, next_step: str = "") -> None:
+    def __init__(self, message: str, next_step: str = "", *, code: str = "", **details: object) -> None:
         super().__init__(message)
         self.message = message
         self.next_step = next_step
+        self.code = code or self.default_code
+        self.details = details
 
     def __str__(self) -> str:
         return f"{self.message} {self.next_step}".strip()
@@ -33,22 +38,25 @@ class CheckFailedError(TofeError):
     """A check ran and failed: parity, accuracy (exit code 1)."""
 
     exit_code = 1
+    default_code = "check-failed"
 
 
 class InputError(TofeError):
-    """A file, a value or a combination of options that cannot be used (exit code 2)."""
+    """A file, a value or a combination of arguments that cannot be used (exit code 2)."""
 
     exit_code = 2
+    default_code = "input"
 
 
 class MissingError(TofeError):
     """This machine lacks something: a package, a network, disk space, a device (exit code 3)."""
 
     exit_code = 3
+    default_code = "missing"
 
 
 def brief(value: object) -> str:
-    """`value` as Python writes it, for an error message: at most 80 letters of it, whatever it is."""
+    """`value` as Python writes it, for an error message: at most 80 characters."""
     try:
         text = repr(value)
     except (ValueError, RecursionError):  # a number of thousands of digits, or lists thousands deep
@@ -64,5 +72,5 @@ def count(number: int, thing: str) -> str:
 def nearest(name: str, candidates: Iterable[str], count: int = 3) -> str:
     """The candidates most like `name`, as a phrase for an error message ("a, b or c")."""
     pool = list(candidates)
-    found = difflib.get_close_matches(name, pool, n=count, cutoff=0.4) or sorted(pool)[:count]
-    return found[0] if len(found) == 1 else ", ".join(found[:-1]) + f" or {found[-1]}"
+    names = difflib.get_close_matches(name, pool, n=count, cutoff=0.4) or sorted(pool)[:count]
+    return names[0] if len(names) == 1 else ", ".join(names[:-1]) + f" or {names[-1]}"

@@ -11,18 +11,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tofe_export.artifacts.sets import atomic_artefact
+from tofe_export.artifacts.sets import atomic_artifact
+from tofe_export.documents.manifest import OnnxManifest
 
 DIED = 86
 STEPS = ("replace", "fsync", "unlink")
 
 
 def write_set(target: Path, manifest: dict[str, Any], content: bytes, data: bytes | None = None) -> None:
-    """A set whose manifest tells its content."""
-    with atomic_artefact(target) as draft:
+    """A set whose manifest tells its content, in `data`."""
+    with atomic_artifact(target) as draft:
         name = "" if data is None else draft.write_data(lambda file: file.write(data))
         draft.path.write_bytes(content + name.encode())
-        draft.manifest = {**manifest, "content": content.decode()}
+        draft.manifest = OnnxManifest.model_validate({**manifest, "data": content.decode()})
 
 
 def at_step(number: int, act: Callable[[], None]) -> None:

@@ -13,9 +13,9 @@ import safetensors.numpy
 import torch
 from PIL import Image
 
+from tests.helpers import refusal
 from tofe_export.artifacts.file_kinds import Kind, recognise
 from tofe_export.artifacts.outputs import Output, companions, require_folder, require_outputs
-from tofe_export.errors import InputError
 
 
 def document(schema: str) -> bytes:
@@ -46,6 +46,8 @@ CONTENT: dict[Kind | None, list[bytes]] = {
     Kind.VERIFY: [document("tofe-export/verify/1"), document("tofe-export/verify-several/1")],
     Kind.BENCH: [document("tofe-export/bench/1")],
     Kind.QUANTIZE: [document("tofe-export/quantize/1")],
+    Kind.INSPECTION: [document("tofe-export/inspect/1")],
+    Kind.DIAGNOSIS: [document("tofe-export/doctor/1")],
     Kind.JUNIT: [b"<?xml version='1.0'?>\n<testsuites/>"],
     Kind.PAGE: [b"<!doctype html><html>"],
     Kind.PICTURE: [saved(lambda file: Image.new("L", (2, 2)).save(file, "PNG")), b"<?xml version='1.0'?>\n<svg/>"],
@@ -66,8 +68,9 @@ def test_a_file_is_only_replaced_by_its_own_kind(tmp_path: Path, kind: Kind | No
         if kind in (None, other):
             require_outputs([Output(path, other)])
             continue
-        with pytest.raises(InputError, match=f"is {kind}, which {other} would replace"):
-            require_outputs([Output(path, other)])
+        error = refusal(require_outputs, [Output(path, other)])
+        assert error.code == "would-replace"
+        assert f"is {kind}, which {other} would replace" in error.message
     assert path.read_bytes() == content
 
 
@@ -77,17 +80,16 @@ def test_an_engine_is_known_by_its_name(tmp_path: Path) -> None:
     require_outputs([Output(engine, Kind.ENGINE)])
     weights.write_bytes(CONTENT[Kind.CHECKPOINT][0])
     for output in (Output(weights, Kind.ENGINE), Output(engine, Kind.ONNX)):
-        with pytest.raises(InputError, match="would replace"):
-            require_outputs([output])
+        assert refusal(require_outputs, [output]).code == "would-replace"
 
 
 def test_a_model_stands_for_its_manifest(tmp_path: Path) -> None:
     model, manifest = tmp_path / "m.onnx", tmp_path / "m.onnx.json"
-    with pytest.raises(InputError, match="would be overwritten"):
-        require_outputs([Output(model, Kind.ONNX), Output(manifest, Kind.QUANTIZE)])
+    both = [Output(model, Kind.ONNX), Output(manifest, Kind.QUANTIZE)]
+    assert refusal(require_outputs, both).code == "would-overwrite"
     manifest.write_bytes(document("tofe-export/verify/1"))
-    with pytest.raises(InputError, match=r"m\.onnx\.json is a result of verify"):
-        require_outputs([Output(model, Kind.ONNX)])
+    error = refusal(require_outputs, [Output(model, Kind.ONNX)])
+    assert (error.code, error.details["path"]) == ("would-replace", manifest)
 
 
 def test_nothing_that_is_read_is_written(tmp_path: Path) -> None:
@@ -102,19 +104,17 @@ def test_nothing_that_is_read_is_written(tmp_path: Path) -> None:
     for inputs in ([model, None], [engine]):
         require_outputs([Output(tmp_path / "v.json", Kind.VERIFY), Output(None, Kind.JUNIT)], inputs)
         for path in (model, linked, hard, tmp_path / "." / "model.onnx", tmp_path / "model.onnx.json", data):
-            with pytest.raises(InputError, match="would be overwritten"):
-                require_outputs([Output(path, Kind.VERIFY)], inputs)
+            assert refusal(require_outputs, [Output(path, Kind.VERIFY)], inputs).code == "would-overwrite"
     assert companions(Path()) == [Path()]
 
 
 def test_two_outputs_are_two_files(tmp_path: Path) -> None:
     twice = [Output(tmp_path / "v", Kind.VERIFY), Output(tmp_path / "x" / ".." / "v", Kind.JUNIT)]
-    with pytest.raises(InputError, match="would be overwritten"):
-        require_outputs(twice)
+    assert refusal(require_outputs, twice).code == "would-overwrite"
     require_outputs([Output(Path(os.devnull), kind) for kind in (Kind.VERIFY, Kind.JUNIT)])
     require_outputs([Output(Path("-"), Kind.VERIFY)])
-    with pytest.raises(InputError, match="mixed"):
-        require_outputs([Output(Path("-"), Kind.VERIFY), Output(Path("-"), Kind.JUNIT)])
+    mixed = [Output(Path("-"), Kind.VERIFY), Output(Path("-"), Kind.JUNIT)]
+    assert refusal(require_outputs, mixed).code == "two-on-standard-output"
 
 
 def test_what_cannot_be_written_is_said_before_the_work(tmp_path: Path) -> None:
@@ -125,17 +125,17 @@ def test_what_cannot_be_written_is_said_before_the_work(tmp_path: Path) -> None:
     for fine in ("file", "fifo"):
         require_outputs([Output(tmp_path / fine, Kind.VERIFY)])
     before = sorted(tmp_path.iterdir())
-    for wrong, complaint in (
-        (tmp_path, "it is a folder"),
-        (Path(), "it is a folder"),
-        (tmp_path / "file" / "v.json", "file is a file"),
-        (tmp_path / ("x" * 250), "its name is too long"),
-        (tmp_path / ("x" * 300), "its name is too long"),
-        (tmp_path / "circle", "circle"),
-        (Path("/proc/v.json"), "cannot be written"),
+    for wrong, code, words in (
+        (tmp_path, "folder", "it is a folder"),
+        (Path(), "folder", "it is a folder"),
+        (tmp_path / "file" / "v.json", "file-for-folder", "file is a file"),
+        (tmp_path / ("x" * 250), "not-writable", "its name is too long"),
+        (tmp_path / ("x" * 300), "not-writable", "its name is too long"),
+        (tmp_path / "circle", "not-writable", "circle"),
+        (Path("/proc/v.json"), "not-writable", "cannot be written"),
     ):
-        with pytest.raises(InputError, match=complaint):
-            require_outputs([Output(wrong, Kind.VERIFY)])
-    with pytest.raises(InputError, match="is a file"):
-        require_folder(tmp_path / "file" / "figures")
+        error = refusal(require_outputs, [Output(wrong, Kind.VERIFY)])
+        assert (error.code, error.exit_code) == (code, 2)
+        assert words in error.message
+    assert refusal(require_folder, tmp_path / "file" / "figures").code == "file-for-folder"
     assert sorted(tmp_path.iterdir()) == before, "nothing is made"

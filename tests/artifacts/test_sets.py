@@ -12,12 +12,20 @@ from typing import Any
 import pytest
 
 from tests.artifacts import crash_points
-from tests.artifacts.test_files import MANIFEST
+from tests.files.test_writing import MANIFEST
+from tests.helpers import refusal
 from tofe_export.artifacts import sets
-from tofe_export.artifacts.files import read_json, sha256, write_json
-from tofe_export.artifacts.manifest import files_of, has_manifest, manifest_path, pending_path, read_manifest
-from tofe_export.artifacts.sets import atomic_artefact
+from tofe_export.artifacts.manifests import files_of, has_manifest, manifest_path, pending_path, read_manifest
+from tofe_export.artifacts.sets import atomic_artifact
+from tofe_export.documents.manifest import ExternalData, OnnxManifest
 from tofe_export.errors import InputError, MissingError, TofeError
+from tofe_export.files.reading import read_json, sha256
+from tofe_export.files.writing import write_json
+
+
+def code_of(target: Path) -> str:
+    """Why the manifest of `target` is refused."""
+    return refusal(read_manifest, target).code
 
 
 def write_set(target: Path, content: bytes, data: bytes | None = None) -> None:
@@ -27,13 +35,20 @@ def write_set(target: Path, content: bytes, data: bytes | None = None) -> None:
 def whole_set(target: Path) -> tuple[bytes, bytes | None]:
     """Content and data of a set, once `read_manifest` has accepted it."""
     manifest = read_manifest(target)
-    data = manifest.get("external_data")
+    data = manifest.external_data
     content = target.read_bytes()
     if data is None:
-        assert content.decode() == manifest["content"]
+        assert content.decode() == manifest.data
         return content, None
-    assert content.decode() == manifest["content"] + data["file"]
-    return manifest["content"].encode(), target.with_name(data["file"]).read_bytes()
+    assert content.decode() == manifest.data + data.file
+    return manifest.data.encode(), data_of(target).read_bytes()
+
+
+def data_of(target: Path) -> Path:
+    """The file of external data that belongs to `target`."""
+    data = read_manifest(target).external_data
+    assert data is not None
+    return target.with_name(data.file)
 
 
 @pytest.mark.parametrize(
@@ -74,7 +89,7 @@ def test_a_failure_at_any_step_leaves_one_set_and_says_which(tmp_path: Path, cod
     def fail() -> None:
         raise OSError(code, os.strerror(code))
 
-    said = set()
+    reported = set()
     for number in range(100):
         target = tmp_path / str(number) / "model.onnx"
         write_set(target, b"old", b"old data")
@@ -85,20 +100,20 @@ def test_a_failure_at_any_step_leaves_one_set_and_says_which(tmp_path: Path, cod
             try:
                 write_set(target, b"new", data)
             except TofeError as error:
-                complaint = error.message
+                refusal = error.code
             else:
-                complaint = ""
-        if not complaint:
+                refusal = ""
+        if not refusal:
             assert whole_set(target) == (b"new", data)
             if number > 12:
                 break
             continue
-        late = "was replaced" in complaint
-        said.add(late)
+        late = refusal == "manifest-pending"
+        reported.add(late)
         assert (target.read_bytes()[:3] == b"new") is late
         assert whole_set(target) == ((b"new", data) if late else (b"old", b"old data"))
         assert late or len(list(target.parent.iterdir())) == 3, "the old set and nothing else"
-    assert said == {True, False}
+    assert reported == {True, False}
 
 
 def test_a_waiting_manifest_serves_where_nothing_can_be_written(
@@ -117,9 +132,9 @@ def test_a_waiting_manifest_serves_where_nothing_can_be_written(
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", refused)
-        assert read_manifest(target)["content"] == "new"
+        assert read_manifest(target).data == "new"
     assert manifest_path(target).read_bytes() == old
-    assert read_manifest(target)["content"] == "new"
+    assert read_manifest(target).data == "new"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.onnx", "model.onnx.json"]
 
 
@@ -131,8 +146,7 @@ def test_a_waiting_manifest_of_another_file_is_litter(tmp_path: Path) -> None:
         assert whole_set(target) == (b"one", None)
         manifest_path(target).rename(tmp_path / "aside")
         assert not has_manifest(target)
-        with pytest.raises(InputError, match=r"model\.onnx\.json does not exist"):
-            read_manifest(target)
+        assert code_of(target) == "manifest-missing"
         (tmp_path / "aside").rename(manifest_path(target))
     write_set(target, b"two")
     assert len(list(tmp_path.iterdir())) == 2
@@ -141,30 +155,31 @@ def test_a_waiting_manifest_of_another_file_is_litter(tmp_path: Path) -> None:
 def test_data_is_hashed_and_travels_along(tmp_path: Path) -> None:
     target = tmp_path / "model.onnx"
     write_set(target, b"graph", b"weights")
-    manifest = read_manifest(target)
-    data = tmp_path / manifest["external_data"]["file"]
+    manifest, data = read_manifest(target), data_of(target)
     assert data.name == f"model.onnx.{sha256(data)[:12]}.data"
-    assert manifest["external_data"] == {"file": data.name, "sha256": sha256(data), "bytes": 7}
+    assert manifest.external_data == ExternalData(file=data.name, sha256=sha256(data), bytes=7)
     assert data in files_of(target)
     data.write_bytes(b"WEIGHTS")
-    with pytest.raises(InputError, match="was changed or replaced"):
-        read_manifest(target)
+    assert code_of(target) == "external-data-hash"
     data.rename(tmp_path / "elsewhere")
-    with pytest.raises(InputError, match=r"weights of .*model\.onnx are in model\.onnx\.[0-9a-f]{12}\.data") as caught:
-        read_manifest(target)
-    assert "travels with model.onnx" in caught.value.next_step
-    for wrong in ({"file": "../x", "sha256": "", "bytes": 1}, {"file": 3}, "data"):
+    error = refusal(read_manifest, target)
+    assert (error.code, error.details["path"]) == ("external-data-missing", data)
+    for wrong, field in (
+        ({"file": "../x", "sha256": "", "bytes": 1}, "external_data.file"),
+        ({"file": 3}, "external_data.file"),
+        ("data", "external_data"),
+    ):
         write_json(manifest_path(target), {**read_json(manifest_path(target)), "external_data": wrong})
-        with pytest.raises(InputError, match="no usable 'external_data"):
-            read_manifest(target)
+        error = refusal(read_manifest, target)
+        assert (error.code, error.details["field"]) == ("manifest-field", field)
 
 
 def test_a_manifest_made_from_another_names_no_data_of_that(tmp_path: Path) -> None:
     first, second = tmp_path / "model.onnx", tmp_path / "second.onnx"
     write_set(first, b"graph", b"weights")
-    with atomic_artefact(second) as draft:
+    with atomic_artifact(second) as draft:
         draft.path.write_bytes(b"second")
-        draft.manifest = read_manifest(first) | {"content": "second"}
+        draft.manifest = read_manifest(first).replaced(data="second")
     assert whole_set(second) == (b"second", None)
 
 
@@ -173,7 +188,7 @@ def test_old_data_goes_unless_somebody_needs_it(tmp_path: Path) -> None:
 
     def export(content: bytes) -> None:
         write_set(target, b"graph", content)
-        data.append(tmp_path / read_manifest(target)["external_data"]["file"])
+        data.append(data_of(target))
 
     export(b"one")
     export(b"two")
@@ -195,12 +210,12 @@ def test_old_data_goes_unless_somebody_needs_it(tmp_path: Path) -> None:
 def test_data_of_a_run_that_is_alive_stays(tmp_path: Path) -> None:
     target = tmp_path / "model.onnx"
     write_set(target, b"old")
-    with atomic_artefact(target) as draft:
+    with atomic_artifact(target) as draft:
         name = draft.write_data(lambda file: file.write(b"of the slower run"))
         write_set(target, b"faster")
         assert (tmp_path / name).exists()
         draft.path.write_bytes(b"slower" + name.encode())
-        draft.manifest = {**MANIFEST, "content": "slower"}
+        draft.manifest = OnnxManifest.model_validate({**MANIFEST, "data": "slower"})
     assert whole_set(target) == (b"slower", b"of the slower run")
 
 
@@ -211,17 +226,17 @@ def test_a_set_replaces_what_a_link_leads_to(tmp_path: Path) -> None:
     for content, data in ((b"one", b"weights"), (b"two", b"other")):
         write_set(target, content, data)
         assert target.is_symlink()
-        found = read_manifest(target)
-        assert (store / "blob").read_bytes() == content + found["external_data"]["file"].encode()
-        assert sorted(path.name for path in store.iterdir()) == ["blob", found["external_data"]["file"]]
+        name = data_of(target).name
+        assert (store / "blob").read_bytes() == content + name.encode()
+        assert sorted(path.name for path in store.iterdir()) == ["blob", name]
 
 
 def test_a_set_needs_regular_files(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="not a regular file"), atomic_artefact(Path("/dev/null")):
-        pass
     manifest_path(tmp_path / "m.engine").symlink_to("/dev/null")
-    with pytest.raises(InputError, match="not a regular file"), atomic_artefact(tmp_path / "m.engine"):
-        pass
+    for target in (Path("/dev/null"), tmp_path / "m.engine"):
+        with pytest.raises(InputError) as caught, atomic_artifact(target):
+            pass
+        assert caught.value.code == "not-regular"
 
 
 def test_nothing_is_done_when_the_disk_is_full_at_the_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -231,8 +246,9 @@ def test_nothing_is_done_when_the_disk_is_full_at_the_data(tmp_path: Path, monke
     def full(file: Any) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    with pytest.raises(MissingError, match="what was there before is untouched"), atomic_artefact(target) as draft:
+    with pytest.raises(MissingError) as caught, atomic_artifact(target) as draft:
         draft.write_data(full)
+    assert caught.value.code == "disk-full"
     assert whole_set(target) == (b"old", b"weights")
     assert len(list(tmp_path.iterdir())) == 3
     monkeypatch.setattr(sets, "sha256", lambda path: 1 / 0)
@@ -245,23 +261,21 @@ def test_nothing_is_done_when_the_disk_is_full_at_the_data(tmp_path: Path, monke
 def test_a_manifest_of_other_data_is_told_by_size_and_by_content(tmp_path: Path) -> None:
     target = tmp_path / "model.onnx"
     write_set(target, b"graph", b"weights")
-    manifest = read_manifest(target)
+    manifest = read_json(manifest_path(target))
     for change in ({"bytes": 8}, {"sha256": "0" * 64}, {"sha256": sha256(target)}):
         write_json(manifest_path(target), {**manifest, "external_data": {**manifest["external_data"], **change}})
-        with pytest.raises(InputError, match="was changed or replaced"):
-            read_manifest(target)
+        assert code_of(target) == "external-data-hash"
     nearly = manifest["sha256"][:-1] + ("0" if manifest["sha256"][-1] != "0" else "1")
     for other in (manifest["external_data"]["sha256"], nearly):
         write_json(manifest_path(target), {**manifest, "sha256": other})
-        with pytest.raises(InputError, match=r"model\.onnx\.json does not belong to"):
-            read_manifest(target)
+        assert code_of(target) == "manifest-hash"
 
 
 def test_data_that_a_waiting_manifest_or_something_unreadable_may_need_stays(tmp_path: Path) -> None:
     target, data = tmp_path / "model.onnx", []
     for content in (b"one", b"two", b"three"):
         write_set(target, b"graph", content)
-        data.append(tmp_path / read_manifest(target)["external_data"]["file"])
+        data.append(data_of(target))
         if content == b"one":
             shutil.copy(manifest_path(target), pending_path(tmp_path / "other.onnx"))
         elif content == b"two":

@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 
 from tests.chain.configurations import Configuration
 from tests.helpers import small_images
+from tofe_export.artifacts.opened import OpenedOnnx
 from tofe_export.data.images import Batch
 from tofe_export.graph.export import export_tofe
 from tofe_export.graph.passes.taps import tap_name
 from tofe_export.model.backbones import image_shape
-from tofe_export.verify.compare import compare
-from tofe_export.verify.opened import OpenedOnnx
+from tofe_export.model.fixed_path import FixedPath
+from tofe_export.parity.side_by_side import compare
 
 __all__ = ["Configuration", "again", "check"]
 
@@ -58,7 +59,7 @@ def _check(it: Configuration) -> None:
     deployed = _Recorded(exported.SerializeToString())
     images = small_images(it.batch, it.network["seed"], image_shape(network.vit)[1:])
     names = tuple(map(str, range(it.batch)))
-    found = compare(network, deployed, it.keep, it.rearrange, [Batch(images, None, names)], labelled=False)
+    found = compare(network, deployed, FixedPath(it.keep, it.rearrange), [Batch(images, None, names)], labelled=False)
     assert found.failures == []
     assert not found.stages_hidden
     assert found.samples == it.batch
@@ -67,6 +68,8 @@ def _check(it: Configuration) -> None:
     # Once more without the comparison's own code: the same selection, the same numbers.
     chosen = {stage: torch.from_numpy(deployed.last[tap_name(stage, "perm")]) for stage in choosing}
     with torch.inference_mode():
-        expected = network.forward_fixed(images, it.keep, it.rearrange, chosen, "features" in it.outputs)
+        expected = network.forward_fixed(
+            images, FixedPath(it.keep, it.rearrange, features="features" in it.outputs, selection=chosen)
+        )
     for name in it.outputs:
         np.testing.assert_allclose(deployed.last[name], getattr(expected, name).numpy(), rtol=0, atol=1e-4)

@@ -12,6 +12,7 @@ from tests.references import published
 from tofe_export.checkpoints.checkpoint import Checkpoint, load
 from tofe_export.checkpoints.foreign import Hints
 from tofe_export.model.approximator import DISCARD, FUSE
+from tofe_export.model.fixed_path import FixedPath
 from tofe_export.model.selector import CLS_ATTENTION
 
 LARGE = "lvvit_l"  # more than a gigabyte in double precision
@@ -39,10 +40,10 @@ def test_logits_are_the_references(name: str, folder: Path) -> None:
     assert found.model.config.backbone == case.backbone
     assert found.keep_counts() == tuple(published.ENTRIES[name]["kept"] or ())
     with torch.inference_mode():
-        single = found.model.forward_fixed(published.images(name), found.keep_counts(), rearrange=False)
+        single = found.model.forward_fixed(published.images(name), FixedPath(found.keep_counts(), rearranged=False))
         torch.testing.assert_close(single.logits.double(), published.logits(name), rtol=0, atol=2e-5)
         # In double precision nothing is left but the order of sums: this tells apart LayerNorm's eps.
-        wide = found.model.double().forward_fixed(published.images(name).double(), found.keep_counts())
+        wide = found.model.double().forward_fixed(published.images(name).double(), FixedPath(found.keep_counts()))
         torch.testing.assert_close(wide.logits, published.logits(name), rtol=0, atol=1e-9)
     found.model.float()
 

@@ -15,12 +15,12 @@ _LOADED = [
     "onnxscript",
     "onnxruntime",
     "tofe_export.cli.app",
-    "tofe_export.workflows.bench_models",
-    "tofe_export.workflows.demo",
-    "tofe_export.workflows.inspect_file",
-    "tofe_export.workflows.quantize_model",
-    "tofe_export.workflows.sensitivity",
-    "tofe_export.workflows.verify_model",
+    "tofe_export.api.bench",
+    "tofe_export.api.demo",
+    "tofe_export.api.inspect",
+    "tofe_export.api.quantize",
+    "tofe_export.api.sensitivity",
+    "tofe_export.api.verify",
 ]
 
 

@@ -13,6 +13,7 @@ import torch
 from tests.checkpoints.published_files import HINTED, dynamicvit, plain
 from tests.cli.conftest import Run
 from tests.helpers import small_images
+from tofe_export.model.fixed_path import FixedPath
 
 ARGUMENTS = ",".join(f"{name}={value}" for name, value in HINTED.items())
 NAMED = ("--backbone", "deit_tiny_patch16_224", "--backbone-args", ARGUMENTS)
@@ -31,10 +32,10 @@ def test_dynamicvit_from_file_to_verified_model(tmp_path: Path, run: Run) -> Non
     assert "DynamicViT" in done.stdout
     assert "8,4,2 of 16 tokens (keep rate 0.5)" in done.stdout
     images = small_images(3)
-    expected = model.forward_fixed(images, (8, 4, 2)).logits.detach().numpy()
+    expected = model.forward_fixed(images, FixedPath((8, 4, 2))).logits.detach().numpy()
     np.testing.assert_allclose(run_onnx(tmp_path / "model.onnx", images)["logits"], expected, atol=1e-5)
     verified = run("verify", "model.onnx", "--against", "d.pth", "--samples", 8)
-    assert verified.returncode == 0, verified.stderr  # without a word about backbone or rate: the manifest knows
+    assert verified.returncode == 0, verified.stderr  # neither backbone nor rate is given: the manifest knows
 
 
 def test_a_plain_backbone_is_exported_dense_with_a_note(tmp_path: Path, run: Run) -> None:
@@ -58,7 +59,7 @@ def test_evit_at_another_image_size(tmp_path: Path, run: Run) -> None:
 
 @pytest.mark.parametrize("wanted", ["features", "tokens,logits"])
 def test_dense_outputs(checkpoint: Path, tmp_path: Path, run: Run, wanted: str) -> None:
-    done = run("onnx", checkpoint, "--output", wanted)
+    done = run("onnx", checkpoint, "--outputs", wanted)
     assert done.returncode == 0, done.stderr
     assert "Train with --features" in done.stderr
     found = run_onnx(tmp_path / "model.onnx", small_images(2))
@@ -78,13 +79,13 @@ def test_keep_ratios_follow_the_image_size(checkpoint: Path, run: Run) -> None:
     assert "32,16,8 of 64 tokens (given)" in done.stdout
 
 
-def test_inspect_says_what_was_recognised(tmp_path: Path, run: Run) -> None:
+def test_inspect_shows_what_was_recognized(tmp_path: Path, run: Run) -> None:
     dynamicvit(tmp_path / "d.pth")
-    document = json.loads(run("inspect", "d.pth", "--keep-rate", 0.5, "--json", *NAMED).stdout)
+    document = json.loads(run("inspect", "d.pth", "--keep-rate", 0.5, "--json", "-", *NAMED).stdout)
     assert (document["recognised"], document["keep"]) == ("DynamicViT", [8, 4, 2])
     shown = run("inspect", "d.pth", *NAMED)
     assert shown.returncode == 0
-    assert "recognised as" in shown.stdout
+    assert "recognized as" in shown.stdout
 
 
 def test_methods_of_one_backbone_share_their_baseline(checkpoint: Path, discarding: Path, run: Run) -> None:
@@ -99,10 +100,10 @@ def test_methods_of_one_backbone_share_their_baseline(checkpoint: Path, discardi
     ("options", "words"),
     [
         (["--keep-rate", "0.5", "--keep", "8,4,2"], "--keep-rate says how many tokens to keep"),
-        (["--img-size", "big"], "is no size in pixels"),
-        (["--img-size", "16x"], "is no size in pixels"),
+        (["--img-size", "big"], "is not a size in pixels"),
+        (["--img-size", "16x"], "is not a size in pixels"),
         (["--img-size", "33"], "cannot be cut into patches"),
-        (["--output", "everything"], "is none of: logits, features, tokens"),
+        (["--outputs", "everything"], "is none of: logits, features, tokens"),
         (["--keep", "0.5,1.5,0.2"], "nor of ratios"),
         (["--keep", "0.5,4,0.2"], "nor of ratios"),
         (["--selector", "cls-attention"], "says itself what it is"),
@@ -116,7 +117,7 @@ def test_refusals(checkpoint: Path, tmp_path: Path, run: Run, options: list[str]
 
 
 def test_features_of_a_network_that_discards(discarding: Path, tmp_path: Path, run: Run) -> None:
-    done = run("onnx", discarding, "--output", "features")
+    done = run("onnx", discarding, "--outputs", "features")
     assert done.returncode == 2
     assert "discards tokens" in done.stderr
     assert not list(tmp_path.iterdir())

@@ -1,4 +1,4 @@
-"""bench --baseline and verify of several artefacts, as CI calls them."""
+"""bench --baseline and verify of several artifacts, as CI calls them."""
 
 import json
 from pathlib import Path
@@ -29,7 +29,7 @@ def test_bench_against_a_baseline(exported: Path, tmp_path: Path, run: Run) -> N
     assert run(*common, "--baseline", "nowhere.json").returncode == 2
 
 
-def test_verify_of_several_artefacts(checkpoint: Path, exported: Path, tmp_path: Path, run: Run) -> None:
+def test_verify_of_several_artifacts(checkpoint: Path, exported: Path, tmp_path: Path, run: Run) -> None:
     elided = run("onnx", checkpoint, "-o", "elided.onnx", "--rearrange", "elide", "--keep", "9,4,3")
     assert elided.returncode == 0, elided.stderr
     common = ("verify", exported, "elided.onnx", "--against", checkpoint, "--samples", 8)
@@ -37,14 +37,14 @@ def test_verify_of_several_artefacts(checkpoint: Path, exported: Path, tmp_path:
     assert done.returncode == 0, done.stderr
     document = json.loads((tmp_path / "verify.json").read_text())
     assert document["schema"] == "tofe-export/verify-several/1"
-    assert [entry["keep"] for entry in document["artefacts"]] == [[8, 5, 3], [9, 4, 3]]
+    assert [entry["keep"] for entry in document["artifacts"]] == [[8, 5, 3], [9, 4, 3]]
     root = ElementTree.parse(tmp_path / "verify.xml").getroot()
     assert [suite.get("name") for suite in root] == ["model.onnx", "elided.onnx"]
     assert {case.get("name") for case in root[0]} >= {"stage 0", "stage 1", "stage 2", "logits", "classes", "weights"}
     assert root.get("failures") == root.get("errors") == root.get("skipped") == "0"
 
 
-def test_one_broken_artefact_does_not_hide_the_others(
+def test_one_broken_artifact_does_not_hide_the_others(
     checkpoint: Path, exported: Path, tmp_path: Path, run: Run
 ) -> None:
     (tmp_path / "broken.onnx").write_bytes(b"no model")

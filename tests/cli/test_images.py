@@ -12,10 +12,10 @@ from PIL import Image
 
 from tests.cli.conftest import Run
 from tests.helpers import small_tofe
-from tofe_export.checkpoints.checkpoint import Checkpoint, save
+from tofe_export.api.export import export
+from tofe_export.checkpoints.checkpoint import Checkpoint, load, save
 from tofe_export.data.digits import Digits
 from tofe_export.data.preprocessing import Preprocessing
-from tofe_export.workflows.export_onnx import OnnxOptions, export_onnx
 
 COPIES = 40  # digits
 
@@ -26,14 +26,13 @@ def deployed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("classes")
     model = small_tofe(num_classes=10)
     preprocessing = Preprocessing.of_backbone(model.vit)
-    found = Checkpoint(model, (0.5, 0.3, 0.2), preprocessing, {}, "digits", classes=Digits.classes)
-    save(folder / "ckpt.pth", found)
-    export_onnx(folder / "ckpt.pth", folder / "model.onnx", OnnxOptions())
+    save(folder / "ckpt.pth", Checkpoint(model, (0.5, 0.3, 0.2), preprocessing, {}, "digits", classes=Digits.classes))
+    export(load(folder / "ckpt.pth"), folder / "model.onnx")
     return folder
 
 
 def copy_digits(folder: Path, depth: int) -> Path:
-    """Held-out digits in grey, a folder a class, in 8 or 16 bits."""
+    """Held-out digits in gray, a folder a class, in 8 or 16 bits."""
     source = Digits("val")
     for index in range(COPIES):
         canvas = source.canvas(index)
@@ -60,7 +59,9 @@ def test_a_16_bit_copy_of_the_digits_verifies_as_the_8_bit_one(
         code, said, document = verify(run, deployed, "--data", copy_digits(tmp_path / str(depth), depth))
         assert code == 0, said
         assert f"Images: {COPIES} read, none left out." in said
-        assert document.pop("images") == {"read": COPIES, "left_out": 0, "reasons": {}, "names": [], "notes": []}
+        assert document.pop("images") == {
+            **{"read": COPIES, "left_out": 0, "reasons": {}, "kinds": {}, "names": [], "notes": []}
+        }
         assert document.pop("data")
         documents.append(document)
     assert documents[0]["accuracy"] is not None

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from tests.cli.conftest import Run
-from tofe_export.artifacts.manifest import manifest_path
-from tofe_export.workflows.export_onnx import OnnxOptions, export_onnx
+from tofe_export.api.export import export
+from tofe_export.artifacts.manifests import manifest_path
 
 SAMPLES = ("--samples", 16)
 QUICK = (*SAMPLES, "--rounds", 2)
@@ -19,8 +19,7 @@ FEW = '[data]\nsource = "digits"\nsamples = 12\n'
 @pytest.fixture(scope="module")
 def model(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("quantize") / "model.onnx"
-    export_onnx(checkpoint, path, OnnxOptions())
-    return path
+    return export(checkpoint, path).path
 
 
 @pytest.fixture
@@ -111,7 +110,7 @@ def test_refusals_leave_nothing_behind(here: Path, run: Run) -> None:
         (("--recipe", "few.toml", "-o", "./model.onnx"), "model.onnx would be overwritten"),
         (("--recipe", "few.toml", "--cache", "other.npz"), "other.npz is not a calibration file"),
         (("--recipe", "few.toml", "--cache", "few.toml/c.npz"), "few.toml is a file"),
-        (("--sensitivity", "-o", "x.onnx"), "leave --output away"),
+        (("--sensitivity", "-o", "x.onnx"), "omit --output"),
     ):
         result = run("quantize", *arguments, *QUICK, XDG_CACHE_HOME=str(here.parent / "cache"))
         assert result.returncode == 2, (arguments, result.stdout, result.stderr)
@@ -143,7 +142,7 @@ def test_a_model_with_nan_inside_is_named(here: Path, run: Run) -> None:
     weight.raw_data = b"\x00\x00\xc0\x7f" * (len(weight.raw_data) // 4)
     onnx.save(proto, path)
     manifest = json.loads((here / "model.onnx.json").read_text())
-    from tofe_export.artifacts.files import sha256
+    from tofe_export.files.reading import sha256
 
     (here / "model.onnx.json").write_text(json.dumps(manifest | {"sha256": sha256(path)}))
     result = run("quantize", "--recipe", "few.toml", "--cache", "c.npz", *QUICK)

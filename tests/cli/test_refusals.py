@@ -12,7 +12,6 @@ from typer.testing import CliRunner
 
 from tests.cli.conftest import Run
 from tofe_export.cli import main as entry
-from tofe_export.errors import InputError, TofeError
 
 
 def refused(
@@ -37,7 +36,7 @@ def refused(
         (["--keep", "8,4"], "2 keep counts were given (8,4), but the model has 3 stages"),
         (["--keep", "8,4,2,1"], "4 keep counts were given"),
         (["--keep", "many"], "is not a list of whole numbers"),
-        (["--keep", "8,4.5,2"], "is no list of counts (96,49,27) nor of ratios"),
+        (["--keep", "8,4.5,2"], "is neither a list of counts (96,49,27) nor of ratios"),
         (["--keep", "8,,2"], "is not a list of whole numbers"),
         (["--keep", "8,4,2", "--keep-from", "digits"], "both given"),
         (["--keep-from", "digits", "--keep-quantile", "1.5"], "not between 0 and 1"),
@@ -51,8 +50,8 @@ def refused(
         (["--keep", "9" * 30 + ",4,2"], "of stage 0 is outside 1..16"),
         (["--keep", "8_0,4,2"], "is not a list of whole numbers"),
         (["--img-size", "8000x8193"], "8000x8193 is not from 1 to 8,192 pixels a side"),
-        (["--img-size", "1" + "0" * 9], "is no size in pixels"),
-        (["--keep-rate", "nan"], "nan is no finite number"),
+        (["--img-size", "1" + "0" * 9], "is not a size in pixels"),
+        (["--keep-rate", "nan"], "nan is not a finite number"),
         (["--data", ""], "Invalid value for '--data': it is empty"),
         (["--data="], "Invalid value for '--data': it is empty"),
         (["--keep-from", "x" * 300], "its name is too long"),
@@ -96,6 +95,14 @@ def test_onnx_options(
         (["train", "--data", "digits", "-o", "run", "--backbone", "deit_smal_patch16_224"], "deit_small_patch16_224"),
         (["train", "--data", "digits", "-o", "run", "--backbone-args", "img_size"], "NAME=VALUE"),
         (["frobnicate"], "No such command"),
+        (["verfy"], "Did you mean 'verify'?"),
+        (["export"], "Did you mean 'onnx'?"),
+        (["build", "x"], "Did you mean 'trt'?"),
+        (["onnx", "x.pth", "--keep-rte", "0.5"], "No such option: --keep-rte. Did you mean --keep-rate"),
+        (["verify", "x.onnx", "--agains", "x.pth"], "Did you mean --against?"),
+        (["onnx", "x.pth", "--rearrange", "plugn"], "'plugn' is not one of 'plugin', 'elide'"),
+        (["train", "--data", "digts", "-o", "run"], "digits"),
+        (["train", "--data", "digits", "-o", "run", "--selector", "mpl"], "mlp"),
     ],
 )
 def test_files_and_verbs(
@@ -163,7 +170,7 @@ def test_a_defect_is_a_sentence_too(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("one over nothing")
 
-    monkeypatch.setattr("tofe_export.workflows.inspect_file.inspect_file", broken)
+    monkeypatch.setattr("tofe_export.api.inspect.inspect", broken)
     code, text = refused(["inspect", "x"], monkeypatch, capsys)
     assert code == 70
     assert "ZeroDivisionError: one over nothing" in text
@@ -222,11 +229,6 @@ def test_without_onnx_runtime_is_exit_3(
     assert "pip install 'tofe-export[cpu]'" in text
 
 
-def test_every_error_says_what_and_what_next() -> None:
-    assert str(InputError("It is so.", "Do this.")) == "It is so. Do this."
-    assert {kind.exit_code for kind in TofeError.__subclasses__()} == {1, 2, 3}
-
-
 def test_help_lists_every_verb() -> None:
     from tofe_export.cli.app import app
 
@@ -234,6 +236,7 @@ def test_help_lists_every_verb() -> None:
     assert shown.exit_code == 0
     for verb in ("doctor", "demo", "train", "onnx", "trt", "verify", "bench", "inspect", "report"):
         assert verb in shown.output
+    assert "--show-completion" not in shown.output
 
 
 _HEAVY = """

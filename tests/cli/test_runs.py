@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 from tests.cli.conftest import Run
+from tofe_export.api import demo
+from tofe_export.api.bench import bench
 from tofe_export.cli import main as entry
-from tofe_export.training.recipes import DEMO
-from tofe_export.workflows import demo
-from tofe_export.workflows.bench_models import bench_models
+from tofe_export.training.demo_settings import DEMO
 
 SMALL = "img_size=32,patch_size=8,embed_dim=32,depth=4,num_heads=2"
 
@@ -23,7 +23,7 @@ def test_the_demo_makes_every_file_it_promises(
 ) -> None:
     short = dataclasses.replace(DEMO.settings, dense_epochs=1, epochs=1, limit_batches=2, limit_val=20)
     monkeypatch.setattr(demo, "DEMO", dataclasses.replace(DEMO, settings=short))
-    monkeypatch.setattr(demo, "bench_models", functools.partial(bench_models, batches=(1, 2), rounds=3))
+    monkeypatch.setattr(demo, "bench", functools.partial(bench, batches=(1, 2), rounds=3))
     monkeypatch.setattr(sys, "argv", ["tofe-export", "demo", "-o", str(tmp_path / "demo")])
     with pytest.raises(SystemExit) as caught:
         entry.main()

@@ -9,14 +9,14 @@ import pytest
 
 from tests.cli.conftest import Run
 from tests.cli.test_refusals import refused
+from tofe_export.api.export import export
 from tofe_export.engine.backend import gpu_present
-from tofe_export.workflows.export_onnx import OnnxOptions, export_onnx
 
 
 @pytest.fixture(scope="module")
 def exported(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("exported")
-    export_onnx(checkpoint, folder / "model.onnx", OnnxOptions())
+    export(checkpoint, folder / "model.onnx")
     return folder
 
 
@@ -36,7 +36,7 @@ def test_the_two_commands_of_the_readme(folder: Path, run: Run) -> None:
     shown = run("inspect", "model.engine")
     assert shown.returncode == 0, shown.stderr
     assert "layers known from" in shown.stdout
-    document = json.loads(run("inspect", "model.engine", "--json").stdout)
+    document = json.loads(run("inspect", "model.engine", "--json", "-").stdout)
     assert document["manifest"]["precision"] == "fp16"
 
 
@@ -60,8 +60,8 @@ def test_running_an_engine_without_a_gpu_is_exit_3(folder: Path, checkpoint: Pat
         (["--backend", "cuda"], 2, "no backend 'cuda'"),
         (["--plugin", "maybe"], 2, "--plugin maybe is not known"),
         (["--plugin", "on"], 2, "TensorRT-RTX cannot host plugins"),
-        (["--version-compatible"], 2, "are options of TensorRT"),
-        (["--hardware-compat", "ampere_plus"], 2, "are options of TensorRT"),
+        (["--version-compatible"], 2, "--version-compatible and --hardware-compat are for TensorRT"),
+        (["--hardware-compat", "ampere_plus"], 2, "Next: For RTX name the GPUs: --compute-capability 86,120"),
         (["--compute-capability", "90"], 2, "has no compute capability 90"),
         (["--timing-cache", "cache"], 2, "has no timing cache"),
         (["-o", "model.onnx"], 2, "model.onnx would be overwritten"),

@@ -1,4 +1,4 @@
-"""Values and combinations that cannot be meant: refused by name, before any work, and nothing is touched."""
+"""Values and combinations that make no sense: refused by name, before any work, and nothing is touched."""
 
 from pathlib import Path
 
@@ -25,9 +25,9 @@ _LONG = "x" * 300
         (["quantize", "--recipe", ""], "'--recipe': it is empty"),
         (["trt", "--timing-cache="], "'--timing-cache': it is empty"),
         (["demo", "--out", ""], "it is empty"),
-        ([*_TRAIN, "--lr", "nan"], "'--lr': nan is no finite number"),
-        ([*_TRAIN, "--backbone-lr-scale", "inf"], "'--backbone-lr-scale': inf is no finite number"),
-        ([*_TRAIN, "--dense-lr", "1e400"], "'--dense-lr': inf is no finite number"),
+        ([*_TRAIN, "--lr", "nan"], "'--lr': nan is not a finite number"),
+        ([*_TRAIN, "--backbone-lr-scale", "inf"], "'--backbone-lr-scale': inf is not a finite number"),
+        ([*_TRAIN, "--dense-lr", "1e400"], "'--dense-lr': inf is not a finite number"),
         ([*_TRAIN, "--weight-decay", "-1"], "--weight-decay is -1.0, but it must be from 0.0 to 1,000.0"),
         ([*_TRAIN, "--backbone-lr-scale", "-1"], "--backbone-lr-scale is -1.0, but it must be from 0.0"),
         ([*_TRAIN, "--seed", "9" * 30], "but it must be from 0 to 4,294,967,295"),
@@ -39,9 +39,9 @@ _LONG = "x" * 300
         ),
         ([*_TRAIN, "--pretrained", "--init", "x.pth"], "--pretrained and --init were both given"),
         ([*_TRAIN, "--init", "x.pth", "--dense-lr", "0.1"], "there is no dense phase"),
-        ([*_TRAIN, "--backbone-args", "img_size=NaN"], "'img_size=NaN' is no finite number"),
+        ([*_TRAIN, "--backbone-args", "img_size=NaN"], "'img_size=NaN' is not a finite number"),
         ([*_TRAIN, "--backbone-args", "depth=4,depth=5"], "depth is given twice"),
-        ([*_TRAIN, "--backbone-args", f"depth={'[' * 9999}"], "cannot be made"),
+        ([*_TRAIN, "--backbone-args", f"depth={'[' * 9999}"], "cannot be built"),
         ([*_TRAIN, "--init", _LONG], "its name is too long"),
         (["train", "--data", _LONG, "-o", "run"], "its name is too long"),
         (["train", "--data", "digits", "-o", _LONG], "its name is too long"),
@@ -60,7 +60,7 @@ _LONG = "x" * 300
         (["verify", f"{_LONG}.onnx", "--against", "text.txt"], "its name is too long"),
         ([*_VERIFY, "--json", _LONG], "its name is too long"),
         ([*_VERIFY, "--junit", "loop"], "its links lead in a circle"),
-        ([*_VERIFY, "--tolerance", "kl_mean=1", "--tolerance", "kl_mean=2"], "was given twice"),
+        ([*_VERIFY, "--tolerance", "kl_mean=1", "--tolerance", "kl_mean=2"], "kl_mean is given twice"),
         (["verify", "a.engine", "--against", "x", "--provider", "cuda"], "none of the files is an ONNX file"),
         (["bench", "a.engine", "--provider", "cuda"], "none of the files is an ONNX file"),
         (["bench", "a.engine", "--threads", "2"], "engines run on a GPU"),
@@ -72,12 +72,12 @@ _LONG = "x" * 300
         (["trt", "a.onnx", "--workspace", "1" + "0" * 15], "1048576"),
         (["trt", "a.onnx", "--tolerance", "fp16.kl_mean=1"], "fp16.kl_mean is for models in fp16; here is only fp32"),
         (["quantize", "a.onnx", "--tolerance", "fp8.kl_mean=1"], "here is only fp16, int8"),
-        (["quantize", "a.onnx", "--sensitivity", "--rounds", "3"], "leave --rounds away"),
+        (["quantize", "a.onnx", "--sensitivity", "--rounds", "3"], "omit --rounds"),
         (["inspect", "text.onnx", "--keep-rate", "0.5"], "text.onnx says itself what it is"),
         (["report", "empty", "--images", "1000"], "100"),
     ],
 )
-def test_values_that_cannot_be_meant(
+def test_values_that_make_no_sense(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -104,4 +104,4 @@ def test_pictures_of_no_checkpoint(
     (tmp_path / "ckpt.pth").write_bytes(checkpoint.read_bytes())
     code, text = refused(["report", tmp_path, "--images", "0", "--data", "photos"], monkeypatch, capsys)
     assert code == 2
-    assert "--data says where pictures come from, but none were asked for" in text
+    assert "--data says where pictures come from, but --images is 0" in text

@@ -7,8 +7,8 @@ from pathlib import Path
 import onnx
 
 from tests.cli.conftest import Run
-from tofe_export.artifacts.files import sha256
 from tofe_export.checkpoints.checkpoint import load, save
+from tofe_export.files.reading import sha256
 
 
 def test_the_manifest_says_where_the_model_came_from(checkpoint: Path, exported: Path) -> None:
@@ -102,10 +102,10 @@ def test_keep_counts_from_data(checkpoint: Path, tmp_path: Path, run: Run) -> No
 
 
 def test_inspect_both_kinds(checkpoint: Path, exported: Path, run: Run) -> None:
-    model = json.loads(run("inspect", exported, "--json").stdout)
+    model = json.loads(run("inspect", exported, "--json", "-").stdout)
     assert model["kind"] == "onnx"
-    assert [node.get("keep") for node in model["operators"] if "keep" in node] == [8, 5, 3]
-    network = json.loads(run("inspect", checkpoint, "--json").stdout)
+    assert [node["keep"] for node in model["operators"] if node["keep"] is not None] == [8, 5, 3]
+    network = json.loads(run("inspect", checkpoint, "--json", "-").stdout)
     assert network["kind"] == "checkpoint"
     assert network["keep"] == [8, 5, 3]
     assert network["sha256"] == sha256(checkpoint)
@@ -121,6 +121,6 @@ def test_bench_writes_json(exported: Path, tmp_path: Path, run: Run) -> None:
 
 
 def test_doctor_knows_this_machine(run: Run) -> None:
-    done = run("doctor", "--json")
+    done = run("doctor", "--json", "-")
     assert done.returncode == 0, done.stdout
     assert json.loads(done.stdout)["missing"] is False

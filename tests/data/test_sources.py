@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.helpers import refused_as
 from tofe_export.data.digits import Digits
 from tofe_export.data.image_file import UnreadableImage
 from tofe_export.data.image_log import ImageLog, Reason
@@ -18,7 +19,6 @@ from tofe_export.data.images import Batch, batches
 from tofe_export.data.photos import Photos
 from tofe_export.data.preprocessing import Preprocessing
 from tofe_export.data.sources import open_source
-from tofe_export.errors import InputError
 
 SMALL = Preprocessing(16, 16, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
@@ -74,13 +74,13 @@ def test_a_folder_without_parts_holds_out_images_of_every_class(tmp_path: Path) 
 
 def test_a_lone_part_is_refused(tmp_path: Path) -> None:
     write_image(tmp_path / "train" / "a" / "0.png", 1)
-    with pytest.raises(InputError, match="not the other of train/ and val/"):
+    with refused_as("half-of-train-and-val"):
         open_source(str(tmp_path), "train")
 
 
 def test_a_class_with_one_image_cannot_be_parted(tmp_path: Path) -> None:
     write_image(tmp_path / "a" / "0.png", 1)
-    with pytest.raises(InputError, match="single image"):
+    with refused_as("single-image"):
         open_source(str(tmp_path), "train")
     assert len(open_source(str(tmp_path), "any")) == 1
 
@@ -102,19 +102,18 @@ def _empty_class(path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("make", "words"),
+    ("make", "code"),
     [
-        (lambda path: path / "absent", "no images called"),
-        (_file, "is a file"),
-        (lambda path: path, "no image in"),
-        (_text_only, "no image in"),
-        (_empty_class, "holds no image"),
+        (lambda path: path / "absent", "no-images-called"),
+        (_file, "images-not-a-folder"),
+        (lambda path: path, "no-image"),
+        (_text_only, "no-image"),
+        (_empty_class, "empty-class"),
     ],
 )
-def test_folders_that_cannot_be_used(tmp_path: Path, make: Callable[[Path], Path], words: str) -> None:
-    with pytest.raises(InputError, match=words) as caught:
+def test_folders_that_cannot_be_used(tmp_path: Path, make: Callable[[Path], Path], code: str) -> None:
+    with refused_as(code):
         open_source(str(make(tmp_path)), "train")
-    assert caught.value.next_step
 
 
 def test_corrupt_images_are_named_skipped_and_counted(tree: Path) -> None:
@@ -135,13 +134,13 @@ def test_corrupt_images_are_named_skipped_and_counted(tree: Path) -> None:
 
 def test_a_corrupt_image_is_an_error_where_nobody_collects_them(tree: Path) -> None:
     (tree / "ant" / "1.png").write_bytes(b"")
-    with pytest.raises(UnreadableImage, match=r"1\.png"):
+    with refused_as("unreadable-image", UnreadableImage, path=str(tree / "ant" / "1.png")):
         list(batches(open_source(str(tree), "any"), SMALL, 4))
 
 
 def test_all_corrupt_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"")
-    with pytest.raises(InputError, match=r"None of the 1 images .*: 1 that cannot be decoded"):
+    with refused_as("no-readable-image", images=1):
         list(batches(open_source(str(tmp_path), "any"), SMALL, 4, log=ImageLog()))
 
 

@@ -5,11 +5,10 @@ from pathlib import Path
 import pytest
 
 from tests.helpers import small_tofe
+from tofe_export.api.export import export
 from tofe_export.checkpoints.checkpoint import Checkpoint, save
 from tofe_export.data.preprocessing import Preprocessing
 from tofe_export.engine.backend import Backend, open_backend
-from tofe_export.workflows.export_onnx import OnnxOptions, export_onnx
-from tofe_export.workflows.keep_counts import KeepOptions
 
 KEEP = (8, 5, 3)
 
@@ -24,11 +23,10 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def models(checkpoint: Path) -> dict[str, Path]:
-    found = {}
-    for form in ("plugin", "elide"):
-        found[form] = checkpoint.with_name(f"{form}.onnx")
-        export_onnx(checkpoint, found[form], OnnxOptions(KeepOptions(KEEP), rearrange=form == "plugin"))
-    return found
+    forms = ("plugin", "elide")
+    return {
+        form: export(checkpoint, checkpoint.with_name(f"{form}.onnx"), keep=KEEP, rearrange=form).path for form in forms
+    }
 
 
 @pytest.fixture(scope="session")

@@ -9,29 +9,37 @@ from typing import Any
 import onnx_ir as ir
 import pytest
 
-from tofe_export.artifacts.files import sha256
-from tofe_export.artifacts.manifest import read_manifest
+from tofe_export.api.build import build
+from tofe_export.artifacts.manifests import read_manifest
+from tofe_export.documents.manifest import Network
 from tofe_export.engine.backend import Backend
-from tofe_export.engine.build import Network, build_engine, check_precision
+from tofe_export.engine.build import build_engine
+from tofe_export.engine.network import check_precision
 from tofe_export.engine.options import BatchProfile, BuildOptions
 from tofe_export.engine.prepare import prepare
 from tofe_export.errors import CheckFailedError, InputError
-from tofe_export.verify.opened import read_onnx
-from tofe_export.workflows.build_engine import build_from_onnx
-from tofe_export.workflows.progress import silent
+from tofe_export.files.reading import sha256
+from tofe_export.graph.reading import read_onnx
+from tofe_export.progress import silent
 
 
 @pytest.mark.parametrize("form", ["plugin", "elide"])
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
 def test_every_form_and_precision(models: dict[str, Path], tmp_path: Path, form: str, precision: str) -> None:
     target = tmp_path / "model.engine"
-    options = BuildOptions(precision=precision, backend="rtx", batch=BatchProfile(1, 2, 4))
     seen: list[tuple[str, int, int]] = []
-    result = build_from_onnx(models[form], target, options, lambda *step: seen.append(step))
-    manifest = read_manifest(target)
-    written = json.loads(json.dumps(result.manifest))
-    assert manifest == {**written, "schema": manifest["schema"], "sha256": sha256(target)}
-    layers = manifest["network"]["layers"]
+    built = build(
+        models[form],
+        target,
+        precision=precision,
+        backend="rtx",
+        batch=(1, 2, 4),
+        progress=lambda *step: seen.append(step),
+    )
+    manifest = built.manifest
+    assert manifest == read_manifest(target)
+    assert manifest.sha256 == sha256(target)
+    layers = manifest.network.layers
     assert set(layers["SOFTMAX"]) == set(layers["NORMALIZATION"]) == {"fp32"}
     products = layers["MATRIX_MULTIPLY"]
     if precision == "fp32":
@@ -39,37 +47,40 @@ def test_every_form_and_precision(models: dict[str, Path], tmp_path: Path, form:
     else:
         assert products[precision] > 10 * products["fp32"], "only the ends of the selectors stay in float32"
         assert products["fp32"] == 3
-    assert manifest["network"]["inputs"] == {"images": ["fp32", [-1, 3, 32, 32]]}
-    assert manifest["network"]["outputs"] == {"logits": ["fp32", [-1, 5]]}
-    assert manifest["options"]["batch"] == "1:2:4"
-    assert all(use["by"] == "function body" for use in manifest["operators"])
-    assert manifest["checked"]["run"] is False
-    assert manifest["source"]["sha256"] == sha256(models[form])
+    assert manifest.network.inputs == {"images": ("fp32", (-1, 3, 32, 32))}
+    assert manifest.network.outputs == {"logits": ("fp32", (-1, 5))}
+    assert manifest.options.batch == "1:2:4"
+    assert all(use.by == "function body" for use in manifest.operators)
+    assert manifest.checked is not None
+    assert manifest.checked.run is False
+    assert manifest.source.sha256 == sha256(models[form])
+    source = read_manifest(models[form])
+    assert (manifest.checkpoint, manifest.classes) == (source.source, source.classes)
     done = [(task, count, total) for task, count, total in seen if count == total]
     assert "Building engine" in {task for task, _, _ in done}
     assert ("Parsing", 1, 1) in done
-    assert BuildOptions.from_dict(manifest["options"]) == options
+    options = BuildOptions(precision=precision, backend="rtx", batch=BatchProfile(1, 2, 4))
+    assert BuildOptions.of(manifest.options) == options
 
 
 def test_profiles_compute_capabilities_workspace_and_taps(models: dict[str, Path], tmp_path: Path) -> None:
-    options = BuildOptions(
-        backend="rtx", batch=BatchProfile.parse("3"), workspace_mib=64, compute_capabilities=("86", "120"), taps=True
-    )
-    manifest = build_from_onnx(models["plugin"], tmp_path / "m.engine", options).manifest
-    outputs = manifest["network"]["outputs"]
+    options = {"batch": 3, "workspace_mib": 64, "compute_capabilities": ("86", "120"), "taps": True}
+    outputs = build(models["plugin"], tmp_path / "m.engine", backend="rtx", **options).manifest.network.outputs
     assert set(outputs) == {"logits", *(f"stage{s}.{what}" for s in range(3) for what in ("scores", "perm", "tokens"))}
-    assert outputs["stage1.perm"] == ("int32", [-1, 16])
+    assert outputs["stage1.perm"] == ("int32", (-1, 16))
 
 
-def build(model: ir.Model, rtx: Backend, options: BuildOptions, heavy: dict[str, int] | None = None) -> bytes:
+def build_graph(model: ir.Model, rtx: Backend, options: BuildOptions, heavy: dict[str, int] | None = None) -> bytes:
     prepared = prepare(model, rtx, options, "fp32")
     return build_engine(prepared.content, rtx, options, prepared.heavy if heavy is None else heavy, silent).content
 
 
 def test_a_network_in_another_precision_is_refused(models: dict[str, Path], rtx: Backend) -> None:
-    with pytest.raises(CheckFailedError, match="does not have the precision that was asked for"):
-        build(read_onnx(models["plugin"]), rtx, BuildOptions(), {"fp16": 40})
-    network = Network({"MATRIX_MULTIPLY": {"fp16": 3}, "CONVOLUTION": {"fp16": 1}}, [], {}, {})
+    with pytest.raises(CheckFailedError) as caught:
+        build_graph(read_onnx(models["plugin"]), rtx, BuildOptions(), {"fp16": 40})
+    assert caught.value.code == "network-precision"
+    layers = {"MATRIX_MULTIPLY": {"fp16": 3}, "CONVOLUTION": {"fp16": 1}}
+    network = Network(layers=layers, plugins=(), inputs={}, outputs={})
     check_precision(network, {"fp16": 4})
     with pytest.raises(CheckFailedError, match="4 fp16 instead of 4 fp32"):
         check_precision(network, {"fp32": 4})
@@ -84,7 +95,7 @@ def test_ctrl_c_stops_the_build_and_leaves_the_old_engine(models: dict[str, Path
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        build_from_onnx(models["elide"], target, BuildOptions(backend="rtx"), stop)
+        build(models["elide"], target, backend="rtx", progress=stop)
     assert target.read_bytes() == b"old"
     assert [path.name for path in tmp_path.iterdir()] == ["model.engine"]
 
@@ -109,26 +120,26 @@ def foreign(model: ir.Model) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "words"),
+    ("spoil", "code", "words"),
     [
-        (spoil_keep, "cannot keep 99 of 16 patch tokens"),
-        (spoil_dtype, "takes scores as float32, not float16"),
-        (lose_body, "has lost the function body of tofe::"),
-        (foreign, "elsewhere::.*nobody here provides"),
+        (spoil_keep, "operator-inputs", "cannot keep 99 of 16 patch tokens"),
+        (spoil_dtype, "operator-inputs", "takes scores as float32, not float16"),
+        (lose_body, "operator-body-missing", "tofe::"),
+        (foreign, "operator-unknown", "elsewhere::"),
     ],
 )
-def test_graphs_that_cannot_be_right(models: dict[str, Path], rtx: Backend, spoil: Any, words: str) -> None:
+def test_graphs_that_cannot_be_right(models: dict[str, Path], rtx: Backend, spoil: Any, code: str, words: str) -> None:
     model = read_onnx(models["plugin"])
     spoil(model)
     with pytest.raises(InputError, match=words) as caught:
         prepare(model, rtx, BuildOptions(), "fp32")
+    assert caught.value.code == code
     assert caught.value.next_step
 
 
 _REGISTERED = """
 import sys, json
 import tensorrt_rtx as trt
-from pathlib import Path
 
 class Creator(trt.IPluginCreatorV3One):
     def __init__(self):
@@ -140,13 +151,12 @@ class Creator(trt.IPluginCreatorV3One):
 
 creator = Creator()
 trt.get_plugin_registry().register_creator(creator, "tofe")
-from tofe_export.engine.options import BuildOptions
 from tofe_export.errors import InputError
-from tofe_export.workflows.build_engine import build_from_onnx
+from tofe_export.api.build import build
 try:
-    build_from_onnx(Path(sys.argv[1]), Path(sys.argv[2]), BuildOptions(backend="rtx"))
+    build(sys.argv[1], sys.argv[2], backend="rtx")
 except InputError as error:
-    print(json.dumps(str(error)))
+    print(json.dumps([error.code, error.message]))
 """
 
 
@@ -154,5 +164,7 @@ def test_rtx_never_sees_a_registered_plugin(models: dict[str, Path], tmp_path: P
     command = [sys.executable, "-c", _REGISTERED, str(models["plugin"]), str(tmp_path / "m.engine")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert "Plugins are registered in this process (TokenPartition)" in json.loads(done.stdout.splitlines()[-1])
+    code, message = json.loads(done.stdout.splitlines()[-1])
+    assert code == "plugins-registered"
+    assert "(TokenPartition)" in message
     assert not list(tmp_path.iterdir())

@@ -8,24 +8,22 @@ from typing import Any
 
 import pytest
 
-from tofe_export.artifacts.commands import command
-from tofe_export.artifacts.files import read_json, write_json
-from tofe_export.artifacts.manifest import manifest_path
+from tofe_export.api.build import build
+from tofe_export.artifacts.artifact import Artifact, open_artifact
+from tofe_export.artifacts.manifests import manifest_path
 from tofe_export.engine import backend
 from tofe_export.engine.backend import gpu_present
 from tofe_export.engine.inspect import lacks_precision, layer_histogram, precisions
-from tofe_export.engine.options import BatchProfile, BuildOptions
-from tofe_export.engine.runtime import load_engine
+from tofe_export.engine.options import BatchProfile
 from tofe_export.errors import InputError, MissingError
-from tofe_export.workflows.build_engine import build_from_onnx
-from tofe_export.workflows.inspect_file import inspect_file
+from tofe_export.files.reading import read_json
+from tofe_export.files.writing import write_json
 
 
 @pytest.fixture(scope="module")
 def built(models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     target = tmp_path_factory.mktemp("built") / "model.engine"
-    build_from_onnx(models["plugin"], target, BuildOptions(precision="fp16", backend="rtx"))
-    return target
+    return build(models["plugin"], target, precision="fp16", backend="rtx").path
 
 
 @pytest.fixture
@@ -38,16 +36,16 @@ def engine(built: Path, tmp_path: Path) -> Path:
 @pytest.mark.parametrize("keep", [0, 100, -1])
 def test_an_engine_that_was_cut_off_or_changed(engine: Path, keep: int) -> None:
     engine.write_bytes(engine.read_bytes()[:keep])
-    with pytest.raises(InputError, match="does not belong"):
-        load_engine(engine)
-    with pytest.raises(InputError, match="does not belong"):
-        inspect_file(engine)
+    with pytest.raises(InputError) as caught:
+        open_artifact(engine)
+    assert (caught.value.code, caught.value.details["path"]) == ("manifest-hash", engine)
 
 
 def test_an_engine_without_its_manifest(engine: Path) -> None:
     manifest_path(engine).unlink()
-    with pytest.raises(InputError, match=r"model\.engine\.json does not exist"):
-        load_engine(engine)
+    with pytest.raises(InputError) as caught:
+        open_artifact(engine)
+    assert (caught.value.code, caught.value.details["path"]) == ("manifest-missing", engine)
 
 
 def change(engine: Path, **values: Any) -> None:
@@ -59,26 +57,31 @@ def change(engine: Path, **values: Any) -> None:
 def test_another_version_is_one_sentence_and_exit_3(engine: Path) -> None:
     change(engine, version="0.0.1")
     with pytest.raises(MissingError, match=r"was built by tensorrt_rtx 0\.0\.1; installed is") as caught:
-        load_engine(engine)
-    assert caught.value.exit_code == 3
-    again = command("trt", engine.with_name("plugin.onnx"), "-o", engine, "--fp16", "--batch", "1:8:64")
-    assert caught.value.next_step == f"Build it again: {again}"
+        open_artifact(engine).open()
+    error = caught.value
+    assert (error.code, error.exit_code) == ("engine-version", 3)
+    assert (error.details["path"], error.details["source"]) == (engine, engine.with_name("plugin.onnx"))
+    assert error.details["options"].precision == "fp16"
 
 
 def test_without_a_gpu_an_engine_is_exit_3(engine: Path) -> None:
     if gpu_present():
         pytest.skip("this machine has a GPU")
-    with pytest.raises(MissingError, match="PyTorch finds none here"):
-        load_engine(engine)
+    with pytest.raises(MissingError) as caught:
+        open_artifact(engine).open()
+    assert (caught.value.code, caught.value.exit_code) == ("gpu-missing", 3)
 
 
-def test_an_onnx_file_is_no_engine(models: dict[str, Path]) -> None:
-    with pytest.raises(InputError, match="is no engine but an onnx file"):
-        load_engine(models["plugin"])
+def test_an_engine_has_no_graph(engine: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        Artifact(engine, open_artifact(engine).manifest).graph  # noqa: B018 - it is computed on access
+    assert caught.value.code == "not-onnx"
 
 
 def test_inspect_says_where_it_knows_it_from(engine: Path) -> None:
-    document = inspect_file(engine)
+    from tofe_export.api.inspect import inspect
+
+    document = inspect(engine).to_dict()
     assert document["kind"] == "engine"
     assert document["from"] == ("engine" if gpu_present() else "manifest")
     assert document["precisions"]["fp16"] > document["precisions"]["fp32"]
@@ -120,13 +123,27 @@ def test_auto_takes_tensorrt_only_where_it_can_work(monkeypatch: pytest.MonkeyPa
     assert backend.open_backend("auto").name == "rtx"
     monkeypatch.setattr(backend, "gpu_present", lambda: True)
     if importlib.util.find_spec("tensorrt") is None:
-        with pytest.raises(MissingError, match="tensorrt is installed but does not load"):  # said to be there
+        with pytest.raises(MissingError) as caught:
             backend.open_backend("auto")
+        assert (caught.value.code, caught.value.details["name"]) == ("backend-broken", "tensorrt")
     else:
         assert backend.open_backend("auto").name == "tensorrt"
 
 
-@pytest.mark.parametrize("text", ["", "a", "0:1:2", "4:2:8", "1:8", "1:2:3:4", "-1", "1.5"])
-def test_batches_that_make_no_sense(text: str) -> None:
-    with pytest.raises(InputError, match=r"--batch|batch sizes"):
-        BatchProfile.parse(text)
+@pytest.mark.parametrize(
+    ("batch", "code"),
+    [
+        *((text, "batch-text") for text in ("", "a", "1:8", "1:2:3:4", "-1", "1.5")),
+        *((sizes, "batch-order") for sizes in ("0:1:2", "4:2:8", 0, (1, 8), (4, 2, 8))),
+        *((sizes, "out-of-range") for sizes in (10**9, "9" * 30, (1, 1, 10**9))),
+    ],
+)
+def test_batches_that_make_no_sense(batch: str | int | tuple[int, ...], code: str) -> None:
+    with pytest.raises(InputError) as caught:
+        BatchProfile.of(batch)
+    assert caught.value.code == code
+
+
+def test_batches_of_every_kind() -> None:
+    assert BatchProfile.of("1:8:64") == BatchProfile.of((1, 8, 64)) == BatchProfile(1, 8, 64)
+    assert BatchProfile.of("8") == BatchProfile.of(8) == BatchProfile(8, 8, 8)

@@ -25,5 +25,5 @@ def test_build_verify_bench(checkpoint: Path, tmp_path: Path, run: Run, backend:
     assert json.loads((tmp_path / "verify.json").read_text())["passed"]
     timed = run("bench", "model.engine", "--batch", "1,8", "--rounds", 3)
     assert timed.returncode == 0, timed.stderr
-    shown = json.loads(run("inspect", "model.engine", "--json").stdout)
+    shown = json.loads(run("inspect", "model.engine", "--json", "-").stdout)
     assert shown["from"] == "engine"

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from tofe_plugins import launch
 
+from benchmarks import kernel_launch as launch
 from tofe_export.model.operators import scatter_rearrange, token_partition
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)

@@ -16,8 +16,10 @@ import pytest
 import torch
 
 from tests.helpers import small_images, small_tofe
+from tofe_export.graph import export
 from tofe_export.graph.export import export_dense, export_tofe
 from tofe_export.graph.passes.taps import hide_taps, show_taps, tapped_stages
+from tofe_export.model.fixed_path import FixedPath
 from tofe_export.model.tofe import ToFe
 
 KEEP = (8, 5, 3)
@@ -60,7 +62,7 @@ def test_checked_named_and_equal_at_any_batch(
         images = small_images(batch, seed=batch)
         found = run(model, images)
         with torch.no_grad():
-            expected = network.forward_fixed(images, KEEP, form == "plugin")
+            expected = network.forward_fixed(images, FixedPath(KEEP, form == "plugin"))
         np.testing.assert_allclose(found["logits"], expected.logits.numpy(), rtol=0, atol=1e-5)
         for trace in expected.stages if taps else []:
             assert np.array_equal(found[f"stage{trace.index}.perm"], trace.perm.numpy())
@@ -148,7 +150,8 @@ print(hashlib.sha256(proto.SerializeToString(deterministic=True)).hexdigest())
 """
 
 
-def test_same_bytes_in_another_process(network: ToFe) -> None:
+def test_same_bytes_in_another_process(network: ToFe, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(export, "_trace", export._trace.fresh)  # type: ignore[attr-defined]
     mine = ir.to_proto(export_tofe(network, KEEP, True, False)).SerializeToString(deterministic=True)
     environment = {**os.environ, "PYTHONHASHSEED": "12345"}
     other = subprocess.run([sys.executable, "-c", _HASH], capture_output=True, text=True, check=True, env=environment)

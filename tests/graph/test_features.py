@@ -12,6 +12,7 @@ import torch
 from tests.helpers import small_images, small_tofe
 from tofe_export.errors import InputError
 from tofe_export.graph.export import export_tofe
+from tofe_export.model.fixed_path import FixedPath
 from tofe_export.model.tofe import ToFe
 
 FEATURES = ("features",)
@@ -30,7 +31,7 @@ def assert_equals_pytorch(model: ir.Model, network: ToFe, keep: Sequence[int], r
     for batch in (1, 3):
         images = small_images(batch, seed=batch)
         with torch.no_grad():
-            expected = network.forward_fixed(images, keep, rearrange, features=True)
+            expected = network.forward_fixed(images, FixedPath(keep, rearrange, features=True))
         for name, value in run(model, images).items():
             wanted = expected.features if name == "features" else expected.logits
             assert wanted is not None
@@ -96,7 +97,7 @@ def test_logits_and_features_come_in_the_order_asked_for(backbone: str) -> None:
     assert list(features.shape)[1:] == [16, 32]
     found = run(model, small_images(3))
     with torch.no_grad():
-        expected = network.forward_fixed(small_images(3), keep, False, features=True)
+        expected = network.forward_fixed(small_images(3), FixedPath(keep, False, features=True))
     assert expected.features is not None
     np.testing.assert_allclose(found["features"], expected.features.numpy(), rtol=0, atol=1e-5)
     np.testing.assert_allclose(found["logits"], expected.logits.numpy(), rtol=0, atol=1e-5)

@@ -11,6 +11,7 @@ import torch
 from tests.helpers import SMALL
 from tofe_export.graph.export import export_tofe
 from tofe_export.model.config import ToFeConfig
+from tofe_export.model.fixed_path import FixedPath
 from tofe_export.model.tofe import build_tofe
 
 
@@ -37,6 +38,6 @@ def check(backbone: str, patch: int, made_for: int, wanted: tuple[int, int]) -> 
     features, logits = session.run(None, {"images": images.numpy()})
     assert features.shape == (3, tokens, 32)
     with torch.inference_mode():
-        expected = model.forward_fixed(images, keep, features=True)
+        expected = model.forward_fixed(images, FixedPath(keep, features=True))
     np.testing.assert_allclose(logits, expected.logits, atol=1e-5)
     np.testing.assert_allclose(features, expected.features, atol=2e-5)

@@ -13,6 +13,7 @@ from tofe_export.graph.export import export_dense, export_tofe
 from tofe_export.graph.passes import PIPELINE
 from tofe_export.graph.passes.scales import fold_scales
 from tofe_export.model.config import ToFeConfig
+from tofe_export.model.fixed_path import FixedPath
 from tofe_export.model.tofe import ToFe, build_tofe
 
 KEEP = (8, 5, 3)
@@ -32,7 +33,7 @@ def run(model: ir.Model, name: str, value: np.ndarray) -> np.ndarray:
 def assert_equals_pytorch(model: ir.Model, network: ToFe) -> None:
     images = small_images(3)
     with torch.no_grad():
-        expected = network.forward_fixed(images, KEEP, rearrange=False).logits
+        expected = network.forward_fixed(images, FixedPath(KEEP, rearranged=False)).logits
     np.testing.assert_allclose(run(model, "images", images.numpy()), expected.numpy(), rtol=0, atol=1e-5)
 
 

@@ -233,7 +233,14 @@ def cases() -> Iterator[Case]:
     for what, spoil in WORKING.items():
         yield case_of("inspect", what, spoil, _RUNS, instead={"model.onnx": "ck.pth"}, kit=("ck.pth",))
         yield case_of(
-            "inspect", f"{what}, as JSON", spoil, _RUNS, "--json", instead={"model.onnx": "ck.pth"}, kit=("ck.pth",)
+            "inspect",
+            f"{what}, as JSON",
+            spoil,
+            _RUNS,
+            "--json",
+            "-",
+            instead={"model.onnx": "ck.pth"},
+            kit=("ck.pth",),
         )
         if what.startswith(_EXPORTED):
             yield case_of("onnx", what, spoil, _RUNS)

@@ -24,7 +24,7 @@ _REFUSED: dict[str, dict[str, tuple[str, ...]]] = {
             *("0", "0x0", "-32", "32x", "x32", "32x0", "32x32x32", "32.5", "1e2", "33", "1", "999999x999999", "٣٢"),
             *("３２", "32×32", "32 x 32", "nan"),
         ),
-        "--output": ("", "logits,", "logit", "everything", "LOGITS", "logits;features", "features,,logits"),
+        "--outputs": ("", "logits,", "logit", "everything", "LOGITS", "logits;features", "features,,logits"),
         "--rearrange": ("", "Plugin", "plug", "none"),
         "--keep-rate": ("0.5", "nan", "-1", "inf", "half"),
         "--stages": ("3,2,1", "0", "1,1,1", "999", "one", ","),
@@ -129,7 +129,7 @@ _REFUSED: dict[str, dict[str, tuple[str, ...]]] = {
 _EITHER: dict[str, dict[str, tuple[str, ...]]] = {
     "onnx": {
         "--keep": ("８,４,２", "+8, 4,2", "8,4,2\n", "1.0,1.0,1.0", "1e-300,.5,.5"),
-        "--output": ("logits,logits", " logits"),
+        "--outputs": ("logits,logits", " logits"),
         "--data": ("~", ".", "images/../images//", "./images"),
     },
     "verify": {
@@ -214,7 +214,7 @@ def _usage() -> Iterator[Case]:
     """Command lines that are wrong as such."""
     for verb in ("doctor", "demo", "train", "onnx", "quantize", "trt", "verify", "bench", "inspect", "report"):
         yield basic("options", verb, "an unknown option", "--no-such-option", codes=REFUSED)
-        last = {"doctor": "--json=maybe", "demo": "-o", "inspect": "--img-size", "report": "--data"}.get(verb, "--data")
+        last = {"doctor": "--json", "demo": "-o", "inspect": "--img-size", "report": "--data"}.get(verb, "--data")
         yield basic("options", verb, "an option without its value", last, codes=REFUSED)
         if verb not in ("verify", "bench"):
             yield basic("options", verb, "one argument too many", "more.onnx", codes=REFUSED)

@@ -12,9 +12,9 @@ from tests.hostile.commands import basic
 _TALKERS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
     # name -> verb, more arguments, what it must write whatever becomes of its words
     "doctor": ("doctor", (), ()),
-    "doctor --json": ("doctor", ("--json",), ()),
+    "doctor --json -": ("doctor", ("--json", "-"), ()),
     "inspect": ("inspect", (), ()),
-    "inspect --json": ("inspect", ("--json",), ()),
+    "inspect --json": ("inspect", ("--json", "i.json"), ("i.json",)),
     "verify": ("verify", ("--json", "v.json", "--junit", "v.xml"), ("v.json", "v.xml")),
     "bench": ("bench", ("--json", "b.json"), ("b.json",)),
     "quantize": ("quantize", ("--json", "q.json"), ("q.json", "model.int8.onnx", "model.int8.onnx.json")),
@@ -100,7 +100,7 @@ def _talk(verb: str, what: str, more: tuple[str, ...], promised: tuple[str, ...]
 
 def _from_scratch() -> Iterator[Case]:
     """The interpreter itself opens and flushes these streams."""
-    for arguments in (("--help",), ("--version",), (), ("doctor", "--json"), ("inspect", "nowhere.onnx")):
+    for arguments in (("--help",), ("--version",), (), ("doctor", "--json", "-"), ("inspect", "nowhere.onnx")):
         for what in ("every stream closed", "stdout into a pipe nobody reads", "stdout on a full disk"):
             yield Case(
                 "terminals", arguments[0] if arguments and arguments[0][0] != "-" else "doctor",

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from tests.kills import work
-from tofe_export.artifacts.manifest import files_of, read_manifest
+from tofe_export.artifacts.manifests import files_of, read_manifest
 from tofe_export.checkpoints.checkpoint import load
 
 TARGETS = {"onnx": "onnx.onnx", "quantize": "quantize.onnx", "trt": "trt.engine"}

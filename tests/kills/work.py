@@ -11,18 +11,14 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from tests.helpers import SMALL, small_tofe
+from tofe_export.api.build import build
+from tofe_export.api.export import export
+from tofe_export.api.quantize import quantize as quantize_model
 from tofe_export.checkpoints.checkpoint import Checkpoint, save
 from tofe_export.data.preprocessing import Preprocessing
-from tofe_export.engine.options import BuildOptions
 from tofe_export.model.config import ToFeConfig
 from tofe_export.training.settings import TrainSettings
 from tofe_export.training.trainer import train as train_model
-from tofe_export.workflows.build_engine import build_from_onnx
-from tofe_export.workflows.calibrate_model import CalibrationOptions
-from tofe_export.workflows.export_onnx import OnnxOptions, export_onnx
-from tofe_export.workflows.keep_counts import KeepOptions
-from tofe_export.workflows.precision_forms import Timing
-from tofe_export.workflows.quantize_model import QuantizeOptions, quantize_model
 
 RECIPE = '[data]\nsource = "photos"\nsamples = {}\n'
 SETTINGS = TrainSettings(
@@ -43,21 +39,19 @@ def prepare(folder: Path) -> None:
 
 def onnx(folder: Path, form: int, target: Path | None = None) -> None:
     """Two exports of one checkpoint."""
-    options = OnnxOptions(KeepOptions((8, 5, 3 + form)))
-    export_onnx(folder / "ckpt.pth", target or folder / "onnx.onnx", options)
+    export(folder / "ckpt.pth", target or folder / "onnx.onnx", keep=(8, 5, 3 + form))
 
 
 def quantize(folder: Path, form: int) -> None:
     """Two calibrations of one model."""
-    calibration = CalibrationOptions(str(folder / f"{(4, 8)[form]}.toml"), cache=folder / f"{form}.npz")
-    options = QuantizeOptions("int8", calibration, samples=4, timing=Timing((1,), 1, 1))
-    quantize_model(folder / "source.onnx", folder / "quantize.onnx", options)
+    calibration = {"recipe": folder / f"{(4, 8)[form]}.toml", "cache": folder / f"{form}.npz"}
+    quick = {"samples": 4, "batches": (1,), "rounds": 1, "threads": 1}
+    quantize_model(folder / "source.onnx", folder / "quantize.onnx", **calibration, **quick)
 
 
 def trt(folder: Path, form: int) -> None:
     """Two precisions of one engine (TensorRT-RTX builds without a GPU)."""
-    options = BuildOptions(precision=("fp32", "fp16")[form], backend="rtx")
-    build_from_onnx(folder / "source.onnx", folder / "trt.engine", options)
+    build(folder / "source.onnx", folder / "trt.engine", precision=("fp32", "fp16")[form], backend="rtx")
 
 
 def train(folder: Path, form: int) -> None:

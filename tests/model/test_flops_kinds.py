@@ -7,6 +7,7 @@ import torch
 
 from tests.helpers import small_images, small_tofe
 from tofe_export.model import blocks
+from tofe_export.model.fixed_path import FixedPath
 from tofe_export.model.flops import count_macs, dense_macs, tofe_macs
 from tofe_export.model.tofe import ToFe
 
@@ -40,7 +41,9 @@ def ready(**arguments: Any) -> ToFe:
 
 
 def counted(model: ToFe, keep: tuple[int, ...], features: bool = False) -> float:
-    return count_macs(lambda: model.forward_fixed(small_images(1), keep, rearrange=False, features=features))
+    return count_macs(
+        lambda: model.forward_fixed(small_images(1), FixedPath(keep, rearranged=False, features=features))
+    )
 
 
 @pytest.mark.parametrize("method", DISCARDING)

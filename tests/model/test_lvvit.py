@@ -7,9 +7,10 @@ import timm
 import torch
 from torch import nn
 
-from tests.helpers import small_images, small_tofe, weightless
+from tests.helpers import refused_as, small_images, small_tofe, weightless
 from tofe_export.errors import InputError
 from tofe_export.model.choices import gumbel_choice, threshold_choice
+from tofe_export.model.fixed_path import FixedPath
 from tofe_export.model.flops import dense_macs
 from tofe_export.model.lvvit import LVViT
 from tofe_export.model.tofe import ToFe
@@ -111,7 +112,7 @@ def test_elide_is_exact_though_the_head_reads_every_token(approximator: str, kee
     # the auxiliary head act on the features of one row, so they commute with it; attention and the selectors' mean sum
     # over all rows; and a maximum over rows, all that the head makes of them, does not care about their order.
     model, images = lvvit(approximator=approximator), small_images(3)
-    spatial, elided = (model.forward_fixed(images, keep, rearrange) for rearrange in (True, False))
+    spatial, elided = (model.forward_fixed(images, FixedPath(keep, rearrange)) for rearrange in (True, False))
     torch.testing.assert_close(elided.logits, spatial.logits, rtol=0, atol=1e-5)
     mine, theirs = elided.stages[-1].tokens, spatial.stages[-1].tokens
     assert mine.shape == theirs.shape == (3, 17, 32), "the head needs frozen tokens too"
@@ -156,15 +157,16 @@ def test_an_image_that_keeps_nothing_is_classified_by_its_cls_token() -> None:
     ],
 )
 def test_what_lvvit_cannot_be_is_refused(arguments: dict[str, Any], words: str) -> None:
-    with pytest.raises(InputError, match=words):
+    with pytest.raises(InputError, match=words) as caught:
         lvvit(**arguments)
+    assert caught.value.code == "backbone-args"
 
 
 def test_its_own_arguments_are_not_a_plain_backbones() -> None:
     model = lvvit(skip_lam=4.0, stem=8)
     assert model.vit.blocks[0].ls1.divisor == model.vit.blocks[3].ls2.divisor == 4.0
     assert model.vit.patch_embed.conv3.weight.shape == (8, 8, 3, 3)
-    with pytest.raises(InputError, match="no argument 'skip_lam'"):
+    with refused_as("unknown-backbone-argument", name="skip_lam"):
         small_tofe(skip_lam=4.0)
 
 
@@ -187,7 +189,7 @@ def test_only_training_moves_the_stems_running_statistics() -> None:
     assert len(before) == 6
     model(images)
     model.forward_masked(images, threshold_choice).logits.sum().backward()
-    model.forward_fixed(images, (8, 5, 3))
+    model.forward_fixed(images, FixedPath((8, 5, 3)))
     model.train()
     dense_macs(model.vit)  # runs the stem to count it, on a copy
     assert all(torch.equal(old, new) for old, new in zip(before, stem_statistics(model), strict=True))
@@ -198,8 +200,8 @@ def test_only_training_moves_the_stems_running_statistics() -> None:
 @torch.no_grad()
 def test_an_images_logits_do_not_depend_on_its_batch() -> None:
     model, images = lvvit(), small_images(4)
-    together = model.forward_fixed(images, (8, 5, 3)).logits
-    alone = torch.cat([model.forward_fixed(image, (8, 5, 3)).logits for image in images.split(1)])
+    together = model.forward_fixed(images, FixedPath((8, 5, 3))).logits
+    alone = torch.cat([model.forward_fixed(image, FixedPath((8, 5, 3))).logits for image in images.split(1)])
     torch.testing.assert_close(together, alone, rtol=0, atol=1e-5)
 
 

@@ -7,10 +7,11 @@ import pytest
 import torch
 from timm.models.vision_transformer import VisionTransformer
 
-from tests.helpers import small_images, small_tofe
+from tests.helpers import refused_as, small_images, small_tofe
 from tofe_export.errors import InputError
 from tofe_export.model import blocks
 from tofe_export.model.choices import gumbel_choice, threshold_choice
+from tofe_export.model.fixed_path import FixedPath
 from tofe_export.model.flops import count_macs, dense_macs, tofe_macs
 from tofe_export.model.selection import Layout, kept_masks
 from tofe_export.model.selector import keep_scores
@@ -42,7 +43,7 @@ def test_every_token_kept_is_the_backbone(model: ToFe) -> None:
     images = small_images(3)
     expected = model.vit(images)
     assert isinstance(model.vit, VisionTransformer)
-    torch.testing.assert_close(model.forward_fixed(images, (16, 16, 16)).logits, expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(model.forward_fixed(images, FixedPath((16, 16, 16))).logits, expected, rtol=0, atol=1e-5)
     ones = [torch.ones(3, 16)] * 3
     torch.testing.assert_close(model.forward_masked(images, hard(ones)).logits, expected, rtol=0, atol=1e-5)
 
@@ -60,10 +61,10 @@ def test_threshold_is_fixed_with_the_images_own_counts(model: ToFe) -> None:
     counts = set()
     for image in small_images(4).split(1):
         (single,) = model.forward_threshold(image)
-        keep = [int((trace.scores > 0).sum()) for trace in single.stages]
-        counts.add(tuple(keep))
+        keep = tuple(int((trace.scores > 0).sum()) for trace in single.stages)
+        counts.add(keep)
         assert all(0 < count < 16 for count in keep)
-        fixed = model.forward_fixed(image, keep)
+        fixed = model.forward_fixed(image, FixedPath(keep))
         assert torch.equal(fixed.logits, single.logits)
     assert len(counts) > 1, "the images should differ, or this shows little"
 
@@ -74,7 +75,7 @@ def test_masked_path_with_its_mask_is_the_threshold_path(selector: str, approxim
     model = small_tofe(selector=selector, approximator=approximator)
     for image in small_images(3).split(1):
         (single,) = model.forward_threshold(image)
-        keep = [int((trace.scores > 0).sum()) for trace in single.stages]
+        keep = tuple(int((trace.scores > 0).sum()) for trace in single.stages)
         layout = Layout(16, True, model.discards)
         masks = kept_masks({trace.index: trace.perm for trace in single.stages}, keep, layout)
         masked = model.forward_masked(image, hard([mask.float() for mask in masks]))
@@ -109,7 +110,10 @@ def test_nothing_kept_still_classifies() -> None:
 @pytest.mark.parametrize("keep", [(8, 4, 2), (3, 12, 7), (1, 1, 1), (15, 16, 9)])
 def test_elide_equals_rearrange(model: ToFe, keep: tuple[int, ...]) -> None:
     images = small_images(3)
-    spatial, permuted = model.forward_fixed(images, keep), model.forward_fixed(images, keep, rearrange=False)
+    spatial, permuted = (
+        model.forward_fixed(images, FixedPath(keep)),
+        model.forward_fixed(images, FixedPath(keep, rearranged=False)),
+    )
     torch.testing.assert_close(permuted.logits, spatial.logits, rtol=0, atol=1e-5)
     ours = kept_masks({t.index: t.perm for t in spatial.stages}, keep, Layout(16, True, False))
     theirs = kept_masks({t.index: t.perm for t in permuted.stages}, keep, Layout(16, False, False))
@@ -121,9 +125,9 @@ def test_elide_equals_rearrange(model: ToFe, keep: tuple[int, ...]) -> None:
 def test_a_given_selection_is_obeyed() -> None:
     model, images = small_tofe(), small_images(2)
     backwards = {stage: torch.arange(15, -1, -1, dtype=torch.int32).expand(2, -1) for stage in range(3)}
-    out = model.forward_fixed(images, (4, 4, 4), selection=backwards)
+    out = model.forward_fixed(images, FixedPath((4, 4, 4), selection=backwards))
     assert all(torch.equal(trace.perm, backwards[trace.index]) for trace in out.stages)
-    assert not torch.equal(out.logits, model.forward_fixed(images, (4, 4, 4)).logits)
+    assert not torch.equal(out.logits, model.forward_fixed(images, FixedPath((4, 4, 4))).logits)
 
 
 @pytest.mark.parametrize(("selector", "approximator"), KINDS)
@@ -179,7 +183,7 @@ def test_selectors_do_not_look_at_prefix_rows_nor_at_dead_tokens(selector: str) 
 def test_macs_equal_a_count_by_hooks(selector: str, approximator: str) -> None:
     model, keep = small_tofe(selector=selector, approximator=approximator).requires_grad_(False), (9, 7, 2)
     blocks.explicit_attention(model)  # PyTorch 2.11's counter does not know the CPU's fused attention
-    counted = count_macs(lambda: model.forward_fixed(small_images(1), keep))
+    counted = count_macs(lambda: model.forward_fixed(small_images(1), FixedPath(keep)))
     assert tofe_macs(model, [float(count) for count in keep]) == pytest.approx(counted, rel=0.01)
 
 
@@ -189,7 +193,7 @@ def test_macs_of_every_head(model: ToFe) -> None:
     blocks.explicit_attention(model)
     assert dense_macs(model.vit) == pytest.approx(count_macs(lambda: model.vit(image)), rel=0.01)
     for keep in ((9, 7, 2), (16, 16, 4)):
-        counted = count_macs(lambda keep=keep: model.forward_fixed(image, keep))
+        counted = count_macs(lambda keep=keep: model.forward_fixed(image, FixedPath(keep)))
         assert tofe_macs(model, [float(count) for count in keep]) == pytest.approx(counted, rel=0.01)
 
 
@@ -200,34 +204,41 @@ def test_macs_are_differentiable() -> None:
 
 
 @pytest.mark.parametrize(
-    ("keep", "words"),
-    [((8, 4), "2 keep counts"), ((8, 4, 2, 1), "4 keep counts"), ((0, 4, 2), "outside 1..16"), ((8, 17, 2), "17")],
+    ("keep", "code", "details"),
+    [
+        ((8, 4), "keep-length", {"stages": 3}),
+        ((8, 4, 2, 1), "keep-length", {"keep": (8, 4, 2, 1)}),
+        ((0, 4, 2), "keep-range", {"stage": 0, "count": 0, "tokens": 16}),
+        ((8, 17, 2), "keep-range", {"stage": 1, "count": 17}),
+    ],
 )
-def test_keep_counts_that_do_not_fit(keep: tuple[int, ...], words: str) -> None:
-    with pytest.raises(InputError, match=words):
+def test_keep_counts_that_do_not_fit(keep: tuple[int, ...], code: str, details: dict[str, object]) -> None:
+    with refused_as(code, **details):
         check_keep(keep, small_tofe())
 
 
 def test_discarded_tokens_cannot_come_back() -> None:
-    with pytest.raises(InputError, match="discards"):
+    with refused_as("keep-rises", stage=1):
         check_keep((4, 8, 2), small_tofe(approximator="discard"))
-    with pytest.raises(InputError, match="reads every token"):
+    with refused_as("head-reads-every-token"):
         small_tofe(approximator="discard", global_pool="avg")
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "code", "nearest"),
     [
-        ({"backbone": "deit_smal_patch16_224"}, "deit_small_patch16_224"),
-        ({"backbone": "resnet18"}, "not a plain vision transformer|cannot be made"),
-        ({"stage_starts": (3, 2)}, "Stage starts"),
-        ({"stage_starts": (1, 9)}, "Stage starts"),
-        ({"selector": "mpl"}, "mlp"),
-        ({"approximator": "botleneck"}, "bottleneck"),
-        ({"depht": 3}, "no argument 'depht'"),
-        ({"class_token": "maybe"}, "'class_token' of vit_tiny_patch16_224 is 'maybe'"),
+        ({"backbone": "deit_smal_patch16_224"}, "unknown-backbone", "deit_small_patch16_224"),
+        ({"backbone": "resnet18"}, "backbone-args", ""),
+        ({"stage_starts": (3, 2)}, "stage-starts", ""),
+        ({"stage_starts": (1, 9)}, "stage-starts", ""),
+        ({"selector": "mpl"}, "unknown-selector", "mlp"),
+        ({"approximator": "botleneck"}, "unknown-approximator", "bottleneck"),
+        ({"depht": 3}, "unknown-backbone-argument", "depth"),
+        ({"class_token": "maybe"}, "backbone-argument-kind", "class_token=true"),
     ],
 )
-def test_configurations_that_cannot_be_built(arguments: dict[str, Any], words: str) -> None:
-    with pytest.raises(InputError, match=words):
+def test_configurations_that_cannot_be_built(arguments: dict[str, Any], code: str, nearest: str) -> None:
+    with pytest.raises(InputError) as caught:
         small_tofe(**arguments)
+    assert caught.value.code == code
+    assert nearest in caught.value.next_step

@@ -7,7 +7,8 @@ import pytest
 from tofe_plugins import compiler
 from tofe_plugins.compiler import CompilerError, compile_source, lower_version, ptx, source_hash
 from tofe_plugins.kernels import KERNELS, Kernel
-from tofe_plugins.ptxas import ARCHITECTURES, assemble, find_ptxas
+
+from tests.plugins.ptxas import ARCHITECTURES, assemble, find_ptxas
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from tofe_export.precision.histogram import BINS, METHODS, Histogram
+from tofe_export.documents.recipe import METHODS
+from tofe_export.precision.histogram import BINS, Histogram
 
 
 def filled(*portions: np.ndarray) -> Histogram:

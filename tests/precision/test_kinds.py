@@ -5,9 +5,10 @@ from collections import Counter
 import pytest
 
 from tests.helpers import exported_tofe, small_tofe
+from tofe_export.documents.recipe import KINDS
 from tofe_export.graph.export import export_dense
 from tofe_export.precision.half import score_heads
-from tofe_export.precision.kinds import KINDS, quantizable
+from tofe_export.precision.kinds import quantizable
 
 
 def kinds(approximator: str = "bottleneck", selector: str = "mlp") -> Counter[str]:

@@ -1,7 +1,6 @@
 """INT8 and FP8 in the graph: explicit, where TensorRT fuses it, and close to float32."""
 
 from collections import Counter
-from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -12,17 +11,17 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from tests.helpers import exported_tofe, small_images
+from tofe_export.documents.recipe import ATTENTION, KINDS, QuantizePolicy
 from tofe_export.errors import InputError
 from tofe_export.graph.functions import is_operator
 from tofe_export.graph.passes.taps import show_taps
 from tofe_export.precision.calibration import read_by
 from tofe_export.precision.half import to_half
-from tofe_export.precision.kinds import ATTENTION, KINDS, quantizable
-from tofe_export.precision.quantize import FORMATS, is_quantized, quantize, scales
-from tofe_export.precision.recipe import QuantizePart
+from tofe_export.precision.kinds import quantizable
+from tofe_export.precision.quantize import FORMATS, is_quantized, quantize_graph, scales
 from tofe_export.runners.onnxruntime_runner import OnnxRuntimeRunner
 
-EVERYTHING = QuantizePart(high_precision=())
+EVERYTHING = QuantizePolicy(high_precision=())
 
 
 def ranges(model: ir.Model) -> dict[str, float]:
@@ -63,13 +62,13 @@ def test_any_policy_gives_a_valid_graph_that_stays_close(
     selector: str, approximator: str, rearrange: bool, precision: str, attention: bool, spared: set[str], around: str
 ) -> None:
     model = exported_tofe(selector, approximator, rearrange)
-    policy = QuantizePart(attention=attention, high_precision=tuple(spared))
+    policy = QuantizePolicy(attention=attention, high_precision=tuple(spared))
     kinds = quantizable(model.graph)
-    made = quantize(model, ranges(model), policy, precision)
+    made = quantize_graph(model, ranges(model), policy, precision)
     assert not is_quantized(model), "the original is left alone"
     chosen = {name for name, kind in kinds.items() if kind in policy.kinds}
-    assert sum(made.layers.values()) == len(chosen)
-    assert sum(made.kept.values()) == len(kinds) - len(chosen)
+    assert sum(made.layers.quantized.values()) == len(chosen)
+    assert sum(made.layers.high_precision.values()) == len(kinds) - len(chosen)
     for node in made.model.graph:
         behind = [producer(node, index) for index in range(len(node.inputs))]
         if node.name in chosen:
@@ -96,7 +95,7 @@ def test_any_policy_gives_a_valid_graph_that_stays_close(
 @pytest.mark.parametrize("precision", ["int8", "fp8"])
 def test_weights_have_a_scale_for_each_output_channel_and_lie_within_half_a_step(precision: str) -> None:
     model = exported_tofe()
-    made = quantize(model, ranges(model), EVERYTHING, precision).model
+    made = quantize_graph(model, ranges(model), EVERYTHING, precision).model
     axes = Counter[int]()
     for node in made.graph:
         stored = node.inputs[0] if node.op_type == "DequantizeLinear" else None
@@ -123,7 +122,7 @@ def test_weights_have_a_scale_for_each_output_channel_and_lie_within_half_a_step
 
 def test_one_scale_a_weight_if_the_recipe_says_so() -> None:
     model = exported_tofe()
-    made = quantize(model, ranges(model), replace(EVERYTHING, per_channel=False), "int8").model
+    made = quantize_graph(model, ranges(model), EVERYTHING.replaced(per_channel=False), "int8").model
     shapes = {
         tuple(node.inputs[1].shape or ())
         for node in made.graph
@@ -135,7 +134,7 @@ def test_one_scale_a_weight_if_the_recipe_says_so() -> None:
 
 def test_the_operators_rows_pass_unquantized() -> None:
     model = exported_tofe()
-    made = quantize(model, ranges(model), EVERYTHING, "int8").model
+    made = quantize_graph(model, ranges(model), EVERYTHING, "int8").model
     operators = [node for node in made.graph if is_operator(node)]
     assert len(operators) == 5
     assert made.functions.keys() == model.functions.keys()
@@ -149,7 +148,7 @@ def test_tapped_values_are_the_unrounded_ones(selector: str) -> None:
     model = exported_tofe(selector)
     show_taps(model)
     names = [value.name for value in model.graph.outputs]
-    made = quantize(model, ranges(model), EVERYTHING, "int8").model
+    made = quantize_graph(model, ranges(model), EVERYTHING, "int8").model
     assert [value.name for value in made.graph.outputs] == names
     producers = [value.producer() for value in made.graph.outputs]
     assert all(node is not None and node.op_type != "DequantizeLinear" for node in producers)
@@ -161,7 +160,7 @@ def test_tapped_values_are_the_unrounded_ones(selector: str) -> None:
 def test_all_of_an_attention_or_nothing() -> None:
     model = exported_tofe()
     for attention in (True, False):
-        made = quantize(model, ranges(model), replace(EVERYTHING, attention=attention), "int8").model
+        made = quantize_graph(model, ranges(model), EVERYTHING.replaced(attention=attention), "int8").model
         products = [node for node in made.graph if quantizable(model.graph).get(str(node.name)) == ATTENTION]
         assert len(products) == 8
         assert {producer(node, 0) == "DequantizeLinear" for node in products} == {attention}
@@ -172,7 +171,7 @@ def test_int8_is_the_same_on_every_processor() -> None:
     model = exported_tofe()
     most = {}
     for reduce_range in (True, False):
-        made = quantize(model, ranges(model), replace(EVERYTHING, reduce_range=reduce_range), "int8").model
+        made = quantize_graph(model, ranges(model), EVERYTHING.replaced(reduce_range=reduce_range), "int8").model
         stored = [value.const_value for name, value in made.graph.initializers.items() if name.endswith(".int8")]
         most[reduce_range] = max(int(np.abs(tensor.numpy().astype(int)).max()) for tensor in stored if tensor)
         if reduce_range:
@@ -203,7 +202,7 @@ def test_scales_are_fp16_numbers_that_clip_nothing(top: float, largest: float) -
 
 def test_the_same_integers_serve_fp16_and_fp32() -> None:
     model = exported_tofe()
-    made = quantize(model, ranges(model), EVERYTHING, "int8").model
+    made = quantize_graph(model, ranges(model), EVERYTHING, "int8").model
     stored = {name: value.const_value for name, value in made.graph.initializers.items() if name.endswith(".int8")}
     before = {name: np.array(tensor.numpy()) for name, tensor in stored.items() if tensor is not None}
     scales_before = [
@@ -226,30 +225,34 @@ def test_the_same_integers_serve_fp16_and_fp32() -> None:
 
 def test_a_graph_is_quantized_once() -> None:
     model = exported_tofe()
-    made = quantize(model, ranges(model), QuantizePart(), "int8").model
-    with pytest.raises(InputError, match="quantized already"):
-        quantize(made, ranges(model), QuantizePart(), "int8")
+    made = quantize_graph(model, ranges(model), QuantizePolicy(), "int8").model
+    with pytest.raises(InputError) as caught:
+        quantize_graph(made, ranges(model), QuantizePolicy(), "int8")
+    assert caught.value.code == "already-quantized"
 
 
 def test_a_value_without_a_range_is_named() -> None:
     model = exported_tofe()
     found = ranges(model)
     name = next(value for value in found if "Softmax" in value)
-    with pytest.raises(InputError, match=f"{name}.* is zero on every calibration image"):
-        quantize(model, {**found, name: 0.0}, QuantizePart(), "int8")
-    quantize(model, {**found, name: 0.0}, QuantizePart(attention=False), "int8")
+    with pytest.raises(InputError) as caught:
+        quantize_graph(model, {**found, name: 0.0}, QuantizePolicy(), "int8")
+    assert (caught.value.code, caught.value.details["value"]) == ("range-zero", name)
+    quantize_graph(model, {**found, name: 0.0}, QuantizePolicy(attention=False), "int8")
 
 
 def test_a_recipe_that_finds_nothing() -> None:
     model = exported_tofe(approximator="identity")
     others = tuple(kind for kind in KINDS if kind not in ("approximator", ATTENTION))
-    with pytest.raises(InputError, match=r"no layer of the kinds that the recipe quantizes \(approximator\)"):
-        quantize(model, ranges(model), QuantizePart(attention=False, high_precision=others), "int8")
+    with pytest.raises(InputError) as caught:
+        quantize_graph(model, ranges(model), QuantizePolicy(attention=False, high_precision=others), "int8")
+    assert caught.value.code == "nothing-to-quantize"
+    assert "(approximator)" in caught.value.message
 
 
 def test_values_too_small_for_fp16_scales_are_said_by_layer() -> None:
     model = exported_tofe()
-    assert quantize(model, ranges(model), QuantizePart(), "int8").coarse == {}
+    assert quantize_graph(model, ranges(model), QuantizePolicy(), "int8").coarse == {}
     weight = model.graph.initializers["vit.blocks.2.mlp.fc1.weight.T"]
     assert weight.const_value is not None
     values = np.array(weight.const_value.numpy())
@@ -258,7 +261,7 @@ def test_values_too_small_for_fp16_scales_are_said_by_layer() -> None:
     weight.const_value = ir.tensor(values, name=weight.name)
     found = ranges(model)
     softmax = next(value for value in found if "Softmax" in value and "blocks.1" in value)
-    made = quantize(model, {**found, softmax: 1e-3}, QuantizePart(), "int8")
+    made = quantize_graph(model, {**found, softmax: 1e-3}, QuantizePolicy(), "int8")
     (layer,) = [node.name for node in model.graph if node.name and node.name.startswith("vit.blocks.2.mlp.fc1/")][:1]
     product = next(name for name in made.coarse if "blocks.1" in name)
     assert made.coarse == {layer: 1, product: 1}
@@ -274,8 +277,10 @@ def test_a_weight_without_a_scale_is_named(bad: float) -> None:
     values = np.array(weight.const_value.numpy())
     values[1, 3] = bad
     weight.const_value = ir.tensor(values, name=weight.name)
-    with pytest.raises(InputError, match=r"vit\.blocks\.2\.mlp\.fc1\.weight\.T has values up to .* no INT8 scale"):
-        quantize(model, found, QuantizePart(), "int8")
+    with pytest.raises(InputError) as caught:
+        quantize_graph(model, found, QuantizePolicy(), "int8")
+    assert (caught.value.code, caught.value.details["value"]) == ("range-too-large", weight.name)
     name = next(value for value in found if "Softmax" in value)
-    with pytest.raises(InputError, match="no INT8 scale"):
-        quantize(exported_tofe(), {**found, name: bad}, QuantizePart(), "int8")
+    with pytest.raises(InputError) as caught:
+        quantize_graph(exported_tofe(), {**found, name: bad}, QuantizePolicy(), "int8")
+    assert (caught.value.code, caught.value.details["value"]) == ("range-too-large", name)

@@ -12,7 +12,7 @@ from tofe_export.checkpoints import checkpoint
 from tofe_export.data.digits import CANVAS
 from tofe_export.model.flops import dense_macs, tofe_macs
 from tofe_export.model.tofe import build_tofe
-from tofe_export.training.recipes import DEMO
+from tofe_export.training.demo_settings import DEMO
 from tofe_export.training.trainer import train
 
 

@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from rich.console import Console
 
+from tests.helpers import refused_as
 from tofe_export.checkpoints import checkpoint
 from tofe_export.data.image_log import ImageLog
-from tofe_export.errors import InputError, TofeError
+from tofe_export.errors import InputError, MissingError, TofeError
 from tofe_export.model.config import ToFeConfig
 from tofe_export.training import loop, trainer
 from tofe_export.training.losses import LossWeights
-from tofe_export.training.progress import training_progress
+from tofe_export.training.progress import EpochMeans
 from tofe_export.training.settings import TrainSettings
 from tofe_export.training.state import load_state
 
@@ -144,29 +144,30 @@ def test_resume_after_the_end_writes_the_same_checkpoint(finished: Path) -> None
     ],
 )
 def test_resume_with_other_settings_is_refused(finished: Path, change: dict[str, Any], words: str) -> None:
-    with pytest.raises(InputError, match=words):
+    with pytest.raises(InputError, match=words) as caught:
         trainer.train(dataclasses.replace(SETTINGS, **change), CONFIG, finished, resume=True)
+    assert caught.value.code == "resumed-with-other-settings"
 
 
 def test_resume_with_another_network_is_refused(finished: Path) -> None:
-    with pytest.raises(InputError, match="selector was mlp and is now linear"):
+    with refused_as("resumed-with-other-settings", changes=("selector was mlp and is now linear",)):
         trainer.train(SETTINGS, dataclasses.replace(CONFIG, selector="linear"), finished, resume=True)
 
 
 def test_a_run_is_not_overwritten(finished: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="already holds a run"):
+    with refused_as("run-exists", path=finished):
         trainer.train(SETTINGS, CONFIG, finished)
     for name in ("ckpt.pth", "metrics.jsonl"):  # somebody removed state.pt to save space
         (tmp_path / name).write_bytes((finished / name).read_bytes())
     for resume in (True, False):
-        with pytest.raises(InputError, match=r"holds the ckpt\.pth of a finished run"):
+        with refused_as("run-finished", path=tmp_path):
             trainer.train(SETTINGS, CONFIG, tmp_path, resume=resume)
     assert (tmp_path / "metrics.jsonl").read_bytes() == (finished / "metrics.jsonl").read_bytes()
 
 
 def test_damaged_state_is_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "state.pt").write_bytes(b"PK half a file")
-    with pytest.raises(InputError, match="damaged"):
+    with refused_as("training-state", path=tmp_path / "state.pt"):
         trainer.train(SETTINGS, CONFIG, tmp_path, resume=True)
 
 
@@ -211,35 +212,33 @@ def test_init_skips_the_dense_phase_and_starts_from_the_file(finished: Path, tmp
 
 def test_init_with_foreign_weights_is_refused(tmp_path: Path) -> None:
     torch.save({"conv.weight": torch.zeros(3)}, tmp_path / "other.pth")
-    with pytest.raises(InputError, match="are not those of vit_tiny"):
+    with refused_as("weights-do-not-fit", backbone="vit_tiny_patch16_224"):
         trainer.train(SETTINGS, CONFIG, tmp_path / "run", init=tmp_path / "other.pth")
 
 
 def test_a_loss_that_is_no_number_names_its_step(tmp_path: Path) -> None:
     wild = dataclasses.replace(SETTINGS, loss=LossWeights(budget=float("nan")), dense_epochs=0)
-    with pytest.raises(InputError, match="step 1 of epoch 1") as caught:
+    with refused_as("loss-not-finite", phase="tofe", epoch=1, step=1):
         trainer.train(wild, CONFIG, tmp_path)
-    assert "--lr" in caught.value.next_step
 
 
 @pytest.mark.parametrize(
-    ("make", "words"),
+    ("change", "code", "kind"),
     [
-        (lambda: dataclasses.replace(SETTINGS, budget=1.5), "--budget is 1.5"),
-        (lambda: dataclasses.replace(SETTINGS, epochs=0), "--epochs is 0"),
-        (lambda: dataclasses.replace(SETTINGS, device="abacus"), "no device 'abacus'"),
-        (lambda: dataclasses.replace(SETTINGS, device="cuda:99"), "no CUDA device"),
-        (lambda: dataclasses.replace(SETTINGS, data="photos"), "no labels"),
+        ({"device": "cuda:99"}, "no-device", MissingError),
+        ({"data": "photos"}, "no-labels", InputError),
     ],
 )
-def test_settings_that_cannot_be_used(make: Any, words: str, tmp_path: Path) -> None:
-    with pytest.raises(TofeError, match=words):
-        trainer.train(make(), CONFIG, tmp_path)
+def test_settings_that_cannot_be_used_here(
+    change: dict[str, Any], code: str, kind: type[TofeError], tmp_path: Path
+) -> None:
+    with refused_as(code, kind):
+        trainer.train(dataclasses.replace(SETTINGS, **change), CONFIG, tmp_path)
 
 
 def test_number_of_classes_must_fit_the_data(tmp_path: Path) -> None:
     wrong = dataclasses.replace(CONFIG, backbone_args={**CONFIG.backbone_args, "num_classes": 7})
-    with pytest.raises(InputError, match="has 10 classes, but num_classes is 7"):
+    with refused_as("num-classes", classes=10, given=7):
         trainer.train(SETTINGS, wrong, tmp_path)
 
 
@@ -256,33 +255,45 @@ def test_a_folder_with_corrupt_images_trains_on_the_rest(tmp_path: Path) -> None
     assert [Path(name).name for name in log.left_out] == ["bad.png"]
 
 
-def test_progress_shows_loss_kept_shares_and_budget(tmp_path: Path) -> None:
-    console = Console(record=True, width=160, force_terminal=True)
-    with training_progress(console) as progress:
-        trainer.train(dataclasses.replace(SETTINGS, dense_epochs=0, epochs=1), CONFIG, tmp_path, progress=progress)
-    text = console.export_text()
-    assert "ToFe 1/1" in text
-    assert "(budget 0.5)" in text
-    assert "loss" in text
+def test_each_step_is_reported_with_the_means_so_far(tmp_path: Path) -> None:
+    steps: list[tuple[str, int, int]] = []
+    watched: list[EpochMeans] = []
+    settings = dataclasses.replace(SETTINGS, dense_epochs=1, epochs=1)
+    trainer.train(settings, CONFIG, tmp_path, progress=lambda *step: steps.append(step), watch=watched.append)
+    assert steps == [(title, step, 2) for title in ("dense backbone 1/1", "ToFe 1/1") for step in range(3)]
+    dense, tofe = watched[:2], watched[2:]
+    assert [len(means.kept) for means in watched] == [0, 0, 3, 3]
+    assert all(means.macs_ratio is None for means in dense)
+    entry = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])
+    assert (tofe[-1].loss, tofe[-1].accuracy, tofe[-1].budget) == (entry["loss"], entry["accuracy"], 0.5)
+    assert (tofe[-1].macs_ratio, tofe[-1].kept[0]) == (entry["train_macs_ratio"], entry["train_keep_0"])
 
 
 @pytest.mark.parametrize(
-    ("changed", "words"),
+    "changed",
     [
-        ({"weight_decay": float("nan")}, "--weight-decay is nan, but it must be from 0.0 to 1,000.0"),
-        ({"backbone_lr_scale": -1.0}, "--backbone-lr-scale is -1.0"),
-        ({"lr": float("nan")}, "--lr is nan"),
-        ({"dense_lr": float("inf")}, "--dense-lr is inf"),
-        ({"seed": 2**32}, "--seed is 4294967296"),
-        ({"batch_size": 65_537}, "--batch-size is 65537, but it must be from 1 to 65,536"),
-        ({"device": "cuda:-1"}, "There is no device 'cuda:-1'"),
-        ({"device": "meta"}, "There is no device 'meta'"),
+        {"weight_decay": float("nan")},
+        {"backbone_lr_scale": -1.0},
+        {"lr": float("nan")},
+        {"dense_lr": float("inf")},
+        {"seed": 2**32},
+        {"batch_size": 65_537},
+        {"budget": 1.5},
+        {"epochs": 0},
     ],
+    ids=str,
 )
-def test_settings_that_cannot_be_meant(changed: dict[str, Any], words: str) -> None:
-    with pytest.raises(InputError) as caught:
+def test_settings_out_of_range(changed: dict[str, Any]) -> None:
+    ((name, value),) = changed.items()
+    with pytest.raises(InputError, match=f"`{name}` is {value}, but it must be") as caught:
         dataclasses.replace(SETTINGS, **changed)
-    assert words in str(caught.value)
+    assert (caught.value.code, caught.value.details["name"]) == ("out-of-range", name)
+
+
+@pytest.mark.parametrize("device", ["cuda:-1", "meta", "abacus"])
+def test_devices_that_do_not_exist(device: str) -> None:
+    with refused_as("unknown-device", name=device):
+        dataclasses.replace(SETTINGS, device=device)
 
 
 def test_settings_at_the_edge() -> None:

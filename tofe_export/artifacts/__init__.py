@@ -1,1 +1,1 @@
-"""Files this program leaves behind: written whole or not at all, hashed, and described by a manifest."""
+"""A deployed file: opened, hashed and described once; file, manifest and external data replaced together."""

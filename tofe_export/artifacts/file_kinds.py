@@ -8,8 +8,8 @@ import zipfile
 from enum import StrEnum
 from pathlib import Path
 
-from tofe_export.artifacts.files import parse_json
 from tofe_export.errors import InputError
+from tofe_export.files.reading import parse_json
 
 _HEAD = 4096  # bytes
 _JSON_LIMIT = 1 << 26  # bytes; this program's own documents are far smaller
@@ -28,7 +28,9 @@ class Kind(StrEnum):
     VERIFY = "a result of verify"
     BENCH = "a result of bench"
     QUANTIZE = "a result of quantize"
-    SENSITIVITY = "a result of quantize --sensitivity"
+    SENSITIVITY = "a ranking of layers by sensitivity"
+    INSPECTION = "a result of inspect"
+    DIAGNOSIS = "a result of doctor"
     JUNIT = "a JUnit file"
     PAGE = "an HTML page"
     PICTURE = "a picture"
@@ -37,7 +39,7 @@ class Kind(StrEnum):
     RECIPE = "a recipe"
     ARCHIVE = "an archive"
     BINARY = "a binary file of another kind"
-    TIMINGS = "a timing cache"  # opaque: never recognised, only written
+    TIMINGS = "a timing cache"  # opaque: never recognized, only written
 
 
 _DOCUMENTS = {
@@ -46,6 +48,8 @@ _DOCUMENTS = {
     "bench": Kind.BENCH,
     "quantize": Kind.QUANTIZE,
     "sensitivity": Kind.SENSITIVITY,
+    "inspect": Kind.INSPECTION,
+    "doctor": Kind.DIAGNOSIS,
 }
 _OPAQUE = (Kind.ENGINE, Kind.TIMINGS)
 
@@ -130,5 +134,5 @@ def _json(path: Path, head: bytes) -> Kind | None:
     except InputError:
         return None
     schema = document.get("schema") if isinstance(document, dict) else None
-    found = _OWN_SCHEMA.fullmatch(schema) if isinstance(schema, str) else None
-    return _DOCUMENTS.get(found[1]) if found else None
+    verb = _OWN_SCHEMA.fullmatch(schema) if isinstance(schema, str) else None
+    return _DOCUMENTS.get(verb[1]) if verb else None

@@ -15,13 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tofe_export.artifacts.file_kinds import Kind, replaceable
-from tofe_export.artifacts.files import read_json
-from tofe_export.artifacts.manifest import files_of, manifest_path
-from tofe_export.artifacts.names import readable
-from tofe_export.artifacts.places import STDOUT, is_stream, is_there, reason_of, resolved, writable
+from tofe_export.artifacts.manifests import files_of, manifest_path
 from tofe_export.errors import InputError
+from tofe_export.files.names import readable
+from tofe_export.files.places import STDOUT, is_stream, is_there, reason_of, resolved, writable
+from tofe_export.files.reading import read_json
 
-_ELSEWHERE = "Choose another place for it."
 _WITH_MANIFEST = (Kind.ONNX, Kind.ENGINE)
 
 
@@ -30,7 +29,7 @@ class Output:
     """A file to write.
 
     Attributes:
-        path: None is one that was not asked for; `-` is standard output.
+        path: None is one that is not wanted; `-` is standard output.
         kind: what will be in it.
     """
 
@@ -52,13 +51,15 @@ def require_outputs(outputs: Iterable[Output], inputs: Iterable[Path | None] = (
     taken = [file for path in inputs if path is not None for file in companions(path)]
     wanted = [output for output in outputs if output.path is not None]
     if sum(output.path == STDOUT for output in wanted) > 1:
-        raise InputError("Two results would be mixed on standard output.", "Give - only once.")
+        raise InputError(
+            "Two results would be mixed on standard output.", "Give - only once.", code="two-on-standard-output"
+        )
     for path, kind in _files(wanted):
         name = readable(path)
         try:
             _refuse(path, kind, taken, name)
         except OSError as error:
-            raise InputError(f"{name} cannot be written: {reason_of(error)}.", _ELSEWHERE) from error
+            raise _refusal(path, f"{name} cannot be written: {reason_of(error)}.", "not-writable") from error
         taken.append(path)
 
 
@@ -66,12 +67,12 @@ def companions(path: Path) -> list[Path]:
     """`path` and the files that belong to it: its manifest and external data; of an engine what it was built from."""
     if not path.name:  # a folder, which somebody else refuses
         return [path]
-    found = [*files_of(path), *_data_beside(path)]
+    files = [*files_of(path), *_data_beside(path)]
     if path.suffix == ".engine":
         with contextlib.suppress(InputError, OSError, ValueError, KeyError, TypeError):
             source = path.with_name(read_json(manifest_path(path))["source"]["file"])
-            found += [*files_of(source), *_data_beside(source)]
-    return found
+            files += [*files_of(source), *_data_beside(source)]
+    return files
 
 
 def _data_beside(path: Path) -> list[Path]:
@@ -88,7 +89,7 @@ def beside(path: Path, suffix: str) -> Path:
         InputError: it has no name, as "." has none.
     """
     if not path.name:
-        raise InputError(f"{readable(path)} is a folder, not a file.", "Name a file in it.")
+        raise InputError(f"{readable(path)} is a folder, not a file.", "Name a file in it.", code="folder", path=path)
     return path.with_suffix(suffix)
 
 
@@ -106,16 +107,16 @@ def _refuse(path: Path, kind: Kind, taken: Iterable[Path], name: str) -> None:
     if is_stream(path):
         return
     if any(_same(path, other) for other in taken):
-        raise InputError(
-            f"{name} would be overwritten, but this command reads it, or writes something else there.", _ELSEWHERE
-        )
+        message = f"{name} would be overwritten, but it is also read, or something else is written there."
+        raise _refusal(path, message, "would-overwrite")
     if path.is_dir():
-        raise InputError(f"{name} cannot be written: it is a folder.", "Name a file in it.")
+        raise _refusal(path, f"{name} cannot be written: it is a folder.", "folder", "Name a file in it.")
     target = resolved(path)
     if path.exists() and not writable(target):
-        raise InputError(f"{name} cannot be written: it is write-protected.", _ELSEWHERE)
+        raise _refusal(path, f"{name} cannot be written: it is write-protected.", "write-protected")
     if (there := replaceable(target, kind)) is not None:
-        raise InputError(f"{name} is {there}, which {kind} would replace.", "Choose another place, or delete it first.")
+        message = f"{name} is {there}, which {kind} would replace."
+        raise _refusal(path, message, "would-replace", "Choose another place, or delete it first.")
     require_folder(target.parent, name, target.name)
 
 
@@ -124,7 +125,7 @@ def require_folder(folder: Path, name: str = "", file: str = "") -> None:
 
     Args:
         folder: need not exist.
-        name: what is to be written there, for the message; the folder itself when left out.
+        name: what will be written there, for the message; default: the folder itself.
         file: its file name, whose length is tried.
 
     Raises:
@@ -133,14 +134,19 @@ def require_folder(folder: Path, name: str = "", file: str = "") -> None:
     name = name or readable(folder)
     there = next(place for place in (folder.absolute(), *folder.absolute().parents) if is_there(place))
     if not there.is_dir():
-        raise InputError(f"{name} cannot be written: {readable(there)} is a file.", _ELSEWHERE)
+        raise _refusal(folder, f"{name} cannot be written: {readable(there)} is a file.", "file-for-folder")
     try:
         # By doing it: permissions tell root nothing of a read-only disk. Files are written beside their target first,
         # under a name that is longer by about as much.
         with tempfile.NamedTemporaryFile(prefix=f".{file}.{os.getpid()}-", suffix=".part", dir=there):
             pass
     except OSError as error:
-        raise InputError(f"{name} cannot be written: {readable(there)} says {reason_of(error)}.", _ELSEWHERE) from error
+        message = f"{name} cannot be written: {readable(there)} says {reason_of(error)}."
+        raise _refusal(folder, message, "not-writable") from error
+
+
+def _refusal(path: Path, message: str, code: str, next_step: str = "Choose another place for it.") -> InputError:
+    return InputError(message, next_step, code=code, path=path)
 
 
 def _same(path: Path, other: Path) -> bool:

@@ -1,4 +1,4 @@
-"""An artefact, its manifest and, above protobuf's limit, its external data: replaced together or not at all.
+"""An artifact, its manifest and, above protobuf's limit, its external data: replaced together or not at all.
 
 Files are renamed one by one, so a commit has an order that any reader can finish after a kill:
 
@@ -16,48 +16,48 @@ from __future__ import annotations
 import contextlib
 import functools
 import glob
-import json
 import mmap
 import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
-from tofe_export.artifacts.files import explained, prepared, sha256
-from tofe_export.artifacts.manifest import SCHEMA, finish, manifest_path, pending_path
-from tofe_export.artifacts.parts import folder_lock, part_of, remove_if_left, sync, sync_folder
-from tofe_export.artifacts.places import real_file, reason_of
+from tofe_export.artifacts.manifests import finish, manifest_path, pending_path
+from tofe_export.documents.manifest import EngineManifest, ExternalData, OnnxManifest
 from tofe_export.errors import MissingError
+from tofe_export.files.parts import folder_lock, part_of, remove_if_left, sync, sync_folder
+from tofe_export.files.places import real_file, reason_of
+from tofe_export.files.reading import sha256
+from tofe_export.files.writing import explained, prepared
 
 _HASH_DIGITS = 12
-_OWN = ("schema", "sha256", "external_data")  # what a set says of itself
 
 
 @dataclass
 class Draft:
-    """An artefact that is being made.
+    """An artifact that is being made.
 
     Attributes:
         path: where to write it for now.
-        manifest: what its manifest will say; fill it in before the draft is done.
+        manifest: what its manifest will say; fill it in before the draft is done. Its hashes are those of the files.
     """
 
     path: Path
-    manifest: dict[str, Any] = field(default_factory=dict)
+    manifest: OnnxManifest | EngineManifest | None = None
     _target: Path = field(default_factory=Path)
     _held: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
-    _data: dict[str, Any] | None = None
+    _data: ExternalData | None = None
 
     def write_data(self, write: Callable[[BinaryIO], None]) -> str:
-        """Writes the file of external data beside the artefact, once.
+        """Writes the file of external data beside the artifact, once.
 
         Args:
             write: writes the content into the file that it is given.
 
         Returns:
-            Its name, by which the artefact refers to it: `model.onnx.0123456789ab.data`, after the content's SHA-256.
+            Its name, by which the artifact refers to it: `model.onnx.0123456789ab.data`, after the content's SHA-256.
         """
         part = self._held.enter_context(part_of(self._target))  # the model's mode, and locked until all is done
         with part.open("wb") as file:
@@ -65,22 +65,19 @@ class Draft:
         sync(part)
         digest = sha256(part)
         name = f"{self._target.name}.{digest[:_HASH_DIGITS]}.data"
-        self._data = {"file": name, "sha256": digest, "bytes": part.stat().st_size}
+        self._data = ExternalData(file=name, sha256=digest, bytes=part.stat().st_size)
         part.replace(part.with_name(name))
         return name
 
     def described(self) -> str:
-        """The manifest's text; `manifest` gets what it says of external data."""
-        # A manifest made from that of another file says what is true of that one.
-        self.manifest = {name: value for name, value in self.manifest.items() if name not in _OWN}
-        if self._data is not None:
-            self.manifest["external_data"] = self._data
-        content = {"schema": SCHEMA, "sha256": sha256(self.path), **self.manifest}
-        return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+        """The manifest's text; `manifest` gets the hashes of what was written."""
+        assert self.manifest is not None
+        self.manifest = self.manifest.replaced(sha256=sha256(self.path), external_data=self._data)
+        return self.manifest.to_json()
 
 
 @contextlib.contextmanager
-def atomic_artefact(target: Path) -> Iterator[Draft]:
+def atomic_artifact(target: Path) -> Iterator[Draft]:
     """Yields a draft; on success the whole set takes its place, else the old set stays, be it by a kill at any moment.
 
     Raises:
@@ -126,7 +123,9 @@ def _commit(target: Path, file: Path, temporary: Path, part: Path) -> None:
 def _late(error: OSError, target: Path, pending: Path) -> MissingError:
     return MissingError(
         f"{target} was replaced, but its manifest could not be put in its place ({reason_of(error)}).",
-        f"It waits in {pending}: free some space, and the next tofe-export that reads {target.name} puts it there.",
+        f"It waits in {pending}: free some space, and whatever reads {target.name} next puts it there.",
+        code="manifest-pending",
+        path=target,
     )
 
 

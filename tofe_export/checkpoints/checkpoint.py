@@ -1,10 +1,11 @@
-"""This program's checkpoints: written by `torch.save` or as safetensors, read without ever running code from the file.
+"""This program's checkpoints: written by `torch.save` or as safetensors, read without running code from the file.
 
 Other people's are read too, through `foreign`.
 """
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import hashlib
 import io
@@ -20,12 +21,15 @@ import torch
 from torch import Tensor
 
 from tofe_export import __version__
-from tofe_export.artifacts.files import write_bytes
 from tofe_export.checkpoints.foreign import Hints, image_size_of, recognise
 from tofe_export.checkpoints.keep_rates import counts_of_rate, counts_of_ratios
 from tofe_export.checkpoints.weights import count_held, read_weights, require_floats
 from tofe_export.data.preprocessing import Preprocessing
 from tofe_export.errors import InputError
+from tofe_export.files.names import CHECKPOINT
+from tofe_export.files.places import is_there
+from tofe_export.files.reading import sha256
+from tofe_export.files.writing import write_bytes
 from tofe_export.model.allocation import AtMost
 from tofe_export.model.backbones import image_shape
 from tofe_export.model.config import ToFeConfig
@@ -46,13 +50,15 @@ class Checkpoint:
         keep_ratios: learned mean keep ratio per stage, each in (0, 1]; empty when unknown.
         preprocessing: how images become its input.
         metrics: what training measured; numbers and lists of numbers.
-        data: what it was trained on, in the words of --data; "" when unknown.
+        data: what it was trained on, as `open_source` takes it; "" when unknown.
         classes: names of the classes in the order of the logits; empty when unknown.
         recognised: what kind of file it came from, for people.
         notes: what was assumed about it, a sentence each.
         keep_rate: of a DynamicViT or EViT, the share kept at each stage; None when unknown.
         weights_sha256: of names, shapes and values as loaded, before resizing: equal exactly for the same weights, in
             whatever file; "" where they were not loaded.
+        path: the file it was loaded from; None where it was not.
+        file_sha256: of that file; "" where there is none.
     """
 
     model: ToFe
@@ -65,9 +71,11 @@ class Checkpoint:
     notes: tuple[str, ...] = ()
     keep_rate: float | None = None
     weights_sha256: str = ""
+    path: Path | None = None
+    file_sha256: str = ""
 
     def keep_counts(self) -> tuple[int, ...]:
-        """Keep counts from the learned ratios or the method's keep rate; none for a dense network.
+        """Keep counts from the learned ratios or the method's keep rate; empty for a dense network.
 
         Raises:
             InputError: the checkpoint holds neither.
@@ -81,9 +89,16 @@ class Checkpoint:
         if self.model.discards and self.recognised != OWN:
             raise InputError(
                 f"The {self.recognised} checkpoint does not say how many tokens it keeps.",
-                "Give --keep-rate R (such as 0.7), or --keep K1,K2,K3.",
+                "Give `keep_rate` (such as 0.7), or `keep`.",
+                code="no-keep-rate",
+                path=self.path,
             )
-        raise InputError("The checkpoint holds no learned keep ratios.", "Give --keep K1,K2,K3 or --keep-from DATA.")
+        raise InputError(
+            "The checkpoint holds no learned keep ratios.",
+            "Give `keep` or `keep_from`.",
+            code="no-keep-ratios",
+            path=self.path,
+        )
 
     @property
     def knows_keep(self) -> bool:
@@ -125,34 +140,44 @@ def load(path: Path, hints: Hints | None = None) -> Checkpoint:
     (which is then the one used).
 
     Args:
-        path: the file.
-        hints: what the file does not say, and the image size the network shall take.
+        path: the file, or the folder of a training run.
+        hints: what the file does not say, and the image size that the network takes.
 
     Raises:
         InputError: no such file, not a checkpoint, truncated, a pickle that wants to run code, a network that is not
-            recognised, weights of other shapes, or hints that do not fit.
+            recognized, weights of other shapes, or hints that do not fit.
     """
-    header, weights = read_weights(path)
-    hints = hints or Hints()
-    own = is_own(header, weights)
-    found = _own(header, weights, hints, path) if own else _foreign(header, weights, hints, path)
-    # Before resizing: interpolated position embeddings may differ in the last bit from machine to machine.
-    found = dataclasses.replace(found, weights_sha256=_weights_sha256(found.model))
-    return _resized(found, hints.image_size)
+    path = checkpoint_file(path)
+    return _loaded(path, *read_weights(path), hints or Hints())
 
 
-def load_like(path: Path, config: ToFeConfig) -> Checkpoint:
-    """The checkpoint in `path` as the network of `config`, which somebody made of it before.
+def load_like(source: Path | Checkpoint, config: ToFeConfig) -> Checkpoint:
+    """The checkpoint `source` as the network of `config`, which was made from it before.
 
-    What a foreign file does not say and what image size was chosen, `config` says. Whether the result is that network,
-    the caller must see.
+    `config` says what a foreign file does not say, and which image size was chosen. The caller must check whether the
+    result is that network.
+
+    Args:
+        source: the file, the folder of a training run, or a checkpoint already loaded.
+        config: of the network wanted.
 
     Raises:
         InputError: see `load`.
     """
+    if isinstance(source, Checkpoint):
+        size = image_size_of(config)
+        if source.path is None or size == image_size_of(source.model.config):
+            return _resized(source, size, copied=True)
+        source = source.path  # resized from the weights as they were trained, not for the second time
+    path = checkpoint_file(source)
     header, weights = read_weights(path)
-    size = image_size_of(config)
-    return load(path, Hints(image_size=size) if is_own(header, weights) else Hints.of(config))
+    own = is_own(header, weights)
+    return _loaded(path, header, weights, Hints(image_size=image_size_of(config)) if own else Hints.of(config))
+
+
+def checkpoint_file(path: Path) -> Path:
+    """`path` itself, or the checkpoint in it where it is the folder of a training run."""
+    return path / CHECKPOINT if is_there(path) and (path / CHECKPOINT).is_file() else path
 
 
 def is_own(header: Mapping[str, Any], weights: Mapping[str, Any]) -> bool:
@@ -160,20 +185,37 @@ def is_own(header: Mapping[str, Any], weights: Mapping[str, Any]) -> bool:
     return header.get("format") == FORMAT or any(_STAGE_KEY.match(key) for key in weights)
 
 
+def _loaded(path: Path, header: Mapping[str, Any], weights: Mapping[str, Tensor], hints: Hints) -> Checkpoint:
+    read = _own if is_own(header, weights) else _foreign
+    checkpoint = read(header, weights, hints, path)
+    # Before resizing: interpolated position embeddings may differ in the last bit from machine to machine.
+    checkpoint = dataclasses.replace(
+        checkpoint, weights_sha256=_weights_sha256(checkpoint.model), path=path, file_sha256=sha256(path)
+    )
+    return _resized(checkpoint, hints.image_size)
+
+
 def _own(header: Mapping[str, Any], weights: Mapping[str, Tensor], hints: Hints, path: Path) -> Checkpoint:
     if dataclasses.replace(hints, image_size=None) != Hints():
         raise InputError(
             f"{path} is a checkpoint of this program, which says itself what it is.",
-            "Leave --backbone, --backbone-args, --selector, --stages, --fuse-token and --keep-rate away.",
+            "Omit `backbone`, `backbone_args`, `selector`, `stages`, `fuse_token` and `keep_rate`.",
+            code="hints-of-own-checkpoint",
+            path=path,
         )
     if "config" not in header:
         raise InputError(
             f"{path} holds ToFe weights but no configuration.",
             'Save it with tofe_export.checkpoints.checkpoint.save, or add a "config" entry (backbone, backbone_args).',
+            code="no-configuration",
+            path=path,
         )
     if header.get("version", VERSION) != VERSION:
         raise InputError(
-            f"{path} has checkpoint version {header['version']}; this program reads {VERSION}.", "Update tofe-export."
+            f"{path} has checkpoint version {header['version']}; this program reads {VERSION}.",
+            "Update tofe-export.",
+            code="checkpoint-version",
+            path=path,
         )
     model = _build(
         ToFeConfig.from_dict(header["config"]),
@@ -181,11 +223,13 @@ def _own(header: Mapping[str, Any], weights: Mapping[str, Tensor], hints: Hints,
         path,
         "Correct backbone, backbone_args, selector or approximator in its configuration.",
     )
-    known = header.get("preprocessing")
+    preprocessing = header.get("preprocessing")
     return Checkpoint(
         model=model.eval(),
         keep_ratios=_ratios(header.get("keep_ratios", ()), len(model.stages), path),
-        preprocessing=Preprocessing.of_backbone(model.vit) if known is None else Preprocessing.from_dict(known),
+        preprocessing=(
+            Preprocessing.of_backbone(model.vit) if preprocessing is None else Preprocessing.from_dict(preprocessing)
+        ),
         metrics=_metrics(header.get("metrics")),
         data=str(header.get("data", "")),
         classes=_classes(header.get("classes", ()), path),
@@ -193,23 +237,23 @@ def _own(header: Mapping[str, Any], weights: Mapping[str, Tensor], hints: Hints,
 
 
 def _foreign(header: Mapping[str, Any], weights: Mapping[str, Tensor], hints: Hints, path: Path) -> Checkpoint:
-    found = recognise(header, weights, hints, str(path))
+    recognised = recognise(header, weights, hints, str(path))
     model = _build(
-        found.config,
-        found.weights,
+        recognised.config,
+        recognised.weights,
         path,
-        "Name the backbone they belong to as timm does: --backbone NAME, and --backbone-args.",
+        "Name the backbone they belong to as timm does: `backbone`, and `backbone_args`.",
     )
     preprocessing = Preprocessing.of_backbone(model.vit)
-    if found.crop_pct is not None:
-        preprocessing = dataclasses.replace(preprocessing, crop_pct=found.crop_pct)
+    if recognised.crop_pct is not None:
+        preprocessing = dataclasses.replace(preprocessing, crop_pct=recognised.crop_pct)
     return Checkpoint(
         model=model.eval(),
         keep_ratios=(),
         preprocessing=preprocessing,
-        recognised=found.words,
-        notes=found.notes,
-        keep_rate=found.keep_rate,
+        recognised=recognised.description,
+        notes=recognised.notes,
+        keep_rate=recognised.keep_rate,
     )
 
 
@@ -222,18 +266,26 @@ def _weights_sha256(model: ToFe) -> str:
     return digest.hexdigest()
 
 
-def _resized(found: Checkpoint, size: tuple[int, int] | None) -> Checkpoint:
-    if size is None or size == image_shape(found.model.vit)[1:]:
-        return found
-    found.model.set_image_size(*size)
-    preprocessing = dataclasses.replace(found.preprocessing, height=size[0], width=size[1])
-    return dataclasses.replace(found, preprocessing=preprocessing)
+def _resized(checkpoint: Checkpoint, size: tuple[int, int] | None, copied: bool = False) -> Checkpoint:
+    """`checkpoint` for images of `size`; its network is changed in place unless it is to be `copied`."""
+    if size is None or size == image_shape(checkpoint.model.vit)[1:]:
+        return checkpoint
+    model = copy.deepcopy(checkpoint.model) if copied else checkpoint.model
+    model.set_image_size(*size)
+    preprocessing = dataclasses.replace(checkpoint.preprocessing, height=size[0], width=size[1])
+    return dataclasses.replace(checkpoint, model=model, preprocessing=preprocessing)
 
 
 def _build(config: ToFeConfig, weights: Mapping[str, Tensor], path: Path, next_step: str) -> ToFe:
-    """The network of `config` with these weights, made only where they can fill it."""
+    """The network of `config` with these weights, built only where they can fill it."""
     held = count_held(weights)
-    with AtMost(held, InputError(f"{path} holds {held:,} numbers, too few for the network it describes.", next_step)):
+    too_few = InputError(
+        f"{path} holds {held:,} numbers, too few for the network it describes.",
+        next_step,
+        code="too-few-weights",
+        path=path,
+    )
+    with AtMost(held, too_few):
         model = build_tofe(config)
     _load_weights(model, weights, path, next_step)
     return model
@@ -254,20 +306,28 @@ def _load_weights(model: ToFe, weights: Mapping[str, Tensor], path: Path, next_s
         raise InputError(
             f"The weights in {path} do not fit {model.config.backbone}: {'; '.join(complaints[:4])}{more}.",
             next_step,
+            code="weights-do-not-fit",
+            path=path,
+            backbone=model.config.backbone,
         )
     require_floats(expected, weights, path)
     model.load_state_dict(dict(weights))
 
 
-def _classes(found: object, path: Path) -> tuple[str, ...]:
-    if not isinstance(found, (list, tuple)) or not all(isinstance(name, str) for name in found):
-        raise InputError(f"The class names in {path} are no list of texts.", "Save the checkpoint again.")
-    return tuple(found)
+def _classes(names: object, path: Path) -> tuple[str, ...]:
+    if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
+        raise InputError(
+            f"The class names in {path} are not a list of texts.",
+            "Save the checkpoint again.",
+            code="checkpoint-classes",
+            path=path,
+        )
+    return tuple(names)
 
 
-def _metrics(found: object) -> dict[str, Any]:
-    """What JSON can hold of what training measured; it is for people, so the rest is no reason to refuse the file."""
-    known = found if isinstance(found, Mapping) else {}
+def _metrics(metrics: object) -> dict[str, Any]:
+    """What JSON can hold of what training measured; the rest is omitted, for it is not needed to use the file."""
+    known = metrics if isinstance(metrics, Mapping) else {}
     return {name: value for name, value in known.items() if isinstance(name, str) and _is_plain(value)}
 
 
@@ -277,9 +337,12 @@ def _is_plain(value: object) -> bool:
     return value is None or isinstance(value, (str, bool, int, float))
 
 
-def _ratios(found: object, stages: int, path: Path) -> tuple[float, ...]:
-    if not isinstance(found, (list, tuple)) or not all(isinstance(r, (int, float)) and 0 <= r <= 1 for r in found):
-        raise InputError(f"The keep ratios in {path} are not numbers between 0 and 1.", "Save the checkpoint again.")
-    if found and len(found) != stages:
-        raise InputError(f"{path} holds {len(found)} keep ratios for {stages} stages.", "Save the checkpoint again.")
-    return tuple(float(ratio) for ratio in found)
+def _ratios(ratios: object, stages: int, path: Path) -> tuple[float, ...]:
+    numbers = isinstance(ratios, (list, tuple)) and all(isinstance(r, (int, float)) and 0 <= r <= 1 for r in ratios)
+    if not isinstance(ratios, (list, tuple)) or not numbers:
+        complaint = f"The keep ratios in {path} are not numbers between 0 and 1."
+    elif ratios and len(ratios) != stages:
+        complaint = f"{path} holds {len(ratios)} keep ratios for {stages} stages."
+    else:
+        return tuple(float(ratio) for ratio in ratios)
+    raise InputError(complaint, "Save the checkpoint again.", code="checkpoint-keep-ratios", path=path)

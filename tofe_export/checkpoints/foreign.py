@@ -1,8 +1,9 @@
 """Checkpoints that others published: DynamicViT's, EViT's, and plain DeiT, ViT and LV-ViT backbones.
 
-Each becomes the same `ToFe` network, so that everything after it is one way: DynamicViT's predictors are the `mlp`
-selector, its pruning the approximator `discard` (Rao et al., arXiv 2106.02034); EViT is the selector `cls-attention`
-with the approximator `fuse` or `discard` (Liang et al., arXiv 2202.07800); a plain backbone has no stages.
+Each becomes the same `ToFe` network, so that everything after it has one path: DynamicViT's predictors are the `mlp`
+selector and its pruning is the approximator `discard` (Rao et al., arXiv 2106.02034); EViT is the selector
+`cls-attention` with the approximator `fuse` or `discard` (Liang et al., arXiv 2202.07800); a plain backbone has no
+stages.
 """
 
 from __future__ import annotations
@@ -10,12 +11,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from tofe_export.artifacts.commands import command
 from tofe_export.checkpoints import shapes
 from tofe_export.checkpoints.weights import trained_with
 from tofe_export.errors import InputError
@@ -37,7 +36,7 @@ _METHODS = ("mlp", CLS_ATTENTION, NO_SELECTOR)
 
 @dataclass(frozen=True)
 class Hints:
-    """What the user says about a file that does not say it itself; everything may be left out.
+    """What the user says about a file that does not say it itself; everything may be omitted.
 
     Attributes:
         backbone: timm model name.
@@ -46,7 +45,7 @@ class Hints:
         fuse_token: whether EViT fuses what it drops.
         stages: first block of each stage.
         keep_rate: share of the tokens that DynamicViT or EViT keeps at each stage.
-        image_size: (height, width) in pixels that the network shall take.
+        image_size: (height, width) in pixels that the network takes.
     """
 
     backbone: str | None = None
@@ -59,11 +58,11 @@ class Hints:
 
     @classmethod
     def of(cls, config: ToFeConfig) -> Hints:
-        """Those that make of a foreign file the network that `config` describes."""
-        given = {name: value for name, value in config.backbone_args.items() if name != "img_size"}
+        """Those that turn a foreign file into the network that `config` describes."""
+        arguments = {name: value for name, value in config.backbone_args.items() if name != "img_size"}
         return cls(
             config.backbone,
-            given,
+            arguments,
             config.selector,
             config.approximator == FUSE if config.selector == CLS_ATTENTION else None,
             config.stage_starts,
@@ -78,7 +77,7 @@ class Recognised:
     Attributes:
         config: of that network, at the file's own image size.
         weights: under that network's names.
-        words: what the file is, for people.
+        description: what the file is, for people.
         notes: what was assumed, a sentence each.
         keep_rate: as the file or the user says; None where neither does.
         crop_pct: how the method's own evaluation crops; None where it does as the backbone's.
@@ -86,67 +85,77 @@ class Recognised:
 
     config: ToFeConfig
     weights: dict[str, Tensor]
-    words: str
+    description: str
     notes: tuple[str, ...] = ()
     keep_rate: float | None = None
     crop_pct: float | None = None
 
 
 def recognise(header: Mapping[str, Any], weights: Mapping[str, Tensor], hints: Hints, source: str) -> Recognised:
-    """Says what a foreign file is.
+    """Returns what a foreign file is.
 
     Args:
         header: what stands beside the weights; published training code leaves its command line in "args".
         weights: flat.
         hints: what the user says.
-        source: for messages.
+        source: the file's name, for messages.
 
     Raises:
         InputError: unknown backbone, predictors of another kind, or hints that contradict the file.
     """
     predictors = {key: value for key, value in weights.items() if key.startswith("score_predictor.")}
     plain = {key: value for key, value in weights.items() if key not in predictors}
-    told = trained_with(header)
+    training = trained_with(header)
     name = hints.backbone or shapes.backbone_name(plain, source)
     arguments = {**shapes.arguments(plain, hints.image_size, source), **hints.backbone_args}
-    selector = _selector(hints, bool(predictors), "base_keep_rate" in told, source)
+    selector = _selector(hints, bool(predictors), "base_keep_rate" in training, source)
     notes = [] if hints.backbone else _guessed(name)
     renamed = {f"vit.{key}": value for key, value in plain.items()}
     if selector == "mlp":
-        if hints.fuse_token is not None:
-            raise InputError(
-                f"{source} is DynamicViT's, which never fuses tokens.", "Leave --fuse-token and --no-fuse-token away."
-            )
+        _require_unfused(hints, source)
         config = ToFeConfig(name, arguments, hints.stages, selector, DISCARD)
-        rate = _rate(hints, told.get("base_rate"))
+        rate = _rate(hints, training.get("base_rate"))
         return Recognised(config, renamed | _selectors(predictors, source), "DynamicViT", tuple(notes), rate, _CROP_PCT)
     if selector == CLS_ATTENTION:
-        fuse, note = _fuses(hints, told)
-        stages = hints.stages or tuple(map(int, re.findall(r"\d+", str(told.get("drop_loc", "")))))
+        fuse, note = _fuses(hints, training)
+        stages = hints.stages or tuple(map(int, re.findall(r"\d+", str(training.get("drop_loc", "")))))
         config = ToFeConfig(name, arguments, stages, selector, FUSE if fuse else DISCARD)
-        words = f"EViT {'with' if fuse else 'without'} a fused token"
-        rate = _rate(hints, told.get("base_keep_rate"))
-        return Recognised(config, renamed, words, (*notes, *note), rate, _CROP_PCT)
-    needless = {
-        "--keep-rate": hints.keep_rate,
-        "--no-fuse-token" if hints.fuse_token is False else "--fuse-token": hints.fuse_token,
-        "--stages": hints.stages or None,
-    }
-    given = next((option for option, value in needless.items() if value is not None), None)
-    if given:
+        description = f"EViT {'with' if fuse else 'without'} a fused token"
+        rate = _rate(hints, training.get("base_keep_rate"))
+        return Recognised(config, renamed, description, (*notes, *note), rate, _CROP_PCT)
+    _require_no_pruning(hints, source, name)
+    dense = "It is dense: no tokens are frozen. To get a ToFe network, train one with this file as `init`."
+    config = ToFeConfig(name, arguments, selector=NO_SELECTOR)
+    return Recognised(config, renamed, "plain backbone, dense", (*notes, dense))
+
+
+def _require_unfused(hints: Hints, source: str) -> None:
+    if hints.fuse_token is not None:
         raise InputError(
-            f"{source} is a plain backbone, which keeps every token, so {given} says nothing.",
-            f"Prune it as EViT does: --selector {CLS_ATTENTION}, or fine-tune it: {_train_from(source, name)}",
+            f"{source} is DynamicViT's, which never fuses tokens.",
+            "Omit `fuse_token`.",
+            code="hint-without-effect",
+            name="fuse_token",
         )
-    dense = f"It is dense: no tokens are frozen. To make a ToFe network of it: {_train_from(source, name)}"
-    return Recognised(
-        ToFeConfig(name, arguments, selector=NO_SELECTOR), renamed, "plain backbone, dense", (*notes, dense)
-    )
 
 
-def _train_from(source: str, backbone: str = "") -> str:
-    named = ("--backbone", backbone) if backbone else ()
-    return command("train", "--init", Path(source), *named, "--data", "FOLDER", "-o", "RUN")
+def _require_no_pruning(hints: Hints, source: str, backbone: str) -> None:
+    """Raises InputError for hints about pruning, of which a plain backbone does none."""
+    without_effect = {
+        "keep_rate": hints.keep_rate,
+        "fuse_token=False" if hints.fuse_token is False else "fuse_token": hints.fuse_token,
+        "stages": hints.stages or None,
+    }
+    hint = next((name for name, value in without_effect.items() if value is not None), None)
+    if hint is not None:
+        raise InputError(
+            f"{source} is a plain backbone, which keeps every token, so `{hint}` has no effect.",
+            f'Prune it as EViT does: `selector="{CLS_ATTENTION}"`; or fine-tune it: train with it as `init`.',
+            code="keeps-every-token",
+            name=hint.partition("=")[0],
+            path=source,
+            backbone=backbone,
+        )
 
 
 def image_size_of(config: ToFeConfig) -> tuple[int, int] | None:
@@ -159,21 +168,30 @@ def image_size_of(config: ToFeConfig) -> tuple[int, int] | None:
 
 
 def _selector(hints: Hints, predictors: bool, evit: bool, source: str) -> str:
-    found = "mlp" if predictors else CLS_ATTENTION if evit else NO_SELECTOR
-    wanted = hints.selector or found
-    if wanted not in _METHODS:
+    by_file = "mlp" if predictors else CLS_ATTENTION if evit else NO_SELECTOR
+    selector = hints.selector or by_file
+    if selector not in _METHODS:
         raise InputError(
-            f"{source} cannot be read with the selector {wanted!r}.",
+            f"{source} cannot be read with the selector {selector!r}.",
             f"Use {', '.join(_METHODS[:-1])} or {_METHODS[-1]}.",
+            code="selector-of-another-method",
+            name=selector,
         )
-    if predictors and wanted != "mlp":
-        raise InputError(f"{source} has DynamicViT's predictors, so its selector is mlp.", "Leave --selector away.")
-    if wanted == "mlp" and not predictors:
+    if predictors and selector != "mlp":
+        raise InputError(
+            f"{source} has DynamicViT's predictors, so its selector is mlp.",
+            "Omit `selector`.",
+            code="selector-contradicts-file",
+            name=selector,
+        )
+    if selector == "mlp" and not predictors:
         raise InputError(
             f"{source} has no predictors for the selector mlp.",
-            f"Prune without training: --selector {CLS_ATTENTION}, or fine-tune it: {_train_from(source)}",
+            f'Prune without training: `selector="{CLS_ATTENTION}"`; or fine-tune it: train with it as `init`.',
+            code="no-predictors",
+            path=source,
         )
-    return wanted
+    return selector
 
 
 def _selectors(predictors: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
@@ -184,24 +202,26 @@ def _selectors(predictors: Mapping[str, Tensor], source: str) -> dict[str, Tenso
             raise InputError(
                 f"{source} has a predictor of another kind than DynamicViT's ViTs ({key}).",
                 "Only its DeiT and LV-ViT networks can be exported.",
+                code="unknown-predictor",
+                name=key,
             )
         stage, part, kind = match.groups()
         renamed[f"stages.{stage}.selector.{_SELECTOR_PARTS[part]}.{kind}"] = value
     return renamed
 
 
-def _rate(hints: Hints, found: object) -> float | None:
+def _rate(hints: Hints, by_file: object) -> float | None:
     if hints.keep_rate is not None:
         return hints.keep_rate
-    return float(found) if isinstance(found, (int, float)) else None
+    return float(by_file) if isinstance(by_file, (int, float)) else None
 
 
-def _fuses(hints: Hints, told: Mapping[str, Any]) -> tuple[bool, list[str]]:
+def _fuses(hints: Hints, training: Mapping[str, Any]) -> tuple[bool, list[str]]:
     if hints.fuse_token is not None:
         return hints.fuse_token, []
-    if "fuse_token" in told:
-        return bool(told["fuse_token"]), []
-    return True, ["Taken for EViT with the fused token, as in its published recipe; if not, add --no-fuse-token."]
+    if "fuse_token" in training:
+        return bool(training["fuse_token"]), []
+    return True, ["Taken for EViT with the fused token, as in its published recipe; if not, add `fuse_token=False`."]
 
 
 def _guessed(name: str) -> list[str]:
@@ -209,5 +229,5 @@ def _guessed(name: str) -> list[str]:
         return []
     return [
         f"By its shapes it is taken for {name}, and images are prepared as for that one; "
-        "if it is another, name it with --backbone."
+        "if it is another, name it with `backbone`."
     ]

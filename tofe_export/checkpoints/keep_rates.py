@@ -25,11 +25,17 @@ def counts_of_rate(model: ToFe, rate: float) -> tuple[int, ...]:
         InputError: a rate outside 0..1, or a network that is of neither kind.
     """
     if not 0 < rate <= 1:
-        raise InputError(f"Keep rate {rate:g} is not between 0 and 1.", "Give a share of the tokens, such as 0.7.")
+        raise InputError(
+            f"Keep rate {rate:g} is not between 0 and 1.",
+            "Give a share of the tokens, such as 0.7.",
+            code="keep-rate-range",
+            rate=rate,
+        )
     if not model.stages or not model.discards:
         raise InputError(
             "A keep rate belongs to methods that discard tokens (DynamicViT, EViT); this network is of another kind.",
-            "Leave --keep-rate away; tofe-export onnx takes --keep, as counts (96,49,27) or ratios (0.5,0.25,0.14).",
+            "Omit `keep_rate`; an export takes `keep`, as counts (96, 49, 27) or ratios (0.5, 0.25, 0.14).",
+            code="keep-rate-of-another-method",
         )
     stages = range(1, len(model.stages) + 1)
     if model.config.selector != CLS_ATTENTION:

@@ -33,14 +33,14 @@ def backbone_name(weights: Mapping[str, Tensor], source: str) -> str:
     Raises:
         InputError: names and shapes do not tell.
     """
-    found = {int(match.group(1)) for match in map(_BLOCK.match, weights) if match}
+    blocks = {int(match.group(1)) for match in map(_BLOCK.match, weights) if match}
     positions, patches = weights.get("pos_embed"), weights.get("patch_embed.proj.weight")
     more = next((part for part in _MORE if any(part in key for key in weights)), None)
     needed = ("pos_embed", "patch_embed.proj.weight", "cls_token")
-    lacking = next((name for name in needed if name not in weights), None if found else "blocks")
+    lacking = next((name for name in needed if name not in weights), None if blocks else "blocks")
     if lacking or positions is None or patches is None or positions.ndim != 3 or patches.ndim != 4 or more:
         raise _unknown(source, f"it has {more.strip('.')}" if more else f"it has no usable {lacking or 'pos_embed'}")
-    size = (positions.shape[2], max(found) + 1)
+    size = (positions.shape[2], max(blocks) + 1)
     if is_lvvit(weights):
         name = _LVVIT.get(size)
     else:
@@ -55,7 +55,7 @@ def backbone_name(weights: Mapping[str, Tensor], source: str) -> str:
 
 
 def arguments(weights: Mapping[str, Tensor], given: tuple[int, int] | None, source: str) -> dict[str, Any]:
-    """What `timm.create_model` must be told beside the name: number of classes and image size, where not the usual.
+    """What `timm.create_model` requires beside the name: number of classes and image size, where not the usual.
 
     Args:
         weights: as in `backbone_name`.
@@ -65,13 +65,13 @@ def arguments(weights: Mapping[str, Tensor], given: tuple[int, int] | None, sour
     Raises:
         InputError: the position embedding fits no image that is known.
     """
-    told: dict[str, Any] = {}
+    known: dict[str, Any] = {}
     head = weights.get("head.weight")
     if head is not None and head.ndim == 2:
-        told["num_classes"] = int(head.shape[0])
+        known["num_classes"] = int(head.shape[0])
     patches, positions = weights.get("patch_embed.proj.weight"), weights.get("pos_embed")
     if patches is None or positions is None or patches.ndim != 4 or positions.ndim != 3:
-        return told
+        return known
     patch = int(patches.shape[-1]) * (2 if is_lvvit(weights) else 1)  # LV-ViT's stem has halved the image before
     leading = (weights.get(name) for name in ("cls_token", "dist_token", "reg_token"))
     prefix = sum(token.shape[1] for token in leading if token is not None and token.ndim == 3)
@@ -79,14 +79,16 @@ def arguments(weights: Mapping[str, Tensor], given: tuple[int, int] | None, sour
     sides = [side for side in map(_square, (positions.shape[1] - prefix, positions.shape[1])) if side]
     if sides:
         size = sides[0] * patch
-        return told | ({} if size == _SIZE else {"img_size": size})
+        return known | ({} if size == _SIZE else {"img_size": size})
     tokens = int(positions.shape[1]) - prefix
     if given is None or (given[0] // patch) * (given[1] // patch) != tokens:
         raise InputError(
             f"The {tokens} patch tokens of {source} form no square, so its image size is unknown.",
-            f"Give it: --img-size HEIGHTxWIDTH, with patches of {patch} pixels.",
+            f"Give it: `image_size`, height and width, with patches of {patch} pixels.",
+            code="image-size-unknown",
+            tokens=tokens,
         )
-    return told | {"img_size": list(given)}
+    return known | {"img_size": list(given)}
 
 
 def is_lvvit(weights: Mapping[str, Tensor]) -> bool:
@@ -99,8 +101,10 @@ def _square(tokens: int) -> int | None:
     return side if side and side * side == tokens else None
 
 
-def _unknown(source: str, found: str) -> InputError:
+def _unknown(source: str, reason: str) -> InputError:
     return InputError(
-        f"The shapes in {source} do not tell which backbone they belong to ({found}).",
-        "Name it as timm does: --backbone NAME, with --backbone-args where it was made with others than the usual.",
+        f"The shapes in {source} do not tell which backbone they belong to ({reason}).",
+        "Name it as timm does: `backbone`, with `backbone_args` where it was built with other than the usual ones.",
+        code="backbone-unknown",
+        path=source,
     )

@@ -14,8 +14,8 @@ import safetensors
 import torch
 from torch import Tensor
 
-from tofe_export.artifacts.files import parse_json, require_file
 from tofe_export.errors import InputError
+from tofe_export.files.reading import parse_json, require_file
 
 _WRAPPERS = ("state_dict_ema", "model_ema", "ema", "state_dict", "model")  # an EMA copy is preferred
 _METHOD_RATES = ("base_rate", "base_keep_rate")
@@ -24,7 +24,7 @@ _RUNS_CODE = re.compile(r"Unsupported (global|class|operand)|GLOBAL|not an allow
 _MAGIC = (b"PK", b"\x80")  # a zip archive or a pickle
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 _PLAIN = "Save it as plain numbers:"
-_TRAIN = "Check the path, or make one to try: tofe-export demo -o RUN"
+_TRAIN = "Check the path, or train a small one to try: the demo does."
 _KNOWN = 'A checkpoint is a state dict, or holds one under "state_dict" or "model".'
 
 
@@ -34,14 +34,14 @@ def read_weights(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     Raises:
         InputError: no such file, not a checkpoint, truncated, or a pickle that wants to run code.
     """
-    require_file(path, _TRAIN)
+    require_file(path, _TRAIN, code="no-checkpoint")
     return _unwrap(_read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path), path)
 
 
 def trained_with(document: Mapping[str, Any]) -> Mapping[str, Any]:
     """The command line of the training that wrote a file, as published code leaves it in "args"; often empty."""
-    found = document.get("args", {})
-    return found if isinstance(found, Mapping) else getattr(found, "__dict__", {})
+    arguments = document.get("args", {})
+    return arguments if isinstance(arguments, Mapping) else getattr(arguments, "__dict__", {})
 
 
 def _read_pickle(path: Path) -> Mapping[str, Any]:
@@ -56,12 +56,16 @@ def _read_pickle(path: Path) -> Mapping[str, Any]:
             raise InputError(
                 f"{path} is a pickle that wants to run code when it is opened, so it was not opened.",
                 "Save plain weights: torch.save(model.state_dict(), ...), or use .safetensors.",
+                code="pickle-runs-code",
+                path=path,
             ) from error
         raise _not_a_checkpoint(path) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
         raise _not_a_checkpoint(path) from error
     if not isinstance(document, Mapping):
-        raise InputError(f"{path} holds a {type(document).__name__}, not a checkpoint.", _KNOWN)
+        raise InputError(
+            f"{path} holds a {type(document).__name__}, not a checkpoint.", _KNOWN, code="not-a-checkpoint", path=path
+        )
     return document
 
 
@@ -83,6 +87,8 @@ def _not_a_checkpoint(path: Path) -> InputError:
     return InputError(
         f"{path} is not a checkpoint, or it is damaged or truncated.",
         "Copy it again and compare its size with the original.",
+        code="not-a-checkpoint",
+        path=path,
     )
 
 
@@ -103,8 +109,8 @@ def _unwrap(document: Mapping[str, Any], path: Path) -> tuple[dict[str, Any], di
     weights = {_strip(str(key)): value for key, value in level.items() if isinstance(value, Tensor)}
     require_plain(weights, path)
     if not weights:
-        found = ", ".join(map(str, list(document)[:5])) or "nothing"
-        raise InputError(f"{path} holds no weights; found: {found}.", _KNOWN)
+        names = ", ".join(map(str, list(document)[:5])) or "nothing"
+        raise InputError(f"{path} holds no weights, only: {names}.", _KNOWN, code="no-weights", path=path)
     return header, weights
 
 
@@ -112,18 +118,18 @@ def require_plain(weights: Mapping[str, Tensor], path: Path) -> None:
     """Raises InputError for a tensor that is not an array of real numbers in memory."""
     for key, value in weights.items():
         if value.is_meta:
-            raise InputError(f"{key} in {path} has no values, only a shape.", "Save the weights themselves.")
+            raise _unusable(key, path, "has no values, only a shape", "Save the weights themselves.")
         if value.is_quantized:
-            raise InputError(f"{key} in {path} is quantized.", f"{_PLAIN} tensor.dequantize().")
+            raise _unusable(key, path, "is quantized", f"{_PLAIN} tensor.dequantize().")
         if value.layout != torch.strided:
             kind = str(value.layout).removeprefix("torch.").replace("_", " ")
-            raise InputError(f"{key} in {path} is no dense tensor but {kind}.", f"{_PLAIN} tensor.to_dense().")
+            raise _unusable(key, path, f"is not a dense tensor but {kind}", f"{_PLAIN} tensor.to_dense().")
         if value.is_complex():
-            raise InputError(f"{key} in {path} holds complex numbers.", "Save real weights.")
+            raise _unusable(key, path, "holds complex numbers", "Save real weights.")
 
 
 def require_floats(expected: Mapping[str, Tensor], weights: Mapping[str, Tensor], path: Path) -> None:
-    """Raises InputError where numbers with a point are expected and codes are there, which mean nothing alone.
+    """Raises InputError where floats are expected and codes are given, which mean nothing without their scale.
 
     Args:
         expected: the network's own state.
@@ -133,10 +139,12 @@ def require_floats(expected: Mapping[str, Tensor], weights: Mapping[str, Tensor]
     for key, value in weights.items():
         if key in expected and expected[key].is_floating_point() and value.dtype not in _FLOATS:
             kind = str(value.dtype).removeprefix("torch.")
-            raise InputError(
-                f"{key} in {path} is in {kind}, and its scale is not known.",
-                "Save the weights in float32, float16 or bfloat16.",
-            )
+            reason = f"is in {kind}, and its scale is not known"
+            raise _unusable(key, path, reason, "Save the weights in float32, float16 or bfloat16.")
+
+
+def _unusable(key: str, path: Path, reason: str, next_step: str) -> InputError:
+    return InputError(f"{key} in {path} {reason}.", next_step, code="weight-unusable", path=path, name=key)
 
 
 def count_held(weights: Mapping[str, Tensor]) -> int:

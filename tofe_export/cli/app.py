@@ -17,13 +17,14 @@ from tofe_export.cli.quantize import quantize
 from tofe_export.cli.report import report
 from tofe_export.cli.train import train
 from tofe_export.cli.trt import trt
-from tofe_export.cli.verb import Verb
+from tofe_export.cli.verb import Program, Verb
 from tofe_export.cli.verify import verify
 
 app = typer.Typer(
+    cls=Program,
     help="From a trained ToFe vision transformer to a verified, benchmarked deployment.",
+    epilog="Completion in your shell: tofe-export --install-completion",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )

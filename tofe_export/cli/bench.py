@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,9 +13,10 @@ from tofe_export.cli import console
 from tofe_export.cli.parse import provider_name, whole_numbers
 
 if TYPE_CHECKING:
-    from tofe_export.workflows.bench_models import Gate
+    from tofe_export.documents.benchmark import Benchmark, BenchRow, Gate, GateRow
 
 _COLUMNS = ("model", "batch", "p50 ms", "p90 ms", "p99 ms", "images/s", "GMACs", "speed-up", "95% interval", "realised")
+_GATE_COLUMNS = ("model", "backend", "precision", "batch", "before", "now", "change", "verdict")
 
 
 def bench(
@@ -31,80 +33,94 @@ def bench(
         Path | None, typer.Option(help="A recorded result (--json); exit 1 when a speed-up fell.", metavar="FILE")
     ] = None,
     max_regression: Annotated[
-        str | None, typer.Option(help="How much of a speed-up may be lost against --baseline; default 5%.")
+        str | None,
+        typer.Option(help="How much of a speed-up may be lost against --baseline; default 5%.", metavar="SHARE"),
     ] = None,
     provider: Annotated[str, typer.Option(help="Where ONNX Runtime computes: cpu or cuda.")] = "cpu",
 ) -> None:
     """Time models beside their dense backbone, in turn and in one process."""
+    from tofe_export.api.bench import bench as time_models
     from tofe_export.artifacts.file_kinds import Kind
     from tofe_export.artifacts.outputs import Output, require_outputs
-    from tofe_export.workflows.bench_models import bench_models
 
-    sizes, gate = whole_numbers(batch, "--batch"), _gate(baseline, max_regression)
+    sizes, limit = whole_numbers(batch, "--batch"), _limit(baseline, max_regression)
     require_outputs([Output(json, Kind.BENCH)], [*models, baseline])
-    with console.progress() as report:
-        document = bench_models(models, sizes, rounds, threads, report, gate, provider_name(provider))
-    console.save_json(json, document)
-    show_bench(document)
-    if gate is not None:
-        _show_gate(document["baseline"])
+    with console.progress() as progress:
+        benchmark = time_models(
+            models,
+            batches=sizes,
+            rounds=rounds,
+            threads=threads,
+            provider=provider_name(provider),
+            baseline=baseline,
+            max_regression=limit,
+            progress=progress,
+        )
+    console.save_json(json, benchmark.to_dict())
+    show_bench(benchmark)
+    if benchmark.baseline is not None:
+        _show_gate(benchmark.baseline)
 
 
-def _gate(baseline: Path | None, max_regression: str | None) -> Gate | None:
-    from tofe_export.bench.baseline import parse_share
-    from tofe_export.errors import InputError
-    from tofe_export.workflows.bench_models import Gate
-
-    if baseline is None:
-        if max_regression is not None:
-            raise InputError("--max-regression needs a recorded run.", "Add --baseline FILE.")
-        return None
-    return Gate(baseline, parse_share(max_regression or "5%"))
+def _limit(baseline: Path | None, max_regression: str | None) -> float:
+    if max_regression is not None and baseline is None:
+        raise typer.BadParameter("it needs a recorded run: add --baseline FILE.", param_hint="--max-regression")
+    return parse_share(max_regression or "5%", "--max-regression")
 
 
-def _show_gate(judged: dict[str, Any]) -> None:
-    from tofe_export.bench.baseline import failures
+def parse_share(text: str, option: str) -> float:
+    """Turns "5%" and "0.05" into 0.05.
 
-    rows = [
-        (row["name"], row["backend"], row["precision"], str(row["batch"]), f"{row['baseline']:.2f}")
-        + (("", "", row["verdict"]) if row["speedup"] is None else _change(row))
-        for row in judged["rows"]
-    ]
-    title = f"Speed-up against {judged['file']}: {judged['max_regression']:.1%} may be lost"
-    console.table(title, ("model", "backend", "precision", "batch", "before", "now", "change", "verdict"), rows)
-    console.warn([f"Note: {note}" for note in judged["notes"]])
-    console.warn(failures(judged))
-    console.say("PASSED" if judged["passed"] else "FAILED")
-    if not judged["passed"]:
+    Raises:
+        typer.BadParameter: anything else, or a share that is not between 0 and 1.
+    """
+    number, percent = text.strip().removesuffix("%"), text.strip().endswith("%")
+    try:
+        value = float(number) / (100 if percent else 1)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < 1:
+        raise typer.BadParameter(f"{text!r} is not a share of the speed-up; write 5% or 0.05.", param_hint=option)
+    return value
+
+
+def _show_gate(gate: Gate) -> None:
+    title = f"Speed-up against {gate.file}: {gate.max_regression:.1%} may be lost"
+    console.table(title, _GATE_COLUMNS, [_gate_row(row) for row in gate.rows])
+    console.notes(gate.notes)
+    console.warn(gate.failures)
+    console.say("PASSED" if gate.passed else "FAILED")
+    if not gate.passed:
         raise typer.Exit(1)
 
 
-def _change(row: dict[str, Any]) -> tuple[str, str, str]:
-    return f"{row['speedup']:.2f}", f"{row['change']:+.1%}", row["verdict"]
+def _gate_row(row: GateRow) -> tuple[str, ...]:
+    now = "" if row.speedup is None else f"{row.speedup:.2f}"
+    change = "" if row.change is None else f"{row.change:+.1%}"
+    return (row.name, row.backend, row.precision, str(row.batch), f"{row.baseline:.2f}", now, change, row.verdict)
 
 
-def show_bench(document: dict[str, Any]) -> None:
-    """The rows of bench.json as one table per backend."""
+def show_bench(benchmark: Benchmark) -> None:
+    """The rows as one table per backend."""
     from tofe_export.runners.base import in_host_memory
 
-    settings = document["settings"]
-    for backend in dict.fromkeys(row["backend"] for row in document["rows"]):
-        rows = [_bench_row(row) for row in document["rows"] if row["backend"] == backend]
-        threads = f"{settings['threads']} threads, " if in_host_memory(backend) else "copies not timed, "
-        console.table(f"{backend}: {threads}{settings['rounds']} rounds", _COLUMNS, rows)
+    settings = benchmark.settings
+    for backend in dict.fromkeys(row.backend for row in benchmark.rows):
+        rows = [_bench_row(row) for row in benchmark.rows if row.backend == backend]
+        threads = f"{settings.threads} threads, " if in_host_memory(backend) else "copies not timed, "
+        console.table(f"{backend}: {threads}{settings.rounds} rounds", _COLUMNS, rows)
     console.say("speed-up: against the dense backbone in the same rounds; realised: speed-up / (dense GMACs / GMACs)")
 
 
-def _bench_row(row: dict[str, Any]) -> tuple[str, ...]:
-    """A row of bench.json as text."""
-    dense = row["speedup"] == row["speedup_low"] == row["speedup_high"] == 1.0
+def _bench_row(row: BenchRow) -> tuple[str, ...]:
+    known = not row.dense and row.speedup_low is not None
     return (
-        row["name"],
-        str(row["batch"]),
-        *(f"{row[key]:.2f}" for key in ("p50_ms", "p90_ms", "p99_ms")),
-        f"{row['images_per_s']:.1f}",
-        f"{row['gmacs']:.3f}",
-        f"{row['speedup']:.2f}",
-        "" if dense else f"{row['speedup_low']:.2f} to {row['speedup_high']:.2f}",
-        "" if dense else f"{row['realised_fraction']:.2f}",
+        row.name,
+        str(row.batch),
+        *(f"{value:.2f}" for value in (row.p50_ms, row.p90_ms, row.p99_ms)),
+        f"{row.images_per_s:.1f}",
+        f"{row.gmacs:.3f}",
+        f"{row.speedup:.2f}",
+        f"{row.speedup_low:.2f} to {row.speedup_high:.2f}" if known else "",
+        "" if row.dense else f"{row.realised_fraction:.2f}",
     )

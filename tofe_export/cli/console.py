@@ -6,16 +6,24 @@ import contextlib
 import json
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 
-from tofe_export.artifacts.places import STDOUT, own_descriptor
+from tofe_export.cli.options import as_options
 from tofe_export.cli.terminal import printable
 from tofe_export.errors import TofeError
+from tofe_export.files.places import STDOUT, own_descriptor
+from tofe_export.progress import Progress
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bars
+    from rich.progress import TaskID
+
+    from tofe_export.training.progress import EpochMeans, Watch
 
 # A pipe or a log has no width of its own; a narrow terminal wraps lines, which loses less than narrow columns do.
 _WIDTH = max(80, shutil.get_terminal_size().columns) if sys.stdout is not None and sys.stdout.isatty() else 110
@@ -23,10 +31,9 @@ _WIDTH = max(80, shutil.get_terminal_size().columns) if sys.stdout is not None a
 out = Console(highlight=False, markup=False, emoji=False, width=_WIDTH)
 err = Console(highlight=False, markup=False, emoji=False, stderr=True)
 
-Report = Callable[[str, int, int], None]
 _STDOUT_DESCRIPTOR = 1
 unwritten: list[TofeError] = []
-"""Documents of this run that could not be written; said at the end, for what was found is worth showing still."""
+"""Documents of this run that could not be written: an error at its end, after the results are shown."""
 
 
 def say(text: str) -> None:
@@ -40,64 +47,100 @@ def warn(lines: Sequence[str]) -> None:
         err.print(_line(line), style="yellow", soft_wrap=True)
 
 
+def notes(texts: Iterable[str]) -> None:
+    """Sentences of the package about its results, on standard error."""
+    warn([f"Note: {as_options(text)}" for text in texts])
+
+
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], numbers: bool = True) -> None:
     """A table on standard output; with `numbers`, every column but the first is right-aligned."""
-    made = Table(title=_line(title), title_justify="left", header_style="bold")
+    grid = Table(title=_line(title), title_justify="left", header_style="bold")
     for index, column in enumerate(columns):
-        made.add_column(column, justify="right" if numbers and index else "left", overflow="fold")
+        grid.add_column(column, justify="right" if numbers and index else "left", overflow="fold")
     for row in rows:
-        made.add_row(*map(_line, row))
-    out.print(made)
+        grid.add_row(*map(_line, row))
+    out.print(grid)
 
 
-def print_json(document: dict[str, Any]) -> None:
-    """The document alone on standard output, for other programs; whatever is said from here on goes elsewhere."""
+def print_json(document: dict[str, object]) -> None:
+    """Prints the document alone on standard output, for other programs; later lines go to standard error."""
     _print_alone(json.dumps(document, indent=2, ensure_ascii=not _takes_unicode()) + "\n")
 
 
 def leave_alone(path: Path | None) -> None:
-    """Where a document goes to standard output, whatever is said from here on goes elsewhere."""
+    """Sends later lines to standard error where a document goes to standard output."""
     if path is not None and (path == STDOUT or own_descriptor(path) == _STDOUT_DESCRIPTOR):
         out.stderr = True
 
 
-def save_json(path: Path | None, document: dict[str, Any]) -> None:
-    """Writes the document where --json asked for it; before anything is said of it, for nobody may be listening."""
+def save_json(path: Path | None, document: dict[str, object]) -> None:
+    """Writes the document where --json names a file, before its results are shown: standard output may be closed."""
     leave_alone(path)
     if path == STDOUT:
         print_json(document)
     elif path is not None:
-        from tofe_export.artifacts.files import write_json
+        from tofe_export.files.writing import write_json
 
         _save(path, lambda: write_json(path, document))
 
 
 def save_text(path: Path | None, make: Callable[[], str]) -> None:
-    """Writes a text where an option asked for it; see `save_json`."""
+    """Writes a text where an option names a file; see `save_json`."""
     leave_alone(path)
     if path == STDOUT:
         _print_alone(make())
     elif path is not None:
-        from tofe_export.artifacts.files import write_text
+        from tofe_export.files.writing import write_text
 
         _save(path, lambda: write_text(path, make()))
 
 
 @contextlib.contextmanager
-def progress() -> Iterator[Report]:
-    """A progress bar per task on standard error; yields the function that jobs report to."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+def progress() -> Iterator[Progress]:
+    """A bar per task on standard error; yields the function that jobs call."""
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bars
 
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=err) as bar:
-        tasks: dict[str, TaskID] = {}
+    with Bars(*columns, console=err) as bars:
+        yield _advancing(bars)
 
-        def report(task: str, done: int, total: int) -> None:
-            if task not in tasks:
-                tasks[task] = bar.add_task(_line(task), total=total)
-            bar.update(tasks[task], completed=done, total=total)
 
-        yield report
+@contextlib.contextmanager
+def training_progress() -> Iterator[tuple[Progress, Watch]]:
+    """A bar per epoch on standard error, with loss, accuracy, kept ratios and budget; yields what training calls."""
+    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bars
+
+    status: dict[str, str] = {}
+
+    def watch(means: EpochMeans) -> None:
+        status["status"] = _status(means)
+
+    columns = (BarColumn(bar_width=20), TextColumn("{task.fields[status]}", markup=False), TimeElapsedColumn())
+    with Bars(TextColumn("{task.description}", markup=False), *columns, console=err) as bars:
+        yield _advancing(bars, status), watch
+
+
+def _advancing(bars: Bars, fields: dict[str, str] | None = None) -> Progress:
+    """The function that moves the bar of a task; its columns show `fields` as they are at the time."""
+    tasks: dict[str, TaskID] = {}
+
+    def advance(task: str, done: int, total: int) -> None:
+        if task not in tasks:
+            tasks[task] = bars.add_task(_line(task), total=total, status="")
+        shown: dict[str, Any] = {"completed": done, "total": total, **((fields or {}) if done else {})}
+        bars.update(tasks[task], **shown)
+
+    return advance
+
+
+def _status(means: EpochMeans) -> str:
+    text = f"loss {means.loss:.3f}  accuracy {means.accuracy:.1%}"
+    if means.macs_ratio is None:
+        return text
+    shares = " ".join(f"{share:.2f}" for share in means.kept)
+    return f"{text}  kept {shares}  MACs {means.macs_ratio:.2f} (budget {means.budget:g})"
 
 
 def _save(path: Path, write: Callable[[], None]) -> None:

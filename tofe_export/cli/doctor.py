@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from tofe_export.cli import console
 
+_MARKS = {"ok": "ok", "warn": "note", "missing": "MISSING"}
 
-def doctor(json: Annotated[bool, typer.Option("--json", help="Print JSON instead of words.")] = False) -> None:
+
+def doctor(
+    json: Annotated[Path | None, typer.Option(help="Write the result as JSON.", metavar="FILE")] = None,
+) -> None:
     """Say what this machine can run, and the next step for what is missing; exit 3 when something is."""
-    from tofe_export.doctor import examine
+    from tofe_export.api.doctor import doctor as examine
+    from tofe_export.artifacts.file_kinds import Kind
+    from tofe_export.artifacts.outputs import Output, require_outputs
 
+    require_outputs([Output(json, Kind.DIAGNOSIS)])
     diagnosis = examine()
-    if json:
-        console.print_json({"schema": "tofe-export/doctor/1", **asdict(diagnosis), "missing": diagnosis.missing})
-    else:
-        marks = {"ok": "ok", "warn": "note", "missing": "MISSING"}
-        rows = [(row.name, row.value, marks[row.status], row.next_step) for row in diagnosis.rows]
-        console.table("This machine", ("", "found", "", "next step"), rows, numbers=False)
-        console.table("Version matrix", ("package", "needed", "installed"), diagnosis.matrix, numbers=False)
+    console.save_json(json, diagnosis.to_dict())
+    rows = [(row.name, row.value, _MARKS[row.status], row.next_step) for row in diagnosis.rows]
+    console.table("This machine", ("", "found", "", "next step"), rows, numbers=False)
+    console.table("Version matrix", ("package", "required", "installed"), diagnosis.matrix, numbers=False)
     if diagnosis.missing:
         raise typer.Exit(3)

@@ -1,4 +1,4 @@
-"""What went wrong, in a sentence, with the next step and the exit code."""
+"""Every error as a sentence, the next step and the exit code."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
+from tofe_export.cli.next_steps import next_step
+from tofe_export.cli.options import as_options
 from tofe_export.cli.terminal import debugging, printable
-from tofe_export.errors import TofeError
+from tofe_export.errors import TofeError, nearest
+from tofe_export.files.names import readable
 
 DEFECT = 70
 STOPPED = 130
@@ -22,11 +25,11 @@ _SMALLER = "Free some memory, or take a smaller batch or network."
 
 
 class Escaped(Exception):  # noqa: N818 - it carries an error, its cause
-    """An error on its way through typer, which would take some of them for its own and end with 1."""
+    """Carries an error through typer, which would take some of them for its own and end with 1."""
 
 
 def escaping(verb: Callable[..., None]) -> Callable[..., None]:
-    """`verb`, with its errors wrapped in `Escaped`, but for those by which a verb tells typer something."""
+    """`verb`, with its errors wrapped in `Escaped`, except those that are meant for typer."""
 
     @functools.wraps(verb)
     def run(*arguments: Any, **options: Any) -> None:
@@ -39,7 +42,7 @@ def escaping(verb: Callable[..., None]) -> Callable[..., None]:
 
 
 def show(error: BaseException) -> int:
-    """Says on standard error what went wrong, with a traceback where TOFE_DEBUG=1.
+    """Prints the error on standard error, with a traceback where TOFE_DEBUG=1.
 
     Returns:
         The exit code, whatever happens while this is shown.
@@ -67,14 +70,14 @@ def _print(error: BaseException, message: str, next_step: str) -> None:
 
 
 def _indented(text: str) -> str:
-    """Further lines stand apart, so that nothing in a file's name passes for a line of ours."""
+    """Indents further lines, so that nothing in a file's name passes for a line of this program."""
     return printable(text).rstrip("\n").replace("\n", "\n       ")
 
 
 def explain(error: BaseException) -> tuple[str, str, int]:
     """A sentence, the next step ("" where there is none) and the exit code."""
     if isinstance(error, TofeError):
-        return error.message, error.next_step, error.exit_code
+        return *spoken(error), error.exit_code
     if isinstance(error, KeyboardInterrupt) or type(error).__name__ == "Abort":
         return "Stopped.", "", STOPPED
     if hasattr(error, "format_message"):
@@ -86,21 +89,36 @@ def explain(error: BaseException) -> tuple[str, str, int]:
     )
 
 
+def spoken(error: TofeError) -> tuple[str, str]:
+    """Its message and next step as the command line says them: options for arguments, and a command where there is one.
+
+    A verb that shows an error without ending by it takes its words from here.
+    """
+    given = [str(value) for value in error.details.values()]
+    names = [*given, *map(readable, given)]
+    return as_options(error.message, names), next_step(error) or as_options(error.next_step, names)
+
+
 def _usage(error: Any) -> tuple[str, str, int]:
-    """What typer says of the command line; without arguments that is the help itself."""
+    """typer's complaint about the command line; without arguments that is the help itself."""
     context = getattr(error, "ctx", None)
     if type(error).__name__ == "NoArgsIsHelpError":
         return "", "", int(error.exit_code)
     path = context.command_path if context is not None else "tofe-export"
-    return error.format_message(), f"See its options: {path} --help", int(error.exit_code)
+    message = error.format_message().replace(": Value error, ", ": ")
+    if getattr(error, "possibilities", None):  # of an option; typer lists them in brackets
+        message = (
+            f"No such option: {error.option_name}. Did you mean {nearest(error.option_name, error.possibilities)}?"
+        )
+    return message, f"See its options: {path} --help", int(error.exit_code)
 
 
 def _of_the_machine(error: BaseException) -> tuple[str, str, int] | None:
-    """What the machine or its system refused; None where nothing tells that this is not a mistake of the program's."""
+    """What the machine or its system refused; None where the error may be a mistake of this program."""
     if isinstance(error, MemoryError) or any(sign in f"{type(error).__name__} {error}" for sign in _MEMORY):
         return "This machine has too little memory for that.", _SMALLER, 3
     if isinstance(error, RuntimeError) and "can't start new thread" in str(error):
-        return "This machine lets this program start no more threads.", "Close other programs, or raise the limit.", 3
+        return "This machine does not start any more threads.", "Close other programs, or raise the limit.", 3
     if isinstance(error, ModuleNotFoundError) and not str(error.name).startswith("tofe_"):
         return f"The package {error.name} is not installed.", "pip install 'tofe-export[cpu]'", 3
     return _of_files(error) if isinstance(error, OSError) else None

@@ -1,4 +1,4 @@
-"""What every verb that reads images ends with."""
+"""The last lines of every verb that reads images."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ from typing import TYPE_CHECKING
 from tofe_export.cli import console
 
 if TYPE_CHECKING:
-    from tofe_export.data.image_log import ImageLog
+    from tofe_export.documents.images import ImagesRead
 
 
-def show_images(log: ImageLog) -> None:
-    """How many images were read, if any were to be; what was left out and why, on standard error as progress is."""
-    if not (log.read or log.left_out or log.notes):
+def show_images(images: ImagesRead) -> None:
+    """Shows on standard error how many images were read and left out, and why; nothing where none were to be read."""
+    from tofe_export.data.image_log import image_lines
+
+    if not (images.read or images.left_out or images.notes):
         return
-    if log.left_out or log.notes:
-        console.warn(log.lines())
+    lines = image_lines(images)
+    if images.left_out or images.notes:
+        console.warn(lines)
     else:
-        console.err.print(*log.lines(), soft_wrap=True)
+        console.err.print(*lines, soft_wrap=True)

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tofe_export.cli import console, hints
 
+if TYPE_CHECKING:
+    from tofe_export.documents.inspection import (
+        CheckpointInspection,
+        EngineInspection,
+        GraphOperator,
+        OnnxInspection,
+    )
+    from tofe_export.documents.manifest import Manifest
+
+Fact = tuple[str, str]
+
 
 def inspect(
     file: Annotated[Path, typer.Argument(help="Checkpoint, ONNX file or engine.", metavar="FILE")],
-    json: Annotated[bool, typer.Option("--json", help="Print JSON instead of words.")] = False,
+    json: Annotated[Path | None, typer.Option(help="Write the result as JSON.", metavar="FILE")] = None,
     keep_rate: hints.KeepRate = None,
     selector: hints.Selector = None,
     fuse_token: hints.FuseToken = None,
@@ -22,95 +33,106 @@ def inspect(
     img_size: hints.ImageSize = None,
 ) -> None:
     """Say what a file is: network, stages, keep counts, cost, operators."""
-    from tofe_export.workflows.inspect_file import inspect_file
+    from tofe_export.api.inspect import inspect as describe
+    from tofe_export.artifacts.file_kinds import Kind
+    from tofe_export.artifacts.outputs import Output, require_outputs
 
-    told = hints.hints_from(backbone, backbone_args, selector, fuse_token, stages, keep_rate, img_size)
-    document = inspect_file(file, told)
-    if json:
-        console.print_json(document)
-    console.warn([f"Note: {note}" for note in document.get("notes", [])])
-    if json:
-        return
-    facts = _facts(document)
-    title = f"{document['file']}: {document['kind']}, {document['size_bytes'] / 1e6:.1f} MB"
-    console.table(title, ("", ""), facts, numbers=False)
+    given = hints.hints_from(backbone, backbone_args, selector, fuse_token, stages, keep_rate, img_size)
+    require_outputs([Output(json, Kind.INSPECTION)], [file])
+    inspection = describe(file, **vars(given))
+    console.save_json(json, inspection.to_dict())
+    if inspection.kind == "checkpoint":
+        console.notes(inspection.notes)
+    title = f"{inspection.file}: {inspection.kind}, {inspection.size_bytes / 1e6:.1f} MB"
+    console.table(title, ("", ""), facts_of(inspection), numbers=False)
 
 
-def _facts(document: dict[str, Any]) -> list[tuple[str, str]]:
-    known = document if document["kind"] == "checkpoint" else (document["manifest"] or {})
-    rows: list[tuple[str, str]] = []
-    if known:
-        config = known["config"]
-        rows += [
-            ("recognised as", known.get("recognised", "ToFe")),
-            ("backbone", config["backbone"]),
+def facts_of(inspection: CheckpointInspection | OnnxInspection | EngineInspection) -> list[Fact]:
+    """The rows of the table."""
+    if inspection.kind == "checkpoint":
+        return _checkpoint_facts(inspection)
+    if inspection.kind == "engine":
+        return [*_network_facts(inspection.manifest), *_engine_facts(inspection)]
+    return _onnx_facts(inspection)
+
+
+def _network_facts(network: CheckpointInspection | Manifest) -> list[Fact]:
+    """What a checkpoint and a manifest both say."""
+    facts = [("recognized as", network.recognised), ("backbone", network.config.backbone)]
+    if network.stages:
+        facts += [
+            ("selector, approximator", f"{network.config.selector}, {network.config.approximator}"),
+            ("stages (blocks)", ", ".join(f"{start}-{stop - 1}" for start, stop in network.stages)),
         ]
-        if known["stages"]:
-            stages = ", ".join(f"{start}-{stop - 1}" for start, stop in known["stages"])
-            rows += [
-                ("selector, approximator", f"{config['selector']}, {config['approximator']}"),
-                ("stages (blocks)", stages),
-            ]
-        rows += [
-            ("tokens, prefix", f"{known['tokens']}, {known['prefix']}"),
-            ("dense GMACs", f"{known['dense_gmacs']:.3f}"),
-        ]
-        if "keep" in known:
-            counts = ", ".join(map(str, known["keep"])) or "all"
-            rows += [("keep counts", counts), ("GMACs", f"{known['gmacs']:.3f}")]
-        size = known["preprocessing"]
-        rows.append(("input", f"{size['height']} x {size['width']}, mean {size['mean']}, std {size['std']}"))
-    if document["kind"] == "checkpoint":
-        rows.append(("parameters", f"{document['parameters'] / 1e6:.2f} million"))
-        rows += [(f"trained: {key}", str(value)) for key, value in document["metrics"].items()]
-        return rows
-    if document["kind"] == "engine":
-        return rows + _engine_facts(document)
-    if known:
-        rows += _precision_facts(known)
-    else:
-        rows.append(("manifest", "none beside the file"))
-    rows += [(f"output {name}", shape) for name, shape in document["outputs"].items()]
-    rows += [(node["name"], f"{node['operator']}{_attributes(node)}") for node in document["operators"]]
-    rows.append(
-        ("other nodes", ", ".join(f"{count} {name}" for name, count in document["nodes"].items() if "::" not in name))
-    )
-    return rows
+    facts += [
+        ("tokens, prefix", f"{network.tokens}, {network.prefix}"),
+        ("dense GMACs", f"{network.dense_gmacs:.3f}"),
+    ]
+    if network.keep is not None:
+        counts = ", ".join(map(str, network.keep)) or "all"
+        facts += [("keep counts", counts), ("GMACs", f"{network.gmacs:.3f}")]
+    size = network.preprocessing
+    facts.append(("input", f"{size.height} x {size.width}, mean {list(size.mean)}, std {list(size.std)}"))
+    return facts
 
 
-def _engine_facts(document: dict[str, Any]) -> list[tuple[str, str]]:
-    manifest, source = document["manifest"], document["from"]
-    built = manifest["backend"]
+def _checkpoint_facts(inspection: CheckpointInspection) -> list[Fact]:
+    trained = [(f"trained: {name}", str(value)) for name, value in inspection.metrics.items()]
+    return [
+        *_network_facts(inspection),
+        ("parameters", f"{inspection.parameters / 1e6:.2f} million"),
+        *trained,
+    ]
+
+
+def _onnx_facts(inspection: OnnxInspection) -> list[Fact]:
+    manifest = inspection.manifest
+    known = [("manifest", "none beside the file")]
+    if manifest is not None:
+        known = [*_network_facts(manifest), *_precision_facts(manifest)]
+    others = [f"{count} {name}" for name, count in inspection.nodes.items() if "::" not in name]
+    return [
+        *known,
+        *((f"output {name}", shape) for name, shape in inspection.outputs.items()),
+        *((node.name, f"{node.operator}{_attributes(node)}") for node in inspection.operators),
+        ("other nodes", ", ".join(others)),
+    ]
+
+
+def _engine_facts(inspection: EngineInspection) -> list[Fact]:
+    manifest = inspection.manifest
+    built = manifest.backend
     layers = [
         (f"layers: {kind}", ", ".join(f"{count} {precision}" for precision, count in counts.items()))
-        for kind, counts in document["layers"].items()
+        for kind, counts in inspection.layers.items()
     ]
     return [
-        ("built by", f"{built['name']} {built['version']} on {built['gpu'] or 'a machine without a GPU'}"),
+        ("built by", f"{built.name} {built.version} on {built.gpu or 'a machine without a GPU'}"),
         *_precision_facts(manifest),
-        ("batch sizes (min:opt:max)", document["batch"]),
-        *((f"input {name}", f"{kind} {shape}") for name, (kind, shape) in document["inputs"].items()),
-        *((f"output {name}", f"{kind} {shape}") for name, (kind, shape) in document["outputs"].items()),
-        *((use["operator"], f"{use['nodes']} x {use['by']} ({use['why']})") for use in manifest["operators"]),
-        ("plugin layers", ", ".join(document["plugins"]) or "none"),
-        ("layers known from", source if source == "engine" else f"the manifest: {document['why']}"),
+        ("batch sizes (min:opt:max)", inspection.batch),
+        *((f"input {name}", f"{kind} {list(shape)}") for name, (kind, shape) in inspection.inputs.items()),
+        *((f"output {name}", f"{kind} {list(shape)}") for name, (kind, shape) in inspection.outputs.items()),
+        *((use.operator, f"{use.nodes} x {use.by} ({use.why})") for use in manifest.operators),
+        ("plugin layers", ", ".join(inspection.plugins) or "none"),
+        ("layers known from", "engine" if inspection.why is None else f"the manifest: {inspection.why}"),
         *layers,
     ]
 
 
-def _precision_facts(manifest: dict[str, Any]) -> list[tuple[str, str]]:
+def _precision_facts(manifest: Manifest) -> list[Fact]:
     """The precision; of a quantized model also what lies around it and how it was calibrated."""
-    if "calibration" not in manifest:
-        return [("precision", manifest["precision"])]
-    recipe = manifest["calibration"]["recipe"]
-    images = f"at most {recipe['data']['samples']} images of {recipe['data']['source']}"
-    rows = [
-        ("precision", f"{manifest['precision']} with {manifest['around']} around"),
-        ("calibrated by", f"recipe {recipe['name']}: {images}, {recipe['ranges']['method']}"),
+    if manifest.calibration is None:
+        return [("precision", manifest.precision)]
+    recipe = manifest.calibration.recipe
+    images = f"at most {recipe.data.samples} images of {recipe.data.source}"
+    layers = {} if manifest.layers is None else manifest.layers.quantized
+    return [
+        ("precision", f"{manifest.precision} with {manifest.around} around"),
+        ("calibrated by", f"recipe {recipe.name}: {images}, {recipe.ranges.method}"),
+        *[("quantized", ", ".join(f"{count} {kind}" for kind, count in layers.items()))] * bool(layers),
     ]
-    layers = manifest.get("layers", {}).get("quantized", {})
-    return rows + [("quantized", ", ".join(f"{count} {kind}" for kind, count in layers.items()))] * bool(layers)
 
 
-def _attributes(node: dict[str, Any]) -> str:
-    return "".join(f" {key}={node[key]}" for key in ("keep", "prefix") if key in node)
+def _attributes(node: GraphOperator) -> str:
+    values = {"keep": node.keep, "prefix": node.prefix}
+    return "".join(f" {name}={value}" for name, value in values.items() if value is not None)

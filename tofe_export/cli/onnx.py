@@ -4,24 +4,24 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
-from tofe_export.artifacts.commands import command
 from tofe_export.bounds import MOST_IMAGES
 from tofe_export.cli import console, hints
 from tofe_export.cli.images import show_images
 from tofe_export.cli.parse import counts_or_ratios, names
+from tofe_export.files.commands import command
 
 if TYPE_CHECKING:
-    from tofe_export.workflows.export_onnx import OnnxResult
+    from tofe_export.api.export import ExportedArtifact
 
 _OUTPUTS = {"logits": "logits", "features": "features", "tokens": "features"}  # two words for the patch tokens
 
 
 class Rearrange(StrEnum):
-    """How tokens lie between stages: put back by the ScatterRearrange operator, or left by rank."""
+    """How tokens lie between stages: in spatial order by the ScatterRearrange operator, or in order of rank."""
 
     plugin = "plugin"
     elide = "elide"
@@ -34,16 +34,16 @@ def onnx(
             help="Checkpoint (.pth or .safetensors): ToFe, DynamicViT, EViT, DeiT, ViT or LV-ViT.", metavar="CKPT"
         ),
     ],
-    file: Annotated[Path, typer.Option("--file", "-o", help="ONNX file to write.")] = Path("model.onnx"),
-    output: Annotated[
+    output: Annotated[Path, typer.Option("--output", "-o", help="ONNX file to write.", metavar="FILE")] = Path(
+        "model.onnx"
+    ),
+    outputs: Annotated[
         str,
         typer.Option(help="logits, features (patch tokens in spatial order; also: tokens), or both.", metavar="WHAT"),
     ] = "logits",
     keep: Annotated[
         str | None,
-        typer.Option(
-            help="Keep counts by hand, one a stage (96,49,27), or ratios (0.49,0.25,0.14).", metavar="K1,K2,K3"
-        ),
+        typer.Option(help="Keep counts, one per stage (96,49,27), or ratios (0.49,0.25,0.14).", metavar="K1,K2,K3"),
     ] = None,
     keep_from: Annotated[
         str | None,
@@ -55,12 +55,12 @@ def onnx(
         float | None, typer.Option(help="Which quantile of their counts, 0 to 1; default: 0.5.", metavar="Q")
     ] = None,
     keep_samples: Annotated[
-        int | None, typer.Option(help="At most so many of those images; default: 1000.", min=1, max=MOST_IMAGES)
+        int | None, typer.Option(help="At most this many of those images; default: 1000.", min=1, max=MOST_IMAGES)
     ] = None,
     rearrange: Annotated[
         Rearrange | None,
         typer.Option(
-            help="plugin: spatial order after each stage; elide: left by rank, with features put back at the end. "
+            help="plugin: spatial order after each stage; elide: order of rank, with features put back at the end. "
             "Default: plugin for logits, elide with features."
         ),
     ] = None,
@@ -77,49 +77,52 @@ def onnx(
     backbone_args: hints.BackboneArgs = "",
 ) -> None:
     """Export a checkpoint to ONNX, checked, run at two batch sizes and compared with PyTorch."""
-    from tofe_export.artifacts.file_kinds import Kind
-    from tofe_export.artifacts.names import expanded
-    from tofe_export.artifacts.outputs import Output, require_outputs
+    from tofe_export.api.export import export
+    from tofe_export.checkpoints.checkpoint import load
     from tofe_export.data.sources import require_unambiguous
-    from tofe_export.workflows.export_onnx import OnnxOptions, export_onnx
-    from tofe_export.workflows.keep_counts import KeepOptions
 
     for spec in (data, keep_from):
         require_unambiguous(spec)
+    if keep_rate is not None and (keep or keep_from):
+        raise typer.BadParameter("--keep-rate says how many tokens to keep, and so does --keep or --keep-from.")
     counts, ratios = (None, None) if keep is None else counts_or_ratios(keep, "--keep")
-    options = OnnxOptions(
-        keep=KeepOptions(counts, keep_from, keep_quantile, keep_samples, ratios),
-        rearrange=None if rearrange is None else rearrange is Rearrange.plugin,
-        outputs=names(output, _OUTPUTS, "--output"),
-        taps=taps,
-        hints=hints.hints_from(backbone, backbone_args, selector, fuse_token, stages, keep_rate, img_size),
-        data=data,
-    )
-    require_outputs([Output(file, Kind.ONNX)], [checkpoint, expanded(keep_from) if keep_from else None])
-    with console.progress() as report:
-        result = export_onnx(checkpoint, file, options, report)
-    console.warn([f"Note: {note}" for note in result.notes])
-    _say(result, checkpoint)
-    show_images(result.images)
+    chosen = names(outputs, _OUTPUTS, "--outputs")
+    described = hints.hints_from(backbone, backbone_args, selector, fuse_token, stages, keep_rate, img_size)
+    with console.progress() as progress:
+        artifact = export(
+            load(checkpoint, described),
+            output,
+            keep=counts or ratios,
+            keep_from=keep_from,
+            keep_quantile=keep_quantile,
+            keep_samples=keep_samples,
+            rearrange=cast("Literal['plugin', 'elide'] | None", rearrange and rearrange.value),
+            outputs=cast("tuple[Literal['logits', 'features'], ...]", chosen),
+            taps=taps,
+            data=data,
+            progress=progress,
+        )
+    console.notes(artifact.notes)
+    _show(artifact, checkpoint)
+    show_images(artifact.images)
 
 
-def _say(result: OnnxResult, checkpoint: Path) -> None:
-    found, manifest = result.comparison, result.manifest
-    data = manifest.get("external_data")
-    weights = "" if data is None else f", with its weights in {data['file']} beside it"
-    console.say(f"Wrote {result.path} and {result.path}.json{weights}")
-    console.say(f"  network      {manifest['config']['backbone']}: {manifest['recognised']}")
-    if result.keep:
-        counts = ",".join(map(str, result.keep))
-        console.say(f"  keep counts  {counts} of {manifest['tokens']} tokens ({manifest['options']['keep_source']})")
-    console.say(
-        f"  cost         {manifest['gmacs']:.3f} GMACs, {manifest['gmacs'] / manifest['dense_gmacs']:.1%} of dense"
-    )
+def _show(artifact: ExportedArtifact, checkpoint: Path) -> None:
+    manifest, parity = artifact.manifest, artifact.parity
+    data = manifest.external_data
+    weights = "" if data is None else f", with its weights in {data.file} beside it"
+    console.say(f"Wrote {artifact.path} and {artifact.path}.json{weights}")
+    console.say(f"  network      {manifest.config.backbone}: {manifest.recognised}")
+    if manifest.keep:
+        counts = ",".join(map(str, manifest.keep))
+        console.say(f"  keep counts  {counts} of {manifest.tokens} tokens ({manifest.options.keep_source})")
+    share = manifest.gmacs / manifest.dense_gmacs
+    console.say(f"  cost         {manifest.gmacs:.3f} GMACs, {share:.1%} of dense")
     differences = []
-    if found.logits.samples:
-        same = f"top-1 agreement {found.logits.top1_agreement:.0%}"
-        differences += [f"logits max_abs {found.logits.max_abs:.1e}", same]
-    if found.features.samples:
-        differences.append(f"features max_abs {found.features.max_abs:.1e}")
-    console.say(f"  parity       {found.samples} images: {', '.join(differences)}")
-    console.say(f"Next:  {command('verify', result.path, '--against', checkpoint)}")
+    if parity.logits is not None:
+        differences.append(f"logits max_abs {parity.logits.max_abs:.1e}")
+        differences.append(f"top-1 agreement {parity.top1_agreement:.0%}")
+    if parity.features is not None:
+        differences.append(f"features max_abs {parity.features.max_abs:.1e}")
+    console.say(f"  parity       {parity.samples} images: {', '.join(differences)}")
+    console.say(f"Next:  {command('verify', artifact.path, '--against', checkpoint)}")

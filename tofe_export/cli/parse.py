@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Iterable
 from typing import Any
 
 import typer
@@ -42,7 +43,7 @@ def counts_or_ratios(text: str, option: str) -> tuple[tuple[int, ...] | None, tu
         ratios = ()
     if not ratios or not all(0 < ratio <= 1 for ratio in ratios) or not all("." in part for part in text.split(",")):
         raise typer.BadParameter(
-            f"{text!r} is no list of counts (96,49,27) nor of ratios between 0 and 1 (0.49,0.25,1.0).",
+            f"{text!r} is neither a list of counts (96,49,27) nor of ratios between 0 and 1 (0.49,0.25,1.0).",
             param_hint=option,
         )
     return None, ratios
@@ -54,35 +55,57 @@ def image_size(text: str, option: str) -> tuple[int, int]:
     Raises:
         typer.BadParameter: anything else.
     """
-    found = re.fullmatch(r"(\d{1,6})(?:x(\d{1,6}))?", text.lower(), re.ASCII)
-    if found is None:
-        raise typer.BadParameter(f"{text!r} is no size in pixels; write 384 or 256x192.", param_hint=option)
-    height, width = int(found[1]), int(found[2] or found[1])
+    match = re.fullmatch(r"(\d{1,6})(?:x(\d{1,6}))?", text.lower(), re.ASCII)
+    if match is None:
+        raise typer.BadParameter(f"{text!r} is not a size in pixels; write 384 or 256x192.", param_hint=option)
+    height, width = int(match[1]), int(match[2] or match[1])
     if not 1 <= min(height, width) <= max(height, width) <= LARGEST_SIDE:
         raise typer.BadParameter(f"{text} is not from 1 to {LARGEST_SIDE:,} pixels a side.", param_hint=option)
     return height, width
 
 
 def names(text: str, known: dict[str, str], option: str) -> tuple[str, ...]:
-    """Turns "features,logits" into a tuple, each name once; `known` maps what may be written to what is meant.
+    """Turns "features,logits" into a tuple, each name once; `known` maps a word to the name it stands for.
 
     Raises:
         typer.BadParameter: a name that is not known.
     """
-    found: list[str] = []
+    chosen: list[str] = []
     for part in (piece.strip() for piece in text.split(",")):
         if part not in known:
             raise typer.BadParameter(f"{part!r} is none of: {', '.join(known)}.", param_hint=option)
-        if known[part] not in found:
-            found.append(known[part])
-    return tuple(found)
+        if known[part] not in chosen:
+            chosen.append(known[part])
+    return tuple(chosen)
+
+
+def tolerances(texts: Iterable[str] | None) -> dict[str, float]:
+    """Turns "logits_max_abs=1e-3" and "int8.cosine_min=0.8" into limits by name.
+
+    Raises:
+        typer.BadParameter: a part without a name or a number, or a name that is given twice.
+    """
+    limits: dict[str, float] = {}
+    for text in texts or ():
+        name, equals, value = (piece.strip() for piece in text.partition("="))
+        try:
+            limit = float(value)
+        except ValueError:
+            limit = math.nan
+        if not equals or not name or not math.isfinite(limit):
+            problem = f"{text!r} is not NAME=VALUE; write logits_max_abs=1e-3."
+            raise typer.BadParameter(problem, param_hint="--tolerance")
+        if name in limits:
+            raise typer.BadParameter(f"{name} is given twice.", param_hint="--tolerance")
+        limits[name] = limit
+    return limits
 
 
 def provider_name(text: str) -> str:
-    """The name of a place where ONNX Runtime computes.
+    """`text`, checked to be the name of a place where ONNX Runtime computes.
 
     Raises:
-        typer.BadParameter: it is none.
+        typer.BadParameter: it is not.
     """
     from tofe_export.runners.onnxruntime_runner import PROVIDERS
 
@@ -97,17 +120,17 @@ def keyword_arguments(text: str, option: str) -> dict[str, Any]:
     Raises:
         typer.BadParameter: a part without a name or a value, naming the option.
     """
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for part in filter(None, text.split(",")):
         name, equals, value = (piece.strip() for piece in part.partition("="))
         if not (name.isidentifier() and equals and value):
             raise typer.BadParameter(f"{part!r} is not NAME=VALUE; write img_size=64,patch_size=8.", param_hint=option)
-        if name in found:
+        if name in values:
             raise typer.BadParameter(f"{name} is given twice.", param_hint=option)
         try:
-            found[name] = json.loads(value)
+            values[name] = json.loads(value)
         except (ValueError, RecursionError):  # a plain word; or far too many digits or brackets
-            found[name] = value
-        if isinstance(found[name], float) and not math.isfinite(found[name]):
-            raise typer.BadParameter(f"{part!r} is no finite number.", param_hint=option)
-    return found
+            values[name] = value
+        if isinstance(values[name], float) and not math.isfinite(values[name]):
+            raise typer.BadParameter(f"{part!r} is not a finite number.", param_hint=option)
+    return values

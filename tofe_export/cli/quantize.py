@@ -3,13 +3,32 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Literal, TypedDict
 
 import typer
 
 from tofe_export.bounds import MOST_IMAGES, MOST_ROUNDS
 from tofe_export.cli import console
 from tofe_export.cli.images import show_images
+from tofe_export.cli.options import as_options
+
+if TYPE_CHECKING:
+    from tofe_export.documents.quantization import Quantization, Sensitivity
+    from tofe_export.documents.verification import Agreement
+
+_AGREEMENT = ("same class", "accuracy", "selection overlap", "cosine")
+_ROUNDS = 15
+
+
+class _Shared(TypedDict):
+    """Arguments of both uses of the verb."""
+
+    precision: Literal["int8", "fp8"]
+    recipe: str | None
+    data: str | None
+    cache: Path | None
+    samples: int
+    tolerances: dict[str, float]
 
 
 def quantize(
@@ -31,7 +50,7 @@ def quantize(
         Path | None, typer.Option(help="Calibration file to read and write; default: in your cache folder.")
     ] = None,
     samples: Annotated[
-        int, typer.Option(help="At most so many held-out images to compare on.", min=1, max=MOST_IMAGES)
+        int, typer.Option(help="At most this many held-out images to compare on.", min=1, max=MOST_IMAGES)
     ] = 128,
     rounds: Annotated[
         int | None, typer.Option(help="Rounds of interleaved runs for the timing; default: 15.", min=1, max=MOST_ROUNDS)
@@ -46,66 +65,66 @@ def quantize(
     json: Annotated[Path | None, typer.Option(help="Write the result as JSON.", metavar="FILE")] = None,
 ) -> None:
     """Quantize an exported model to INT8 or FP8, and say whether that is worth it here."""
+    from tofe_export.api.quantize import quantize as quantize_model
+    from tofe_export.api.sensitivity import sensitivity as rank_kinds
     from tofe_export.artifacts.file_kinds import Kind
     from tofe_export.artifacts.outputs import Output, beside, require_outputs
+    from tofe_export.cli.parse import tolerances
     from tofe_export.data.sources import require_unambiguous
-    from tofe_export.verify.tolerances import parse_overrides
-    from tofe_export.workflows.calibrate_model import CalibrationOptions, files_read, without_cache
-    from tofe_export.workflows.precision_forms import Timing
-    from tofe_export.workflows.quantize_model import QuantizeOptions, quantize_model
+    from tofe_export.precision.recipe import recipe_file
 
-    precision = "fp8" if fp8 else "int8"
     require_unambiguous(data)
-    calibration = CalibrationOptions(recipe, data, cache)
-    timing = Timing() if rounds is None else Timing(rounds=rounds)
-    options = QuantizeOptions(precision, calibration, samples, timing, parse_overrides(tolerance or ()))
-    if sensitivity:
-        if output is not None:
-            raise typer.BadParameter("--sensitivity writes no model; leave --output away.")
-        if rounds is not None:
-            raise typer.BadParameter("--sensitivity times nothing; leave --rounds away.")
-        require_outputs(
-            [Output(json, Kind.SENSITIVITY), Output(cache, Kind.CALIBRATION)], [model, *files_read(calibration)]
-        )
-        console.warn(without_cache(calibration))
-        _rank(model, options, json)
-        return
+    if sensitivity and output is not None:
+        raise typer.BadParameter("--sensitivity writes no model; omit --output.")
+    if sensitivity and rounds is not None:
+        raise typer.BadParameter("--sensitivity times nothing; omit --rounds.")
+    precision: Literal["int8", "fp8"] = "fp8" if fp8 else "int8"
     target = output or beside(model, f".{precision}.onnx")
-    require_outputs(
-        [Output(target, Kind.ONNX), Output(json, Kind.QUANTIZE), Output(cache, Kind.CALIBRATION)],
-        [model, *files_read(calibration)],
-    )
-    console.warn(without_cache(calibration))
-    with console.progress() as report:
-        result = quantize_model(model, target, options, report)
-    document = result.document
-    console.save_json(json, document)
-    console.warn(result.notes)
-    console.say(f"Wrote {result.path} and {result.path}.json")
-    console.say(f"  quantized    {_kinds(document['layers']['quantized'])}")
-    console.say(f"  left alone   {_kinds(document['layers']['high_precision'])}, and everything between them")
-    _show(document)
-    show_images(result.images)
-    for reason in document["verdict"]["reasons"]:
-        console.say(reason)
-    console.say(document["verdict"]["summary"])
-    if document["passed"] is None:
-        unjudged = [check["message"] for check in _of(document, precision)["checks"] if check["name"] == "tolerances"]
-        console.warn(unjudged)
+    written = Output(json, Kind.SENSITIVITY if sensitivity else Kind.QUANTIZE)
+    require_outputs([written], [model, None if sensitivity else target, cache, recipe_file(recipe)])
+    shared: _Shared = {
+        "precision": precision,
+        "recipe": recipe,
+        "data": data,
+        "cache": cache,
+        "samples": samples,
+        "tolerances": tolerances(tolerance),
+    }
+    if sensitivity:
+        with console.progress() as progress:
+            ranking = rank_kinds(model, **shared, progress=progress)
+        console.save_json(json, ranking.to_dict())
+        _show_ranking(ranking)
+        return
+    with console.progress() as progress:
+        artifact = quantize_model(model, target, **shared, rounds=rounds or _ROUNDS, progress=progress)
+    console.save_json(json, artifact.quantization.to_dict())
+    console.warn([as_options(note) for note in artifact.notes])
+    console.say(f"Wrote {artifact.path} and {artifact.path}.json")
+    _show(artifact.quantization)
+    _exit(artifact.quantization)
+
+
+def _show(quantization: Quantization) -> None:
+    layers, verdict = quantization.layers, quantization.verdict
+    console.say(f"  quantized    {_kinds(layers.quantized)}")
+    console.say(f"  left alone   {_kinds(layers.high_precision)}, and everything between them")
+    _show_table(quantization)
+    show_images(quantization.images)
+    for line in (*verdict.reasons, verdict.summary):
+        console.say(line)
+
+
+def _exit(quantization: Quantization) -> None:
+    """Ends with 3 where something was not judged, and with 1 where the model does not agree."""
+    if quantization.passed is None:
+        checks = quantization.quantized.checks
+        console.warn([check.message for check in checks if check.name == "tolerances"])
         raise typer.Exit(3)
-    if not document["passed"]:
-        console.warn(
-            [
-                "It does not agree with float32. "
-                "See which layers cost it: the same command with --sensitivity, without -o."
-            ]
-        )
+    if not quantization.passed:
+        advice = "See which layers cost it: the same command with --sensitivity, without -o."
+        console.warn([f"It does not agree with float32. {advice}"])
         raise typer.Exit(1)
-
-
-def _of(document: dict[str, Any], precision: str) -> dict[str, Any]:
-    found: dict[str, Any] = next(one for one in document["agreement"] if one["precision"] == precision)
-    return found
 
 
 def _kinds(layers: dict[str, int]) -> str:
@@ -113,71 +132,45 @@ def _kinds(layers: dict[str, int]) -> str:
     return ", ".join(f"{kind} {count}" for kind, count in layers.items()) or "nothing"
 
 
-def _show(document: dict[str, Any]) -> None:
-    found = {item["precision"]: item for item in document["agreement"]}
-    rows = []
-    for speed in document["speed"]:
-        name = speed["precision"]
-        rows.append(
-            (
-                name,
-                str(speed["batch"]),
-                f"{speed['p50_ms']:.2f}",
-                f"{speed['speedup']:.2f}",
-                "" if name == "fp32" else f"{speed['speedup_low']:.2f} to {speed['speedup_high']:.2f}",
-                *_agreement(found.get(name)),
-            )
-        )
-    columns = (
-        "",
-        "batch",
-        "p50 ms",
-        "speed-up",
-        "95% interval",
-        "same class",
-        "accuracy",
-        "selection overlap",
-        "cosine",
-    )
-    rows += [
-        (left["precision"], "", "", "", f"left out: {left['why']}", *_agreement(None)) for left in document["left_out"]
-    ]
-    console.table(f"Beside float32; held-out images: {document['agreement'][0]['samples']}", columns, rows)
-
-
-def _agreement(found: dict[str, Any] | None) -> tuple[str, str, str, str]:
-    if found is None:
-        return "", "", "", ""
-    accuracy = found["accuracy"]
-    return (
-        f"{found['top1_agreement']:.1%}",
-        f"{accuracy['deployed'] - accuracy['reference']:+.1%}" if accuracy else "",
-        ", ".join(f"{stage['selection_overlap']:.3f}" for stage in found["stages"]),
-        f"{found['logits']['cosine_min']:.4f}",
-    )
-
-
-def _rank(model: Path, options: Any, json: Path | None) -> None:
-    from tofe_export.workflows.sensitivity import rank_kinds
-
-    with console.progress() as report:
-        costs, document, images = rank_kinds(model, options, report)
-    console.save_json(json, document)
+def _show_table(quantization: Quantization) -> None:
+    agreement = {one.precision: one for one in quantization.agreement}
     rows = [
         (
-            item["kind"],
-            str(item["layers"]),
-            "yes" if item["quantized_by_recipe"] else "no",
-            *_agreement(item),
+            speed.precision,
+            str(speed.batch),
+            f"{speed.p50_ms:.2f}",
+            f"{speed.speedup:.2f}",
+            "" if speed.precision == "fp32" else f"{speed.speedup_low:.2f} to {speed.speedup_high:.2f}",
+            *_agreement(agreement.get(speed.precision)),
         )
-        for item in document["kinds"]
+        for speed in quantization.speed
     ]
-    title = f"{options.precision.upper()} in one kind of layer alone, against float32: the costliest first"
-    console.table(title, ("", "layers", "in recipe", "same class", "accuracy", "selection overlap", "cosine"), rows)
-    show_images(images)
-    worst = next((cost.kind for cost in costs if cost.kind != "attention"), None)
-    if worst is None:
-        return
-    console.say(
-        f'To spare a kind, name it in the recipe: high_precision = ["{worst}", ...]; for attention: attention = false.'
+    rows += [(one.precision, "", "", "", f"omitted: {one.why}", *_agreement(None)) for one in quantization.left_out]
+    title = f"Beside float32; held-out images: {quantization.agreement[0].samples}"
+    console.table(title, ("", "batch", "p50 ms", "speed-up", "95% interval", *_AGREEMENT), rows)
+
+
+def _agreement(agreement: Agreement | None) -> tuple[str, str, str, str]:
+    if agreement is None:
+        return "", "", "", ""
+    accuracy, logits, same = agreement.accuracy, agreement.logits, agreement.top1_agreement
+    return (
+        "" if same is None else f"{same:.1%}",
+        "" if accuracy is None else f"{accuracy.deployed - accuracy.reference:+.1%}",
+        ", ".join(f"{stage.selection_overlap:.3f}" for stage in agreement.stages),
+        "" if logits is None else f"{logits.cosine_min:.4f}",
     )
+
+
+def _show_ranking(ranking: Sensitivity) -> None:
+    rows = [
+        (cost.kind, str(cost.layers), "yes" if cost.quantized_by_recipe else "no", *_agreement(cost))
+        for cost in ranking.kinds
+    ]
+    title = f"{ranking.precision.upper()} in one kind of layer alone, against float32: the costliest first"
+    console.table(title, ("", "layers", "in recipe", *_AGREEMENT), rows)
+    show_images(ranking.images)
+    worst = next((cost.kind for cost in ranking.kinds if cost.kind != "attention"), None)
+    if worst is not None:
+        spare = f'high_precision = ["{worst}", ...]; for attention: attention = false'
+        console.say(f"To spare a kind, name it in the recipe: {spare}.")

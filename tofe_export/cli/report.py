@@ -17,23 +17,25 @@ def report(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Page to write; default DIR/report.html.")
     ] = None,
-    images: Annotated[int, typer.Option(help="Pictures of held-out images.", min=0, max=MOST_PICTURES)] = 6,
+    images: Annotated[int, typer.Option(help="How many held-out images to show.", min=0, max=MOST_PICTURES)] = 6,
     data: Annotated[
         str | None, typer.Option(help="Where those come from: 'digits', 'photos' or a folder; default: as trained.")
     ] = None,
     figures: Annotated[
-        Path | None, typer.Option(help="Also write every figure there, as PNG and SVG.", metavar="FOLDER")
+        Path | None, typer.Option(help="Folder for every figure of the page, as PNG and SVG.", metavar="FOLDER")
     ] = None,
 ) -> None:
     """Make one self-contained HTML page of what lies in a folder."""
+    from tofe_export.api.report import report
     from tofe_export.data.image_log import ImageLog
     from tofe_export.data.sources import require_unambiguous
-    from tofe_export.report import build_report
 
     require_unambiguous(data)
     log = ImageLog()
     console.leave_alone(output)
-    console.say(f"Wrote {build_report(folder, output, images, data, figures, log)}")
+    with console.progress() as progress:
+        page = report(folder, output, images=images, data=data, figures=figures, log=log, progress=progress)
+    console.say(f"Wrote {page}")
     if figures is not None:
         console.say(f"Wrote the figures to {figures}")
-    show_images(log)
+    show_images(log.document())

@@ -31,7 +31,7 @@ _NUMBERS = ("COLUMNS", "LINES", "TERMINAL_WIDTH")
 
 
 def prepare() -> None:
-    """Makes ready what the program writes to; must run before anything else is imported or opened.
+    """Prepares what the program writes to; must run before anything else is imported or opened.
 
     Only the process's own streams are changed: where a test put others in their place, those stay as they are, and so
     do warnings.
@@ -54,7 +54,7 @@ def prepare() -> None:
 def finish(code: int) -> int:
     """The exit code of a run that would end with `code`: another where its output was lost, to a full disk, say.
 
-    A reader that went away, as `head` does, is no loss.
+    A reader that went away, as `head` does, is not a loss.
     """
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):  # a stream of somebody else's
@@ -79,8 +79,8 @@ def printable(text: str) -> str:
     return _UNSHOWN.sub(_written_out, text)
 
 
-def _written_out(found: re.Match[str]) -> str:
-    code = ord(found[0])
+def _written_out(match: re.Match[str]) -> str:
+    code = ord(match[0])
     if 0xDC80 <= code <= 0xDCFF:  # a byte of a file name that is not UTF-8
         code -= 0xDC00
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"

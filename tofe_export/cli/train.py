@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from tofe_export.artifacts.commands import command
 from tofe_export.cli import console
 from tofe_export.cli.images import show_images
 from tofe_export.cli.parse import keyword_arguments, whole_numbers
-
-if TYPE_CHECKING:
-    from tofe_export.artifacts.outputs import Output
+from tofe_export.files.commands import command
 
 
 def train(
@@ -32,7 +29,7 @@ def train(
     approximator: Annotated[str, typer.Option(help="bottleneck, identity, block or discard.")] = "bottleneck",
     features: Annotated[
         bool,
-        typer.Option("--features", help="Estimate the last stage's frozen tokens too, for onnx --output features."),
+        typer.Option("--features", help="Estimate the last stage's frozen tokens too, for onnx --outputs features."),
     ] = False,
     pretrained: Annotated[bool, typer.Option("--pretrained", help="Start from timm's weights (downloads).")] = False,
     init: Annotated[Path | None, typer.Option(help="Start from backbone weights in a file.", metavar="FILE")] = None,
@@ -41,7 +38,7 @@ def train(
     dense_epochs: Annotated[
         int | None, typer.Option(help="Epochs of the dense backbone, without --pretrained or --init; default: 30.")
     ] = None,
-    batch_size: Annotated[int, typer.Option(help="Images a step.")] = 128,
+    batch_size: Annotated[int, typer.Option(help="Images per step.")] = 128,
     lr: Annotated[float, typer.Option(help="Peak learning rate of selectors and approximators.")] = 1e-3,
     backbone_lr_scale: Annotated[float, typer.Option(help="The backbone's share of it.")] = 0.05,
     dense_lr: Annotated[
@@ -54,55 +51,37 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in RUN exactly where it stopped.")] = False,
 ) -> None:
     """Train a ToFe model; the result is RUN/ckpt.pth."""
-    from tofe_export.artifacts.outputs import require_outputs
-    from tofe_export.data.image_log import ImageLog
+    from tofe_export.api.train import train as run
     from tofe_export.data.sources import require_unambiguous
-    from tofe_export.model.config import ToFeConfig
-    from tofe_export.training.progress import training_progress
-    from tofe_export.training.settings import TrainSettings
-    from tofe_export.training.trainer import train as run
 
     require_unambiguous(data)
-    config = ToFeConfig(
-        backbone=backbone,
-        backbone_args=keyword_arguments(backbone_args, "--backbone-args"),
-        stage_starts=whole_numbers(stages, "--stages") if stages else (),
-        selector=selector,
-        approximator=approximator,
-        dense_output=features,
-    )
-    settings = TrainSettings(
-        data=data,
-        epochs=epochs,
-        dense_epochs=TrainSettings.dense_epochs if dense_epochs is None else dense_epochs,
-        batch_size=batch_size,
-        lr=lr,
-        backbone_lr_scale=backbone_lr_scale,
-        dense_lr=TrainSettings.dense_lr if dense_lr is None else dense_lr,
-        weight_decay=weight_decay,
-        budget=budget,
-        seed=seed,
-        workers=workers,
-        device=device,
-    )
-    if pretrained and init is not None:
-        raise typer.BadParameter("--pretrained and --init were both given; take one.")
-    if (pretrained or init is not None) and (dense_epochs or dense_lr is not None):
-        raise typer.BadParameter("With --pretrained or --init there is no dense phase for --dense-epochs, --dense-lr.")
-    require_outputs(run_outputs(output), [init])
-    log = ImageLog()
-    with training_progress(console.err) as bar:
-        path = run(settings, config, output, pretrained, init, resume, progress=bar, log=log)
-    show_images(log)
-    console.say(f"Wrote {path}")
-    console.say(f"Next:  {command('onnx', path)}")
-
-
-def run_outputs(folder: Path) -> list[Output]:
-    """What training writes into `folder`."""
-    from tofe_export.artifacts.file_kinds import Kind
-    from tofe_export.artifacts.names import CHECKPOINT, METRICS, STATE
-    from tofe_export.artifacts.outputs import Output
-
-    kinds = {CHECKPOINT: Kind.CHECKPOINT, STATE: Kind.CHECKPOINT, METRICS: Kind.METRICS}
-    return [Output(folder / name, kind) for name, kind in kinds.items()]
+    with console.training_progress() as (progress, watch):
+        trained = run(
+            data,
+            output,
+            backbone=backbone,
+            backbone_args=keyword_arguments(backbone_args, "--backbone-args"),
+            stages=whole_numbers(stages, "--stages") if stages else (),
+            selector=selector,
+            approximator=approximator,
+            dense_output=features,
+            pretrained=pretrained,
+            init=init,
+            budget=budget,
+            epochs=epochs,
+            dense_epochs=dense_epochs,
+            batch_size=batch_size,
+            lr=lr,
+            backbone_lr_scale=backbone_lr_scale,
+            dense_lr=dense_lr,
+            weight_decay=weight_decay,
+            seed=seed,
+            workers=workers,
+            device=device,
+            resume=resume,
+            progress=progress,
+            watch=watch,
+        )
+    show_images(trained.images)
+    console.say(f"Wrote {trained.path}")
+    console.say(f"Next:  {command('onnx', trained.path)}")

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tofe_export.bounds import MOST_MIB
 from tofe_export.cli import console
 from tofe_export.cli.images import show_images
+from tofe_export.cli.options import as_options
+from tofe_export.cli.parse import tolerances
+
+if TYPE_CHECKING:
+    from tofe_export.api.build import BuiltArtifact
+    from tofe_export.documents.fields import Precision
 
 
 def trt(
@@ -49,68 +55,68 @@ def trt(
     taps: Annotated[bool, typer.Option("--taps", help="Add per-stage scores, perm and tokens as outputs.")] = False,
 ) -> None:
     """Build a TensorRT or TensorRT-RTX engine, its precision read back."""
-    from tofe_export.artifacts.file_kinds import Kind
-    from tofe_export.artifacts.outputs import Output, beside, require_outputs
+    from tofe_export.api.build import build
     from tofe_export.data.sources import require_unambiguous
-    from tofe_export.engine.options import BatchProfile, BuildOptions
-    from tofe_export.verify.tolerances import parse_overrides
-    from tofe_export.workflows.build_engine import build_from_onnx
-    from tofe_export.workflows.calibrate_model import CalibrationOptions, files_read, without_cache
 
-    precision = _precision(fp16=fp16, bf16=bf16, int8=int8, fp8=fp8)
-    if (recipe or data or cache) and not (int8 or fp8):
-        raise typer.BadParameter("--recipe, --data and --cache are for --int8 and --fp8.")
     require_unambiguous(data)
-    options = BuildOptions(
-        precision=precision,
-        backend=backend,
-        plugin=plugin,
-        batch=BatchProfile.parse(batch),
-        workspace_mib=workspace,
-        timing_cache=timing_cache,
-        version_compatible=version_compatible,
-        hardware=hardware_compat,
-        compute_capabilities=tuple(part.strip() for part in compute_capability.split(","))
-        if compute_capability
-        else (),
-        taps=taps,
-    )
-    target, calibration = output or beside(model, ".engine"), CalibrationOptions(recipe, data, cache)
-    limits = parse_overrides(tolerance or ())
-    if any(limit == "accuracy_lost" for _, limit in limits):
+    limits = tolerances(tolerance)
+    if any(name.rpartition(".")[2] == "accuracy_lost" for name in limits):
         raise typer.BadParameter("accuracy_lost needs labels, which trt does not look at; give it to verify.")
-    require_outputs(
-        [Output(target, Kind.ENGINE), Output(cache, Kind.CALIBRATION), Output(timing_cache, Kind.TIMINGS)],
-        [model, *files_read(calibration)],
-    )
-    console.warn(without_cache(calibration) if int8 or fp8 else [])
-    with console.progress() as report:
-        result = build_from_onnx(model, target, options, report, calibration, limits)
-    console.warn(result.warnings)
-    show_images(result.images)
-    manifest = result.manifest
-    console.say(f"Wrote {result.path} and {result.path}.json")
-    console.say(f"  backend      {manifest['backend']['name']} {manifest['backend']['version']}, batch {options.batch}")
-    heavy = {kind: manifest["network"]["layers"].get(kind, {}) for kind in ("MATRIX_MULTIPLY", "CONVOLUTION")}
-    console.say(f"  precision    {manifest['precision']}; in the network: {describe_layers(heavy)}")
-    for use in manifest["operators"]:
-        console.say(f"  operator     {use['operator']} x {use['nodes']}: {use['by']} ({use['why']})")
-    checked = manifest["checked"]
-    if checked["run"]:
-        found = f"{checked['samples']} images, least cosine {checked['logits']['cosine_min']:.6f} against ONNX Runtime"
-        console.say(f"  run          {found}")
-    else:
-        console.say(f"  run          not run: {checked['why']}")
-    unjudged = checked["unjudged"] if checked["run"] else [limit for _, limit in limits]
+    with console.progress() as progress:
+        artifact = build(
+            model,
+            output,
+            precision=_precision(fp16=fp16, bf16=bf16, int8=int8, fp8=fp8),
+            backend=backend,
+            plugin=plugin,
+            batch=batch,
+            recipe=recipe,
+            data=data,
+            cache=cache,
+            workspace_mib=workspace,
+            timing_cache=timing_cache,
+            version_compatible=version_compatible,
+            hardware=hardware_compat,
+            compute_capabilities=[part.strip() for part in (compute_capability or "").split(",") if part.strip()],
+            tolerances=limits,
+            taps=taps,
+            progress=progress,
+        )
+    console.warn([as_options(warning) for warning in artifact.warnings])
+    show_images(artifact.images)
+    _show(artifact)
+    checked = artifact.manifest.checked
+    unjudged = checked.unjudged if checked is not None and checked.run else tuple(limits)
     if unjudged:
         console.warn([f"Your own limits were not judged: {', '.join(unjudged)}. Build with --taps, on a GPU."])
         raise typer.Exit(3)
 
 
-def _precision(**flags: bool) -> str:
-    chosen = [name for name, given in flags.items() if given]
+def _show(artifact: BuiltArtifact) -> None:
+    from tofe_export.engine.network import heavy_layers
+
+    manifest = artifact.manifest
+    engine, checked = manifest.backend, manifest.checked
+    console.say(f"Wrote {artifact.path} and {artifact.path}.json")
+    console.say(f"  backend      {engine.name} {engine.version}, batch {manifest.options.batch}")
+    layers = describe_layers(heavy_layers(manifest.network))
+    console.say(f"  precision    {manifest.precision}; in the network: {layers}")
+    for use in manifest.operators:
+        console.say(f"  operator     {use.operator} x {use.nodes}: {use.by} ({use.why})")
+    if checked is None or not checked.run:
+        console.say(f"  run          not run: {'' if checked is None else checked.why}")
+    elif checked.logits is not None:
+        cosine = checked.logits.cosine_min
+        least = "" if cosine is None else f", least cosine {cosine:.6f} against ONNX Runtime"
+        console.say(f"  run          {checked.samples} images{least}")
+
+
+def _precision(**flags: bool) -> Precision:
+    from tofe_export.documents.fields import PRECISIONS
+
+    chosen = [precision for precision in PRECISIONS if flags.get(precision)]
     if len(chosen) > 1:
-        raise typer.BadParameter(f"--{chosen[0]} and --{chosen[1]} were both given; take one.")
+        raise typer.BadParameter(f"--{chosen[0]} and --{chosen[1]} were both given; give one.")
     return chosen[0] if chosen else "fp32"
 
 

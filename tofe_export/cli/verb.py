@@ -1,4 +1,4 @@
-"""What every verb refuses of its command line, whichever option it stands in."""
+"""What all verbs have in common: values that are refused, mistyped names, and what the shell completes."""
 
 from __future__ import annotations
 
@@ -7,20 +7,47 @@ from collections.abc import Iterator
 from typing import Any
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
+
+from tofe_export.cli.completion import complete_values
+
+_API_NAMES = {"export": "onnx", "build": "trt"}  # functions of the package, whose verbs are named after the file
+
+
+class Program(TyperGroup):
+    """The verbs together; options about shell completion work without taking up room in the help."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """The options, those about completion out of sight."""
+        parameters: list[Any] = super().get_params(ctx)
+        for parameter in parameters:
+            parameter.hidden = getattr(parameter, "hidden", False) or str(parameter.name).endswith("_completion")
+        return parameters
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The verb that `args` begins with; a verb that is spelt or means alike is suggested where there is none."""
+        if args[0] in _API_NAMES:
+            ctx.fail(f"No such command {args[0]!r}. Did you mean {_API_NAMES[args[0]]!r}?")
+        return super().resolve_command(ctx, args)
 
 
 class Verb(TyperCommand):
-    """A verb that takes no empty text, which would mean the working directory, and no number that is none."""
+    """A verb that refuses empty text, which would mean the working directory, and numbers that are not finite."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        complete_values(self.params)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """As typer does it, and then the values as they were typed and as they were understood.
+        """As typer does it, and then checks the values as they were typed and as they were understood.
 
         Raises:
             typer.BadParameter: names the option.
         """
         typed, _, _ = self.make_parser(ctx).parse_args(args=list(args))  # typer makes paths of them: "" becomes "."
         left = super().parse_args(ctx, args)
+        if ctx.resilient_parsing:  # the shell completes a line that is not yet whole
+            return left
         parameters: list[Any] = list(self.params)
         for parameter in parameters:
             name = str(parameter.name)
@@ -28,7 +55,7 @@ class Verb(TyperCommand):
                 raise typer.BadParameter("it is empty.", ctx=ctx, param=parameter)
             for value in _each(ctx.params.get(name)):
                 if isinstance(value, float) and not math.isfinite(value):
-                    raise typer.BadParameter(f"{value} is no finite number.", ctx=ctx, param=parameter)
+                    raise typer.BadParameter(f"{value} is not a finite number.", ctx=ctx, param=parameter)
         return left
 
 

@@ -1,4 +1,4 @@
-"""What surrounds a digit on its canvas: a soft coloured background, blobs, strokes, grain. Textures are drawn once
+"""What surrounds a digit on its canvas: a soft colored background, blobs, strokes, grain. Textures are drawn once
 a process and then only placed, so that a canvas costs a fraction of a millisecond."""
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ _OVERSAMPLE = 4
 
 
 def colour(random: Generator, saturation: tuple[float, float], value: tuple[float, float]) -> Floats:
-    """A colour of any hue, float32 [3] in 0..1."""
+    """A color of any hue, float32 [3] in 0..1."""
     hue, s, v = random.random(), random.uniform(*saturation), random.uniform(*value)
     return np.array(colorsys.hsv_to_rgb(hue, s, v), dtype=np.float32)
 
 
 def background(random: Generator, size: int) -> Floats:
-    """Two dark colours mixed by a cloud, with fine grain: float32 [size, size, 3] in 0..1."""
+    """Two dark colors mixed by a cloud, with fine grain: float32 [size, size, 3] in 0..1."""
     clouds, grain = _clouds(size), _grain(size)
     first, second = colour(random, (0.3, 0.8), (0.05, 0.28)), colour(random, (0.3, 0.8), (0.05, 0.28))
     mix = clouds[random.integers(len(clouds))][..., None]

@@ -1,6 +1,6 @@
 """Real handwritten digits (scikit-learn's bundled set: 1,797 of 8 by 8 pixels) among clutter, made on the fly.
 
-Every canvas shows one whole digit at a random place, on a coloured background, with fragments of other digits,
+Every canvas shows one whole digit at a random place, on a colored background, with fragments of other digits,
 strokes and blobs around it: so there is something for a token selector to select. Training digits are also warped a
 little; held-out ones are as they were written. Source of the idea: cluttered
 MNIST (Mnih et al., arXiv 1406.6247). Nothing is downloaded and nothing is stored.

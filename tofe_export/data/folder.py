@@ -1,4 +1,4 @@
-"""Images in a folder: an ImageFolder tree (one folder a class) or a flat folder without labels."""
+"""Images in a folder: an ImageFolder tree (one folder per class) or a flat folder without labels."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tofe_export.artifacts.names import readable
-from tofe_export.artifacts.places import reason_of
 from tofe_export.data.image_file import common_endings, read_image
 from tofe_export.data.image_log import LeftOut, Reason, counted
 from tofe_export.data.images import Sample
-from tofe_export.data.scan import Found, scan
+from tofe_export.data.scan import Listing, scan
 from tofe_export.errors import InputError, count
+from tofe_export.files.names import readable
+from tofe_export.files.places import reason_of
 
 _HOLD_OUT = 10  # one image in so many
 _LAYOUT = "Give a folder of images, or a folder with one subfolder of images per class."
@@ -21,7 +21,7 @@ _LAYOUT = "Give a folder of images, or a folder with one subfolder of images per
 
 @dataclass(frozen=True)
 class Folder:
-    """An `ImageSource` over files; a file is opened when it is asked for, and only then.
+    """An `ImageSource` over files; a file is opened when its sample is read, and only then.
 
     Attributes:
         name: the folder as the user wrote it.
@@ -52,15 +52,17 @@ class Folder:
         """
         parts: tuple[list[tuple[Path, int | None]], list[tuple[Path, int | None]]] = ([], [])
         for label in sorted({label for _, label in self.files}, key=lambda label: -1 if label is None else label):
-            mine = [file for file in self.files if file[1] == label]
-            if len(mine) < 2:
+            of_label = [file for file in self.files if file[1] == label]
+            if len(of_label) < 2:
                 raise InputError(
-                    f"{readable(mine[0][0].parent)} holds a single image, too few to train on some and hold out "
+                    f"{readable(of_label[0][0].parent)} holds a single image, too few to train on some and hold out "
                     "others.",
                     "Add images, or make the two parts yourself: train/ and val/.",
+                    code="single-image",
+                    path=of_label[0][0].parent,
                 )
-            step = min(_HOLD_OUT, len(mine))
-            for place, file in enumerate(mine, start=1):
+            step = min(_HOLD_OUT, len(of_label))
+            for place, file in enumerate(of_label, start=1):
                 parts[place % step == 0].append(file)
         chosen, left_out = parts[held_out], self.left_out
         if self.linked and not held_out:
@@ -86,20 +88,23 @@ def open_folder(path: Path) -> Folder:
     """
     shown = readable(path)
     if path.is_file():
-        raise InputError(f"{shown} is a file, not a folder of images.", _LAYOUT)
+        raise InputError(f"{shown} is a file, not a folder of images.", _LAYOUT, code="images-not-a-folder", path=path)
     if not path.is_dir():
-        raise InputError(f"There is no folder {shown}.", _LAYOUT)
+        raise InputError(f"There is no folder {shown}.", _LAYOUT, code="no-image-folder", path=path)
     loose = _scanned(path, deep=False)
     folders, hidden = _subfolders(path)
     real = {folder: os.path.realpath(folder) for folder in folders}
     groups = {folder: _scanned(folder, True, {*real.values(), os.path.realpath(path)}) for folder in folders}
     beside = [*loose.left_out, *hidden]
-    left_out = [*beside, *(one for found in groups.values() for one in found.left_out)]
-    if not any(found.images for found in groups.values()):
+    left_out = [*beside, *(one for listing in groups.values() for one in listing.left_out)]
+    if not any(listing.images for listing in groups.values()):
         if not loose.images:
             there = f": {counted(left_out)}" if left_out else ""
             raise InputError(
-                f"There is no image in {shown}{there}.", f"{_LAYOUT} Known endings: {common_endings()}, and others."
+                f"There is no image in {shown}{there}.",
+                f"{_LAYOUT} Known endings: {common_endings()}, and others.",
+                code="no-image",
+                path=path,
             )
         files = tuple((file, None) for file in loose.images)
         return Folder(shown, (), files, tuple(left_out), loose.linked)
@@ -108,17 +113,22 @@ def open_folder(path: Path) -> Folder:
     return Folder(
         shown,
         tuple(readable(folder.name) for folder in groups),
-        tuple((file, label) for label, found in enumerate(groups.values()) for file in found.images),
+        tuple((file, label) for label, listing in enumerate(groups.values()) for file in listing.images),
         tuple(left_out),
-        any(found.linked for found in groups.values()),
+        any(listing.linked for listing in groups.values()),
     )
 
 
-def _check_classes(path: Path, loose: Found, groups: Mapping[Path, Found], real: Mapping[Path, str]) -> None:
-    for folder, found in groups.items():
-        if not found.images:
-            there = f": {counted(found.left_out)}" if found.left_out else ""
-            raise InputError(f"The class folder {readable(folder)} holds no image{there}.", "Fill it, or remove it.")
+def _check_classes(path: Path, loose: Listing, groups: Mapping[Path, Listing], real: Mapping[Path, str]) -> None:
+    for folder, listing in groups.items():
+        if not listing.images:
+            there = f": {counted(listing.left_out)}" if listing.left_out else ""
+            raise InputError(
+                f"The class folder {readable(folder)} holds no image{there}.",
+                "Fill it, or remove it.",
+                code="empty-class",
+                path=folder,
+            )
     names: dict[str, Path] = {}
     for folder in groups:
         for key in (real[folder], readable(folder.name)):
@@ -126,16 +136,21 @@ def _check_classes(path: Path, loose: Found, groups: Mapping[Path, Found], real:
                 raise InputError(
                     f"{readable(folder)} and {readable(names[key])} are one class folder under two names.",
                     "Remove or rename one of them.",
+                    code="class-twice",
+                    path=folder,
                 )
             names[key] = folder
     # A few strays beside the classes are left out and counted; as many as a class may be what was meant.
-    smallest = min(len(found.images) for found in groups.values())
+    smallest = min(len(listing.images) for listing in groups.values())
     if loose.images and (len(groups) == 1 or len(loose.images) >= smallest):
         example = next(iter(groups))
         raise InputError(
             f"{readable(path)} holds {count(len(loose.images), 'image')} beside {_folders(len(groups))}, such as "
             f"{readable(example.name)} with {count(len(groups[example].images), 'image')}: which are meant?",
             "Move the images into class folders, or the subfolders elsewhere.",
+            code="loose-images",
+            path=path,
+            loose=len(loose.images),
         )
 
 
@@ -143,12 +158,15 @@ def _folders(number: int) -> str:
     return "one subfolder" if number == 1 else count(number, "subfolder")
 
 
-def _scanned(path: Path, deep: bool, elsewhere: Iterable[str] = ()) -> Found:
+def _scanned(path: Path, deep: bool, elsewhere: Iterable[str] = ()) -> Listing:
     try:
         return scan(path, deep, elsewhere)
     except OSError as error:
         raise InputError(
-            f"The folder {readable(path)} cannot be read: {reason_of(error)}.", "Check its permissions."
+            f"The folder {readable(path)} cannot be read: {reason_of(error)}.",
+            "Check its permissions.",
+            code="unreadable",
+            path=path,
         ) from error
 
 

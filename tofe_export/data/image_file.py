@@ -1,4 +1,4 @@
-"""An image file as 8-bit RGB, whatever its mode and depth; everybody who opens one does it here.
+"""An image file as 8-bit RGB, whatever its mode and depth; every image of the program is opened here.
 
 * Numbers of 16 bits (12 in a TIFF) become 8 by their depth, floats by their range: 0..1, or whole numbers to 255.
   Other depths have no range that could be known, so such an image is refused.
@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageFile
 
-from tofe_export.artifacts.names import readable
 from tofe_export.data.image_log import LeftOut, Reason
 from tofe_export.errors import InputError
+from tofe_export.files.names import readable
 
 _COMMON = (".jpg", ".jpeg", ".png", ".webp", ".avif", ".bmp", ".gif", ".tif", ".tiff", ".jp2", ".ppm", ".pgm")
 _NOT_READ = frozenset({"EPS", "MPEG", "IPTC"})  # Ghostscript would run; no picture
@@ -36,7 +36,13 @@ class UnreadableImage(InputError):  # noqa: N818 - what it is, not only that it 
 
     def __init__(self, left_out: LeftOut) -> None:
         why = left_out.detail or left_out.reason.value
-        super().__init__(f"{left_out.name} cannot be read as an image ({why}).", "Remove or replace it.")
+        super().__init__(
+            f"{left_out.name} cannot be read as an image ({why}).",
+            "Remove or replace it.",
+            code="unreadable-image",
+            path=left_out.name,
+            reason=left_out.reason,
+        )
         self.left_out = left_out
 
     def __reduce__(self) -> tuple[type[UnreadableImage], tuple[LeftOut]]:  # so that it survives a worker process
@@ -78,17 +84,17 @@ def read_image(path: Path) -> Image.Image:
         with warnings.catch_warnings(action="ignore"), Image.open(path, formats=formats()) as image:
             return _rgb(image)
     except _Refused as refused:
-        found = LeftOut(readable(path), refused.reason, str(refused))
+        left_out = LeftOut(readable(path), refused.reason, str(refused))
     except PermissionError:
-        found = LeftOut(readable(path), Reason.PERMISSION, "no permission to read it")
+        left_out = LeftOut(readable(path), Reason.PERMISSION, "no permission to read it")
     except FileNotFoundError:
-        found = LeftOut(readable(path), Reason.GONE, "not there")
+        left_out = LeftOut(readable(path), Reason.GONE, "not there")
     except (Image.DecompressionBombError, MemoryError):
         limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
-        found = LeftOut(readable(path), Reason.TOO_LARGE, f"more than {limit / 1e6:.0f} million pixels")
+        left_out = LeftOut(readable(path), Reason.TOO_LARGE, f"more than {limit / 1e6:.0f} million pixels")
     except Exception as error:  # decoders raise whatever they like: OSError, SyntaxError, struct.error, ...
-        found = LeftOut(readable(path), Reason.CORRUPT, f"cannot be decoded: {type(error).__name__}")
-    raise UnreadableImage(found)
+        left_out = LeftOut(readable(path), Reason.CORRUPT, f"cannot be decoded: {type(error).__name__}")
+    raise UnreadableImage(left_out)
 
 
 class _Refused(Exception):  # noqa: N818 - becomes an UnreadableImage
@@ -119,7 +125,7 @@ def _varies(image: Image.Image) -> bool:
 
 
 def _eight_bits(image: Image.Image) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-    """[height, width] of a grey image with more than 8 bits a pixel."""
+    """[height, width] of a gray image with more than 8 bits a pixel."""
     numbers = np.asarray(image)
     of = f"of a {image.format} file"
     tags = getattr(image, "tag_v2", {})

@@ -1,12 +1,13 @@
-"""Which images a job read and which it left out, with the reason of each: said at its end, and in its documents."""
+"""Which images a job read and which it left out, with the reason of each: shown at its end, and in its documents."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+
+from tofe_export.documents.images import ImagesRead, LeftOutImage
 
 _NAMED = 5  # on the terminal; the count covers the others
 _IN_DOCUMENT = 100
@@ -77,9 +78,9 @@ class ImageLog:
         """Notes images that were read."""
         self._read.update(names)
 
-    def leave_out(self, found: LeftOut) -> None:
+    def leave_out(self, left_out: LeftOut) -> None:
         """Notes one that was not."""
-        self.left_out.setdefault(found.name, found)
+        self.left_out.setdefault(left_out.name, left_out)
 
     def note(self, text: str) -> None:
         """A sentence about the images, once."""
@@ -89,53 +90,69 @@ class ImageLog:
     def merge(self, other: ImageLog) -> None:
         """Adds what another job noted."""
         self._read |= other._read
-        for found in other.left_out.values():
-            self.leave_out(found)
+        for left_out in other.left_out.values():
+            self.leave_out(left_out)
         for text in other.notes:
             self.note(text)
 
     def lines(self) -> list[str]:
-        """For the user: how many were read and left out and why, which, and the notes."""
-        read = f"Images: {self.read} read"
-        if not self.left_out:
-            return [f"{read}, none left out.", *self.notes]
-        lines = [f"{read}, {len(self.left_out)} left out: {counted(self.left_out.values())}."]
-        named = _mixed(found for found in self.left_out.values() if found.reason is not Reason.KIND)
-        if named:
-            shown = ", ".join(f"{one.name} ({one.detail or one.reason.value})" for one in named[:_NAMED])
-            more = f" and {len(named) - _NAMED} more" if len(named) > _NAMED else ""
-            lines.append(f"Left out: {shown}{more}.")
-        return lines + self.notes
+        """See `image_lines`."""
+        return image_lines(self.document())
 
-    def to_dict(self) -> dict[str, Any]:
+    def document(self) -> ImagesRead:
         """`images` in documents: counts, reasons, and the first hundred names."""
-        found = list(self.left_out.values())
-        return {
-            "read": self.read,
-            "left_out": len(found),
-            "reasons": dict(Counter(one.reason.value for one in found)),
-            "names": [{"name": one.name, "reason": one.reason.value} for one in found[:_IN_DOCUMENT]],
-            "notes": list(self.notes),
-        }
+        left_out = list(self.left_out.values())
+        return ImagesRead(
+            read=self.read,
+            left_out=len(left_out),
+            reasons=dict(Counter(one.reason.value for one in left_out)),
+            kinds=dict(_kinds(left_out)),
+            names=tuple(
+                LeftOutImage(name=one.name, reason=one.reason.value, detail=one.detail)
+                for one in left_out[:_IN_DOCUMENT]
+            ),
+            notes=tuple(self.notes),
+        )
 
 
-def _mixed(left_out: Iterable[LeftOut]) -> list[LeftOut]:
+def image_lines(images: ImagesRead) -> list[str]:
+    """For the user: how many were read and left out and why, which, and the notes."""
+    read = f"Images: {images.read} read"
+    if not images.left_out:
+        return [f"{read}, none left out.", *images.notes]
+    lines = [f"{read}, {images.left_out} left out: {_counted(images.reasons, images.kinds)}."]
+    named = _mixed(one for one in images.names if one.reason != Reason.KIND)
+    if named:
+        shown = ", ".join(f"{one.name} ({one.detail or one.reason})" for one in named[:_NAMED])
+        further = images.left_out - images.reasons.get(Reason.KIND, 0) - _NAMED
+        lines.append(f"Left out: {shown} and {further} more." if further > 0 else f"Left out: {shown}.")
+    return [*lines, *images.notes]
+
+
+def counted(left_out: Iterable[LeftOut]) -> str:
+    """ "2 hidden, 3 .heic, 1 .txt (kinds that are not read)"."""
+    items = list(left_out)
+    return _counted(Counter(one.reason.value for one in items), _kinds(items))
+
+
+def _kinds(left_out: Iterable[LeftOut]) -> Counter[str]:
+    return Counter(one.detail for one in left_out if one.reason is Reason.KIND)
+
+
+def _counted(reasons: Mapping[str, int], kinds: Mapping[str, int]) -> str:
+    parts = [f"{count} {_COUNTED[Reason(reason)]}" for reason, count in reasons.items() if reason != Reason.KIND]
+    ranked = Counter(kinds).most_common()
+    endings = [f"{count} {ending}" for ending, count in ranked[:_NAMED]]
+    if len(ranked) > _NAMED:
+        endings.append(f"{sum(count for _, count in ranked[_NAMED:])} others")
+    return ", ".join([*parts, ", ".join(endings) + " (kinds that are not read)"] if endings else parts)
+
+
+def _mixed(left_out: Iterable[LeftOutImage]) -> list[LeftOutImage]:
     """One of each reason first, then another of each, and so on."""
-    ranks: Counter[Reason] = Counter()
+    ranks: Counter[str] = Counter()
     ranked = []
     for one in left_out:
         ranked.append((ranks[one.reason], one))
         ranks[one.reason] += 1
     return [one for _, one in sorted(ranked, key=lambda pair: pair[0])]
-
-
-def counted(left_out: Iterable[LeftOut]) -> str:
-    """ "2 hidden, 3 .heic, 1 .txt (kinds that are not read)"."""
-    found = list(left_out)
-    reasons = Counter(one.reason for one in found if one.reason is not Reason.KIND)
-    parts = [f"{count} {_COUNTED[reason]}" for reason, count in reasons.items()]
-    kinds = Counter(one.detail for one in found if one.reason is Reason.KIND)
-    endings = [f"{count} {ending}" for ending, count in kinds.most_common(_NAMED)]
-    if len(kinds) > _NAMED:
-        endings.append(f"{sum(kinds.values()) - sum(count for _, count in kinds.most_common(_NAMED))} others")
-    return ", ".join([*parts, ", ".join(endings) + " (kinds that are not read)"] if endings else parts)

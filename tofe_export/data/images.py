@@ -1,4 +1,4 @@
-"""Images from anywhere as batches of tensors: one protocol for sources, one loop for everybody."""
+"""Images from anywhere as batches of tensors: one protocol for sources, one loop for every use."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def batches(
         transform: a `Preprocessing`, or its `train_transform()`. Whatever random numbers it draws depend only on
             (`seed`, position), not on what ran before nor on `workers`.
         batch_size: images a batch; the last may be smaller, as may one with unreadable images.
-        limit: at most so many images: spread evenly over the source, or drawn at random when `seed` is given.
+        limit: at most `limit` images: spread evenly over the source, or drawn at random when `seed` is given.
         seed: shuffles; None keeps the source's order.
         log: told of every image that is read, and of every one that cannot be, which is then left out.
         workers: processes that decode; 0 decodes in this one.
@@ -105,7 +105,7 @@ def batches(
     if log is not None:
         for left_out in source.left_out:
             log.leave_out(left_out)
-    found, bad = False, []
+    any_read, unreadable = False, []
     for loaded in loader:
         good: list[_Loaded] = []
         for item in loaded:
@@ -114,18 +114,22 @@ def batches(
             elif log is None:
                 raise item
             else:
-                bad.append(item.left_out)
+                unreadable.append(item.left_out)
                 log.leave_out(item.left_out)
         if good:
-            found = True
+            any_read = True
             batch = _collate(good)
             if log is not None:
                 log.add_read(batch.names)
             yield batch
-    if order and not found:
+    if order and not any_read:
+        first = unreadable[0]
         raise InputError(
-            f"None of the {len(order)} images of {source.name} can be read: {counted(bad)}.",
-            f"Look at {bad[0].name}" + (f": {bad[0].detail}." if bad[0].detail else "."),
+            f"None of the {len(order)} images of {source.name} can be read: {counted(unreadable)}.",
+            f"Look at {first.name}" + (f": {first.detail}." if first.detail else "."),
+            code="no-readable-image",
+            images=len(order),
+            source=source.name,
         )
 
 

@@ -1,4 +1,4 @@
-"""How an image becomes a model's input. One object says it, and it travels: checkpoint, manifest, calibration key."""
+"""How an image becomes a model's input: one object, which is part of checkpoints, manifests and calibration keys."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from tofe_export.errors import InputError, brief
 
 INTERPOLATIONS = ("bicubic", "bilinear", "nearest")
 _LARGEST = float(np.finfo(np.float32).max)
-_MEND = "Export or train the model again, or mend the file that says it."
+_CORRECT = "Export or train the model again, or correct the file that says it."
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Resize the shorter side by `crop_pct`, crop the centre, scale to 0..1, subtract `mean`, divide by `std`.
+    """Resize the shorter side by `crop_pct`, crop the center, scale to 0..1, subtract `mean`, divide by `std`.
 
     Attributes:
         height, width: of the model's input, in pixels.
@@ -35,7 +35,7 @@ class Preprocessing:
         crop_pct: share of the resized image's side that the crop keeps, 0 < crop_pct <= 1.
 
     Raises:
-        InputError: a value that cannot be meant.
+        InputError: a value that makes no sense.
     """
 
     height: int
@@ -67,7 +67,7 @@ class Preprocessing:
 
     @classmethod
     def of_backbone(cls, vit: nn.Module) -> Preprocessing:
-        """What timm says about `vit`: its pretrained configuration and its own image size."""
+        """That of `vit` in timm: its pretrained configuration, with its own image size."""
         config = resolve_model_data_config(vit)
         # The configuration is the pretrained one; a backbone made with another img_size has that instead.
         own = getattr(getattr(vit, "patch_embed", None), "img_size", None)
@@ -91,14 +91,19 @@ class Preprocessing:
         """The inverse of `to_dict`.
 
         Raises:
-            InputError: a key is unknown or missing, or a value cannot be meant.
+            InputError: a key is unknown or missing, or a value is invalid.
         """
-        _require(isinstance(document, Mapping), "it is no mapping of names to values")
+        _require(isinstance(document, Mapping), "it is not a mapping of names to values")
         known = set(cls.__dataclass_fields__)
         wrong = sorted(set(map(str, document)) ^ known)
         if wrong:
             kind = "lacks" if wrong[0] in known else "has the unknown key"
-            raise InputError(f"The preprocessing {kind} {wrong[0]!r}.", f"It needs: {', '.join(sorted(known))}.")
+            raise InputError(
+                f"The preprocessing {kind} {wrong[0]!r}.",
+                f"It requires: {', '.join(sorted(known))}.",
+                code="preprocessing-keys",
+                name=wrong[0],
+            )
         values = dict(document)
         for name in ("mean", "std"):
             _require(isinstance(values[name], (list, tuple)), f"{name} is {brief(values[name])}, not three numbers")
@@ -122,7 +127,7 @@ class Preprocessing:
         return _run(_evaluation(self), image)
 
     def _normalised(self, image: Image.Image) -> Tensor:
-        """What timm's transform does to an image of the right size, at a tenth of its time."""
+        """As timm's transform does to an image of the right size, in a tenth of its time."""
         pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous().to(torch.float32).div_(255)
         mean, std = torch.tensor(self.mean).view(3, 1, 1), torch.tensor(self.std).view(3, 1, 1)
         return pixels.sub_(mean).div_(std)
@@ -150,26 +155,26 @@ def _run(transform: Callable[[Image.Image], Tensor], image: Image.Image) -> Tens
 
 
 @functools.lru_cache(maxsize=8)
-def _evaluation(what: Preprocessing) -> Callable[[Image.Image], Tensor]:
+def _evaluation(preprocessing: Preprocessing) -> Callable[[Image.Image], Tensor]:
     transform: Callable[[Image.Image], Tensor] = create_transform(
-        input_size=(3, what.height, what.width),
+        input_size=(3, preprocessing.height, preprocessing.width),
         is_training=False,
-        interpolation=what.interpolation,
-        mean=what.mean,
-        std=what.std,
-        crop_pct=what.crop_pct,
+        interpolation=preprocessing.interpolation,
+        mean=preprocessing.mean,
+        std=preprocessing.std,
+        crop_pct=preprocessing.crop_pct,
     )
     return transform
 
 
 @functools.lru_cache(maxsize=8)
-def _augmentation(what: Preprocessing) -> Callable[[Image.Image], Tensor]:
+def _augmentation(preprocessing: Preprocessing) -> Callable[[Image.Image], Tensor]:
     transform = create_transform(
-        input_size=(3, what.height, what.width),
+        input_size=(3, preprocessing.height, preprocessing.width),
         is_training=True,
-        interpolation=what.interpolation,
-        mean=what.mean,
-        std=what.std,
+        interpolation=preprocessing.interpolation,
+        mean=preprocessing.mean,
+        std=preprocessing.std,
         auto_augment="rand-m9-mstd0.5-inc1",
         re_prob=0.25,
         re_mode="pixel",
@@ -195,7 +200,7 @@ def _at_least_one_bit(bits_of: Callable[[float, Mapping[str, Any]], tuple[int]],
 
 def _require(holds: bool, complaint: str) -> None:
     if not holds:
-        raise InputError(f"The preprocessing cannot be used: {complaint}.", _MEND)
+        raise InputError(f"The preprocessing cannot be used: {complaint}.", _CORRECT, code="preprocessing")
 
 
 def _is_number(value: object) -> bool:

@@ -1,17 +1,17 @@
-"""From what the user typed after --data to a source of images."""
+"""From the name of a set of images (`data`) to a source of them."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Literal
 
-from tofe_export.artifacts.names import expanded, readable
-from tofe_export.artifacts.places import is_there, reason_of
 from tofe_export.data.digits import Digits
 from tofe_export.data.folder import open_folder
 from tofe_export.data.images import ImageSource
 from tofe_export.data.photos import Photos
 from tofe_export.errors import InputError
+from tofe_export.files.names import expanded, readable
+from tofe_export.files.places import is_there, reason_of
 
 BUILT_IN = ("digits", "photos")
 Part = Literal["train", "val", "any"]
@@ -21,7 +21,7 @@ def open_source(spec: str, part: Part, seed: int = 0) -> ImageSource:
     """The images that `spec` names.
 
     Args:
-        spec: `digits`, `photos`, or a folder: flat, or one subfolder a class, or either below `train/` and `val/`.
+        spec: `digits`, `photos`, or a folder: flat, or one subfolder per class, or either below `train/` and `val/`.
         part: "train" and "val" have no image in common: of a folder without the two parts, every tenth image of each
             class is "val". "any" is for measuring on whatever there is: "val" where there are parts, else every image.
         seed: of what is drawn at random (`digits`, `photos`).
@@ -37,25 +37,48 @@ def open_source(spec: str, part: Part, seed: int = 0) -> ImageSource:
         return _open_root(expanded(spec), spec, part)
     except OSError as error:  # a folder that may not be entered, a name that is too long, ...
         raise InputError(
-            f"The folder {readable(spec)} cannot be read: {reason_of(error)}.", "Check its name and its permissions."
+            f"The folder {readable(spec)} cannot be read: {reason_of(error)}.",
+            "Check its name and its permissions.",
+            code="unreadable",
+            path=spec,
         ) from error
 
 
 def _open_root(root: Path, spec: str, part: Part) -> ImageSource:
     if not is_there(root):
         raise InputError(
-            f"There are no images called {readable(spec)!r}.", f"Give a folder, or one of: {', '.join(BUILT_IN)}."
+            f"There are no images called {readable(spec)!r}.",
+            f"Give a folder, or one of: {', '.join(BUILT_IN)}.",
+            code="no-images-called",
+            name=spec,
         )
     parts = [name for name in ("train", "val") if (root / name).is_dir()]
     if len(parts) == 1:
         raise InputError(
             f"{readable(root)} has a folder {parts[0]}/ but not the other of train/ and val/.",
             f"Add it, or name {readable(root / parts[0])} itself.",
+            code="half-of-train-and-val",
+            path=root,
         )
     if parts:
         return open_folder(root / ("train" if part == "train" else "val"))
     folder = open_folder(root)
     return folder if part == "any" else folder.part(held_out=part == "val")
+
+
+def images_like_training(trained_on: str, spec: str | None) -> ImageSource:
+    """Images to compare a model on: what the user named, else what it was trained on, else bundled photos.
+
+    Args:
+        trained_on: in the words of `data`; "" when unknown.
+        spec: what the user named, or None.
+
+    Raises:
+        InputError: see `open_source`.
+    """
+    if spec is not None:
+        return open_source(spec, "any")
+    return open_source("digits" if trained_on == "digits" else "photos", "val")
 
 
 def require_unambiguous(spec: str | None) -> None:
@@ -68,6 +91,8 @@ def require_unambiguous(spec: str | None) -> None:
         raise InputError(
             f"{spec!r} is a bundled set of images, and a folder of images here.",
             f"Write ./{spec} for the folder; for the bundled set, start from elsewhere or rename the folder.",
+            code="ambiguous-data",
+            name=spec,
         )
 
 
@@ -78,7 +103,7 @@ def is_ambiguous(spec: str | None) -> bool:
     try:
         open_source(f"./{spec}", "any")
     except InputError as error:
-        return not error.message.startswith("There is no image")  # the folder of a run, say
+        return error.code != "no-image"  # the folder of a run, say
     return True
 
 
@@ -92,14 +117,14 @@ def class_note(source: ImageSource, classes: tuple[str, ...]) -> str:
     if not source.classes:
         return f"Accuracy was not measured: the images of {source.name} have no labels."
     if not classes:
-        return "Accuracy was not measured: the model does not say the names of its classes."
+        return "Accuracy was not measured: the model does not name its classes."
     if source.classes == classes:
         return ""
-    foreign = [name for name in source.classes if name not in classes] or [
+    unknown = [name for name in source.classes if name not in classes] or [
         name for name in classes if name not in source.classes
     ]
-    which = f"such as {foreign[0]}" if foreign else "in another order"
+    difference = f"such as {unknown[0]}" if unknown else "in another order"
     return (
         f"Accuracy was not measured: {source.name} has {len(source.classes)} class folders that are not the model's "
-        f"{len(classes)} classes, {which}."
+        f"{len(classes)} classes, {difference}."
     )

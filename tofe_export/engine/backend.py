@@ -1,11 +1,11 @@
-"""Which TensorRT there is: `tensorrt` (10.13 or newer) or `tensorrt_rtx`, imported only when a verb needs it."""
+"""Which TensorRT is installed: `tensorrt` (10.13 or newer) or `tensorrt_rtx`, imported only when it is used."""
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from packaging.version import Version
 from tofe_plugins.registration import registered
@@ -26,7 +26,7 @@ class Backend:
         module: the imported module; the two have the same interface.
     """
 
-    name: str
+    name: Literal["tensorrt", "rtx"]
     module: Any
 
     @property
@@ -41,7 +41,7 @@ class Backend:
 
 
 def installed(name: str) -> bool:
-    """Whether the backend's package is there (it is not imported)."""
+    """Whether the backend's package is installed (it is not imported)."""
     return importlib.util.find_spec(MODULES[name]) is not None
 
 
@@ -49,39 +49,46 @@ def open_backend(name: str) -> Backend:
     """Imports a backend.
 
     Args:
-        name: "tensorrt", "rtx", or "auto": TensorRT where it is installed and there is a GPU for it, else RTX.
+        name: "tensorrt", "rtx", or "auto": TensorRT where it is installed and has a GPU, else RTX.
 
     Raises:
         MissingError: it is not installed, too old, or its libraries do not load.
         InputError: no such backend.
     """
     if name == "auto":
-        found = [candidate for candidate in MODULES if installed(candidate)]
-        if not found:
-            raise MissingError(
-                "Neither TensorRT nor TensorRT-RTX is installed.", f"{INSTALL['rtx']}   or   {INSTALL['tensorrt']}"
-            )
-        name = found[0] if len(found) == 1 or gpu_present() else "rtx"
+        candidates = [candidate for candidate in MODULES if installed(candidate)]
+        if not candidates:
+            either = f"{INSTALL['rtx']}   or   {INSTALL['tensorrt']}"
+            raise MissingError("Neither TensorRT nor TensorRT-RTX is installed.", either, code="backend-missing")
+        name = candidates[0] if len(candidates) == 1 or gpu_present() else "rtx"
     if name not in MODULES:
-        raise InputError(f"There is no backend {name!r}.", "Take auto, tensorrt or rtx.")
+        raise InputError(
+            f"There is no backend {name!r}.", "Use auto, tensorrt or rtx.", code="backend-unknown", name=name
+        )
     if not installed(name):
-        raise MissingError(f"The package {MODULES[name]} is not installed.", INSTALL[name])
+        raise MissingError(
+            f"The package {MODULES[name]} is not installed.", INSTALL[name], code="backend-missing", name=name
+        )
     try:
         module = importlib.import_module(MODULES[name])
     except (ImportError, OSError, AttributeError) as error:
-        raise MissingError(f"{MODULES[name]} is installed but does not load: {error}", INSTALL[name]) from error
-    backend = Backend(name, module)
+        problem = f"{MODULES[name]} is installed but does not load: {error}"
+        raise MissingError(problem, INSTALL[name], code="backend-broken", name=name) from error
+    backend = Backend("rtx" if name == "rtx" else "tensorrt", module)
     if name == "tensorrt" and Version(backend.version) < _OLDEST:
-        raise MissingError(f"TensorRT {backend.version} is older than {_OLDEST}.", INSTALL[name])
+        raise MissingError(
+            f"TensorRT {backend.version} is older than {_OLDEST}.", INSTALL[name], code="backend-too-old", name=name
+        )
     return backend
 
 
 def guard_plugins(backend: Backend) -> None:
     """Raises InputError when TensorRT-RTX would meet a registered plugin: its parser would abort the process."""
-    if not backend.hosts_plugins and (found := registered(backend.module)):
+    if not backend.hosts_plugins and (names := registered(backend.module)):
         raise InputError(
-            f"Plugins are registered in this process ({', '.join(found)}), and TensorRT-RTX cannot host them.",
+            f"Plugins are registered in this process ({', '.join(names)}), and TensorRT-RTX cannot host them.",
             "Build with RTX in a process that has not called tofe_plugins.register().",
+            code="plugins-registered",
         )
 
 

@@ -1,12 +1,12 @@
-"""TensorRT's log and progress, handed to ours. The classes derive from the backend's own, so they are made for each."""
+"""TensorRT's log and progress, passed on to ours. The classes derive from the backend's own, so each has its own."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-Report = Callable[[str, int, int], None]
+from tofe_export.progress import Progress
+
 _KNOWN_NOISE = (
     "already exists, the output tensors of this new instance will not be queryable",  # a function used twice
     "is experimental",
@@ -15,7 +15,7 @@ _KNOWN_NOISE = (
 
 @dataclass
 class Log:
-    """What TensorRT said: errors (in order) and warnings worth showing."""
+    """TensorRT's errors, in order, and its warnings worth showing."""
 
     errors: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -42,13 +42,13 @@ def make_logger(trt: Any, log: Log) -> Any:
 
 
 class Cancelled:
-    """Whether the user pressed Ctrl-C during a build; TensorRT is asked to stop at its next step."""
+    """Whether the user pressed Ctrl-C during a build; TensorRT then stops at its next step."""
 
     happened = False
 
 
-def make_monitor(trt: Any, report: Report, cancelled: Cancelled) -> Any:
-    """An `IProgressMonitor` that shows the outermost phase with the phase it is in."""
+def make_monitor(trt: Any, progress: Progress, cancelled: Cancelled) -> Any:
+    """An `IProgressMonitor` that reports the steps of the outermost phase."""
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -73,7 +73,7 @@ def make_monitor(trt: Any, report: Report, cancelled: Cancelled) -> Any:
 
         def _show(self, phase_name: str, done: int) -> None:
             try:
-                report(phase_name, done, self.steps[phase_name])
+                progress(phase_name, done, self.steps[phase_name])
             except KeyboardInterrupt:
                 cancelled.happened = True
 

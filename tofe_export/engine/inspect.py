@@ -1,4 +1,4 @@
-"""What the engine inspector says, as a histogram: the precision that really runs."""
+"""The precision that an engine computes in, as the engine inspector reports it."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ def layer_histogram(information: str) -> dict[str, dict[str, int]]:
     Args:
         information: JSON of the engine inspector (TensorRT document "Engine Inspector"), detailed.
     """
-    found: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    layers: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for layer in json.loads(information).get("Layers", []):
         if isinstance(layer, dict):  # without detailed verbosity a layer is its name alone
-            found[str(layer.get("LayerType", "unknown"))][_precision(layer)] += 1
-    return {kind: dict(sorted(counts.items())) for kind, counts in sorted(found.items())}
+            layers[str(layer.get("LayerType", "unknown"))][_precision(layer)] += 1
+    return {kind: dict(sorted(counts.items())) for kind, counts in sorted(layers.items())}
 
 
 def precisions(information: str) -> set[str]:
@@ -39,8 +39,8 @@ def precisions(information: str) -> set[str]:
 def lacks_precision(information: str, precision: str) -> bool:
     """Whether the inspector shows an engine that does not compute in `precision`.
 
-    A builder may fuse the whole network into one or two layers, whose inputs and outputs tell nothing of what is
-    inside; then the types of the parsed network, compared before, are what is known.
+    A builder may fuse the whole network into one or two layers, whose inputs and outputs say nothing about what is
+    inside; then only the types of the parsed network are known, which were compared before.
     """
     telling = sum(count for counts in layer_histogram(information).values() for count in counts.values())
     return telling >= _TELLING and precision not in precisions(information)

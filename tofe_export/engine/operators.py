@@ -1,15 +1,16 @@
-"""Before parsing: how each of our operators in a graph will be run, and whether its inputs fit it."""
+"""How each of the two operators in a graph will be run, and whether its inputs fit it; decided before parsing."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import onnx_ir as ir
 from tofe_plugins import register
 from tofe_plugins.checks import OperatorError, check_counts, check_dtypes, check_ranks
 from tofe_plugins.compiler import CompilerError
 
+from tofe_export.documents.manifest import OperatorUse
 from tofe_export.engine.backend import Backend, guard_plugins
 from tofe_export.errors import InputError, MissingError
 from tofe_export.graph.functions import is_operator
@@ -17,28 +18,12 @@ from tofe_export.model.operators import PARTITION
 
 _STANDARD = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")
 _PLUGIN_ATTRIBUTES = ("plugin_namespace", "plugin_version")
+_AGAIN = "Start from the file that was exported from the checkpoint."
 _NAMES = {ir.DataType.FLOAT: "float32", ir.DataType.FLOAT16: "float16", ir.DataType.BFLOAT16: "bfloat16"}
 
 
-@dataclass(frozen=True)
-class OperatorUse:
-    """One of the operators a file needs.
-
-    Attributes:
-        operator: for example "tofe::TokenPartition".
-        nodes: how many nodes of it there are.
-        by: "plugin" or "function body".
-        why: in words.
-    """
-
-    operator: str
-    nodes: int
-    by: str
-    why: str
-
-
 def prepare_operators(model: ir.Model, backend: Backend, plugin: str) -> list[OperatorUse]:
-    """Decides plugin or function body for the file's own operators, registers plugins, and marks the graph so.
+    """Decides plugin or function body for the file's own operators, registers plugins, and marks the graph accordingly.
 
     A node without `plugin_namespace` is expanded from its body even where somebody has registered a plugin.
 
@@ -65,25 +50,27 @@ def prepare_operators(model: ir.Model, backend: Backend, plugin: str) -> list[Op
             _require_body(model, node)
             for name in _PLUGIN_ATTRIBUTES:
                 node.attributes.pop(name, None)
-    names = sorted({f"{node.domain}::{node.op_type}" for node in nodes})
-    return [
-        OperatorUse(name, sum(f"{node.domain}::{node.op_type}" == name for node in nodes), by, why) for name in names
-    ]
+    counts = Counter(f"{node.domain}::{node.op_type}" for node in nodes)
+    return [OperatorUse(operator=name, nodes=count, by=by, why=why) for name, count in sorted(counts.items())]
 
 
 def _choose(backend: Backend, plugin: str) -> tuple[str, str]:
     if plugin == "off":
-        return "function body", "--plugin off"
+        return "function body", "the plugins are switched off"
     if not backend.hosts_plugins:
         if plugin == "on":
-            raise InputError("TensorRT-RTX cannot host plugins.", "Leave out --plugin on, or take --backend tensorrt.")
+            raise InputError(
+                "TensorRT-RTX cannot host plugins.", "Omit `plugin`, or give `backend='tensorrt'`.", code="plugin-rtx"
+            )
         return "function body", "TensorRT-RTX cannot host plugins"
     try:
         register()
     except (CompilerError, ImportError) as error:
         if plugin == "on":
             raise MissingError(
-                f"The plugins cannot be compiled: {error}", "pip install cuda-bindings nvidia-cuda-nvrtc"
+                f"The plugins cannot be compiled: {error}",
+                "pip install cuda-bindings nvidia-cuda-nvrtc",
+                code="plugin-compile",
             ) from error
         return "function body", f"the plugins cannot be compiled here: {error}"
     return "plugin", "compiled by NVRTC and stored in the engine"
@@ -93,17 +80,23 @@ def _check_known(model: ir.Model) -> None:
     defined = {(function.domain, function.name) for function in model.functions.values()}
     for node in model.graph:
         if node.domain not in _STANDARD and not is_operator(node) and (node.domain, node.op_type) not in defined:
+            operator = f"{node.domain}::{node.op_type}"
             raise InputError(
-                f"The file needs the operator {node.domain}::{node.op_type}, which nobody here provides.",
-                "Start from the file that tofe-export onnx wrote.",
+                f"The file needs the operator {operator}, which nothing here provides.",
+                _AGAIN,
+                code="operator-unknown",
+                operator=operator,
             )
 
 
 def _require_body(model: ir.Model, node: ir.Node) -> None:
     if not any((f.domain, f.name) == (node.domain, node.op_type) for f in model.functions.values()):
+        operator = f"{node.domain}::{node.op_type}"
         raise InputError(
-            f"The file has lost the function body of {node.domain}::{node.op_type}, and no plugin can stand in for it.",
-            "Some optimizers drop it; start from the file that tofe-export onnx wrote.",
+            f"The file has lost the function body of {operator}, and no plugin can replace it.",
+            f"Some optimizers drop it. {_AGAIN}",
+            code="operator-body-missing",
+            operator=operator,
         )
 
 
@@ -117,7 +110,7 @@ def _check_inputs(node: ir.Node) -> None:
         check_ranks(node.op_type, {name: len(shape) for name, shape in shapes.items()})
         _check_counts(node, shapes)
     except OperatorError as error:
-        raise InputError(f"{node.name}: {error}", "Start from the file that tofe-export onnx wrote.") from error
+        raise InputError(f"{node.name}: {error}", _AGAIN, code="operator-inputs", node=node.name) from error
 
 
 def _check_counts(node: ir.Node, shapes: Mapping[str, tuple[object, ...]]) -> None:

@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from tofe_export.bounds import LARGEST_BATCH, require_within
+from tofe_export.bounds import LARGEST_BATCH, MOST_MIB, require_within
+from tofe_export.documents.fields import PRECISIONS, Precision
+from tofe_export.documents.manifest import EngineOptions
 from tofe_export.errors import InputError, brief
 
-_MOST_DIGITS = 20  # Python itself turns no text of any length into a number
-PRECISIONS = ("fp32", "fp16", "bf16", "int8", "fp8")
+_MOST_DIGITS = 20  # Python refuses to turn very long texts into numbers
 PLUGIN_MODES = ("auto", "on", "off")
-_AGAIN = "Build it again with tofe-export trt."
-_KINDS: dict[str, tuple[type, ...]] = {
-    **dict.fromkeys(("precision", "backend", "plugin", "batch", "hardware"), (str,)),
-    **dict.fromkeys(("version_compatible", "taps"), (bool,)),
-    "workspace_mib": (int, type(None)),
-    "timing_cache": (str, type(None)),
-    "compute_capabilities": (list, tuple),
-}
 HARDWARE = ("none", "ampere_plus", "same_compute_capability")
 
 
@@ -37,17 +29,36 @@ class BatchProfile:
         """Reads "1:8:64", or "8" for one fixed size.
 
         Raises:
-            InputError: anything else, sizes that do not rise from 1, or that are too large.
+            InputError: any other text, or see `of`.
         """
         parts = [part.strip() for part in text.split(":")]
         if len(parts) not in (1, 3) or not all(part.isdecimal() for part in parts):
-            raise InputError(f"--batch {text} is not MIN:OPT:MAX.", "Write --batch 1:8:64, or --batch 8.")
+            raise InputError(f"`batch` {text} is not MIN:OPT:MAX.", "Write 1:8:64, or 8.", code="batch-text")
         if any(len(part) > _MOST_DIGITS for part in parts):
-            raise InputError(f"--batch {text} is beyond {LARGEST_BATCH:,} images.", "Write --batch 1:8:64.")
-        sizes = [int(part) for part in parts] * (3 if len(parts) == 1 else 1)
-        if not 1 <= sizes[0] <= sizes[1] <= sizes[2]:
-            raise InputError(f"The batch sizes {text} do not rise from 1.", "Write --batch 1:8:64.")
-        require_within("--batch", sizes[2], 1, LARGEST_BATCH)
+            raise InputError(
+                f"`batch` {text} is beyond {LARGEST_BATCH:,} images.", "Write 1:8:64.", code="out-of-range"
+            )
+        sizes = [int(part) for part in parts]
+        return BatchProfile.of(sizes[0] if len(sizes) == 1 else sizes)
+
+    @staticmethod
+    def of(batch: int | str | Sequence[int]) -> BatchProfile:
+        """The profile of one fixed size, of (minimum, optimum, maximum), or of a text that `parse` takes.
+
+        Raises:
+            InputError: not one or three sizes, sizes that do not rise from 1, or that are too large.
+        """
+        if isinstance(batch, str):
+            return BatchProfile.parse(batch)
+        sizes = [batch] * 3 if isinstance(batch, int) else list(batch)
+        if len(sizes) != 3 or not 1 <= sizes[0] <= sizes[1] <= sizes[2]:
+            text = ":".join(map(str, sizes))
+            raise InputError(
+                f"The sizes of `batch` {text} do not rise from 1.",
+                "Give the least, the usual and the largest, such as 1:8:64.",
+                code="batch-order",
+            )
+        require_within("batch", sizes[2], 1, LARGEST_BATCH)
         return BatchProfile(*sizes)
 
     def __str__(self) -> str:
@@ -56,22 +67,22 @@ class BatchProfile:
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """Options of `tofe-export trt`.
+    """What an engine is built for, and how.
 
     Attributes:
         precision: one of `PRECISIONS`.
         backend: "auto", "tensorrt" or "rtx".
-        plugin: "auto" takes the plugins where the backend hosts them, "on" insists, "off" takes the function bodies.
+        plugin: "auto": the plugins where the backend hosts them; "on": required; "off": the function bodies.
         batch: the optimization profile.
-        workspace_mib: most scratch memory a layer may use; None leaves TensorRT's own limit.
+        workspace_mib: most scratch memory a layer may use; None keeps TensorRT's own limit.
         timing_cache: measured kernel times to read and extend (tensorrt only).
         version_compatible: an engine for later TensorRT versions too (tensorrt only).
         hardware: which other GPUs may run it (tensorrt only): "none", "ampere_plus" or "same_compute_capability".
-        compute_capabilities: GPUs that RTX compiles for, "86", "120"; empty leaves that to the machine it runs on.
+        compute_capabilities: GPUs that RTX compiles for, "86", "120"; when empty, the machine that runs it decides.
         taps: per-stage scores, perm and tokens as outputs, for verification stage by stage.
     """
 
-    precision: str = "fp32"
+    precision: Precision = "fp32"
     backend: str = "auto"
     plugin: str = "auto"
     batch: BatchProfile = BatchProfile()
@@ -82,45 +93,35 @@ class BuildOptions:
     compute_capabilities: tuple[str, ...] = ()
     taps: bool = False
 
-    def to_dict(self) -> dict[str, Any]:
-        """For the manifest; a timing cache's folder is nobody's business."""
-        return {
-            **asdict(self),
-            "batch": str(self.batch),
-            "compute_capabilities": list(self.compute_capabilities),
-            "timing_cache": self.timing_cache.name if self.timing_cache else None,
-        }
+    def document(self) -> EngineOptions:
+        """For the manifest, without the folder of a timing cache."""
+        values = {name: getattr(self, name) for name in EngineOptions.model_fields}
+        cache = self.timing_cache.name if self.timing_cache else None
+        return EngineOptions(**{**values, "batch": str(self.batch), "timing_cache": cache})
 
     @staticmethod
-    def from_dict(document: Mapping[str, Any]) -> BuildOptions:
-        """The inverse of `to_dict`, without a timing cache.
+    def of(document: EngineOptions) -> BuildOptions:
+        """The inverse of `document`, without a timing cache.
 
         Raises:
-            InputError: a key is unknown, or a value is missing or of another kind.
+            InputError: a value that is invalid.
         """
-        if not isinstance(document, Mapping):
-            raise InputError("The options of the engine are no mapping of names to values.", _AGAIN)
-        for name, value in document.items():
-            if not isinstance(name, str) or name not in _KINDS:
-                raise InputError(f"The options of the engine have the unknown key {brief(name)}.", _AGAIN)
-            if type(value) not in _KINDS[name]:
-                raise InputError(f"The {name} of the engine is {brief(value)}.", _AGAIN)
-        capabilities = document.get("compute_capabilities", ())
-        if "batch" not in document or not all(isinstance(name, str) for name in capabilities):
-            raise InputError("The options of the engine lack its batch sizes, or its GPUs are no texts.", _AGAIN)
-        changed = {
-            "batch": BatchProfile.parse(document["batch"]),
-            "compute_capabilities": tuple(capabilities),
-            "timing_cache": None,
-        }
-        return BuildOptions(**{**document, **changed})
+        values = {name: getattr(document, name) for name in EngineOptions.model_fields}
+        return BuildOptions(**{**values, "batch": BatchProfile.parse(document.batch), "timing_cache": None})
 
     def __post_init__(self) -> None:
-        for option, value, allowed in (
-            ("--precision", self.precision, PRECISIONS),
-            ("--plugin", self.plugin, PLUGIN_MODES),
-            ("--hardware-compat", self.hardware, HARDWARE),
+        require_within("workspace_mib", 1 if self.workspace_mib is None else self.workspace_mib, 1, MOST_MIB)
+        for argument, value, allowed in (
+            ("precision", self.precision, PRECISIONS),
+            ("plugin", self.plugin, PLUGIN_MODES),
+            ("hardware", self.hardware, HARDWARE),
         ):
             if value not in allowed:
-                given = brief(value).strip("'")
-                raise InputError(f"{option} {given} is not known.", f"Take one of {', '.join(allowed)}.")
+                text = brief(value).strip("'")
+                raise InputError(
+                    f"`{argument}` {text} is not known.",
+                    f"Use one of {', '.join(allowed)}.",
+                    code="unknown-value",
+                    name=argument,
+                    value=value,
+                )

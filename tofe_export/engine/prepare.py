@@ -1,4 +1,4 @@
-"""From an exported graph to what a TensorRT parser is given: the precision, then the operators."""
+"""From an exported graph to the input of a TensorRT parser: the precision first, then the operators."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from tofe_export.documents.manifest import OperatorUse
 from tofe_export.engine.backend import Backend
-from tofe_export.engine.operators import OperatorUse, prepare_operators
+from tofe_export.engine.operators import prepare_operators
 from tofe_export.engine.options import BuildOptions
 from tofe_export.errors import InputError
 from tofe_export.graph.stored import serialize
@@ -27,12 +28,12 @@ _NAMES = {
 
 @dataclass(frozen=True)
 class Prepared:
-    """What the parser gets.
+    """Input of the parser.
 
     Attributes:
         content: the ONNX model.
-        operators: how each of our operators will be run.
-        heavy: matrix products and convolutions by precision, to be found again in the parsed network.
+        operators: how each of the two operators will be run.
+        heavy: matrix products and convolutions by precision, which the parsed network must have too.
     """
 
     content: bytes | LargeModel
@@ -50,14 +51,16 @@ def prepare(model: ir.Model, backend: Backend, options: BuildOptions, precision:
         precision: what `model` is in.
 
     Raises:
-        InputError: it cannot be had in `options.precision`, or does not say its types; or see `prepare_operators`.
+        InputError: it cannot be converted to `options.precision`, or does not say its types; see `prepare_operators`.
         MissingError: see `prepare_operators`.
     """
     if options.precision != precision:
         if precision != "fp32" or options.precision not in HALVES:
             raise InputError(
-                f"The file is in {precision}; it cannot be turned into {options.precision}.",
-                f"Add --{precision}, or start from the float32 file that tofe-export onnx wrote.",
+                f"The file is in {precision}; it cannot be converted to {options.precision}.",
+                f"Give `precision={precision!r}`, or start from the float32 file of the checkpoint.",
+                code="precision-of-file",
+                precision=precision,
             )
         to_half(model, options.precision)
     uses = prepare_operators(model, backend, options.plugin)
@@ -72,7 +75,9 @@ def _precision_of(node: ir.Node) -> str:
     value = source.inputs[0] if quantized and source is not None else node.outputs[0]
     if value is None or value.dtype not in _NAMES:
         raise InputError(
-            f"The file does not say what {node.name} computes in, or in a type that is no precision.",
-            "Start from the file that tofe-export onnx wrote.",
+            f"The file does not say which precision {node.name} computes in.",
+            "Start from the file that was exported from the checkpoint.",
+            code="precision-unknown",
+            node=node.name,
         )
     return _NAMES[value.dtype]

@@ -1,19 +1,15 @@
-"""A built engine in use: loaded, bound to PyTorch tensors, run, captured in a CUDA graph. Needs an NVIDIA GPU."""
+"""Runs a built engine: loads it, binds it to PyTorch tensors, captures it in a CUDA graph. Requires an NVIDIA GPU."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tofe_export.artifacts.commands import command
-from tofe_export.artifacts.manifest import read_manifest
-from tofe_export.engine.backend import Backend, gpu_present, open_backend
+from tofe_export.engine.backend import Backend, gpu_present
 from tofe_export.engine.callbacks import Log, make_logger
 from tofe_export.errors import InputError, MissingError
 from tofe_export.runners.base import Array
@@ -28,7 +24,7 @@ class EngineSession:
     Args:
         content: the serialized engine.
         backend: the TensorRT that built it.
-        precision: for the record, "fp16".
+        precision: of the engine, such as "fp16".
 
     Raises:
         MissingError: no GPU, or this TensorRT does not take the engine here.
@@ -36,7 +32,8 @@ class EngineSession:
 
     def __init__(self, content: bytes, backend: Backend, precision: str) -> None:
         require_gpu()
-        self.backend, self.precision = backend.name, precision
+        self.backend: str = backend.name
+        self.precision = precision
         self._log = Log()
         self._trt = backend.module
         self._runtime = self._trt.Runtime(make_logger(self._trt, self._log))
@@ -46,7 +43,8 @@ class EngineSession:
         if self._engine is None:
             raise MissingError(
                 f"{self._trt.__name__} {backend.version} does not load the engine here: {self._log.first_error()}",
-                "Build it on this machine with tofe-export trt.",
+                "Build it on this machine.",
+                code="engine-load",
             )
         self._context = self._engine.create_execution_context()
         names = [self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)]
@@ -85,7 +83,7 @@ class EngineSession:
             torch.cuda.synchronize()
             return values
 
-        # The graph knows addresses only: what lies there must live as long as the graph does.
+        # The graph holds addresses only: the memory behind them must live as long as the graph does.
         replay.kept = (values, execute)  # type: ignore[attr-defined]
         return replay
 
@@ -103,7 +101,8 @@ class EngineSession:
         ):
             raise InputError(
                 f"The engine takes images of shape {list(least)} to {list(most)}, not {list(shape)}.",
-                "Build it with another --batch MIN:OPT:MAX.",
+                "Build it with another `batch`.",
+                code="image-shape",
             )
         with torch.cuda.stream(self._stream):
             source = in_one_piece(images).cuda()
@@ -114,7 +113,9 @@ class EngineSession:
 
         def execute(kept: Tensor = source) -> None:  # the input must outlive the runs
             if not self._context.execute_async_v3(self._stream.cuda_stream):
-                raise MissingError(f"The engine did not run: {self._log.first_error()}", "Build it again.")
+                raise MissingError(
+                    f"The engine did not run: {self._log.first_error()}", "Build it again.", code="engine-run"
+                )
 
         return values, execute
 
@@ -126,7 +127,7 @@ class EngineSession:
 
 
 def in_one_piece(images: NDArray[np.float32]) -> Tensor:
-    """The images as a tensor whose rows follow each other in memory, which is all that an address tells an engine."""
+    """The images as a contiguous tensor: an engine gets an address only, and no strides."""
     return torch.from_numpy(np.ascontiguousarray(images, dtype=np.float32))
 
 
@@ -136,49 +137,11 @@ def _numpy(value: Tensor) -> Array:
     return host.float().numpy() if host.dtype == torch.bfloat16 else host.numpy()
 
 
-def load_engine(path: Path) -> EngineSession:
-    """Loads an engine after comparing it with its manifest.
-
-    Raises:
-        InputError: no engine, no manifest, or a file that was changed, cut off or replaced.
-        MissingError: another TensorRT version, another GPU, or no GPU.
-    """
-    manifest = read_manifest(path)
-    if manifest["kind"] != "engine":
-        raise InputError(f"{path} is no engine but an {manifest['kind']} file.", "Build one with tofe-export trt.")
-    built_with = manifest["backend"]
-    backend = open_backend(built_with["name"])
-    options = manifest["options"]
-    if backend.version != built_with["version"] and not options["version_compatible"]:
-        raise MissingError(
-            f"{path} was built by {backend.module.__name__} {built_with['version']}; installed is {backend.version}.",
-            f"Build it again: {_build(path, manifest)}",
-        )
-    require_gpu()
-    here = torch.cuda.get_device_name()
-    if built_with["gpu"] not in (None, here) and backend.name == "tensorrt" and options["hardware"] == "none":
-        raise MissingError(
-            f"{path} was built for {built_with['gpu']}; this machine has {here}.",
-            f"Build it here: {_build(path, manifest)}",
-        )
-    return EngineSession(path.read_bytes(), backend, manifest["precision"])
-
-
-def _build(path: Path, manifest: dict[str, Any]) -> str:
-    """The command that builds an engine anew: in its precision, for its batch sizes."""
-    options = manifest["options"]
-    precision, batch = options.get("precision", "fp32"), options.get("batch")
-    return command(
-        *("trt", path.with_name(str(manifest["source"]["file"])), "-o", path),
-        *(() if precision == "fp32" else (f"--{precision}",)),
-        *(("--batch", batch) if isinstance(batch, str) else ()),
-    )
-
-
 def require_gpu() -> None:
     """Raises MissingError unless PyTorch can use a GPU."""
     if not gpu_present():
         raise MissingError(
             "An engine runs on an NVIDIA GPU only, and PyTorch finds none here.",
-            "Take the ONNX file it was built from, or a machine with a GPU.",
+            "Use the ONNX file it was built from, or a machine with a GPU.",
+            code="gpu-missing",
         )

@@ -19,6 +19,7 @@ from tofe_export.graph.passes import PIPELINE
 from tofe_export.graph.passes.taps import hide_taps, tap_name
 from tofe_export.model import backbones
 from tofe_export.model.blocks import explicit_attention
+from tofe_export.model.fixed_path import FixedPath
 from tofe_export.model.tofe import ToFe, check_features, check_keep
 from tofe_export.runners.base import FEATURES, LOGITS
 
@@ -35,7 +36,7 @@ class _Deployed(nn.Module):
         self.tofe, self.keep, self.rearrange, self.outputs = tofe, tuple(keep), rearrange, tuple(outputs)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        out = self.tofe.forward_fixed(images, self.keep, self.rearrange, features=FEATURES in self.outputs)
+        out = self.tofe.forward_fixed(images, FixedPath(tuple(self.keep), self.rearrange, FEATURES in self.outputs))
         found = [out.logits if name == LOGITS else out.features for name in self.outputs]
         taps = [value for trace in out.stages for value in (trace.scores, trace.perm, trace.tokens)]
         return tuple(value for value in (*found, *taps) if value is not None)

@@ -17,10 +17,10 @@ def module_of(node: ir.Node) -> str:
 
 def modules_with_nodes(model: ir.Model) -> set[str]:
     """Every module that has a node in the graph, and every module around one."""
-    found: set[str] = set()
+    modules: set[str] = set()
     for node in model.graph:
-        found.update(_and_around(module_of(node)))
-    return found
+        modules.update(_and_around(module_of(node)))
+    return modules
 
 
 def module_values(model: ir.Model) -> dict[str, ir.Value]:

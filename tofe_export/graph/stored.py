@@ -50,10 +50,10 @@ def copy_model(model: ir.Model) -> ir.Model:
     """A copy that may be rewritten; it shares the weights, which only ever are replaced."""
     outside = _large_weights(model)
     with _swapped(outside, {name: _placeholder(value) for name, value in outside.items()}):
-        made = ir.from_proto(ir.to_proto(model))
+        copied = ir.from_proto(ir.to_proto(model))
     for name, value in outside.items():
-        made.graph.initializers[name].const_value = value.const_value
-    return made
+        copied.graph.initializers[name].const_value = value.const_value
+    return copied
 
 
 def whole_proto(model: ir.Model) -> onnx.ModelProto:

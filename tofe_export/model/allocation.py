@@ -1,4 +1,4 @@
-"""Networks that a file describes are made only as large as the file can fill."""
+"""Networks that a file describes are built only as large as the file can fill."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _SPARE = 8_000_000  # numbers: small networks say best themselves what does not 
 
 
 class AtMost(TorchFunctionMode):
-    """While this is entered, modules can be made of so many numbers; the one that is too many is never allocated.
+    """While this is entered, modules may allocate a limited number of numbers; what exceeds it is never allocated.
 
     A file of a few bytes may say that its network has a million blocks, or a billion classes.
 
     Args:
-        held: numbers that the file holds; four times as many, and some millions, may be made.
-        error: what is raised beyond.
+        held: numbers that the file holds; four times as many, and some millions, may be allocated.
+        error: raised beyond that.
     """
 
     def __init__(self, held: int, error: InputError) -> None:

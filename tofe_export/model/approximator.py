@@ -76,4 +76,9 @@ def build_approximator(name: str, dim: int, block: nn.Module) -> nn.Module:
         return IdentityApproximator()
     if name == "block":
         return BlockApproximator(copy.deepcopy(block))
-    raise InputError(f"There is no token approximator {name!r}.", f"Use {nearest(name, APPROXIMATORS)}.")
+    raise InputError(
+        f"There is no token approximator {name!r}.",
+        f"Use {nearest(name, APPROXIMATORS)}.",
+        code="unknown-approximator",
+        name=name,
+    )

@@ -32,10 +32,18 @@ def create_backbone(name: str, arguments: Mapping[str, Any], pretrained: bool = 
     """
     if not timm.is_model(name):
         plain = [known for known in timm.list_models() if known.startswith(("vit_", "deit_", "lvvit_"))]
-        raise InputError(f"timm has no backbone called {name!r}.", f"Nearest: {nearest(name, plain)}.")
+        raise InputError(
+            f"timm has no backbone called {name!r}.",
+            f"Nearest: {nearest(name, plain)}.",
+            code="unknown-backbone",
+            name=name,
+        )
     if pretrained and not timm.is_model_pretrained(name):
         raise InputError(
-            f"timm has no pretrained weights for {name}.", "Leave --pretrained away, or choose another backbone."
+            f"timm has no pretrained weights for {name}.",
+            "Omit `pretrained`, or choose another backbone.",
+            code="no-pretrained-weights",
+            name=name,
         )
     check_arguments(name, arguments)
     try:
@@ -44,7 +52,12 @@ def create_backbone(name: str, arguments: Mapping[str, Any], pretrained: bool = 
         raise
     except Exception as error:  # whatever a network raises for numbers that do not fit each other
         why = str(error).partition("\n")[0]  # PyTorch adds a stack of C++ to some
-        raise InputError(f"{name} cannot be made with {dict(arguments)}: {why}", "Mend --backbone-args.") from error
+        raise InputError(
+            f"{name} cannot be built with {dict(arguments)}: {why}",
+            "Correct `backbone_args`.",
+            code="backbone-args",
+            name=name,
+        ) from error
     _require_plain(vit, name)
     return _with_pretrained(name, arguments) if pretrained else vit
 
@@ -56,22 +69,41 @@ def check_arguments(name: str, arguments: Mapping[str, Any]) -> None:
     or move the network elsewhere (`device`).
     """
     kinds = (VisionTransformer, LVViT) if name.startswith("lvvit") else (VisionTransformer,)
-    found = {key: one for kind in kinds for key, one in inspect.signature(kind.__init__).parameters.items()}
-    known = found.keys() - {"self", "options", "device", "dtype"}
+    parameters = {key: one for kind in kinds for key, one in inspect.signature(kind.__init__).parameters.items()}
+    known = parameters.keys() - {"self", "options", "device", "dtype"}
     for argument, value in arguments.items():
         if argument not in known:
-            raise InputError(f"{name} has no argument {argument!r}.", f"Nearest: {nearest(str(argument), known)}.")
+            raise InputError(
+                f"{name} has no argument {argument!r}.",
+                f"Nearest: {nearest(str(argument), known)}.",
+                code="unknown-backbone-argument",
+                name=argument,
+            )
         parts = value if isinstance(value, (list, tuple)) else [value]
         if not all(part is None or isinstance(part, (bool, int, float, str)) for part in parts):
-            raise InputError(f"The argument {argument!r} of {name} is no plain number, word or list.", "Mend it.")
+            raise InputError(
+                f"The argument {argument!r} of {name} is not a plain number, word or list.",
+                "Correct `backbone_args`.",
+                code="backbone-argument-kind",
+                name=argument,
+            )
         # timm takes any word for true.
-        if found[argument].annotation in (bool, "bool") and not isinstance(value, bool):
-            raise InputError(f"The argument {argument!r} of {name} is {value!r}.", f"Write {argument}=true or false.")
+        if parameters[argument].annotation in (bool, "bool") and not isinstance(value, bool):
+            raise InputError(
+                f"The argument {argument!r} of {name} is {value!r}.",
+                f"Write {argument}=true or false.",
+                code="backbone-argument-kind",
+                name=argument,
+            )
     depth = arguments.get("depth", 1)
     if isinstance(depth, (int, float)) and depth > _DEEPEST:
-        raise InputError(f"No backbone here has more than {_DEEPEST} blocks.", f"Give a depth of at most {_DEEPEST}.")
+        raise InputError(
+            f"No backbone here has more than {_DEEPEST} blocks.",
+            f"Give a depth of at most {_DEEPEST}.",
+            code="backbone-too-deep",
+        )
     if arguments.get("in_chans", 3) != 3:
-        raise InputError("Images have three channels here, so in_chans must be 3.", "Leave in_chans away.")
+        raise InputError("Images have three channels here, so in_chans must be 3.", "Omit in_chans.", code="in-chans")
 
 
 def _with_pretrained(name: str, arguments: Mapping[str, Any]) -> VisionTransformer:
@@ -80,12 +112,16 @@ def _with_pretrained(name: str, arguments: Mapping[str, Any]) -> VisionTransform
     except (RuntimeError, TypeError, ValueError) as error:
         raise InputError(
             f"The pretrained weights of {name} do not fit {dict(arguments)}: {str(error).splitlines()[0]}",
-            "Leave --backbone-args or --pretrained away.",
+            "Omit `backbone_args` or `pretrained`.",
+            code="pretrained-weights-do-not-fit",
+            name=name,
         ) from error
     except Exception as error:  # the hub client raises many unrelated types when there is no network
         raise MissingError(
             f"The pretrained weights of {name} could not be downloaded ({type(error).__name__}).",
-            "Connect to a network, or fill the Hugging Face cache, or leave --pretrained away.",
+            "Connect to a network, or fill the Hugging Face cache, or omit `pretrained`.",
+            code="download",
+            name=name,
         ) from error
     return vit
 
@@ -95,13 +131,23 @@ def _require_plain(vit: nn.Module, name: str) -> None:
         raise InputError(
             f"{name} is a {type(vit).__name__}, not a plain vision transformer.",
             "Use a vit_*, deit_* or lvvit_* model.",
+            code="not-a-plain-vit",
+            name=name,
         )
     if not all("attn_mask" in inspect.signature(block.forward).parameters for block in vit.blocks):
         raise InputError(
-            f"The blocks of {name} take no attention mask, so they cannot freeze tokens.", "Use another vit_* model."
+            f"The blocks of {name} take no attention mask, so they cannot freeze tokens.",
+            "Use another vit_* model.",
+            code="no-attention-mask",
+            name=name,
         )
     if vit.attn_pool is None and vit.global_pool == "":
-        raise InputError(f"{name} has no pooling: its head gives one row a token.", "Set global_pool to token or avg.")
+        raise InputError(
+            f"{name} has no pooling: its head gives one row per token.",
+            "Set global_pool to token or avg.",
+            code="no-pooling",
+            name=name,
+        )
 
 
 def embed(vit: VisionTransformer, images: Tensor) -> Tensor:
@@ -158,19 +204,21 @@ def dense_tokens(vit: VisionTransformer, images: Tensor, ends: Iterable[int]) ->
         logits [B, classes] and, for each end, tokens [B, P+N, C].
     """
     tokens = embed(vit, images)
-    wanted, found = set(ends), []
+    wanted, at_ends = set(ends), []
     for index, block in enumerate(vit.blocks, start=1):
         tokens = block(tokens)
         if index in wanted:
-            found.append(tokens)
-    return classify(vit, tokens), found
+            at_ends.append(tokens)
+    return classify(vit, tokens), at_ends
 
 
 def image_shape(vit: VisionTransformer) -> tuple[int, int, int]:
     """(channels, height, width) the backbone takes."""
     size = vit.patch_embed.img_size
     if size is None:
-        raise InputError("The backbone has no fixed image size.", "Give img_size in --backbone-args.")
+        raise InputError(
+            "The backbone has no fixed image size.", "Give img_size in `backbone_args`.", code="no-image-size"
+        )
     return 3, int(size[0]), int(size[1])  # `check_arguments` allows no other number of channels
 
 

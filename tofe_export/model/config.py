@@ -41,28 +41,40 @@ class ToFeConfig:
     def __post_init__(self) -> None:
         if self.selector not in SELECTORS:
             raise InputError(
-                f"There is no token selector {self.selector!r}.", f"Use {nearest(self.selector, SELECTORS)}."
+                f"There is no token selector {self.selector!r}.",
+                f"Use {nearest(self.selector, SELECTORS)}.",
+                code="unknown-selector",
+                name=self.selector,
             )
         if self.approximator not in APPROXIMATORS:
             raise InputError(
                 f"There is no token approximator {self.approximator!r}.",
                 f"Use {nearest(self.approximator, APPROXIMATORS)}.",
+                code="unknown-approximator",
+                name=self.approximator,
             )
         gone = self.approximator in (DISCARD, FUSE)
         if self.approximator == FUSE and self.selector != CLS_ATTENTION:
             raise InputError(
                 f"Tokens are fused by their attention, which the selector {self.selector!r} does not give.",
-                f"Use --selector {CLS_ATTENTION}, or another approximator.",
+                f'Use `selector="{CLS_ATTENTION}"`, or another approximator.',
+                code="fuse-without-attention",
+                selector=self.selector,
             )
         if self.selector == CLS_ATTENTION and not gone:
             raise InputError(
-                f"The selector {CLS_ATTENTION} knows only the approximators {DISCARD} and {FUSE}.", "Use one of them."
+                f"The selector {CLS_ATTENTION} works only with the approximators {DISCARD} and {FUSE}.",
+                "Use one of them.",
+                code="approximator-of-cls-attention",
+                approximator=self.approximator,
             )
         if self.dense_output and gone:
             raise InputError(
                 f"With the approximator {self.approximator!r} frozen tokens never come back, so there are no features "
                 "of every token.",
                 "Use bottleneck, identity or block.",
+                code="no-features",
+                approximator=self.approximator,
             )
 
     def to_dict(self) -> dict[str, Any]:
@@ -77,32 +89,47 @@ class ToFeConfig:
             InputError: a key is unknown, missing, or of the wrong kind.
         """
         if not isinstance(document, Mapping):
-            raise InputError("The checkpoint's configuration is no mapping of names to values.", "Save it again.")
+            raise InputError(
+                "The checkpoint's configuration is not a mapping of names to values.",
+                "Save it again.",
+                code="config-not-a-mapping",
+            )
         known = set(cls.__dataclass_fields__)
         unknown = sorted({str(key) for key in document if not isinstance(key, str)} | {*map(str, document)} - known)
         if unknown:
             raise InputError(
                 f"The checkpoint's configuration has the unknown key {unknown[0]!r}.",
                 f"Known: {', '.join(sorted(known))}.",
+                code="config-unknown-key",
+                name=unknown[0],
             )
         backbone, arguments = document.get("backbone"), document.get("backbone_args", {})
         starts = document.get("stage_starts", ())
         if not isinstance(backbone, str) or not isinstance(arguments, Mapping):
             raise InputError(
-                "The checkpoint's configuration names no backbone.",
-                "It needs backbone (text) and backbone_args (mapping).",
+                "The checkpoint's configuration does not name a backbone.",
+                "It requires backbone (text) and backbone_args (mapping).",
+                code="config-without-backbone",
             )
         if not isinstance(starts, (list, tuple)) or not all(type(start) is int for start in starts):
             raise InputError(
                 "The checkpoint's stage_starts are not whole numbers.",
                 "Give one block index per stage, such as [3, 6, 9].",
+                code="config-stage-starts",
             )
         named = {name: document[name] for name in ("selector", "approximator") if name in document}
         wrong = next((name for name, value in named.items() if not isinstance(value, str)), None)
         if wrong is not None:
-            raise InputError(f"The checkpoint's {wrong} is no text.", "Save it again.")
+            raise InputError(
+                f"The checkpoint's {wrong} is not text.", "Save it again.", code="config-not-text", name=wrong
+            )
         if not all(isinstance(name, str) for name in arguments):
-            raise InputError("The checkpoint's backbone_args have a name that is no text.", "Save it again.")
+            raise InputError(
+                "The checkpoint's backbone_args have a name that is not text.",
+                "Save it again.",
+                code="config-not-text",
+                name="backbone_args",
+            )
         return cls(
             backbone=backbone,
             backbone_args=dict(arguments),
@@ -131,7 +158,9 @@ def check_stage_starts(starts: Sequence[int], depth: int) -> tuple[int, ...]:
     if not starts and depth <= STAGES:
         raise InputError(
             f"A backbone of {depth} blocks is too shallow for {STAGES} stages after its first block.",
-            f"Name fewer stages, such as --stages {max(0, depth - 1)}.",
+            f"Name fewer stages, such as `stages=({max(0, depth - 1)},)`.",
+            code="backbone-too-shallow",
+            depth=depth,
         )
     chosen = tuple(starts) or default_stage_starts(depth)
     ascending = all(a < b for a, b in itertools.pairwise(chosen))
@@ -139,5 +168,8 @@ def check_stage_starts(starts: Sequence[int], depth: int) -> tuple[int, ...]:
         raise InputError(
             f"Stage starts {list(chosen)} do not fit a backbone of {depth} blocks.",
             f"They must ascend and lie in 0..{depth - 1}.",
+            code="stage-starts",
+            stages=chosen,
+            depth=depth,
         )
     return chosen

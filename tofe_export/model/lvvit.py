@@ -22,7 +22,7 @@ __all__ = ["LVViT", "lvvit_l", "lvvit_m", "lvvit_s", "lvvit_t"]
 
 
 class ConvolutionalStem(PatchEmbed):
-    """Three convolutions at half the resolution, each with BatchNorm and ReLU, then patches of what they found.
+    """Three convolutions at half the resolution, each with BatchNorm and ReLU, then patches of their output.
 
     Args:
         img_size: (height, width) in pixels, or one number for both.
@@ -123,7 +123,7 @@ class LVViT(VisionTransformer):
         """Final tokens to logits [B, K].
 
         Args:
-            x: [B, P+N, C], normalised.
+            x: [B, P+N, C], normalized.
             pre_logits: return the tokens as they are.
             alive: 0.0 where a patch token no longer exists, so that no maximum is its; None if all do.
         """
@@ -165,8 +165,8 @@ default_cfgs = generate_default_cfgs(
 
 
 def _create(name: str, pretrained: bool, sizes: dict[str, Any], arguments: dict[str, Any]) -> LVViT:
-    made: LVViT = build_model_with_cfg(LVViT, name, pretrained, **{**sizes, **arguments})
-    return made
+    vit: LVViT = build_model_with_cfg(LVViT, name, pretrained, **{**sizes, **arguments})
+    return vit
 
 
 @register_model

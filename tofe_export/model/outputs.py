@@ -46,7 +46,7 @@ class SparseOutput:
     Attributes:
         logits: [B, classes].
         stages: one trace per partitioned stage.
-        features: patch tokens after the final norm in spatial order [B, N, C], where they were asked for.
+        features: patch tokens after the final norm in spatial order [B, N, C], where the path includes them.
     """
 
     logits: Tensor

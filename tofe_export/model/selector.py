@@ -73,7 +73,7 @@ class MlpSelector(Selector):
     def features(self, x: Tensor, seen: Tensor) -> Tensor:
         """See `Selector.features`."""
         # Each linear layer in two halves, local and context, so that nothing is split or joined: the context is
-        # one row an image, the mean a product with weights that are constant in inference.
+        # one row per image, the mean a product with weights that are constant in inference.
         norm, embed, act = self.embed
         assert isinstance(embed, nn.Linear)
         half = x.shape[2] // 2
@@ -130,7 +130,12 @@ def build_selector(name: str, dim: int, heads: int) -> Selector | None:
         InputError: no selector of that name.
     """
     if name not in SELECTORS:
-        raise InputError(f"There is no token selector {name!r}.", f"Use {nearest(name, SELECTORS)}.")
+        raise InputError(
+            f"There is no token selector {name!r}.",
+            f"Use {nearest(name, SELECTORS)}.",
+            code="unknown-selector",
+            name=name,
+        )
     return _LEARNED[name](dim, heads) if name in _LEARNED else None
 
 
@@ -146,7 +151,7 @@ def attention_bias(mask: Float[Tensor, "B N"], prefix: int, eps: float = 1e-12) 
     A float bias instead of a boolean mask, so that fused attention still works and the selector gets gradients.
     A mask without gradients needs no eps: its frozen keys get no weight at all, however large their logits are.
     """
-    # Clamped to the lowest finite number, so that a row of nothing is no NaN.
+    # Clamped to the lowest finite number, so that a row of nothing is not NaN.
     bias = (mask + eps if mask.requires_grad else mask).log().clamp(min=torch.finfo(mask.dtype).min)
     return F.pad(bias, (prefix, 0))[:, None, None, :]
 

@@ -22,6 +22,7 @@ from tofe_export.model import backbones
 from tofe_export.model.approximator import DISCARD, FUSE, build_approximator
 from tofe_export.model.choices import Choose, gumbel_choice
 from tofe_export.model.config import ToFeConfig, stage_starts_of
+from tofe_export.model.fixed_path import FixedPath
 from tofe_export.model.operators import scatter_rearrange
 from tofe_export.model.outputs import MaskedOutput, SparseOutput, StageTrace
 from tofe_export.model.selector import CLS_ATTENTION, build_selector
@@ -71,11 +72,15 @@ class ToFe(nn.Module):
             raise InputError(
                 f"{config.backbone}'s head reads every token, so none can be discarded.",
                 "Use the bottleneck approximator.",
+                code="head-reads-every-token",
+                backbone=config.backbone,
             )
         if config.selector == CLS_ATTENTION and not (self.prefix and backbones.has_attention_weights(self.vit)):
             raise InputError(
                 f"{config.backbone} shows no attention of a CLS token, which the selector {CLS_ATTENTION} needs.",
                 "Use the mlp selector.",
+                code="no-attention-of-cls",
+                backbone=config.backbone,
             )
 
     @property
@@ -90,15 +95,15 @@ class ToFe(nn.Module):
         return self.config.selector != CLS_ATTENTION
 
     def arriving(self, keep: Sequence[int]) -> list[int]:
-        """How many patch tokens each stage finds, and after them how many are there at the end.
+        """How many patch tokens arrive at each stage, and after them how many are left at the end.
 
         All N of them, unless tokens are discarded; a fused token counts as one.
         """
-        found = [self.tokens]
+        counts = [self.tokens]
         for count in keep:
-            gone = self.discards and count < found[-1]
-            found.append(count + int(self.fuses) if gone else found[-1])
-        return found
+            gone = self.discards and count < counts[-1]
+            counts.append(count + int(self.fuses) if gone else counts[-1])
+        return counts
 
     def set_image_size(self, height: int, width: int) -> None:
         """Makes the network take other images, its position embedding resized as timm does.
@@ -111,7 +116,10 @@ class ToFe(nn.Module):
             fitting = f"{max(1, height // rows) * rows}x{max(1, width // columns) * columns}"
             raise InputError(
                 f"Images of {height} x {width} pixels cannot be cut into patches of {rows} x {columns}.",
-                f"Give multiples, such as {fitting}: --img-size, or img_size in --backbone-args.",
+                f"Give multiples, such as {fitting}: `image_size`, or img_size in `backbone_args`.",
+                code="image-size",
+                size=(height, width),
+                fitting=fitting,
             )
         self.vit.set_input_size(img_size=(height, width))
         self.tokens = int(self.vit.patch_embed.num_patches)
@@ -162,31 +170,24 @@ class ToFe(nn.Module):
         self._require_logits()
         return [self._sparse(image.unsqueeze(0), None, True, {}, False) for image in images]
 
-    def forward_fixed(
-        self,
-        images: Float[Tensor, "B D H W"],
-        keep: Sequence[int],
-        rearrange: bool = True,
-        selection: Mapping[int, Tensor] | None = None,
-        features: bool = False,
-    ) -> SparseOutput:
-        """The path that is exported: `keep[s]` tokens go through stage s.
+    def forward_fixed(self, images: Float[Tensor, "B D H W"], path: FixedPath) -> SparseOutput:
+        """The path that is exported: `path.keep[s]` tokens go through stage s.
+
+        With features and elide, tokens are put back once, at the end, for permutations compose. Where the last stage
+        has no approximator (a classifier trained for its logits alone), the features of its frozen tokens are those
+        that stage found.
 
         Args:
             images: float [B, D, H, W].
-            keep: one count per stage; see `check_keep`.
-            rearrange: put tokens back in spatial order after each stage; otherwise elide, which is exact.
-            selection: stage -> perm int [B, n] to use instead of the selector's own (for verification).
-            features: also return the patch tokens in spatial order. With elide they are put back once, at the end,
-                for permutations compose. Where the last stage has no approximator (a classifier trained for its
-                logits alone), its frozen tokens come back as that stage found them.
+            path: see there.
 
         Raises:
             InputError: counts that do not fit, or features of a network that discards tokens.
         """
-        if features:
+        if path.features:
             check_features(self)
-        return self._sparse(images, check_keep(keep, self), rearrange, selection or {}, features)
+        keep = check_keep(path.keep, self)
+        return self._sparse(images, keep, path.rearranged, path.selection, path.features)
 
     def _sparse(
         self,
@@ -228,7 +229,8 @@ class ToFe(nn.Module):
             raise InputError(
                 f"The selector {CLS_ATTENTION} ranks tokens but has no threshold, so it can neither be trained to a "
                 "budget nor choose a number of tokens for each image.",
-                "Give the numbers: --keep K1,K2,K3 or --keep-rate R.",
+                "Give the numbers: `keep`, or `keep_rate`.",
+                code="no-threshold",
             )
 
     def _before_stages(self, images: Tensor) -> Tensor:
@@ -250,25 +252,36 @@ def check_keep(keep: Sequence[int], model: ToFe) -> tuple[int, ...]:
     counts, stages = tuple(keep), len(model.stages)
     if not stages:
         if counts:
-            raise InputError("This network is dense: it has no stages and keeps every token.", "Leave --keep away.")
+            raise InputError(
+                "This network is dense: it has no stages and keeps every token.", "Omit `keep`.", code="keep-of-dense"
+            )
         return counts
     given = ",".join(map(str, counts))
     if len(counts) != stages:
-        example = ",".join(str(max(1, model.tokens >> (stage + 1))) for stage in range(stages))
+        example = tuple(max(1, model.tokens >> (stage + 1)) for stage in range(stages))
         raise InputError(
             f"{len(counts)} keep counts were given ({given}), but the model has {stages} stages.",
-            f"Give {stages} numbers, such as --keep {example}.",
+            f"Give {stages} numbers, such as `keep={example}`.",
+            code="keep-length",
+            keep=counts,
+            stages=stages,
         )
     for stage, count in enumerate(counts):
         if not 1 <= count <= model.tokens:
             raise InputError(
                 f"Keep count {count} of stage {stage} is outside 1..{model.tokens}.",
                 f"An image of this model has {model.tokens} patch tokens.",
+                code="keep-range",
+                stage=stage,
+                count=count,
+                tokens=model.tokens,
             )
         if model.discards and count > model.arriving(counts[:stage])[-1]:
             raise InputError(
                 f"Keep counts {given} rise at stage {stage}, but this model discards tokens, so they are gone.",
                 "Give counts that fall or stay.",
+                code="keep-rises",
+                stage=stage,
             )
     return counts
 
@@ -279,6 +292,8 @@ def check_features(model: ToFe) -> None:
         raise InputError(
             f"This network discards tokens ({model.config.approximator}), so there are no features of every token.",
             "Export its logits, or train a ToFe network with an approximator.",
+            code="no-features",
+            approximator=model.config.approximator,
         )
 
 

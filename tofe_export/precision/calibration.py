@@ -1,7 +1,7 @@
 """Gathers the magnitudes of an exported model's values on images: in a stream, resumable, and kept in a file.
 
-What is kept are histograms, not ranges: the method, and which layers are quantized, can change without running the
-model again. A file is bound to the model, its preprocessing and the very images.
+The file holds histograms, not ranges: the method, and which layers are quantized, can change without running the
+model again. It is bound to the model, its preprocessing and these very images.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from tofe_export.artifacts.files import parse_json, write_bytes
 from tofe_export.data.images import Batch
 from tofe_export.errors import InputError, TofeError
+from tofe_export.files.reading import parse_json
+from tofe_export.files.writing import write_bytes
 from tofe_export.graph.stored import copy_model, serialize
 from tofe_export.precision.histogram import BINS, Histogram
 from tofe_export.precision.kinds import quantizable
@@ -29,18 +30,19 @@ from tofe_export.runners.onnxruntime_runner import OnnxRuntimeRunner
 
 _FORMAT = "tofe-export/calibration/1"
 _SAVE_EVERY = 16  # batches
-_WORDS = {
-    "format": "a version of the file's own layout",
+_PARTS = {
+    "format": "the version of the file's layout",
     "model": "the model",
     "preprocessing": "how images are prepared",
     "data": "the images",
     "bins": "the number of bins",
 }
+"""What each entry of a key stands for, in messages."""
 
 
 @dataclass(frozen=True)
 class CalibrationKey:
-    """What a calibration belongs to; each a SHA-256 in hexadecimal.
+    """What a calibration belongs to; every attribute is a SHA-256 in hexadecimal.
 
     Attributes:
         model: of the ONNX file.
@@ -53,20 +55,20 @@ class CalibrationKey:
     data: str
 
     def to_dict(self) -> dict[str, Any]:
-        """With the layout of the file, as it is written there."""
+        """The key with the layout of the file, as it is written there."""
         return {"format": _FORMAT, **vars(self), "bins": BINS}
 
     def digest(self) -> str:
-        """One name for all of it."""
+        """One SHA-256 of the whole key."""
         return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()
 
 
 def hash_images(batches: Iterable[Batch]) -> str:
-    """SHA-256 of the prepared images, whatever the batches' size."""
-    found = hashlib.sha256()
+    """SHA-256 of the prepared images, whatever the size of the batches."""
+    digest = hashlib.sha256()
     for batch in batches:
-        found.update(np.ascontiguousarray(batch.images.numpy()).data)
-    return found.hexdigest()
+        digest.update(np.ascontiguousarray(batch.images.numpy()).data)
+    return digest.hexdigest()
 
 
 def calibrate(
@@ -76,28 +78,28 @@ def calibrate(
     cache: Path | None,
     asked_for: bool = True,
 ) -> dict[str, Histogram]:
-    """Runs `model` in ONNX Runtime and counts the magnitudes of whatever a quantizable layer reads.
+    """Runs `model` in ONNX Runtime and counts the magnitudes of every value that a quantizable layer reads.
 
-    Memory holds one batch and the histograms. `cache` is written as it goes: a run that is killed goes on from there,
+    Memory holds one batch and the histograms. `cache` is updated during the run: a killed run resumes from it,
     and a finished one is not repeated.
 
     Args:
         model: an exported float32 model; it is not changed.
         batches: the images of `key.data`, in the same order and batch size at every call.
-        key: what all of it belongs to.
+        key: what the calibration belongs to.
         cache: file to read and write; None keeps nothing.
-        asked_for: the user named the cache, so trouble with it is an error; else the calibration goes on without it.
+        asked_for: the user named the cache, so a problem with it is an error; otherwise the calibration ignores it.
 
     Returns:
         Value name -> histogram.
 
     Raises:
         InputError: `cache` belongs to something else or is damaged; an image or a value is not finite (named), or has
-            another size than the model takes.
+            a size that the model does not take.
     """
     tensors = read_by(model)
-    kept = _Kept(cache, key, asked_for)
-    histograms, done = kept.read() or ({name: Histogram() for name in tensors}, 0)
+    file = _CacheFile(cache, key, asked_for)
+    histograms, done = file.read() or ({name: Histogram() for name in tensors}, 0)
     runner = OnnxRuntimeRunner(_opened(model, tensors))
     seen = 0
     fresh = 0
@@ -107,15 +109,15 @@ def calibrate(
             _add(histograms, batch, tensors, runner)
             done, fresh = seen, fresh + 1
             if fresh % _SAVE_EVERY == 0:
-                kept.write(histograms, done)
+                file.write(histograms, done)
     if fresh:
-        kept.write(histograms, done)
+        file.write(histograms, done)
     return histograms
 
 
 @dataclass
-class _Kept:
-    """The file of a calibration; what nobody asked for is done without when it makes trouble."""
+class _CacheFile:
+    """The file of a calibration; one that the user did not name is ignored where it cannot be used."""
 
     cache: Path | None
     key: CalibrationKey
@@ -143,13 +145,13 @@ class _Kept:
 
 
 def read_by(model: ir.Model) -> list[str]:
-    """Names of the computed values that quantizable layers read, weights left out."""
+    """Names of the computed values that quantizable layers read, without weights."""
     nodes = quantizable(model.graph)
-    found: dict[str, None] = {}
+    names: dict[str, None] = {}
     for node in model.graph:
         if node.name in nodes:
-            found.update({str(v.name): None for v in node.inputs[:2] if v is not None and not v.is_initializer()})
-    return list(found)
+            names.update({str(v.name): None for v in node.inputs[:2] if v is not None and not v.is_initializer()})
+    return list(names)
 
 
 def _add(histograms: Mapping[str, Histogram], batch: Batch, tensors: list[str], runner: OnnxRuntimeRunner) -> None:
@@ -169,6 +171,8 @@ def _require_finite(values: NDArray[Any], batch: Batch, what: str) -> None:
     raise InputError(
         f"Calibration met NaN or infinity: on {name}, {what} is not finite.",
         "Remove that image; if others do the same, check the checkpoint's weights.",
+        code="calibration-not-finite",
+        image=name,
     )
 
 
@@ -181,46 +185,64 @@ def _opened(model: ir.Model, tensors: list[str]) -> bytes | LargeModel:
 
 
 def _write(cache: Path, key: CalibrationKey, histograms: Mapping[str, Histogram], done: int) -> None:
-    found = list(histograms.values())
+    columns = list(histograms.values())
     content = io.BytesIO()
     np.savez_compressed(
         content,
         key=np.array(json.dumps(key.to_dict())),
         done=np.array(done),
         names=np.array(list(histograms)),
-        counts=np.stack([histogram.counts for histogram in found]),
-        limits=np.array([histogram.limit for histogram in found]),
-        largest=np.array([histogram.largest for histogram in found]),
+        counts=np.stack([histogram.counts for histogram in columns]),
+        limits=np.array([histogram.limit for histogram in columns]),
+        largest=np.array([histogram.largest for histogram in columns]),
     )
     try:
         write_bytes(cache, content.getvalue())
     except InputError as error:
-        raise InputError(error.message, "Name another calibration file with --cache.") from error
+        raise InputError(
+            error.message, "Name another file as `cache`.", code="cache-not-writable", path=cache
+        ) from error
 
 
 def _read(cache: Path, key: CalibrationKey) -> tuple[dict[str, Histogram], int]:
-    again = f"Delete {cache}, or name another file with --cache."
+    """The histograms in a calibration file, and how many images they are of."""
+    again = f"Delete {cache}, or name another file as `cache`."
     try:
-        with np.load(io.BytesIO(cache.read_bytes()), allow_pickle=False) as found:
-            written = parse_json(str(found["key"]), str(cache), again)
-            columns = (found["names"], found["counts"], found["limits"], found["largest"])
-            done = int(found["done"])
-        kept = {
+        with np.load(io.BytesIO(cache.read_bytes()), allow_pickle=False) as archive:
+            written = parse_json(str(archive["key"]), str(cache), again)
+            columns = (archive["names"], archive["counts"], archive["limits"], archive["largest"])
+            done = int(archive["done"])
+        histograms = {
             str(name): Histogram(counts.copy(), float(limit), float(largest))
             for name, counts, limit, largest in zip(*columns, strict=True)
         }
-        if any(histogram.counts.shape != (BINS,) for histogram in kept.values()):
+        if any(histogram.counts.shape != (BINS,) for histogram in histograms.values()):
             raise ValueError("counts of another shape")
         if done < 0:
             raise ValueError("a negative number of images")
     except TofeError:
         raise
     except Exception as error:  # a damaged header can lead zipfile and NumPy anywhere
-        raise InputError(f"{cache} is not a calibration file, or it is damaged.", again) from error
-    mine = key.to_dict()
-    if not isinstance(written, dict) or (other := [name for name in mine if written.get(name) != mine[name]]):
-        what = " and ".join(_WORDS[name] for name in other) if isinstance(written, dict) else "everything"
-        raise InputError(f"The calibration in {cache} was made for something else; what differs: {what}.", again)
+        raise InputError(
+            f"{cache} is not a calibration file, or it is damaged.", again, code="not-calibration", path=cache
+        ) from error
+    _require_same(written, key, cache, again)
     if not all(np.isfinite(column).all() for column in columns[2:]):
-        raise InputError(f"{cache} holds ranges that are not finite.", again)
-    return kept, done
+        raise InputError(f"{cache} holds ranges that are not finite.", again, code="not-calibration", path=cache)
+    return histograms, done
+
+
+def _require_same(written: Any, key: CalibrationKey, cache: Path, again: str) -> None:
+    """Raises InputError unless the key in a calibration file is `key`; says what differs."""
+    expected = key.to_dict()
+    known = written if isinstance(written, dict) else {}
+    different = [name for name in expected if known.get(name) != expected[name]]
+    if different:
+        parts = " and ".join(_PARTS[name] for name in different) if known else "everything"
+        raise InputError(
+            f"The calibration in {cache} was made for something else; what differs: {parts}.",
+            again,
+            code="calibration-of-another",
+            path=cache,
+            different=tuple(different),
+        )

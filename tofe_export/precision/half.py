@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from tofe_export.errors import InputError
 from tofe_export.graph.functions import is_operator
@@ -52,7 +53,11 @@ def to_half(model: ir.Model, precision: str) -> dict[str, int]:
     half = HALVES[precision]
     graph = model.graph
     if any(value.dtype in HALVES.values() for node in graph for value in node.outputs):
-        raise InputError("The graph is not in float32 any more.", "Start from the file that tofe-export onnx wrote.")
+        raise InputError(
+            "The graph is no longer in float32.",
+            "Start from the float32 file that was exported from the checkpoint.",
+            code="not-float32",
+        )
     opset = model.opset_imports[""]
     scoring = score_heads(graph)
     full = {
@@ -79,7 +84,7 @@ def to_half(model: ir.Model, precision: str) -> dict[str, int]:
         if produced:
             counts["fp32" if wanted == _FLOAT else precision] += 1
     _outputs_in_float32(graph, half)
-    _drop_unread(graph)
+    RemoveUnusedNodesPass()(model)
     return dict(counts)
 
 
@@ -174,7 +179,9 @@ class _Casts:
         if largest > _LARGEST[self._half]:
             raise WeightTooLargeError(
                 f"The weight {value.name} has values up to {largest:.3g}, too large for FP16.",
-                'Use --bf16, or in a recipe around = "fp32".',
+                "Use `precision='bf16'`, or in a recipe around = \"fp32\".",
+                code="weight-too-large",
+                weight=value.name,
             )
         name = f"{value.name}.{_short(dtype)}"
         converted = ir.Tensor(array.astype(dtype.numpy()), name=name)
@@ -210,10 +217,10 @@ def _outputs_in_float32(graph: ir.Graph, half: ir.DataType) -> None:
         graph.outputs[index] = made
 
 
-def _drop_unread(graph: ir.Graph) -> None:
-    for name in [name for name, value in graph.initializers.items() if not value.uses()]:
-        del graph.initializers[name]
-
-
 def _short(dtype: ir.DataType) -> str:
     return {ir.DataType.FLOAT16: "fp16", ir.DataType.BFLOAT16: "bf16", _FLOAT: "fp32"}[dtype]
+
+
+def is_float32(model: ir.Model) -> bool:
+    """Whether whatever is not quantized is in float32."""
+    return not any(value.dtype == ir.DataType.FLOAT16 for node in model.graph for value in node.outputs)

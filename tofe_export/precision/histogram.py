@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from tofe_export.documents.recipe import Method
 from tofe_export.extremes import largest
 
 BINS = 2048
-METHODS = ("minmax", "percentile", "entropy")
 _LEVELS = 128  # magnitudes that 8 bits tell apart
 _STEP = 4  # bins between two candidates for the range
 _TINY = 1e-9
@@ -64,11 +64,11 @@ class Histogram:
             self.counts = widened
         self.limit = limit
 
-    def range(self, method: str, percentile: float) -> float:
+    def range(self, method: Method, percentile: float) -> float:
         """The magnitude that the largest 8-bit value stands for; greater ones are clipped.
 
         Args:
-            method: one of `METHODS`. minmax: the greatest magnitude. percentile: so many percent of the values are
+            method: minmax: the greatest magnitude. percentile: that many percent of the values lie
                 within. entropy: the least Kullback-Leibler divergence between the values and their 8-bit form, as
                 NVIDIA's INT8 calibration chooses it (S. Migacz, "8-bit Inference with TensorRT", GTC 2017).
             percentile: 0..100, for that method alone.

@@ -7,11 +7,8 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from tofe_export.documents.recipe import ATTENTION
 from tofe_export.precision.half import score_heads
-
-ATTENTION = "attention"
-KINDS = ("patch_embed", "qkv", ATTENTION, "proj", "fc1", "fc2", "approximator", "selector", "head")
-"""`attention` are the two products of computed values; all others multiply with weights."""
 
 _MATMUL_TYPES = ("MatMul", "Gemm", "Conv")
 _OWN_PARTS = (".selector", ".approximator")  # whatever is inside counts to them
@@ -22,7 +19,7 @@ def quantizable(graph: ir.Graph) -> dict[str, str]:
     """Node name -> kind, for every node that could be computed in 8 bits.
 
     The linear ends of the selectors are not among them: a keep score that is rounded to 8 bits ties with its
-    neighbours. Neither are products with a constant on the left (averages over tokens).
+    neighbors. Neither are products with a constant on the left (averages over tokens).
     """
     scoring = score_heads(graph)
     found = {}

@@ -1,16 +1,17 @@
 """INT8 and FP8 (E4M3) with explicit QuantizeLinear and DequantizeLinear nodes, all that TensorRT 11 knows.
 
-ONNX Runtime's `QDQQuantizer` puts the nodes in; the policy is here:
+ONNX Runtime's `QDQQuantizer` inserts the nodes; the policy is here:
 * both inputs of a chosen layer, never its output: additions, LayerNorm, GELU and softmax stay in high precision, and
   neither a layer's bias nor the rows that the two operators move are quantized;
 * weights per output channel, values per tensor, zero point 0;
-* INT8 weights in 7 bits unless the recipe or an engine wants 8, since ONNX Runtime saturates on x86 without VNNI;
+* INT8 weights in 7 bits unless the recipe or an engine requires 8, since ONNX Runtime saturates on x86 without VNNI;
 * scales are numbers that FP16 can hold, so that the same integers serve FP16 and FP32 around them.
 """
 
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,39 +20,41 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 
+from tofe_export.documents.manifest import LayerCounts
+from tofe_export.documents.recipe import KINDS, QuantizePolicy, RangePolicy
 from tofe_export.errors import InputError, MissingError
 from tofe_export.graph.stored import whole_proto
 from tofe_export.precision.histogram import Histogram
-from tofe_export.precision.kinds import KINDS, quantizable
-from tofe_export.precision.recipe import QuantizePart, Recipe
+from tofe_export.precision.kinds import quantizable
 
 FORMATS = {"int8": ir.DataType.INT8, "fp8": ir.DataType.FLOAT8E4M3FN}
 _LARGEST = {"int8": 127.0, "fp8": 448.0}
-# x86 without VNNI adds two products of a value (up to 255 there) and a weight in 16 bits, and saturates without a word:
+# x86 without VNNI adds two products of a value (up to 255 there) and a weight in 16 bits, and saturates silently:
 # 2 * 255 * 127 does not fit, 2 * 255 * 64 does.
 _LARGEST_REDUCED = 64.0
 _ORT_TYPES = {"int8": "QInt8", "fp8": "QFLOAT8E4M3FN"}
 _LEAST_SCALE = 2.0**-14  # the least normal number of FP16
 _GREATEST_SCALE = 65504.0  # and its greatest
 _Q, _DQ = "QuantizeLinear", "DequantizeLinear"
+Overrides = dict[str, list[dict[str, Any]]]
+"""Value -> what ONNX Runtime's quantizer must take for it: one entry, or one for each channel."""
 
 
 @dataclass(frozen=True)
-class Quantized:
+class QuantizedGraph:
     """A quantized graph.
 
     Attributes:
         model: the rewritten copy.
-        layers: kind -> how many layers of it are in 8 bits.
-        kept: kind -> how many of it are not, though they could be.
-        coarse: layer -> how many of its scales (one of what it reads, one for each channel of its weight) are the least
-            there is, wider than its values ask for: those are rounded more coarsely than 8 bits would.
+        layers: how many layers of each kind are in 8 bits, and how many are not, though they could be.
+        coarse: layer -> how many of its scales (one of its input, one for each channel of its weight) are the least
+            there is, wider than its values require: those values are rounded more coarsely than 8 bits would.
     """
 
     model: ir.Model
-    layers: dict[str, int]
-    kept: dict[str, int]
+    layers: LayerCounts
     coarse: dict[str, int]
 
 
@@ -60,13 +63,14 @@ def is_quantized(model: ir.Model) -> bool:
     return any(node.op_type in (_Q, _DQ) for node in model.graph)
 
 
-def ranges_of(histograms: Mapping[str, Histogram], recipe: Recipe) -> dict[str, float]:
+def ranges_of(histograms: Mapping[str, Histogram], policy: RangePolicy) -> dict[str, float]:
     """Value name -> the magnitude that the largest 8-bit value stands for, by the recipe's method."""
-    how = recipe.ranges
-    return {name: histogram.range(how.method, how.percentile) for name, histogram in histograms.items()}
+    return {name: histogram.range(policy.method, policy.percentile) for name, histogram in histograms.items()}
 
 
-def quantize(model: ir.Model, ranges: Mapping[str, float], policy: QuantizePart, precision: str) -> Quantized:
+def quantize_graph(
+    model: ir.Model, ranges: Mapping[str, float], policy: QuantizePolicy, precision: str
+) -> QuantizedGraph:
     """A copy of `model` with Q/DQ pairs around the layers that `policy` chooses.
 
     Args:
@@ -81,46 +85,65 @@ def quantize(model: ir.Model, ranges: Mapping[str, float], policy: QuantizePart,
         MissingError: ONNX Runtime is not installed.
     """
     if is_quantized(model):
-        raise InputError("The model is quantized already.", "Start from the file that tofe-export onnx wrote.")
+        raise InputError(
+            "The model is quantized already.",
+            "Start from the float32 file that was exported from the checkpoint.",
+            code="already-quantized",
+        )
     kinds = quantizable(model.graph)
     chosen = {name for name, kind in kinds.items() if kind in policy.kinds}
     if not chosen:
         raise InputError(
             f"The model has no layer of the kinds that the recipe quantizes ({', '.join(policy.kinds)}).",
             f"It has: {', '.join(sorted(set(kinds.values())))}.",
+            code="nothing-to-quantize",
         )
-    overrides: dict[str, list[dict[str, Any]]] = {}
-    coarse: dict[str, int] = {}
     weights_up_to = _LARGEST_REDUCED if precision == "int8" and policy.reduce_range else _LARGEST[precision]
-    for node in (node for node in model.graph if node.name in chosen):
-        for value in node.inputs[:2]:
-            assert value is not None
-            axis, tops = None, _activation_top(value, node, ranges)
-            if value.is_initializer():
-                axis, tops = _weight_tops(value, _channel_axis(node), policy.per_channel)
-            largest = weights_up_to if value.is_initializer() else _LARGEST[precision]
-            _require_scale(value, tops, precision, largest)
-            if floored := int(((tops > 0) & (tops < _LEAST_SCALE * largest)).sum()):
-                coarse[str(node.name)] = coarse.get(str(node.name), 0) + floored
-            made_scales = [_override(scale, precision) for scale in np.atleast_1d(scales(tops, largest))]
-            overrides[str(value.name)] = (
-                [{"axis": axis, **one} for one in made_scales] if axis is not None else made_scales
-            )
-    proto = _insert(whole_proto(model), chosen, overrides, ranges, precision)
-    made = ir.from_proto(proto)
-    made.producer_name, made.producer_version = model.producer_name, model.producer_version
-    made.metadata_props.clear()
-    _type_new_values(made.graph)
-    _feed_others_unquantized(made.graph, chosen)
-    _fold_weights(made.graph, precision, weights_up_to)
-    made.graph.sort()
-    count = {kind: [name for name, found in kinds.items() if found == kind] for kind in KINDS}
-    return Quantized(
-        made,
-        {kind: len(names) for kind, names in count.items() if names and names[0] in chosen},
-        {kind: len(names) for kind, names in count.items() if names and names[0] not in chosen},
+    overrides, coarse = _overrides(model.graph, chosen, ranges, policy.per_channel, precision, weights_up_to)
+    quantized = ir.from_proto(_insert(whole_proto(model), chosen, overrides, ranges, precision))
+    quantized.producer_name, quantized.producer_version = model.producer_name, model.producer_version
+    quantized.metadata_props.clear()
+    _type_new_values(quantized.graph)
+    _feed_others_unquantized(quantized.graph, chosen)
+    _fold_weights(quantized.graph, precision, weights_up_to)
+    RemoveUnusedNodesPass()(quantized)
+    quantized.graph.sort()
+    counts = Counter(kinds.values())
+    return QuantizedGraph(
+        quantized,
+        LayerCounts(
+            quantized={kind: counts[kind] for kind in KINDS if counts[kind] and kind in policy.kinds},
+            high_precision={kind: counts[kind] for kind in KINDS if counts[kind] and kind not in policy.kinds},
+        ),
         coarse,
     )
+
+
+def _overrides(
+    graph: ir.Graph,
+    chosen: set[str],
+    ranges: Mapping[str, float],
+    per_channel: bool,
+    precision: str,
+    weights_up_to: float,
+) -> tuple[Overrides, dict[str, int]]:
+    """The scales of every value that a chosen layer reads, and `QuantizedGraph.coarse`."""
+    overrides: Overrides = {}
+    coarse: Counter[str] = Counter()
+    for node in (node for node in graph if node.name in chosen):
+        for value in node.inputs[:2]:
+            assert value is not None
+            axis, tops, largest = None, _activation_top(value, node, ranges), _LARGEST[precision]
+            if value.is_initializer():
+                axis, tops = _weight_tops(value, _channel_axis(node), per_channel)
+                largest = weights_up_to
+            _require_scale(value, tops, precision, largest)
+            if floored := int(((tops > 0) & (tops < _LEAST_SCALE * largest)).sum()):
+                coarse[str(node.name)] += floored
+            at_axis = {} if axis is None else {"axis": axis}
+            steps = np.atleast_1d(scales(tops, largest))
+            overrides[str(value.name)] = [{**at_axis, **_override(step, precision)} for step in steps]
+    return overrides, dict(coarse)
 
 
 def _activation_top(value: ir.Value, node: ir.Node, ranges: Mapping[str, float]) -> NDArray[Any]:
@@ -129,6 +152,8 @@ def _activation_top(value: ir.Value, node: ir.Node, ranges: Mapping[str, float])
         raise InputError(
             f"The value {value.name}, read by {node.name}, is zero on every calibration image, so it has no range.",
             "Take other or more images, or keep that kind of layer in quantize.high_precision.",
+            code="range-zero",
+            value=value.name,
         )
     return np.array(top)
 
@@ -148,6 +173,8 @@ def _require_scale(value: ir.Value, tops: NDArray[Any], precision: str, largest:
         raise InputError(
             f"{value.name} has values up to {tops.max():.3g}, for which there is no {precision.upper()} scale.",
             "Keep that kind of layer in quantize.high_precision; for NaN look at the checkpoint's weights.",
+            code="range-too-large",
+            value=value.name,
         )
 
 
@@ -172,7 +199,7 @@ def _override(scale: NDArray[Any], precision: str) -> dict[str, Any]:
 def _insert(
     proto: onnx.ModelProto,
     chosen: set[str],
-    overrides: dict[str, list[dict[str, Any]]],
+    overrides: Overrides,
     ranges: Mapping[str, float],
     precision: str,
 ) -> onnx.ModelProto:
@@ -183,7 +210,9 @@ def _insert(
         from onnxruntime.quantization.qdq_quantizer import QDQQuantizer  # noqa: PLC0415
         from onnxruntime.quantization.quant_utils import add_infer_metadata  # noqa: PLC0415
     except ImportError as error:
-        raise MissingError("ONNX Runtime is not installed.", "pip install 'tofe-export[cpu]'") from error
+        raise MissingError(
+            "ONNX Runtime is not installed.", "pip install 'tofe-export[cpu]'", code="onnxruntime-missing"
+        ) from error
     add_infer_metadata(proto)  # the exporter wrote every type and shape
     kind = getattr(QuantType, _ORT_TYPES[precision])
     bounds = {
@@ -205,7 +234,7 @@ def _insert(
     quantizer = QDQQuantizer(proto, True, False, kind, kind, bounds, sorted(chosen), [], types, options)
     root = logging.getLogger()
     level = root.level
-    root.setLevel(logging.ERROR)  # it warns through the root logger about what is meant to be so
+    root.setLevel(logging.ERROR)  # it warns through the root logger about what is intended here
     try:
         result: onnx.ModelProto = quantizer.quantize_model()
     finally:
@@ -215,22 +244,18 @@ def _insert(
 
 def _type_new_values(graph: ir.Graph) -> None:
     """Q gives the type of its zero point, DQ that of its scale, both the shape of what they read."""
-    for node in _in_order(graph):
+    graph.sort()
+    for node in graph:
         if node.op_type not in (_Q, _DQ):
             continue
         source, scale, zero = node.inputs
         assert source is not None
         assert scale is not None
         assert zero is not None
-        given = zero if node.op_type == _Q else scale
-        assert given.dtype is not None
-        node.outputs[0].type = ir.TensorType(given.dtype)
+        typed = zero if node.op_type == _Q else scale
+        assert typed.dtype is not None
+        node.outputs[0].type = ir.TensorType(typed.dtype)
         node.outputs[0].shape = source.shape
-
-
-def _in_order(graph: ir.Graph) -> list[ir.Node]:
-    graph.sort()
-    return list(graph)
 
 
 def _feed_others_unquantized(graph: ir.Graph, chosen: set[str]) -> None:
@@ -280,5 +305,3 @@ def _fold_weights(graph: ir.Graph, precision: str, largest: float) -> None:
         for user, index in list(node.outputs[0].uses()):
             user.replace_input_with(index, stored)
         graph.remove(node, safe=True)
-    for name in [name for name, value in graph.initializers.items() if not value.uses()]:
-        del graph.initializers[name]

@@ -12,9 +12,9 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from tofe_export.artifacts.machine import processors
-from tofe_export.artifacts.names import is_text
+from tofe_export.documents.machine import processors
 from tofe_export.errors import CheckFailedError, InputError, MissingError
+from tofe_export.files.names import is_text
 from tofe_export.runners.base import Array, LargeModel
 
 CPU, CUDA = "cpu", "cuda"
@@ -24,7 +24,7 @@ _PROVIDERS: dict[str, list[Any]] = {
     CUDA: [("CUDAExecutionProvider", {"use_tf32": "0"}), "CPUExecutionProvider"],
 }
 PROVIDERS = tuple(_PROVIDERS)
-_AGAIN = "Export it again with tofe-export onnx."
+_AGAIN = "Export it again from its checkpoint."
 _ITS_OWN = (
     r"\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : ",
     r"/\S*\.(?:h|cc|cpp|cu):\d+ (?:.*?\) )?(?=[A-Z*'\[])",
@@ -35,9 +35,14 @@ _ORT_TYPES = ("float64", "float32", "float16", "int64", "int32", "int16", "int8"
 
 
 def require_onnx(paths: Iterable[Path], provider: str) -> None:
-    """Raises InputError where a provider is named, and nothing is there that ONNX Runtime would run."""
+    """Raises InputError where a provider is named, and none of the files would run in ONNX Runtime."""
     if provider != CPU and not any(path.suffix == ".onnx" for path in paths):
-        raise InputError("--provider is for ONNX Runtime, and none of the files is an ONNX file.", "Leave it away.")
+        raise InputError(
+            "`provider` is for ONNX Runtime, and none of the files is an ONNX file.",
+            "Omit `provider`.",
+            code="provider-without-onnx",
+            provider=provider,
+        )
 
 
 class OnnxRuntimeRunner:
@@ -83,12 +88,19 @@ class OnnxRuntimeRunner:
             self._session = _open(ort, source, options, _PROVIDERS[provider])
         except Exception as error:  # its exception types are private and differ between releases
             name = model if isinstance(model, Path) else "the model"
-            raise InputError(f"ONNX Runtime cannot load {name}. It says: {_first_line(error)}", _AGAIN) from error
+            raise InputError(
+                f"ONNX Runtime cannot load {name}. It says: {_first_line(error)}",
+                _AGAIN,
+                code="onnxruntime-refuses",
+                path=name,
+            ) from error
         _require_used(self._session, provider)
         inputs = self._session.get_inputs()
         if not inputs or not self._session.get_outputs():
             name = model if isinstance(model, Path) else "The model"
-            raise InputError(f"{name} has no {'outputs' if inputs else 'inputs'}.", _AGAIN)
+            raise InputError(
+                f"{name} has no {'outputs' if inputs else 'inputs'}.", _AGAIN, code="no-inputs-or-outputs", path=name
+            )
         self._input = inputs[0]
         self.outputs = [output.name for output in self._session.get_outputs()]
 
@@ -108,6 +120,9 @@ class OnnxRuntimeRunner:
             raise InputError(
                 f"The model takes images of shape {expected}, not {list(images.shape)}.",
                 "Take images of that size, and the checkpoint it came from.",
+                code="images-shape",
+                expected=expected,
+                given=list(images.shape),
             )
         try:
             values = self._session.run(None, {self._input.name: images, **(others or {})})
@@ -115,12 +130,16 @@ class OnnxRuntimeRunner:
             if "allocate memory" not in str(error):
                 raise CheckFailedError(
                     f"The model does not run on {images.shape[0]} images. ONNX Runtime says: {_first_line(error)}",
-                    "Is a batch size baked into it? Export it again with tofe-export onnx.",
+                    "If a batch size is fixed in it, export it again from its checkpoint.",
+                    code="model-does-not-run",
+                    batch=images.shape[0],
                 ) from error
             raise MissingError(
                 f"This machine has too little memory for {images.shape[0]} images of "
                 f"{images.shape[2]} x {images.shape[3]} pixels.",
                 "Free some memory, or export for smaller images.",
+                code="memory",
+                batch=images.shape[0],
             ) from error
         return dict(zip(self.outputs, values, strict=True))
 
@@ -163,6 +182,8 @@ def require_provider(provider: str) -> None:
         raise MissingError(
             f"This ONNX Runtime has no {name}.",
             "On a machine with an NVIDIA GPU: pip uninstall onnxruntime && pip install 'tofe-export[gpu]'",
+            code="provider-missing",
+            provider=provider,
         )
 
 
@@ -173,6 +194,8 @@ def _require_used(session: Any, provider: str) -> None:
         raise MissingError(
             f"ONNX Runtime could not start {name} and would compute on the CPU.",
             'See which library it misses: python -c "import onnxruntime as o; o.preload_dlls(); o.print_debug_info()"',
+            code="provider-not-started",
+            provider=provider,
         )
 
 
@@ -182,7 +205,8 @@ def _full_name(provider: str) -> str:
 
 
 def _source(model: Path | bytes | LargeModel) -> str | bytes | LargeModel:
-    """What ONNX Runtime takes: a path only in UTF-8, and not that of a link, for external data is beside the file."""
+    """The model in a form that ONNX Runtime takes: a path only in UTF-8, and never that of a link, for external data is
+    beside the file."""
     if not isinstance(model, Path):
         return model
     path = os.path.realpath(model)
@@ -200,10 +224,10 @@ def _open(ort: Any, source: str | bytes, options: Any, providers: list[Any]) -> 
 
 
 def _give_weights(ort: Any, model: LargeModel, options: Any) -> list[Any]:
-    """Weights in a file are read from there, those in memory are handed over.
+    """Hands over weights in memory, and names the folder of those in a file.
 
     Returns:
-        What must live as long as the session, which refers to it and holds it not.
+        Objects that must live as long as the session, which refers to them without owning them.
     """
     in_files = [tensor for tensor in model.weights.values() if isinstance(tensor, ir.ExternalTensor)]
     if in_files:
@@ -228,12 +252,14 @@ def _import() -> Any:
     try:
         import onnxruntime  # noqa: PLC0415 - an extra: its absence is an error in words, not at import
     except ImportError as error:
-        raise MissingError("ONNX Runtime is not installed.", "pip install 'tofe-export[cpu]'") from error
+        raise MissingError(
+            "ONNX Runtime is not installed.", "pip install 'tofe-export[cpu]'", code="onnxruntime-missing"
+        ) from error
     return onnxruntime
 
 
 def _first_line(error: Exception) -> str:
-    """What ONNX Runtime says, without its own codes and places in its source."""
+    """ONNX Runtime's message, without its own codes and places in its source."""
     text = (str(error).splitlines() or [""])[0]
     for pattern in _ITS_OWN:
         text = re.sub(pattern, "", text)

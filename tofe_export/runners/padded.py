@@ -1,4 +1,4 @@
-"""A runner for as few images as one likes, around one that asks for a least number."""
+"""A runner for any number of images, around one that requires a minimum."""
 
 from __future__ import annotations
 
@@ -31,5 +31,5 @@ class Padded:
         return {name: value[:count] for name, value in self._runner.run(padded).items()}
 
     def bind(self, images: NDArray[np.float32]) -> Callable[[], object]:
-        """See `Runner.bind`; what is timed is what was asked for, so nothing is padded."""
+        """See `Runner.bind`; a timed batch is never padded."""
         return self._runner.bind(images)

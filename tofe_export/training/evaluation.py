@@ -1,4 +1,4 @@
-"""How good the network is on held-out images, and how many tokens it keeps there."""
+"""Accuracy of the network on held-out images, and how many tokens it keeps there."""
 
 from __future__ import annotations
 
@@ -70,5 +70,9 @@ def evaluate_tofe(model: ToFe, batches: Iterable[Batch], device: torch.device) -
 
 def _count_right(logits: Tensor, batch: Batch) -> int:
     if batch.labels is None:
-        raise InputError("The held-out images have no labels.", "Give a folder with one subfolder of images per class.")
+        raise InputError(
+            "The held-out images have no labels.",
+            "Give a folder with one subfolder of images per class.",
+            code="no-labels",
+        )
     return int((best_class(logits).cpu() == batch.labels).sum())

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from rich.progress import Progress, TaskID
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
@@ -20,13 +19,15 @@ from tofe_export.model import backbones
 from tofe_export.model.choices import gumbel_choice
 from tofe_export.model.flops import dense_macs
 from tofe_export.model.tofe import ToFe
+from tofe_export.progress import Progress
 from tofe_export.training import losses, schedule
+from tofe_export.training.progress import EpochMeans, Watch
 from tofe_export.training.settings import TrainSettings
 
 
 @dataclass(frozen=True)
 class Phase:
-    """A phase in progress: `dense` (no teacher) or `tofe`."""
+    """A running phase: `dense` (no teacher) or `tofe`."""
 
     name: str
     epochs: int
@@ -36,13 +37,17 @@ class Phase:
     settings: TrainSettings
     device: torch.device
 
-    def progress(self, epoch: int, step: int, steps: int) -> float:
+    def share_done(self, epoch: int, step: int, steps: int) -> float:
         """Share of the phase that is done, 0..1."""
         return (epoch + step / steps) / self.epochs
 
+    def title(self, epoch: int) -> str:
+        """What `Progress` calls an epoch: "ToFe 3/30"."""
+        return f"{'dense backbone' if self.name == 'dense' else 'ToFe'} {epoch + 1}/{self.epochs}"
+
 
 def run_epoch(
-    phase: Phase, epoch: int, batches: Iterable[Batch], steps: int, progress: Progress | None
+    phase: Phase, epoch: int, batches: Iterable[Batch], steps: int, progress: Progress, watch: Watch
 ) -> dict[str, Any]:
     """Trains over `batches` once.
 
@@ -50,44 +55,50 @@ def run_epoch(
         phase: network, optimizer and settings; changed in place.
         epoch: number within the phase, from 0.
         batches: about `steps` of them.
-        steps: what the schedules count with.
-        progress: shows a bar with loss, accuracy, kept ratios and budget.
+        steps: the number of steps that the schedules assume.
+        progress: called after each step.
+        watch: called with the means so far, before `progress`.
 
     Returns:
         The epoch's entry for the metrics log: means over its images.
 
     Raises:
-        InputError: a loss that is no number, or images without labels.
+        InputError: a loss that is not finite, or images without labels.
         MissingError: not enough memory.
     """
     settings, totals, images = phase.settings, defaultdict[str, float](float), 0
-    dense = dense_macs(phase.model.vit)
-    task = None if progress is None else progress.add_task(_title(phase, epoch), total=steps, status="")
+    dense, title = dense_macs(phase.model.vit), phase.title(epoch)
+    progress(title, 0, steps)
     phase.model.train()
     for step, batch in enumerate(batches):
-        share = phase.progress(epoch, min(step, steps - 1), steps)
+        share = phase.share_done(epoch, min(step, steps - 1), steps)
         _set_rates(phase, share)
         try:
             parts = _step(phase, batch, share, dense)
         except torch.OutOfMemoryError as error:
             raise MissingError(
                 f"{phase.device} has not enough memory for batches of {settings.batch_size} images.",
-                "Give a smaller --batch-size.",
+                "Give a smaller `batch_size`.",
+                code="memory",
+                batch=settings.batch_size,
             ) from error
         if not math.isfinite(parts["loss"]):
             raise InputError(
                 f"The loss became {parts['loss']} at step {step + 1} of epoch {epoch + 1} ({phase.name} phase).",
-                "Resume is not of use here: start again with a smaller --lr and --dense-lr.",
+                "Resuming would not help: start again with a smaller `lr` and `dense_lr`.",
+                code="loss-not-finite",
+                phase=phase.name,
+                epoch=epoch + 1,
+                step=step + 1,
             )
         count = len(batch.names)
         images += count
         for name, value in parts.items():
             totals[name] += value * count
-        _show(progress, task, totals, images, settings.budget)
-    if progress is not None and task is not None:
-        progress.update(task, completed=steps)
+        watch(EpochMeans.of(title, totals, images, settings.budget))
+        progress(title, step + 1, steps)
     means = {name: value / max(1, images) for name, value in totals.items()}
-    share = phase.progress(epoch, 0, 1)
+    share = phase.share_done(epoch, 0, 1)
     entry: dict[str, Any] = {"phase": phase.name, "epoch": epoch + 1, "images": images, **means}
     entry["lr"] = max(group["lr"] for group in phase.optimizer.param_groups)
     if phase.teacher is not None:
@@ -98,22 +109,24 @@ def run_epoch(
 def _step(phase: Phase, batch: Batch, share: float, dense: float) -> dict[str, float]:
     if batch.labels is None:
         raise InputError(
-            "Some training images have no labels.", "Give a folder with one subfolder of images per class."
+            "Some training images have no labels.",
+            "Give a folder with one subfolder of images per class.",
+            code="no-labels",
         )
     images, labels = batch.images.to(phase.device), batch.labels.to(phase.device)
     with _autocast(phase):
         logits, parts = _forward(phase, images, labels, share, dense)
     loss = torch.stack([weight * part for weight, part in parts.values()]).sum()
     phase.optimizer.zero_grad(set_to_none=True)
-    found = {name: float(part.detach()) for name, (_, part) in parts.items()}
-    found["loss"] = float(loss.detach())
-    if math.isfinite(found["loss"]):
+    values = {name: float(part.detach()) for name, (_, part) in parts.items()}
+    values["loss"] = float(loss.detach())
+    if math.isfinite(values["loss"]):
         loss.backward()  # type: ignore[no-untyped-call]
         parameters = [p for group in phase.optimizer.param_groups for p in group["params"]]
         torch.nn.utils.clip_grad_norm_(parameters, phase.settings.clip_norm)
         phase.optimizer.step()
-    found["accuracy"] = float((logits.detach().argmax(dim=1) == labels).float().mean())
-    return found
+    values["accuracy"] = float((logits.detach().argmax(dim=1) == labels).float().mean())
+    return values
 
 
 Parts = dict[str, tuple[float, Tensor]]
@@ -134,7 +147,7 @@ def _forward(phase: Phase, images: Tensor, labels: Tensor, share: float, dense: 
     ends = [blocks.stop for blocks in model.stage_blocks[: len(out.estimates)]]
     with torch.no_grad():
         teacher_logits, tokens = backbones.dense_tokens(phase.teacher, images, ends)
-    targets = [found[:, model.prefix :] for found in tokens]
+    targets = [at_end[:, model.prefix :] for at_end in tokens]
     ratio = losses.macs_ratio(model, out.masks, dense)
     return out.logits, {
         "classification": (
@@ -164,19 +177,3 @@ def _autocast(phase: Phase) -> AbstractContextManager[Any]:
     if phase.settings.amp and phase.device.type == "cuda" and torch.cuda.is_bf16_supported():
         return torch.autocast("cuda", dtype=torch.bfloat16)
     return nullcontext()
-
-
-def _title(phase: Phase, epoch: int) -> str:
-    label = "dense backbone" if phase.name == "dense" else "ToFe"
-    return f"{label} {epoch + 1}/{phase.epochs}"
-
-
-def _show(progress: Progress | None, task: TaskID | None, totals: dict[str, float], images: int, budget: float) -> None:
-    if progress is None or task is None:
-        return
-    status = f"loss {totals['loss'] / images:.3f}  accuracy {totals['accuracy'] / images:.1%}"
-    kept = [totals[name] / images for name in sorted(totals) if name.startswith("train_keep_")]
-    if kept:
-        shares = " ".join(f"{share:.2f}" for share in kept)
-        status += f"  kept {shares}  MACs {totals['train_macs_ratio'] / images:.2f} (budget {budget:g})"
-    progress.update(task, advance=1, status=status)

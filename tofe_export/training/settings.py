@@ -1,4 +1,4 @@
-"""What a training run is asked to do. Plain data: saved with the run's state, compared on resume."""
+"""The settings of a training run. Plain data: saved with the run's state, compared on resume."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ class TrainSettings:
         workers: processes that decode images; 0 decodes in this one.
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
         amp: bfloat16 autocast where the GPU has it.
-        limit_batches: at most so many steps an epoch; None for all.
-        limit_val: at most so many held-out images; None for all.
+        limit_batches: at most N steps per epoch; None for all.
+        limit_val: at most N held-out images; None for all.
 
     Raises:
-        InputError: a value that cannot be meant.
+        InputError: a value out of its range.
     """
 
     data: str = "digits"
@@ -76,19 +76,24 @@ class TrainSettings:
     limit_val: int | None = None
 
     def __post_init__(self) -> None:
-        require_within("--epochs", self.epochs, 1, _MOST_EPOCHS)
-        require_within("--dense-epochs", self.dense_epochs, 0, _MOST_EPOCHS)
-        require_within("--batch-size", self.batch_size, 1, LARGEST_BATCH)
-        _require(0 < self.budget < 1, "--budget", self.budget, "between 0 and 1, such as 0.5")
+        require_within("epochs", self.epochs, 1, _MOST_EPOCHS)
+        require_within("dense_epochs", self.dense_epochs, 0, _MOST_EPOCHS)
+        require_within("batch_size", self.batch_size, 1, LARGEST_BATCH)
+        _require(0 < self.budget < 1, "budget", self.budget, "between 0 and 1, such as 0.5")
         _require(0 < self.initial_keep < 1, "initial_keep", self.initial_keep, "between 0 and 1")
-        for name, rate in (("--lr", self.lr), ("--dense-lr", self.dense_lr)):
+        for name, rate in (("lr", self.lr), ("dense_lr", self.dense_lr)):
             _require(0 < rate <= _LARGEST_RATE, name, rate, f"above 0 and at most {_LARGEST_RATE:,.0f}")
-        require_within("--backbone-lr-scale", self.backbone_lr_scale, 0.0, _LARGEST_RATE)
-        require_within("--weight-decay", self.weight_decay, 0.0, _LARGEST_RATE)
-        require_within("--workers", self.workers, 0, _MOST_WORKERS)
-        require_within("--seed", self.seed, 0, _LARGEST_SEED)
+        require_within("backbone_lr_scale", self.backbone_lr_scale, 0.0, _LARGEST_RATE)
+        require_within("weight_decay", self.weight_decay, 0.0, _LARGEST_RATE)
+        require_within("workers", self.workers, 0, _MOST_WORKERS)
+        require_within("seed", self.seed, 0, _LARGEST_SEED)
         if not _DEVICE.fullmatch(self.device):
-            raise InputError(f"There is no device {self.device!r}.", "Use auto, cpu, cuda or cuda:N.")
+            raise InputError(
+                f"There is no device {self.device!r}.",
+                "Use auto, cpu, cuda or cuda:N.",
+                code="unknown-device",
+                name=self.device,
+            )
         _require(self.temperature_start > 0, "temperature_start", self.temperature_start, "above 0")
         _require(self.temperature_end > 0, "temperature_end", self.temperature_end, "above 0")
         _require(0 <= self.quiet_share < 1, "quiet_share", self.quiet_share, "from 0 to below 1")
@@ -101,15 +106,21 @@ class TrainSettings:
 
     def differences(self, saved: dict[str, Any]) -> list[str]:
         """Settings in which a saved run differs from this one, as phrases; free ones do not count."""
-        mine = self.to_dict()
-        names = sorted((set(mine) | set(saved)) - FREE_TO_CHANGE)
+        now = self.to_dict()
+        names = sorted((set(now) | set(saved)) - FREE_TO_CHANGE)
         return [
-            f"{name} was {saved.get(name)} and is now {mine.get(name)}"
+            f"{name} was {saved.get(name)} and is now {now.get(name)}"
             for name in names
-            if saved.get(name) != mine.get(name)
+            if saved.get(name) != now.get(name)
         ]
 
 
 def _require(holds: bool, name: str, value: object, wanted: str) -> None:
     if not holds:
-        raise InputError(f"{name} is {value}, but it must be {wanted}.", "Give another value.")
+        raise InputError(
+            f"`{name}` is {value}, but it must be {wanted}.",
+            "Give another value.",
+            code="out-of-range",
+            name=name,
+            value=value,
+        )

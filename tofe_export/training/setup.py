@@ -1,4 +1,4 @@
-"""What a run is made of before its first step: device, sources, network, starting weights, optimizer."""
+"""The parts of a run before its first step: device, sources, network, starting weights, optimizer."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from timm.models.vision_transformer import VisionTransformer
-from torch import Tensor, nn
+from timm.optim import param_groups_weight_decay
+from torch import nn
 
 from tofe_export.checkpoints.checkpoint import is_own
 from tofe_export.checkpoints.weights import read_weights, require_floats
@@ -18,12 +19,14 @@ from tofe_export.data.images import ImageSource
 from tofe_export.data.preprocessing import Preprocessing
 from tofe_export.data.sources import open_source
 from tofe_export.errors import InputError, MissingError
+from tofe_export.files.names import readable
 from tofe_export.model.config import ToFeConfig
 from tofe_export.model.selector import CLS_ATTENTION, NO_SELECTOR
 from tofe_export.model.stage import Stage
 from tofe_export.model.tofe import ToFe, build_tofe
 from tofe_export.training.settings import TrainSettings
 
+_WITHOUT_DECAY = ("pos_embed", "cls_token", "reg_token", "dist_token")
 DIGITS_MEAN, DIGITS_STD = (0.30, 0.30, 0.30), (0.30, 0.30, 0.30)  # measured on the canvases, rounded
 
 
@@ -31,15 +34,20 @@ def choose_device(name: str) -> torch.device:
     """The device that a setting names; see `TrainSettings`.
 
     Raises:
-        MissingError: a GPU is asked for and there is none.
+        MissingError: a GPU is named and there is none.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     device = torch.device(name)
-    if name == "mps" and not torch.backends.mps.is_available():
-        raise MissingError("This machine has no Metal device that PyTorch can use.", "Use --device cpu.")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise MissingError(f"This machine has no CUDA device {name!r} that PyTorch can use.", "Use --device cpu.")
+    no_metal = name == "mps" and not torch.backends.mps.is_available()
+    no_cuda = device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()
+    if no_metal or no_cuda:
+        raise MissingError(
+            f"This machine has no {'Metal' if no_metal else 'CUDA'} device {name!r} that PyTorch can use.",
+            'Use `device="cpu"`.',
+            code="no-device",
+            name=name,
+        )
     return device
 
 
@@ -52,7 +60,10 @@ def open_labelled(settings: TrainSettings, split: str) -> ImageSource:
     source = open_source(settings.data, "train" if split == "train" else "val", settings.seed)
     if not source.classes:
         raise InputError(
-            f"{settings.data} has no labels to train with.", "Give a folder with one subfolder of images per class."
+            f"{readable(settings.data)} has no labels to train with.",
+            "Give a folder with one subfolder of images per class.",
+            code="no-labels",
+            name=settings.data,
         )
     return source
 
@@ -68,7 +79,10 @@ def with_classes(config: ToFeConfig, source: ImageSource) -> ToFeConfig:
     if given != wanted:
         raise InputError(
             f"{source.name} has {wanted} classes, but num_classes is {given}.",
-            "Leave num_classes away, or choose other data.",
+            "Omit num_classes, or choose other data.",
+            code="num-classes",
+            classes=wanted,
+            given=given,
         )
     return dataclasses.replace(config, backbone_args={**config.backbone_args, "num_classes": wanted})
 
@@ -89,7 +103,10 @@ def build_network(
     """
     if config.selector in (CLS_ATTENTION, NO_SELECTOR):
         raise InputError(
-            f"The selector {config.selector!r} has nothing to train.", "Choose another: mlp, linear or attention."
+            f"The selector {config.selector!r} has nothing to train.",
+            "Choose another: mlp, linear or attention.",
+            code="nothing-to-train",
+            selector=config.selector,
         )
     torch.manual_seed(settings.seed)
     model = build_tofe(config, pretrained)
@@ -125,7 +142,10 @@ def load_init(model: ToFe, path: Path) -> None:
         raise InputError(
             f"The weights in {path} are not those of {model.config.backbone}: "
             f"{len(missing)} are missing and {len(wrong)} do not fit, such as {(wrong or missing)[0]}.",
-            "Name the backbone they belong to with --backbone and --backbone-args.",
+            "Name the backbone they belong to with `backbone` and `backbone_args`.",
+            code="weights-do-not-fit",
+            path=path,
+            backbone=model.config.backbone,
         )
     require_floats(expected, fitting, path)
     target.load_state_dict(fitting, strict=False)
@@ -152,7 +172,9 @@ def set_sincos_positions(vit: VisionTransformer, scale: float = 0.5) -> None:
     rows, columns = vit.patch_embed.grid_size
     positions = vit.pos_embed
     if positions is None:
-        raise InputError("This backbone has no position embedding.", "Leave positions at 'learned'.")
+        raise InputError(
+            "This backbone has no position embedding.", "Leave positions at 'learned'.", code="no-position-embedding"
+        )
     quarter = vit.embed_dim // 4
     waves = torch.exp(-math.log(10000.0) * torch.arange(quarter) / quarter)
     y = torch.arange(rows).repeat_interleave(columns)[:, None] * waves
@@ -174,16 +196,8 @@ def build_optimizer(model: ToFe, settings: TrainSettings, phase: str) -> torch.o
 
 
 def _decay_groups(module: nn.Module, lr: float, weight_decay: float) -> list[dict[str, object]]:
-    matrices: list[Tensor] = []
-    others: list[Tensor] = []
-    for name, parameter in module.named_parameters():
-        plain = parameter.ndim <= 1 or name.endswith(("pos_embed", "cls_token", "reg_token", "dist_token"))
-        (others if plain else matrices).append(parameter)
-    groups = [
-        {"params": matrices, "peak_lr": lr, "lr": lr, "weight_decay": weight_decay},
-        {"params": others, "peak_lr": lr, "lr": lr, "weight_decay": 0.0},
-    ]
-    return [group for group in groups if group["params"]]
+    groups = param_groups_weight_decay(module, weight_decay, no_weight_decay_list=_WITHOUT_DECAY)
+    return [{**group, "peak_lr": lr, "lr": lr} for group in reversed(groups)]  # in the order of saved optimizers
 
 
 def seed_for(settings: TrainSettings, phase: str, epoch: int) -> int:

@@ -1,4 +1,4 @@
-"""The state of a run on disk: enough to go on, after a kill, as if nothing had happened."""
+"""The state of a run on disk: enough to continue after a kill as if nothing had happened."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tofe_export.artifacts.files import write_bytes, write_text
-from tofe_export.artifacts.names import METRICS, STATE
 from tofe_export.errors import InputError
+from tofe_export.files.names import METRICS, STATE
+from tofe_export.files.writing import write_bytes, write_text
 
 FORMAT = "tofe-export/training-state/1"
 PHASES = ("dense", "tofe")
-_AGAIN = "Start again in another folder with -o, or remove this one."
+_AGAIN = "Start again in another folder, or remove this one."
 
 
 @dataclass
@@ -73,9 +73,9 @@ def load_state(folder: Path) -> RunState | None:
     except Exception as error:  # a damaged file fails in many ways
         raise damaged(folder) from error
     if not isinstance(document, dict) or document.pop("format", None) != FORMAT:
-        raise InputError(f"{path} is not a training state of this program.", _AGAIN)
+        raise _unusable(f"{path} is not a training state of this program.", path)
     if {one.name for one in fields(RunState)} != set(document):
-        raise InputError(f"{path} was written by another version of this program.", _AGAIN)
+        raise _unusable(f"{path} was written by another version of this program.", path)
     state = RunState(**document)
     try:
         json.dumps(state.metrics)
@@ -88,7 +88,11 @@ def load_state(folder: Path) -> RunState | None:
 
 def damaged(folder: Path) -> InputError:
     """The error for a state that does not hold what a run needs."""
-    return InputError(f"{folder / STATE} is damaged, so the run cannot be resumed.", _AGAIN)
+    return _unusable(f"{folder / STATE} is damaged, so the run cannot be resumed.", folder / STATE)
+
+
+def _unusable(message: str, path: Path) -> InputError:
+    return InputError(message, _AGAIN, code="training-state", path=path)
 
 
 def _is_whole(state: RunState) -> bool:

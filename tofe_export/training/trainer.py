@@ -1,5 +1,5 @@
 """Training a ToFe network: the dense backbone first where it has no weights, then ToFe with the dense weights as
-its teacher. A killed run goes on exactly where its last whole epoch ended."""
+its teacher. A killed run continues exactly where its last whole epoch ended."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.progress import Progress
 
-from tofe_export.artifacts.names import CHECKPOINT, STATE, readable
 from tofe_export.checkpoints import checkpoint
 from tofe_export.data.image_log import ImageLog
 from tofe_export.data.images import ImageSource, batches
 from tofe_export.errors import InputError
+from tofe_export.files.names import CHECKPOINT, STATE, readable
 from tofe_export.model.config import ToFeConfig
 from tofe_export.model.tofe import ToFe
+from tofe_export.progress import Progress, silent
 from tofe_export.training import setup
 from tofe_export.training.evaluation import Evaluation, evaluate_dense, evaluate_tofe
 from tofe_export.training.loop import Phase, run_epoch
+from tofe_export.training.progress import Watch, unwatched
 from tofe_export.training.settings import TrainSettings
 from tofe_export.training.state import RunState, damaged, load_state, save_state, write_metrics
 
@@ -34,34 +35,36 @@ def train(
     pretrained: bool = False,
     init: Path | None = None,
     resume: bool = False,
-    progress: Progress | None = None,
+    progress: Progress = silent,
+    watch: Watch = unwatched,
     log: ImageLog | None = None,
 ) -> Path:
-    """Trains, and writes `out_dir`/ckpt.pth, beside it state.pt (for resuming) and metrics.jsonl (one line an epoch).
+    """Trains, and writes `out_dir`/ckpt.pth, beside it state.pt (for resuming) and metrics.jsonl (one line per epoch).
 
     Args:
-        settings: what to do.
+        settings: how to train.
         config: the network; `num_classes` is filled in from the data.
-        out_dir: the run's folder, made when missing.
+        out_dir: the run's folder, created when missing.
         pretrained: start from timm's weights and skip the dense phase.
         init: start from these weights and skip the dense phase.
-        resume: go on with the run in `out_dir`; with no whole epoch saved yet, start it.
-        progress: where to show progress; None shows nothing.
-        log: told which images were read and which were left out.
+        resume: continue the run in `out_dir`; with no whole epoch saved yet, start it.
+        progress: called after each step.
+        watch: called after each step with the means of the epoch so far.
+        log: takes the names of the images that were read, and of those left out.
 
     Returns:
         The checkpoint's path.
 
     Raises:
         InputError: settings, data or weights that cannot be used; a run already in `out_dir`; a resume with other
-            settings; a loss that is no number.
+            settings; a loss that is not finite.
         MissingError: no such device, no network for pretrained weights, not enough memory.
     """
-    return _Run(settings, config, out_dir, pretrained, init, resume, progress, log or ImageLog()).go()
+    return _Run(settings, config, out_dir, pretrained, init, resume, progress, watch, log or ImageLog()).go()
 
 
 class _Run:
-    """One call of `train`: the pieces it is made of, and where it stands."""
+    """One call of `train`: its parts, and its progress."""
 
     def __init__(
         self,
@@ -71,10 +74,12 @@ class _Run:
         pretrained: bool,
         init: Path | None,
         resume: bool,
-        progress: Progress | None,
+        progress: Progress,
+        watch: Watch,
         log: ImageLog,
     ) -> None:
-        self.settings, self.out_dir, self.progress, self.log = settings, out_dir, progress, log
+        self.settings, self.out_dir, self.log = settings, out_dir, log
+        self.progress, self.watch = progress, watch
         self.device = setup.choose_device(settings.device)
         self.train_source = setup.open_labelled(settings, "train")
         self.val_source = setup.open_labelled(settings, "val")
@@ -82,6 +87,7 @@ class _Run:
             raise InputError(
                 f"{self.train_source.name} and {self.val_source.name} do not have the same class folders.",
                 "Make them equal.",
+                code="classes-differ",
             )
         config = setup.with_classes(config, self.train_source)
         self.start = {"pretrained": pretrained, "init": None if init is None else str(init)}
@@ -125,12 +131,13 @@ class _Run:
     def _run_epoch(self, phase: Phase, epoch: int) -> dict[str, Any]:
         seed = setup.seed_for(self.settings, phase.name, epoch)
         torch.manual_seed(seed)
-        source: ImageSource = self.train_source.at_epoch(seed)  # both phases see pictures of their own
+        source: ImageSource = self.train_source.at_epoch(seed)  # each phase has its own pictures
         limit = None if self.settings.limit_batches is None else self.settings.limit_batches * self.settings.batch_size
         transform = self.preprocessing.train_transform(augment=self.settings.data != "digits")
         loader = batches(source, transform, self.settings.batch_size, limit, seed, self.log, self.settings.workers)
         images = len(source) if limit is None else min(limit, len(source))
-        entry = run_epoch(phase, epoch, loader, -(-images // self.settings.batch_size), self.progress)
+        steps = -(-images // self.settings.batch_size)
+        entry = run_epoch(phase, epoch, loader, steps, self.progress, self.watch)
         self.last = self._evaluate(phase.name)
         return {**entry, **_evaluation_entry(self.last)}
 
@@ -175,12 +182,16 @@ class _Run:
             if not resume and (self.out_dir / STATE).exists():
                 raise InputError(
                     f"{self.out_dir} already holds a run.",
-                    "Go on with train --resume, or choose another folder with -o.",
+                    "Continue it with `resume`, or choose another folder.",
+                    code="run-exists",
+                    path=self.out_dir,
                 )
             if (self.out_dir / CHECKPOINT).exists():  # a new run's log would lie beside it until it is replaced
                 raise InputError(
-                    f"{self.out_dir} holds the {CHECKPOINT} of a finished run, and no {STATE} to go on from.",
-                    "Choose another folder with -o.",
+                    f"{self.out_dir} holds the {CHECKPOINT} of a finished run, and no {STATE} to continue from.",
+                    "Choose another folder.",
+                    code="run-finished",
+                    path=self.out_dir,
                 )
             return None
         changed = self.settings.differences(state.settings) + _differences(state.start, self.start)
@@ -188,7 +199,10 @@ class _Run:
         if changed:
             raise InputError(
                 f"The run in {self.out_dir} was started with other settings: {'; '.join(changed)}.",
-                "Resume with the same settings, or start another run with -o.",
+                "Resume with the same settings, or start another run in another folder.",
+                code="resumed-with-other-settings",
+                path=self.out_dir,
+                changes=tuple(changed),
             )
         return state
 
@@ -198,7 +212,7 @@ class _Run:
         path = self.out_dir / CHECKPOINT
         # A stage that keeps nothing on average still runs with one token when exported.
         ratios = tuple(max(ratio, 1 / self.model.tokens) for ratio in self.last.keep_mean)
-        found = checkpoint.Checkpoint(
+        trained = checkpoint.Checkpoint(
             model=_on_cpu(self.model),
             keep_ratios=ratios,
             preprocessing=self.preprocessing,
@@ -206,16 +220,16 @@ class _Run:
             data=readable(self.settings.data),
             classes=self.train_source.classes,
         )
-        checkpoint.save(path, found)
+        checkpoint.save(path, trained)
         return path
 
 
-def _evaluation_entry(found: Evaluation) -> dict[str, Any]:
+def _evaluation_entry(evaluation: Evaluation) -> dict[str, Any]:
     return {
-        "val_accuracy": found.accuracy,
-        "keep_mean": list(found.keep_mean),
-        "keep_std": list(found.keep_std),
-        "macs_ratio": found.macs_ratio,
+        "val_accuracy": evaluation.accuracy,
+        "keep_mean": list(evaluation.keep_mean),
+        "keep_std": list(evaluation.keep_std),
+        "macs_ratio": evaluation.macs_ratio,
     }
 
 
@@ -226,13 +240,13 @@ def _differences(saved: dict[str, Any], now: dict[str, Any]) -> list[str]:
 
 
 def _config_differences(saved: ToFeConfig, now: ToFeConfig) -> list[str]:
-    found = []
+    differences = []
     for field in dataclasses.fields(ToFeConfig):
         was, given = getattr(saved, field.name), getattr(now, field.name)
         filled_in = field.name == "stage_starts" and not given
         if was != given and not filled_in:
-            found.append(f"{field.name} was {was} and is now {given}")
-    return found
+            differences.append(f"{field.name} was {was} and is now {given}")
+    return differences
 
 
 def _on_cpu(model: ToFe) -> ToFe:

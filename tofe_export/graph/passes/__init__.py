@@ -1,4 +1,4 @@
-"""Named passes over an exported model, one a file. `PIPELINE` is their order after tracing.
+"""Named passes over an exported model, one per file. `PIPELINE` is their order after tracing.
 
 A pass takes an `onnx_ir.Model`, changes it in place, and returns whether it changed anything.
 """

@@ -20,13 +20,13 @@ def fold_scales(model: ir.Model) -> bool:
     """Applies the rules above in place."""
     changed = False
     for node in list(model.graph):
-        found = _linear_before(node)
-        if found is None:
+        inputs = _linear_before(node)
+        if inputs is None:
             continue
         total, divisor = node.inputs[0], node.inputs[1]
         assert total is not None
         assert divisor is not None
-        for layer, index in found:
+        for layer, index in inputs:
             _divide(model.graph, layer, index, _constant(divisor))
         ir.convenience.replace_all_uses_with(node.outputs[0], total)
         model.graph.remove(node, safe=True)

@@ -28,7 +28,7 @@ def show_taps(model: ir.Model) -> bool:
 
 
 def hide_taps(model: ir.Model) -> bool:
-    """Leaves only the outputs that are no taps."""
+    """Keeps only the outputs that are not taps."""
     keep = [output for output in model.graph.outputs if not _TAP.fullmatch(output.name or "")]
     changed = len(keep) != len(model.graph.outputs)
     model.graph.outputs[:] = keep
@@ -37,5 +37,5 @@ def hide_taps(model: ir.Model) -> bool:
 
 def tapped_stages(model: ir.Model) -> list[int]:
     """Indices of the stages that select tokens in this graph (a stage that keeps all of them does not)."""
-    names = (_TAP.fullmatch(value.name or "") for node in model.graph for value in node.outputs)
-    return sorted({int(found.group(1)) for found in names if found and found.group(2) == "perm"})
+    taps = (_TAP.fullmatch(value.name or "") for node in model.graph for value in node.outputs)
+    return sorted({int(tap.group(1)) for tap in taps if tap and tap.group(2) == "perm"})

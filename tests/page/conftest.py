@@ -1,0 +1,64 @@
+"""A run folder with everything in it, made by the real steps."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.helpers import small_tofe
+from tofe_export.api.bench import bench
+from tofe_export.api.export import export
+from tofe_export.api.verify import verify
+from tofe_export.checkpoints.checkpoint import Checkpoint, save
+from tofe_export.data.preprocessing import Preprocessing
+from tofe_export.training.settings import TrainSettings
+from tofe_export.training.state import RunState, save_state
+
+KEEP = (8, 7, 6)  # hardly falling, so that tokens are used again
+
+
+@pytest.fixture(scope="session")
+def full_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Checkpoint with its teacher and log, two exports, one of them damaged, verify.json of both and of a third file
+    that cannot be used, bench.json."""
+    out = tmp_path_factory.mktemp("run")
+    model = small_tofe()
+    saved = Checkpoint(
+        model, (0.5, 0.4, 0.4), Preprocessing.of_backbone(model.vit), {}, "digits", tuple(map(str, range(5)))
+    )
+    save(out / "ckpt.pth", saved)
+    export(out / "ckpt.pth", out / "model.onnx", keep=KEEP, rearrange="plugin")
+    export(out / "ckpt.pth", out / "elide.onnx", keep=KEEP, rearrange="elide")
+    shutil.copy(out / "elide.onnx", out / "broken.onnx")
+    manifest = json.loads((out / "elide.onnx.json").read_text()) | {"keep": [8, 7, 5]}
+    (out / "elide.onnx.json").write_text(json.dumps(manifest))
+    files = [out / name for name in ("model.onnx", "elide.onnx", "broken.onnx")]
+    (out / "verify.json").write_text(verify(files, against=out / "ckpt.pth", samples=24).to_json())
+    (out / "bench.json").write_text(bench(files[0], batches=(1, 2), rounds=3, threads=1).to_json())
+    teacher = small_tofe(seed=0).vit
+    with torch.no_grad():
+        for block in teacher.blocks:
+            block.mlp.fc2.weight.mul_(1.1)
+    epochs = [
+        {"phase": phase, "epoch": number, "val_accuracy": 0.3 + 0.1 * number, "keep_mean": [0.5, 0.4, 0.4],
+         "keep_std": [0.1] * 3, "macs_ratio": 0.6}
+        for phase in ("dense", "tofe") for number in (1, 2)
+    ]  # fmt: skip
+    settings = dataclasses.asdict(TrainSettings()) | {"budget": 0.5}
+    kept = {name: value for name, value in settings.items() if isinstance(value, (int, float, str, bool))}
+    save_state(out, RunState(kept, {}, model.config.to_dict(), "tofe", 2, {}, teacher.state_dict(), {}, epochs))
+    return out
+
+
+@pytest.fixture(scope="session")
+def clean_run(full_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What is left of that run when everything went well: a checkpoint, one export, its verify.json and bench.json."""
+    out = tmp_path_factory.mktemp("clean")
+    for name in ("ckpt.pth", "model.onnx", "model.onnx.json", "bench.json"):
+        shutil.copy(full_run / name, out)
+    verified = json.loads((full_run / "verify.json").read_text())
+    (out / "verify.json").write_text(json.dumps(verified["artifacts"][0]))
+    return out

@@ -1,0 +1,80 @@
+"""Modules are found in the graph by their PyTorch names, and no module of a good export is blamed."""
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+import torch
+
+from tests.helpers import SMALL_KEEP, small_images, small_tofe
+from tofe_export.artifacts.opened import OpenedOnnx
+from tofe_export.graph.export import export_tofe
+from tofe_export.graph.modules import module_values, modules_with_nodes
+from tofe_export.graph.passes.taps import tap_name
+from tofe_export.model.fixed_path import FixedPath
+from tofe_export.parity.divergence import diverging_modules, stage_of_module
+from tofe_export.parity.tolerances import TOLERANCES
+from tofe_export.precision.half import to_half
+
+KINDS = [
+    {},
+    {"selector": "attention", "approximator": "block"},
+    {"selector": "linear", "approximator": "identity", "dense_output": True},
+    {"approximator": "discard", "reg_tokens": 2},
+    {"backbone": "lvvit_t"},
+    {"backbone": "lvvit_s", "selector": "attention"},  # residual scales, which export folds into weights
+    {"selector": "cls-attention", "approximator": "fuse"},
+]
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: "-".join(map(str, kind.values())) or "default")
+@pytest.mark.parametrize("rearranged", [True, False])
+def test_no_module_of_a_good_export_is_blamed(kind: dict[str, object], rearranged: bool) -> None:
+    network = small_tofe(**kind)  # type: ignore[arg-type]
+    runner = opened(export_tofe(network, SMALL_KEEP, rearranged, taps=True))
+    images = small_images(3, 8)
+    outputs = runner.run(images.numpy())
+    stages = [index for index in range(3) if tap_name(index, "perm") in outputs]
+    chosen = {index: torch.from_numpy(outputs[tap_name(index, "perm")]) for index in stages}
+    arguments = (network, runner, images, FixedPath(SMALL_KEEP, rearranged, selection=chosen))
+    assert diverging_modules(*arguments, limit=1e-4) == []
+    # The same call must be able to blame: with no tolerance at all, float32 sums in another order differ somewhere.
+    blamed = {found.name for found in diverging_modules(*arguments, limit=0.0)}
+    assert {"vit.blocks.0.norm1", "vit.blocks.0.mlp.fc1"} & blamed
+    assert len(blamed) >= 12
+
+
+def opened(model: ir.Model, precision: str = "fp32") -> OpenedOnnx:
+    return OpenedOnnx(ir.to_proto(model).SerializeToString(), precision=precision)
+
+
+def test_a_block_and_its_parts_are_found_in_order() -> None:
+    values = module_values(export_tofe(small_tofe(), SMALL_KEEP, True, taps=False))
+    names = list(values)
+    parts = [f"vit.blocks.1.{part}" for part in ("norm1", "attn", "norm2", "mlp.fc1", "mlp.act", "mlp.fc2", "mlp")]
+    places = [names.index(name) for name in parts]
+    assert places == sorted(places)
+    assert names.index("vit.patch_embed.proj") < places[0]
+    assert values["stages.0.selector"].name == "stage0.scores"
+    assert "stages.0.approximator" in values
+    assert values["vit.head"].name == "logits"
+
+
+def test_half_precision_changes_no_name() -> None:
+    full, half = (export_tofe(small_tofe(), SMALL_KEEP, True, taps=False) for _ in range(2))
+    to_half(half, "fp16")
+    assert set(module_values(half)) == set(module_values(full))
+    assert modules_with_nodes(half) >= modules_with_nodes(full)
+    runner = opened(half, "fp16")
+    ours = opened(full).run_modules(small_images(2).numpy())
+    theirs = runner.run_modules(small_images(2).numpy())
+    worst = {name: float(np.abs(ours[name] - theirs[name].astype(np.float32)).max()) for name in ours}
+    assert max(worst.values()) > 0
+    assert worst["vit.patch_embed.proj"] < TOLERANCES["fp16"].tokens_max_abs
+
+
+def test_stage_of_a_module() -> None:
+    network = small_tofe()
+    known = {"vit.patch_embed.proj": None, "vit.blocks.0.mlp": None, "vit.blocks.1.mlp.fc1": 0, "vit.blocks.3": 2}
+    assert {name: stage_of_module(name, network) for name in known} == known
+    assert stage_of_module("stages.1.selector.mlp.0", network) == 1
+    assert stage_of_module("vit.head", network) is None

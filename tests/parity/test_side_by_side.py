@@ -1,0 +1,439 @@
+"""verify is green for the exported model and red, for the right reason, when something was planted."""
+
+import dataclasses
+import json
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+import torch
+
+from tests.helpers import small_images, small_tofe
+from tofe_export.artifacts.opened import OpenedOnnx
+from tofe_export.data.images import Batch
+from tofe_export.graph.export import export_tofe
+from tofe_export.model.fixed_path import FixedPath
+from tofe_export.model.tofe import ToFe
+from tofe_export.parity.comparison import Comparison
+from tofe_export.parity.metrics import LogitsDifference
+from tofe_export.parity.side_by_side import compare
+from tofe_export.parity.stages import StageDifference
+from tofe_export.parity.tolerances import TOLERANCES, Tolerance
+
+KEEP = (8, 5, 3)
+
+
+def batches() -> list[Batch]:
+    return [
+        Batch(small_images(count, seed), torch.zeros(count, dtype=torch.int64), ("x",) * count)
+        for count, seed in ((4, 1), (3, 2))
+    ]
+
+
+@pytest.fixture(scope="module")
+def network() -> ToFe:
+    return small_tofe()
+
+
+@pytest.fixture(params=[True, False], ids=["plugin", "elide"])
+def rearranged(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param)
+
+
+def compared(network: ToFe, rearranged: bool, plant: Callable[[ir.Graph], None] = lambda graph: None) -> Comparison:
+    model = export_tofe(network, KEEP, rearranged, taps=False)
+    plant(model.graph)
+    return compare(network, opened(model), FixedPath(KEEP, rearranged), batches())
+
+
+def opened(model: ir.Model) -> OpenedOnnx:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        ir.save(model, path)
+        return OpenedOnnx(path)
+
+
+def weight(graph: ir.Graph, name: str) -> np.ndarray:
+    """A copy of an initializer that can be changed and put back with `replace`."""
+    tensor = graph.initializers[name].const_value
+    assert tensor is not None
+    return np.array(tensor.numpy())
+
+
+def replace(graph: ir.Graph, name: str, values: np.ndarray) -> None:
+    graph.initializers[name].const_value = ir.tensor(values, name=name)
+
+
+def test_the_exported_model_passes(network: ToFe, rearranged: bool) -> None:
+    found = compared(network, rearranged)
+    assert not found.failures
+    document = found.agreement().to_dict()
+    assert document["passed"]
+    assert document["samples"] == 7
+    assert document["top1_agreement"] == 1.0
+    assert document["logits"]["max_abs"] <= 1e-4
+    assert [stage["index"] for stage in document["stages"]] == [0, 1, 2]
+    assert all(stage["selection_overlap"] == 1.0 for stage in document["stages"])
+    assert all(stage["max_abs_same_selection"] < 1e-4 for stage in document["stages"])
+    assert set(document["accuracy"]) == {"reference", "deployed"}
+
+
+def test_other_weights_in_a_block_are_numerical_drift(network: ToFe, rearranged: bool) -> None:
+    def plant(graph: ir.Graph) -> None:
+        name = "vit.blocks.2.mlp.fc1.weight.T"
+        replace(graph, name, weight(graph, name)[:, ::-1])
+
+    found = compared(network, rearranged, plant)
+    assert any("On the same tokens the logits differ" in sentence for sentence in found.failures)
+    stages = found.agreement().to_dict()["stages"]
+    assert stages[0]["max_abs_same_selection"] < 1e-4, "block 2 runs in stage 1"
+    assert stages[1]["max_abs_same_selection"] > 1e-3
+
+
+def test_another_selector_is_selection_drift_at_its_stage(network: ToFe, rearranged: bool) -> None:
+    def plant(graph: ir.Graph) -> None:
+        name = "stages.1.selector.embed.0.weight"
+        replace(graph, name, -weight(graph, name))
+
+    found = compared(network, rearranged, plant)
+    assert found.stages[0].overlap == 1.0
+    assert found.stages[1].overlap < 0.99
+    assert found.failures[0].startswith("Stage 1 selected other tokens")
+    assert found.same_selection.max_abs < 1e-4, "on the same tokens nothing differs"
+
+
+def test_a_missing_approximator_is_found(network: ToFe, rearranged: bool) -> None:
+    def plant(graph: ir.Graph) -> None:
+        for name in ("stages.0.approximator.up.weight.T", "stages.0.approximator.up.bias"):
+            replace(graph, name, np.zeros_like(weight(graph, name)))
+
+    found = compared(network, rearranged, plant)
+    assert found.failures
+    assert found.agreement().to_dict()["stages"][0]["max_abs_same_selection"] > 1e-3
+
+
+def test_a_perm_that_is_no_permutation_is_found(network: ToFe) -> None:
+    def plant(graph: ir.Graph) -> None:
+        (node,) = [node for node in graph if node.name == "stages.1/TokenPartition"]
+        perm = node.outputs[2]
+        half = ir.Value(name="half", const_value=ir.tensor(np.array(2, dtype=np.int32), name="half"))
+        graph.register_initializer(half)
+        broken = ir.node("Div", [perm, half])
+        perm.name, broken.outputs[0].name = "right.perm", "stage1.perm"
+        broken.outputs[0].dtype, broken.outputs[0].shape = ir.DataType.INT32, perm.shape
+        graph.insert_after(node, broken)
+
+    found = compared(network, True, plant)
+    assert any("Stage 1: perm is not a permutation" in sentence for sentence in found.failures)
+
+
+def test_another_networks_model_is_found(network: ToFe) -> None:
+    model = export_tofe(small_tofe(seed=5), KEEP, True, taps=False)
+    assert compare(network, opened(model), FixedPath(KEEP, True), batches()).failures
+
+
+def test_the_logits_are_those_of_the_file_itself_and_taps_change_nothing(network: ToFe) -> None:
+    images = small_images(3, 4).numpy()
+    plain, tapped = (opened(export_tofe(network, KEEP, True, taps)).run(images) for taps in (False, True))
+    assert plain.keys() == tapped.keys()
+    assert all(np.allclose(plain[name], tapped[name], atol=1e-5) for name in plain)
+
+
+def test_every_selection_broken_still_makes_a_document(network: ToFe) -> None:
+    class Broken:
+        backend, precision = "none", "fp32"
+
+        def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
+            right = opened_once.run(images)
+            return {name: value * 0 if name.endswith("perm") else value for name, value in right.items()}
+
+    opened_once = opened(export_tofe(network, KEEP, True, taps=True))
+    document = compare(network, Broken(), FixedPath(KEEP, True), batches()).agreement().to_dict()
+    assert not document["passed"]
+    assert document["logits_same_selection"] is None
+    assert json.loads(json.dumps(document, allow_nan=False)) == document
+
+
+def test_another_choice_passes_only_as_a_near_tie() -> None:
+    scores = torch.tensor([[0.5, 0.4, 0.4 - 1e-6, -1.0]])
+    tie, wrong = StageDifference(0), StageDifference(0)
+    tie.add_scores(scores, torch.tensor([[0, 2, 1, 3]]), 2)
+    wrong.add_scores(scores, torch.tensor([[0, 3, 1, 2]]), 2)
+    assert 0 < tie.score_gap < 1e-5
+    assert wrong.score_gap == pytest.approx(1.4)
+    comparison = Comparison(TOLERANCES["fp32"], stages={0: tie})
+    for stage in (tie, wrong):
+        mask = torch.ones(1, 4, dtype=torch.bool)
+        stage.add_selection(mask, mask)
+        comparison.logits.add(torch.zeros(1, 2), torch.zeros(1, 2))
+        comparison.same_selection.add(torch.zeros(1, 2), torch.zeros(1, 2))
+    assert not comparison.failures
+    comparison.stages[0] = wrong
+    assert "a kept token's score is 1.4e+00 below a frozen one's" in comparison.failures[0]
+
+
+def chose(kept: list[list[int]], score_scale: float = 1.0) -> Comparison:
+    """Images whose deployed model kept the tokens `kept`, where PyTorch keeps token 0; token 1 scores a hair less."""
+    stage = StageDifference(0)
+    scores = torch.tensor([[0.5, 0.5 - 1e-6, 0.4, -1.0]]) * score_scale
+    for tokens in kept:
+        reference, deployed = torch.zeros(2, 1, 4, dtype=torch.bool)
+        reference[0, 0], deployed[0, tokens] = True, True
+        perm = torch.tensor([tokens + [index for index in range(4) if index not in tokens]])
+        stage.add_selection(reference, deployed)
+        stage.add_scores(scores, perm, len(tokens))
+    return Comparison(TOLERANCES["fp32"], min(1.0, score_scale), samples=len(kept), stages={0: stage})
+
+
+def test_one_near_tie_among_few_tokens_passes() -> None:
+    # One flip of one kept token is an overlap of 0, whatever the tolerance says; a thousand tokens could have one.
+    found = chose([[1]])
+    assert found.stages[0].overlap == 0
+    assert not found.failures
+    assert not chose([[0], [1], [0]]).failures
+
+
+def test_two_near_ties_among_few_tokens_fail() -> None:
+    (sentence,) = chose([[1], [1], [0]]).failures
+    assert "Stage 0 selected other tokens: overlap 0.3333" in sentence
+
+
+def test_one_flip_beyond_the_score_gap_fails() -> None:
+    (sentence,) = chose([[0], [2], [0]]).failures
+    assert "a kept token's score is 1.0e-01 below a frozen one's" in sentence
+
+
+def test_of_many_tokens_the_tolerated_share_may_flip() -> None:
+    assert not chose([[1]] * 2 + [[0]] * 1998).failures
+    assert chose([[1]] * 3 + [[0]] * 1997).failures
+
+
+def test_attention_weights_are_judged_by_their_own_size() -> None:
+    # Weights of attention are far below 1: a gap of 1e-5 is a near-tie of scores about 1, not of weights about 1e-4.
+    assert not chose([[1]], score_scale=1e-4).failures
+    small = chose([[2]], score_scale=1e-4)
+    assert small.stages[0].score_gap == pytest.approx(1e-5, rel=1e-3)
+    assert small.failures
+    small.score_scale = 1.0
+    assert not small.failures
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_features_that_differ_fail_in_words_of_features(precision: str) -> None:
+    comparison = Comparison(TOLERANCES[precision])
+    features = torch.randn(2, 16, 8, generator=torch.Generator().manual_seed(0))
+    comparison.features.add(features, features + 0.5 * TOLERANCES[precision].logits_max_abs)
+    assert not comparison.failures
+    deployed = features.clone()
+    deployed[1, 7, 3] += 10 * TOLERANCES[precision].logits_max_abs * float(features.abs().max())
+    comparison.features.add(features, deployed)
+    (sentence,) = comparison.failures
+    assert sentence.startswith("On the same tokens the features differ by")
+    comparison.features.add(features, features * float("nan"))
+    assert comparison.failures == ["The deployed model's features are not finite for image number 5."]
+    assert comparison.agreement().to_dict()["features"]["max_abs"] is None
+
+
+@pytest.mark.parametrize("outputs", [("features",), ("features", "logits")])
+def test_exported_features_pass_and_planted_ones_do_not(outputs: tuple[str, ...]) -> None:
+    network = small_tofe(dense_output=True)
+    model = export_tofe(network, KEEP, False, taps=False, outputs=outputs)
+    found = compare(network, opened(model), FixedPath(KEEP, False), batches())
+    document = found.agreement().to_dict()
+    assert not found.failures
+    assert document["features"]["max_abs"] < 1e-4
+    assert document["features"]["largest"] > 1
+    assert (document["logits"] is None) == ("logits" not in outputs)
+    # The last approximator is read by the features alone.
+    name = "stages.2.approximator.up.weight.T"
+    replace(model.graph, name, -weight(model.graph, name))
+    found = compare(network, opened(model), FixedPath(KEEP, False), batches())
+    stage, sentence = found.failures
+    assert stage.startswith("On the same tokens stage 2 differs by")
+    assert "Only frozen tokens differ: the approximator computes something else." in stage
+    assert "the features differ" in sentence
+    assert found.stages[2].overlap == 1.0
+
+
+@pytest.mark.parametrize("approximator", ["discard", "fuse"])
+def test_cls_attention_passes_and_another_token_is_found(approximator: str) -> None:
+    network = small_tofe(selector="cls-attention", approximator=approximator)
+    model = export_tofe(network, KEEP, True, taps=False)
+    found = compare(network, opened(model), FixedPath(KEEP, True), batches())
+    assert not found.failures
+    assert found.score_scale == 0, "near-ties are judged by the size of the attention weights, whatever it is"
+    name = "vit.blocks.2.attn.qkv.weight.T"
+    replace(model.graph, name, weight(model.graph, name)[:, ::-1])
+    found = compare(network, opened(model), FixedPath(KEEP, True), batches())
+    assert found.stages[0].overlap == 1.0, "block 2 chooses in stage 1"
+    assert found.failures[0].startswith("Stage 1 selected other tokens")
+
+
+def test_labels_of_other_classes_give_no_accuracy(network: ToFe) -> None:
+    model = opened(export_tofe(network, KEEP, True, taps=False))
+    assert (
+        compare(network, model, FixedPath(KEEP, True), batches(), labelled=False).agreement().to_dict()["accuracy"]
+        is None
+    )
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_values_that_are_not_finite_never_pass(bad: float) -> None:
+    found = LogitsDifference()
+    deployed = torch.zeros(2, 3)
+    deployed[1, 2] = bad
+    found.add(torch.zeros(2, 3), deployed)
+    assert found.max_abs == float("inf")
+    comparison = Comparison(TOLERANCES["fp32"])
+    comparison.logits.add(torch.zeros(2, 3), deployed)
+    comparison.same_selection.add(torch.zeros(2, 3), deployed)
+    assert comparison.failures
+
+
+class Changed:
+    """An exported model whose outputs are changed on their way out."""
+
+    backend, precision = "changed", "fp32"
+
+    def __init__(self, runner: OpenedOnnx, change: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]) -> None:
+        self.run = lambda images: change(runner.run(images))
+        self.bind = runner.bind
+
+
+def hidden(outputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name: value for name, value in outputs.items() if not name.startswith("stage")}
+
+
+def test_features_of_hidden_stages_are_compared_on_each_models_own_tokens() -> None:
+    network = small_tofe(dense_output=True)
+    runner = opened(export_tofe(network, KEEP, False, taps=False, outputs=("features",)))
+    found = compare(network, Changed(runner, hidden), FixedPath(KEEP, False), batches())
+    assert not found.failures
+    assert found.agreement().to_dict()["own_features"]["cosine_min"] > 0.9999
+    assert found.agreement().to_dict()["features"] is None
+
+    def upside_down(outputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return {"features": np.ascontiguousarray(outputs["features"][:, ::-1])}
+
+    (sentence,) = compare(network, Changed(runner, upside_down), FixedPath(KEEP, False), batches()).failures
+    assert sentence.startswith("The least cosine of the features is")
+
+
+@pytest.mark.parametrize("missing", ["perm", "tokens"])
+def test_a_stage_shown_by_half_is_hidden(network: ToFe, missing: str) -> None:
+    runner = opened(export_tofe(network, KEEP, True, taps=False))
+    some = Changed(runner, lambda outputs: {n: v for n, v in outputs.items() if n != f"stage1.{missing}"})
+    found = compare(network, some, FixedPath(KEEP, True), batches())
+    assert found.stages_hidden
+    assert not found.failures
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (lambda logits: {"logits": logits[:, :3]}, "It returns logits of shape [3, 3], where PyTorch's are [3, 5]."),
+        (lambda logits: {"logits": logits[:, :1]}, "It returns logits of shape [3, 1]"),  # would broadcast
+        (lambda logits: {"scores": logits}, "It returns neither logits nor features"),
+    ],
+    ids=["other classes", "one class", "no output"],
+)
+def test_outputs_of_other_shapes_are_a_finding(
+    network: ToFe, change: Callable[[np.ndarray], dict[str, np.ndarray]], complaint: str
+) -> None:
+    runner = opened(export_tofe(network, KEEP, True, taps=False))
+    found = compare(
+        network, Changed(runner, lambda outputs: change(outputs["logits"])), FixedPath(KEEP, True), batches()
+    )
+    (sentence,) = found.failures
+    assert sentence.startswith(complaint)
+    assert found.agreement().to_dict()["passed"] is False
+
+
+@pytest.mark.parametrize(
+    ("images", "lost", "passes"),
+    [(50, 1, True), (50, 2, False), (1000, 10, True), (1000, 11, False), (5, 1, True), (1000, -50, True)],
+)
+def test_a_point_of_accuracy_or_one_image_may_be_lost(images: int, lost: int, passes: bool) -> None:
+    comparison = Comparison(TOLERANCES["fp32"], labelled=images, correct_reference=900, correct_deployed=900 - lost)
+    comparison.logits.add(torch.eye(2), torch.eye(2))
+    assert comparison.failures == ([] if passes else [f"It loses {lost / images:.2%} of accuracy; 1% is allowed."])
+    assert comparison.accuracy_lost == lost / images
+
+
+@pytest.mark.parametrize(("name", "factor", "passes"), [("tokens_max_abs", 0.9, True), ("tokens_max_abs", 1.1, False)])
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.parametrize("size", [0.5, 1.0, 8.0])
+def test_a_token_may_differ_by_the_limit_relative_beyond_one(
+    name: str, factor: float, passes: bool, precision: str, size: float
+) -> None:
+    limit = getattr(TOLERANCES[precision], name) * max(1.0, size)
+    reference = torch.full((1, 64, 4), size) * torch.tensor([1.0, -1.0]).repeat(32)[None, :, None]
+    deployed = reference.clone()
+    deployed[0, 5, 2] += limit * factor
+    stage = StageDifference(0)
+    stage.add_tokens(reference, deployed, torch.zeros(1, 64, dtype=torch.bool))
+    comparison = Comparison(replaced(precision, tokens_relative=1e9), stages={0: stage})
+    assert (comparison.failures == []) == passes
+    logits = Comparison(TOLERANCES[precision])
+    logits.same_selection.add(reference[:, 0], reference[:, 0] + limit * factor)
+    logits.logits.add(reference[:, 0], reference[:, 0])
+    assert (logits.failures == []) == passes
+
+
+def replaced(precision: str, **limits: float) -> Tolerance:
+    return dataclasses.replace(TOLERANCES[precision], **limits)  # type: ignore[arg-type]
+
+
+def test_divergence_and_cosine_by_hand() -> None:
+    reference, deployed = torch.tensor([[0.0, 0.0], [1.0, 0.0]]), torch.tensor([[0.0, 1.0], [1.0, 0.0]])
+    found = LogitsDifference()
+    found.add(reference[:1], deployed[:1])
+    found.add(reference[1:], deployed[1:])
+    # KL((1/2, 1/2) || (q, 1 - q)) with q = 1 / (1 + e).
+    q = 1 / (1 + np.e)
+    expected = 0.5 * np.log(0.5 / q) + 0.5 * np.log(0.5 / (1 - q))
+    assert found.kl_max == pytest.approx(expected)
+    assert found.kl_mean == pytest.approx(expected / 2)
+    assert found.document().mean_abs == pytest.approx(0.25)
+    assert found.cosine_min == pytest.approx(0.0)
+    assert found.top1_agreement == 0.5
+    assert found.largest == 1.0
+
+
+@pytest.mark.parametrize(("limit", "passes"), [(0.5, True), (0.51, False)])
+def test_as_many_classes_must_agree_as_the_limit_says(limit: float, passes: bool) -> None:
+    comparison = Comparison(replaced("fp8", top1_agreement=limit, kl_mean=1e9, cosine_min=0.0))
+    comparison.logits.add(torch.eye(2), torch.tensor([[1.0, 0.0], [1.0, 0.0]]))
+    assert (comparison.failures == []) == passes
+
+
+@pytest.mark.parametrize(("known", "complains"), [(True, False), (False, True)])
+def test_the_cosine_counts_where_the_selection_is_not_known(known: bool, complains: bool) -> None:
+    comparison = Comparison(replaced("fp32", top1_agreement=0.0, kl_mean=1e9))
+    comparison.logits.add(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]]))
+    if known:
+        comparison.stages[0] = StageDifference(0)
+    assert bool(comparison.failures) == complains
+
+
+def test_margins_by_hand() -> None:
+    """Scores 5, 4, 3, 2, of which two are kept; the deployed model takes the last for the second."""
+    stage = StageDifference(0)
+    stage.add_scores(torch.tensor([[5.0, 4.0, 3.0, 2.0]]), torch.tensor([[0, 3, 1, 2]]), 2)
+    assert stage.margins == [1.0, 2.0], "4 less 3, the best that is not kept; 4, the least that is, less 2"
+    assert (stage.score_gap, stage.images_flipped, stage.largest_score) == (2.0, 1, 5.0)
+    stage.add_scores(torch.tensor([[5.0, 4.0, 3.0, 2.0]]), torch.tensor([[1, 0, 3, 2]]), 2)
+    assert (stage.score_gap, stage.images_flipped, len(stage.margins)) == (2.0, 1, 2)
+    assert stage.document().flips.to_dict() == {"tokens": 2, "images": 1, "margin_median": 1.5, "margin_max": 2.0}
+
+
+@pytest.mark.parametrize(("factor", "passes"), [(1.01, True), (0.99, False), (0.1, False)])
+def test_the_mean_divergence_may_be_what_the_limit_says(factor: float, passes: bool) -> None:
+    q = 1 / (1 + np.e)  # of the deployed model's first class; the reference says one half of both
+    limit = factor * (0.5 * np.log(0.5 / q) + 0.5 * np.log(0.5 / (1 - q)))
+    comparison = Comparison(replaced("fp32", kl_mean=limit, top1_agreement=0.0, cosine_min=0.0))
+    comparison.logits.add(torch.tensor([[0.0, 0.0]]), torch.tensor([[0.0, 1.0]]))
+    assert (comparison.failures == []) == passes

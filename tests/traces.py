@@ -1,0 +1,51 @@
+"""Traces that were made before: many tests export the same small networks, and a trace takes a second."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+import torch
+from torch import nn
+
+from tofe_export.model.tofe import ToFe
+
+Trace = Callable[[nn.Module, ToFe, list[str]], ir.Model]
+_MOST = 1 << 23  # bytes of weights; larger networks are traced each time
+
+
+def remembering(trace: Trace, folder: Path) -> Trace:
+    """`trace`, which looks in `folder` first; workers share it.
+
+    What a trace depends on is its key: the modules, their settings, every weight and the names of the outputs. A test
+    that changes code must call `trace.fresh`, which this function has for it.
+    """
+
+    def remembered(module: nn.Module, model: ToFe, outputs: list[str]) -> ir.Model:
+        weights = [*module.named_parameters(), *module.named_buffers()]
+        if sum(value.nbytes for _, value in weights) > _MOST or any(value.is_meta for _, value in weights):
+            return trace(module, model, outputs)
+        file = folder / f"{_key(module, model, outputs)}.onnx"
+        if file.exists():
+            return ir.from_proto(onnx.load_from_string(file.read_bytes()))
+        traced = trace(module, model, outputs)
+        with tempfile.NamedTemporaryFile(dir=folder, delete=False) as part:
+            part.write(ir.to_proto(traced).SerializeToString())
+        Path(part.name).replace(file)
+        return traced
+
+    remembered.fresh = trace  # type: ignore[attr-defined]
+    return remembered
+
+
+def _key(module: nn.Module, model: ToFe, outputs: list[str]) -> str:
+    plain = {name: value for name, value in vars(module).items() if not name.startswith("_") and name != "training"}
+    digest = hashlib.sha256(f"{type(module).__name__} {plain} {outputs} {module!r} {model.config}".encode())
+    for name, value in (*module.named_parameters(), *module.named_buffers()):
+        content = value.detach().contiguous().reshape(-1).view(torch.uint8).numpy()
+        digest.update(f"{name} {value.dtype} {list(value.shape)} ".encode() + content.tobytes())
+    return digest.hexdigest()[:32]

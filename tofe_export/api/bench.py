@@ -1,0 +1,116 @@
+"""Times models beside their dense backbone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from tofe_export.api.load import load
+from tofe_export.api.subjects import AnyModel, listed, path_of
+from tofe_export.artifacts.artifact import Artifact, open_artifact
+from tofe_export.bounds import LARGEST_BATCH, MOST_ROUNDS, MOST_THREADS, require_within
+from tofe_export.checkpoints.checkpoint import Checkpoint
+from tofe_export.documents.benchmark import Benchmark
+from tofe_export.documents.machine import processors
+from tofe_export.errors import InputError
+from tofe_export.files.names import readable
+from tofe_export.progress import Progress, silent
+from tofe_export.runners.onnxruntime_runner import CPU, require_onnx
+from tofe_export.timing.baseline import judge, read_baseline, require_rows
+from tofe_export.timing.run import time_groups
+from tofe_export.timing.subjects import open_groups
+
+BATCHES = (1, 8, 32)
+ROUNDS = 30
+MAX_REGRESSION = 0.05
+
+
+def bench(
+    models: AnyModel | Sequence[AnyModel],
+    *,
+    batches: Sequence[int] = BATCHES,
+    rounds: int = ROUNDS,
+    threads: int | None = None,
+    provider: str = CPU,
+    baseline: Benchmark | Path | str | None = None,
+    max_regression: float = MAX_REGRESSION,
+    progress: Progress = silent,
+) -> Benchmark:
+    """Times every model and its dense backbone in turn, in one process.
+
+    Args:
+        models: one or more ONNX files, engines and checkpoints.
+        batches: batch sizes.
+        rounds: rounds of interleaved runs at each batch size.
+        threads: threads of each model; None means every processor of this process.
+        provider: where ONNX Runtime computes, "cpu" or "cuda".
+        baseline: a recorded result that the new one is judged by; see `Benchmark.baseline`.
+        max_regression: share of a speed-up that may be lost against `baseline`, 0..1.
+        progress: called with what is being done, steps done, steps in all.
+
+    Returns:
+        A row per model and batch size, the dense backbone first.
+
+    Raises:
+        InputError: no model, a number out of range, an argument that concerns none of the models, or a file that
+            cannot be used.
+        MissingError: an engine or a provider that cannot run here.
+    """
+    given = listed(models)
+    _check(given, batches, rounds, threads, max_regression)
+    require_onnx(map(path_of, given), provider)
+    recorded, name = _recorded(baseline)  # before anything is timed
+    count = threads or processors()
+    groups = open_groups([_opened(model) for model in given], count, progress, provider)
+    benchmark = time_groups(groups, batches, rounds, count, progress)
+    if recorded is None:
+        return benchmark
+    return benchmark.replaced(baseline=judge(benchmark, recorded, name, max_regression))
+
+
+def _check(
+    models: Sequence[Artifact | Checkpoint | Path],
+    batches: Sequence[int],
+    rounds: int,
+    threads: int | None,
+    max_regression: float,
+) -> None:
+    if not models:
+        raise InputError("No model was given.", "Name at least one in `models`.", code="no-model")
+    if not batches:
+        raise InputError("No batch size was given.", "Name at least one in `batches`.", code="no-batch")
+    for batch in batches:
+        require_within("batches", batch, 1, LARGEST_BATCH)
+    require_within("rounds", rounds, 1, MOST_ROUNDS)
+    require_within("threads", 1 if threads is None else threads, 1, MOST_THREADS)
+    require_within("max_regression", max_regression, 0, 1)
+    if threads is not None and all(path_of(model).suffix == ".engine" for model in models):
+        raise InputError(
+            "`threads` is for processors, and engines run on a GPU.", "Omit it.", code="threads-for-engines"
+        )
+
+
+def _recorded(baseline: Benchmark | Path | str | None) -> tuple[Benchmark | None, str]:
+    """The recorded result, and its name for sentences."""
+    if baseline is None:
+        return None, ""
+    if isinstance(baseline, Benchmark):
+        require_rows(baseline, "`baseline`")
+        return baseline, "the baseline"
+    path = Path(baseline)
+    return read_baseline(path), readable(path.name)
+
+
+def _opened(model: Artifact | Checkpoint | Path) -> Artifact | Checkpoint:
+    """An artifact by the ending of its name; anything else is a checkpoint."""
+    if not isinstance(model, Path):
+        return model
+    if model.suffix in (".onnx", ".engine"):
+        return open_artifact(model)
+    try:
+        return load(model)
+    except InputError as error:
+        if "`" not in error.next_step:
+            raise
+        step = f"{error.next_step} Only loading and exporting take these arguments: export it, and time that."
+        raise InputError(error.message, step, code=error.code, **error.details) from error

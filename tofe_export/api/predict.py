@@ -1,0 +1,112 @@
+"""The classes that a model sees in images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from tofe_export.api.subjects import AnyModel
+from tofe_export.artifacts.artifact import Artifact, open_artifact
+from tofe_export.checkpoints.checkpoint import Checkpoint, load
+from tofe_export.data.image_file import read_image
+from tofe_export.data.preprocessing import Preprocessing
+from tofe_export.documents.prediction import ClassScore, Prediction
+from tofe_export.errors import CheckFailedError, InputError
+from tofe_export.files.names import readable
+from tofe_export.model.fixed_path import FixedPath
+from tofe_export.progress import Progress, silent, tracked
+from tofe_export.runners.base import LOGITS, Runner
+from tofe_export.runners.onnxruntime_runner import CPU
+from tofe_export.runners.torch_runner import TorchRunner
+
+_DEPLOYED = (".onnx", ".engine")
+
+
+def predict(
+    model: AnyModel,
+    images: Path | str | Sequence[Path | str],
+    *,
+    top: int = 5,
+    provider: str = CPU,
+    progress: Progress = silent,
+) -> tuple[Prediction, ...]:
+    """The most probable classes of each image.
+
+    Args:
+        model: an ONNX file, an engine or a checkpoint, which takes its fixed path with the keep counts it knows.
+        images: one or more image files; they are prepared as the model requires.
+        top: how many classes per image, at least 1; fewer where the model has fewer.
+        provider: where ONNX Runtime computes, "cpu" or "cuda".
+        progress: called with what is being done, steps done, steps in all.
+
+    Returns:
+        One prediction per image, in their order.
+
+    Raises:
+        InputError: an image that cannot be read, a model without logits, or a file that cannot be used.
+        CheckFailedError: the logits of an image are not finite.
+        MissingError: a provider or an engine that cannot run here.
+    """
+    if top < 1:
+        raise InputError(
+            f"`top` is {top}, but at least one class is needed.", "Give 1 or more.", code="too-few-classes"
+        )
+    files = [Path(images)] if isinstance(images, (Path, str)) else [Path(image) for image in images]
+    runner, preprocessing, names = _opened(model, provider)
+    return tuple(_predictions(runner, preprocessing, names, tracked(files, "Predicting", len(files), progress), top))
+
+
+def _predictions(
+    runner: Runner, preprocessing: Preprocessing, names: Sequence[str], files: Iterable[Path], top: int
+) -> Iterable[Prediction]:
+    for file in files:  # one at a time: every engine profile and every model takes a single image
+        outputs = runner.run(preprocessing(read_image(file)).unsqueeze(0).numpy())
+        if LOGITS not in outputs:
+            raise InputError(
+                "This model returns features but no logits, so it names no classes.",
+                "Export it with `outputs` that include logits.",
+                code="no-logits",
+            )
+        probabilities = _softmax(outputs[LOGITS][0].astype(np.float64), file)
+        best = np.argsort(-probabilities, kind="stable")[:top]
+        classes = tuple(
+            ClassScore(
+                index=int(index),
+                name=names[index] if index < len(names) else "",
+                probability=float(probabilities[index]),
+            )
+            for index in best
+        )
+        yield Prediction(image=readable(file.name), classes=classes)
+
+
+def _opened(model: AnyModel, provider: str) -> tuple[Runner, Preprocessing, Sequence[str]]:
+    """A runner, how it takes its images, and the names of its classes."""
+    if isinstance(model, (str, Path)):
+        path = Path(model)
+        model = open_artifact(path) if path.suffix in _DEPLOYED else load(path)
+    if isinstance(model, Artifact):
+        manifest = model.manifest
+        return model.open(provider), Preprocessing.from_dict(manifest.preprocessing.to_dict()), manifest.classes
+    return _in_pytorch(model), model.preprocessing, model.classes
+
+
+def _in_pytorch(checkpoint: Checkpoint) -> Runner:
+    path = FixedPath(checkpoint.keep_counts(), rearranged=False)
+    return TorchRunner(lambda images: checkpoint.model.forward_fixed(images, path).logits)
+
+
+def _softmax(logits: NDArray[np.float64], file: Path) -> NDArray[np.float64]:
+    if not np.isfinite(logits).all():
+        raise CheckFailedError(
+            f"The logits of {readable(file.name)} are not finite.",
+            "Look at the checkpoint's weights, or use a wider precision.",
+            code="logits-not-finite",
+            path=file,
+        )
+    probabilities: NDArray[np.float64] = torch.from_numpy(logits).softmax(dim=0).numpy()
+    return probabilities

@@ -1,0 +1,229 @@
+"""From a float32 ONNX file to an INT8 or FP8 one, judged beside FP32 and FP16 on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import onnx_ir as ir
+
+from tofe_export import __version__
+from tofe_export.api.subjects import AnyArtifact, open_onnx, require_onnx_name
+from tofe_export.artifacts.artifact import Artifact
+from tofe_export.artifacts.checks import run_two_batches, write_checked
+from tofe_export.artifacts.file_kinds import Kind
+from tofe_export.artifacts.outputs import Output, beside, require_outputs
+from tofe_export.artifacts.sets import Draft, atomic_artifact
+from tofe_export.bounds import LARGEST_BATCH, MOST_IMAGES, MOST_ROUNDS, MOST_THREADS, require_within
+from tofe_export.data.image_log import ImageLog
+from tofe_export.documents.benchmark import BenchSettings
+from tofe_export.documents.machine import describe_machine, describe_versions, processors
+from tofe_export.documents.manifest import FileIdentity, OnnxManifest
+from tofe_export.documents.quantization import OmittedPrecision, Quantization
+from tofe_export.documents.recipe import CalibrationRecipe
+from tofe_export.errors import InputError, count
+from tofe_export.files.names import readable
+from tofe_export.graph.stored import copy_model
+from tofe_export.parity.tolerances import Overrides, check_overrides
+from tofe_export.precision.calibrated import (
+    Calibrated,
+    calibrate_model,
+    choose_recipe,
+    readable_recipe,
+    require_float32,
+    require_images_of,
+)
+from tofe_export.precision.half import WeightTooLargeError
+from tofe_export.precision.quantize import FORMATS, QuantizedGraph
+from tofe_export.precision.recipe import recipe_file
+from tofe_export.progress import Progress, silent
+from tofe_export.runners.base import LOGITS
+from tofe_export.timing.forms import Form, against_float32, half_of, time_forms
+from tofe_export.timing.shipping import judge
+
+QuantizedPrecision = Literal["int8", "fp8"]
+
+
+@dataclass(frozen=True)
+class QuantizedArtifact(Artifact):
+    """An ONNX file that was just quantized.
+
+    Attributes:
+        manifest: its manifest.
+        quantization: how it agreed with float32, how fast it ran, and which precision to ship.
+        notes: what the user should know about its ranges, a sentence each.
+    """
+
+    manifest: OnnxManifest
+    quantization: Quantization
+    notes: tuple[str, ...]
+
+
+def quantize(
+    model: AnyArtifact,
+    path: Path | str | None = None,
+    *,
+    precision: QuantizedPrecision = "int8",
+    recipe: CalibrationRecipe | Path | str | None = None,
+    data: str | Path | None = None,
+    cache: Path | str | None = None,
+    samples: int = 128,
+    batches: Sequence[int] = (1, 8),
+    rounds: int = 15,
+    threads: int | None = None,
+    tolerances: Overrides | None = None,
+    progress: Progress = silent,
+) -> QuantizedArtifact:
+    """Calibrates and quantizes a model, then compares and times it beside float32 and FP16.
+
+    The file appears only when the checker accepts it and it runs; the verdict says whether it is worth shipping.
+
+    Args:
+        model: a float32 ONNX file with its manifest.
+        path: the quantized file, beside which its manifest is written; None means `model.int8.onnx` beside `model`.
+        precision: "int8" or "fp8".
+        recipe: a calibration recipe, its file, or the name of a shipped one; None takes the one named after the
+            model's training data.
+        data: images instead of the recipe's.
+        cache: calibration file to read and write; None takes one in the user's cache folder, if that can be written.
+        samples: at most this many held-out images for the comparison with float32.
+        batches: batch sizes to time.
+        rounds: of interleaved runs at each batch size.
+        threads: of ONNX Runtime; None means every processor of this process.
+        tolerances: limits of your own, as in `verify`.
+        progress: called with what is being done, steps done, steps in all.
+
+    Raises:
+        InputError: see `calibrate_model` and `quantize_graph`; or a path that must not or cannot be written.
+        CheckFailedError: the checker refuses the quantized graph, or it gives NaN.
+        MissingError: ONNX Runtime is missing, or the disk is full.
+    """
+    limits = tolerances or {}
+    require_quantized(precision)
+    _check_numbers(samples, batches, rounds, threads)
+    check_overrides(limits, ("fp16", precision))
+    file = model.path if isinstance(model, Artifact) else Path(model)
+    target = beside(file, f".{precision}.onnx") if path is None else Path(path)
+    require_onnx_name(target)
+    kept_in = None if cache is None else Path(cache)
+    require_outputs([Output(target, Kind.ONNX), Output(kept_in, Kind.CALIBRATION)], [file, recipe_file(recipe)])
+    source, log = open_quantizable(model), ImageLog()
+    chosen = choose_recipe(recipe, None if data is None else str(data), source.manifest.data)
+    if data is None:
+        require_images_of(chosen, "data")
+    with atomic_artifact(target) as draft:  # first of all, since a place that cannot be written is known at once
+        calibrated = calibrate_model(source.graph, source.manifest, chosen, log, kept_in, progress)
+        quantized, around = calibrated.quantized(source.graph, precision, engine=False)
+        _write(quantized, draft, source, progress)
+        draft.manifest = _manifest(source, calibrated, precision, around, quantized)
+        halves, omitted = half_beside(source.graph)
+        forms = [*halves, Form(precision, draft.path)]
+        agreement = against_float32(source, forms, chosen.data.source, samples, limits, log, progress)
+        backend, speeds = time_forms(source, forms, batches, rounds, threads, progress)
+    assert isinstance(draft.manifest, OnnxManifest)
+    quantization = Quantization(
+        model=readable(target.name),
+        precision=precision,
+        around=around,
+        recipe=readable_recipe(chosen),
+        layers=quantized.layers,
+        coarse=quantized.coarse,
+        data=readable(chosen.data.source),
+        images=log.document(),
+        agreement=tuple(agreement),
+        left_out=tuple(omitted),
+        backend=backend,
+        speed=tuple(speeds),
+        verdict=judge(precision, agreement, speeds),
+        passed=agreement[-1].passed,
+        machine=describe_machine(),
+        versions=describe_versions(),
+        settings=BenchSettings(threads=threads or processors(), rounds=rounds, batches=tuple(batches)),
+    )
+    return QuantizedArtifact(target, draft.manifest, quantization, coarse_notes(quantized.coarse, precision))
+
+
+def open_quantizable(model: AnyArtifact) -> Artifact:
+    """The artifact of an ONNX file that can be quantized and judged.
+
+    Raises:
+        InputError: not a float32 ONNX file, or one without logits; and see `read_manifest`.
+    """
+    source = open_onnx(model)
+    require_float32(source.graph, source.manifest.precision, str(source.path))
+    if LOGITS not in source.manifest.outputs:
+        raise InputError(
+            f"{source.path} has features but no logits, by which a quantized model is judged.",
+            "Export it again with `outputs=('features', 'logits')`.",
+            code="no-logits",
+            path=source.path,
+        )
+    return source
+
+
+def require_quantized(precision: str) -> None:
+    """Raises InputError unless `precision` has 8 bits."""
+    if precision not in FORMATS:
+        raise InputError(
+            f"`precision` {precision!r} is not a quantized one.",
+            f"Use one of {', '.join(FORMATS)}.",
+            code="unknown-value",
+            name="precision",
+            value=precision,
+        )
+
+
+def _check_numbers(samples: int, batches: Sequence[int], rounds: int, threads: int | None) -> None:
+    if not batches:
+        raise InputError("No batch size was given.", "Name at least one in `batches`.", code="no-batch")
+    for batch in batches:
+        require_within("batches", batch, 1, LARGEST_BATCH)
+    require_within("samples", samples, 1, MOST_IMAGES)
+    require_within("rounds", rounds, 1, MOST_ROUNDS)
+    require_within("threads", 1 if threads is None else threads, 1, MOST_THREADS)
+
+
+def half_beside(model: ir.Model) -> tuple[list[Form], list[OmittedPrecision]]:
+    """FP16 for comparison; or, where a weight is too large for it, why it is omitted."""
+    try:
+        return [half_of(copy_model(model))], []
+    except WeightTooLargeError as error:
+        return [], [OmittedPrecision(precision="fp16", why=error.message)]
+
+
+def coarse_notes(coarse: Mapping[str, int], precision: str) -> tuple[str, ...]:
+    """A sentence for each layer whose values are too small for scales in FP16; see `QuantizedGraph.coarse`."""
+    return tuple(
+        f"{layer}: {count(ranges, 'range')} below what scales in FP16 reach, so rounded more coarsely "
+        f"than {precision.upper()} could; to spare the layer, name its kind in quantize.high_precision."
+        for layer, ranges in coarse.items()
+    )
+
+
+def _write(quantized: QuantizedGraph, draft: Draft, source: Artifact, progress: Progress) -> None:
+    task = "Checking the quantized graph"
+    progress(task, 0, 1)
+    write_checked(quantized.model, draft)
+    run_two_batches(draft.path, source.manifest.image_shape)
+    progress(task, 1, 1)
+
+
+def _manifest(
+    source: Artifact, calibrated: Calibrated, precision: QuantizedPrecision, around: str, quantized: QuantizedGraph
+) -> OnnxManifest:
+    """The float32 file's, and how it was calibrated."""
+    manifest = source.manifest
+    assert isinstance(manifest, OnnxManifest)
+    return manifest.replaced(
+        source=FileIdentity(file=readable(source.path.name), sha256=manifest.sha256),
+        checkpoint=manifest.origin,
+        precision=precision,
+        around=around,
+        calibration=calibrated.document(),
+        layers=quantized.layers,
+        coarse=quantized.coarse,
+        external_data=None,
+        versions={**manifest.versions, "tofe_export": __version__},
+    )

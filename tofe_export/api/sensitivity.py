@@ -1,0 +1,92 @@
+"""What it costs to quantize one kind of layer alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tofe_export.api.quantize import QuantizedPrecision, open_quantizable, require_quantized
+from tofe_export.api.subjects import AnyArtifact, path_of
+from tofe_export.artifacts.file_kinds import Kind
+from tofe_export.artifacts.outputs import Output, require_outputs
+from tofe_export.bounds import MOST_IMAGES, require_within
+from tofe_export.data.image_log import ImageLog
+from tofe_export.documents.quantization import KindCost, Sensitivity
+from tofe_export.documents.recipe import ATTENTION, KINDS, CalibrationRecipe, QuantizePolicy
+from tofe_export.files.names import readable
+from tofe_export.graph.stored import serialize
+from tofe_export.parity.tolerances import Overrides, check_overrides
+from tofe_export.precision.calibrated import calibrate_model, choose_recipe, require_images_of
+from tofe_export.precision.kinds import quantizable
+from tofe_export.precision.quantize import quantize_graph, ranges_of
+from tofe_export.precision.recipe import recipe_file
+from tofe_export.progress import Progress, silent
+from tofe_export.timing.forms import Form, against_float32
+
+
+def sensitivity(
+    model: AnyArtifact,
+    *,
+    precision: QuantizedPrecision = "int8",
+    recipe: CalibrationRecipe | Path | str | None = None,
+    data: str | Path | None = None,
+    cache: Path | str | None = None,
+    samples: int = 128,
+    tolerances: Overrides | None = None,
+    progress: Progress = silent,
+) -> Sensitivity:
+    """Quantizes one kind of layer at a time and compares with float32; the costliest comes first.
+
+    One calibration serves all of them. No model is written. The arguments are those of `quantize`.
+
+    Raises:
+        InputError: see `quantize`.
+    """
+    limits = tolerances or {}
+    require_quantized(precision)
+    require_within("samples", samples, 1, MOST_IMAGES)
+    check_overrides(limits, (precision,))
+    kept_in = None if cache is None else Path(cache)
+    file = Path(model) if isinstance(model, str) else path_of(model)
+    require_outputs([Output(kept_in, Kind.CALIBRATION)], [file, recipe_file(recipe)])
+    source, log = open_quantizable(model), ImageLog()
+    chosen = choose_recipe(recipe, None if data is None else str(data), source.manifest.data)
+    if data is None:
+        require_images_of(chosen, "data")
+    calibrated = calibrate_model(source.graph, source.manifest, chosen, log, kept_in, progress)
+    ranges, present = ranges_of(calibrated.histograms, chosen.ranges), set(quantizable(source.graph.graph).values())
+    costs = []
+    for kind in [kind for kind in KINDS if kind in present]:
+        quantized = quantize_graph(source.graph, ranges, only(kind, chosen.quantize), precision)
+        form = Form(precision, serialize(quantized.model))
+
+        def of_kind(task: str, done: int, total: int, kind: str = kind) -> None:
+            progress(f"{task}, {kind} alone in 8 bits", done, total)
+
+        (agreement,) = against_float32(source, [form], chosen.data.source, samples, limits, log, of_kind)
+        costs.append(
+            KindCost(
+                **{**agreement.fields(), "kind": kind},
+                layers=quantized.layers.quantized[kind],
+                quantized_by_recipe=kind in chosen.quantize.kinds,
+            )
+        )
+    return Sensitivity(
+        model=readable(source.path.name),
+        precision=precision,
+        kinds=tuple(sorted(costs, key=_rank)),
+        images=log.document(),
+    )
+
+
+def only(kind: str, policy: QuantizePolicy) -> QuantizePolicy:
+    """`policy` with nothing but `kind` in 8 bits."""
+    others = tuple(name for name in KINDS if name not in (kind, ATTENTION))
+    return policy.replaced(attention=kind == ATTENTION, high_precision=others)
+
+
+def _rank(cost: KindCost) -> tuple[float, float, float]:
+    """Greatest cost first: points of accuracy or classes lost, then tokens, then the angle of the logits."""
+    accuracy = cost.accuracy
+    lost = 1 - (cost.top1_agreement or 0.0) if accuracy is None else accuracy.reference - accuracy.deployed
+    overlap = 1.0 if cost.least_overlap is None else cost.least_overlap
+    return -lost, overlap, 1.0 if cost.logits is None else cost.logits.cosine_min

@@ -1,0 +1,68 @@
+"""A deployed file as an object: opened, hashed and described once, whatever is done with it afterwards."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import onnx_ir as ir
+
+from tofe_export.artifacts.engine_file import open_engine
+from tofe_export.artifacts.manifests import read_manifest
+from tofe_export.documents.manifest import EngineManifest, OnnxManifest
+from tofe_export.errors import InputError
+from tofe_export.graph.reading import read_onnx
+from tofe_export.runners.base import Runner
+from tofe_export.runners.onnxruntime_runner import CPU, OnnxRuntimeRunner
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """An ONNX file or an engine that this program wrote.
+
+    Attributes:
+        path: the file.
+        manifest: what stands beside it; its hash is the file's.
+    """
+
+    path: Path
+    manifest: OnnxManifest | EngineManifest
+
+    @cached_property
+    def graph(self) -> ir.Model:
+        """The ONNX graph, parsed once and shared: copy it (`graph.stored.copy_model`) before you change it.
+
+        Raises:
+            InputError: the artifact is an engine, or the file is damaged.
+        """
+        if self.manifest.kind != "onnx":
+            raise InputError(f"{self.path} is an engine, not an ONNX file.", code="not-onnx", path=self.path)
+        return read_onnx(self.path)
+
+    def open(self, provider: str = CPU, threads: int | None = None) -> Runner:
+        """A runner: `open().run(images)["logits"]`, images float32 [B, D, H, W].
+
+        Args:
+            provider: where ONNX Runtime computes, "cpu" or "cuda".
+            threads: of ONNX Runtime; None means every processor of this process.
+
+        Raises:
+            MissingError: no such provider here, or an engine that cannot run here.
+            InputError: the runtime refuses the file.
+        """
+        if isinstance(self.manifest, EngineManifest):
+            return open_engine(self.path, self.manifest)
+        return OnnxRuntimeRunner(self.path, threads, self.manifest.precision, provider)
+
+
+def open_artifact(artifact: Artifact | Path | str) -> Artifact:
+    """The artifact in a file, checked against its manifest; an artifact that is open already is returned as it is.
+
+    Raises:
+        InputError: see `read_manifest`.
+    """
+    if isinstance(artifact, Artifact):
+        return artifact
+    path = Path(artifact)
+    return Artifact(path, read_manifest(path))

@@ -1,0 +1,105 @@
+"""Opens a deployed model with its stages in view, whatever it is."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import onnx_ir as ir
+
+from tofe_export.artifacts.artifact import Artifact
+from tofe_export.artifacts.engine_file import open_engine
+from tofe_export.artifacts.opened import Opened, OpenedOnnx
+from tofe_export.checkpoints.checkpoint import Checkpoint
+from tofe_export.documents.manifest import EngineManifest, Manifest
+from tofe_export.engine.backend import open_backend
+from tofe_export.engine.build import Built, build_engine
+from tofe_export.engine.options import BatchProfile, BuildOptions
+from tofe_export.engine.prepare import prepare
+from tofe_export.engine.runtime import EngineSession
+from tofe_export.files.reading import sha256
+from tofe_export.graph.export import export_tofe
+from tofe_export.graph.passes.taps import show_taps
+from tofe_export.graph.reading import read_onnx
+from tofe_export.graph.stored import copy_model
+from tofe_export.precision.half import HALVES, is_float32, to_half
+from tofe_export.precision.quantize import FORMATS
+from tofe_export.progress import Progress
+from tofe_export.runners.base import Runner
+from tofe_export.runners.padded import Padded
+
+_BATCH = 8
+UNSEEN = (".attn.qkv",)
+"""TensorRT-RTX 1.7 ends with an internal error when the product that makes Q, K and V is an output."""
+
+
+def open_deployed(artifact: Artifact, checkpoint: Checkpoint, provider: str, progress: Progress) -> Runner:
+    """The artifact as a runner that also shows its stages; an engine without taps gets a twin, built on the fly.
+
+    Raises:
+        InputError, MissingError: see `OpenedOnnx`, `open_engine` and `build_engine`.
+    """
+    manifest = artifact.manifest
+    if not isinstance(manifest, EngineManifest):
+        return OpenedOnnx(artifact.path, copy_model(artifact.graph), manifest.precision, provider)
+    engine, options = open_engine(artifact.path, manifest), BuildOptions.of(manifest.options)
+    least = options.batch.minimum
+    graph = built_from(artifact, manifest, checkpoint)
+    if graph is None:
+        return Padded(engine, least)
+
+    def open_model(shown: ir.Model) -> Runner:
+        backend = open_backend(manifest.backend.name)
+        return Padded(EngineSession(build_twin(shown, manifest, progress).content, backend, engine.precision), least)
+
+    return Opened(Padded(engine, least), graph, open_model, options.taps, built_apart=True, unseen=UNSEEN)
+
+
+def built_from(artifact: Artifact, manifest: EngineManifest, checkpoint: Checkpoint) -> ir.Model | None:
+    """What the engine was built from, in its precision and with its stages as outputs.
+
+    The ONNX file beside the engine, if it is the very one; else a new export of the checkpoint by the manifest's
+    options. None for an engine that was quantized on the way from a float32 file, or whose quantized file is gone:
+    only that file has its ranges.
+    """
+    source = artifact.path.parent / manifest.source.file
+    at_hand = source.is_file() and sha256(source) == manifest.source.sha256
+    precision = manifest.precision
+    if at_hand:
+        model = read_onnx(source)
+        if precision in FORMATS and not any(node.op_type == "DequantizeLinear" for node in model.graph):
+            return None
+        if manifest.around == "fp16" and is_float32(model):
+            to_half(model, "fp16")
+        show_taps(model)
+    elif precision in FORMATS:
+        return None
+    else:
+        model = export_tofe(checkpoint.model, manifest.keep, manifest.rearrange == "plugin", True, manifest.outputs)
+    # Before any module is shown: an output inside a selector would not be taken for part of its scores' end.
+    if precision in HALVES and is_float32(model):
+        to_half(model, precision)
+    return model
+
+
+def build_twin(graph: ir.Model, manifest: EngineManifest, progress: Progress) -> Built:
+    """An engine of `graph`, which is left as it is, with the options of the manifest's engine."""
+    options = replace(BuildOptions.of(manifest.options), taps=True)
+    backend = open_backend(manifest.backend.name)
+    prepared = prepare(copy_model(graph), backend, options, manifest.precision)
+    return build_engine(prepared.content, backend, options, prepared.heavy, progress)
+
+
+def tried_batches(manifest: Manifest) -> list[int]:
+    """Batch sizes to try, ascending: 1 and 3, or what the engine's profile names."""
+    profile = _profile(manifest)
+    return [1, 3] if profile is None else sorted({profile.minimum, profile.optimum, profile.maximum})
+
+
+def compared_batch(manifest: Manifest) -> int:
+    """How many images to compare at a time."""
+    profile = _profile(manifest)
+    return _BATCH if profile is None else max(profile.minimum, min(_BATCH, profile.maximum))
+
+
+def _profile(manifest: Manifest) -> BatchProfile | None:
+    return BuildOptions.of(manifest.options).batch if isinstance(manifest, EngineManifest) else None

@@ -1,0 +1,106 @@
+"""The command to type after an error, by its code; other errors say in words what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from tofe_export.errors import TofeError
+from tofe_export.files.commands import command, quoted
+
+Details = Mapping[str, object]
+_WEIGHTS = (".pth", ".pt", ".bin", ".safetensors")
+
+
+def next_step(error: TofeError) -> str | None:
+    """The next step of `error` with the command to type; None where its own words say it all."""
+    step = STEPS.get(error.code)
+    return None if step is None else step(error.details)
+
+
+def _path(details: Details, default: str, name: str = "path") -> Path:
+    return Path(str(details.get(name, default)))
+
+
+def _train_from(details: Details) -> str:
+    backbone = str(details.get("backbone", ""))
+    named = ("--backbone", backbone) if backbone else ()
+    return command("train", "--init", _path(details, "CKPT"), *named, "--data", "FOLDER", "-o", "RUN")
+
+
+def _keeps_every_token(details: Details) -> str:
+    return f"Prune it as EViT does: --selector cls-attention, or fine-tune it: {_train_from(details)}"
+
+
+def _no_predictors(details: Details) -> str:
+    return f"Prune without training: --selector cls-attention, or fine-tune it: {_train_from(details)}"
+
+
+def _made_again(details: Details) -> str:
+    path = _path(details, "model.onnx")
+    if path.suffix == ".engine":
+        return f"Build it again: {command('trt', 'MODEL.onnx', '-o', path)}"
+    return f"Export it again: {command('onnx', 'CKPT', '-o', path if path.suffix == '.onnx' else Path('model.onnx'))}"
+
+
+def _not_onnx(details: Details) -> str:
+    path = _path(details, "model.onnx")
+    return f"First type: {command('onnx', path)}" if path.suffix in _WEIGHTS else _made_again(details)
+
+
+def _manifest_missing(details: Details) -> str:
+    name = _path(details, "model.onnx").name
+    return f"It travels beside {name}; copy it along. {_made_again(details)}"
+
+
+def _engine(details: Details) -> str:
+    """The command that builds an engine anew: in its precision, for its batch sizes."""
+    options = details.get("options")
+    precision, batch = str(getattr(options, "precision", "fp32")), getattr(options, "batch", None)
+    return command(
+        *("trt", _path(details, "MODEL.onnx", "source"), "-o", _path(details, "model.engine")),
+        *(() if precision == "fp32" else (f"--{precision}",)),
+        *(() if batch is None else ("--batch", str(batch))),
+    )
+
+
+def _make_writable(details: Details) -> str:
+    return f"Type: chmod u+w {quoted(_path(details, 'FILE'))}, or choose another place for it."
+
+
+def _with_onnx_ending(details: Details) -> str:
+    path = _path(details, "model")
+    return f"Write -o {quoted(path.with_name(f'{path.name}.onnx'))}"
+
+
+def _another_calibration(details: Details) -> str:
+    return f"Delete {details.get('path', 'it')}, or name another file with --cache."
+
+
+STEPS: dict[str, Callable[[Details], str]] = {
+    "no-checkpoint": lambda details: f"Check the path, or make one to try: {command('demo', '-o', 'RUN')}",
+    "keeps-every-token": _keeps_every_token,
+    "no-predictors": _no_predictors,
+    "not-onnx": _not_onnx,
+    "onnxruntime-refuses": _made_again,
+    "no-inputs-or-outputs": _made_again,
+    "external-data-outside": _made_again,
+    "manifest-hash": _made_again,
+    "manifest-missing": _manifest_missing,
+    "engine-version": lambda details: f"Build it again: {_engine(details)}",
+    "engine-gpu": lambda details: f"Build it here: {_engine(details)}",
+    "no-logits": lambda details: f"Export it again: {command('onnx', 'CKPT', '--outputs', 'features,logits')}",
+    "baseline-empty": lambda details: f"Record one: {command('bench', 'model.onnx', '--json', 'baseline.json')}",
+    "write-protected": _make_writable,
+    "not-onnx-name": _with_onnx_ending,
+    "engine-named-onnx": lambda details: "Write -o model.engine",
+    "cache-not-writable": lambda details: "Name another calibration file with --cache.",
+    "not-calibration": _another_calibration,
+    "calibration-of-another": _another_calibration,
+    "no-run": lambda details: f"Make a run first: {command('demo', '-o', _path(details, 'RUN'))}",
+    "run-not-a-folder": lambda details: f"Type: {command('report', _path(details, 'RUN/file').parent)}",
+    "run-exists": lambda details: "Continue it: add --resume to the command; or choose another folder with -o.",
+    "run-finished": lambda details: "Choose another folder with -o.",
+    "resumed-with-other-settings": lambda details: "Resume with the same settings, or start another run with -o.",
+    "training-state": lambda details: "Start again in another folder with -o, or remove this one.",
+}

@@ -1,0 +1,1 @@
+"""Every JSON document there is: one frozen class, one schema and one check each."""

@@ -1,0 +1,173 @@
+"""From a run folder to one HTML page, and its figures as files on request."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import jinja2
+from markupsafe import Markup
+
+from tofe_export import __version__
+from tofe_export.artifacts.file_kinds import Kind
+from tofe_export.artifacts.outputs import Output, require_folder, require_outputs
+from tofe_export.bounds import MOST_PICTURES, require_within
+from tofe_export.data.image_log import ImageLog
+from tofe_export.documents.history import DENSE
+from tofe_export.errors import InputError
+from tofe_export.files.names import CHECKPOINT, PAGE, READ_BY_REPORT
+from tofe_export.files.places import reason_of, resolved
+from tofe_export.files.writing import write_text
+from tofe_export.page.attention_section import AttentionSection, attention_section
+from tofe_export.page.bench_tables import bench_section
+from tofe_export.page.drawing import Chart, write_figure
+from tofe_export.page.facts import facts, key_numbers
+from tofe_export.page.folder import RunFolder, read_folder
+from tofe_export.page.gallery import Gallery, gallery
+from tofe_export.page.headline import WORDS, headline
+from tofe_export.page.heat import heat_figure
+from tofe_export.page.images import open_images
+from tofe_export.page.labels import shown
+from tofe_export.page.parity_tables import artifact_parity, overview, threshold_table
+from tofe_export.page.quality_charts import cost_chart, cost_points, kept_charts
+from tofe_export.page.speed_charts import latency_chart, speed_chart
+from tofe_export.page.token_pictures import token_map_figure
+from tofe_export.page.training_charts import training_charts
+from tofe_export.page.wording import percent
+from tofe_export.progress import Progress, silent
+
+Charts = dict[str, list[Chart]]
+"""Of each section of the page; without numbers it has none."""
+_TOKEN_MAPS, _ATTENTION = "token-maps", "attention"
+
+
+def build_report(
+    folder: Path,
+    page: Path | None = None,
+    *,
+    images: int = 6,
+    data: str | None = None,
+    figures: Path | None = None,
+    log: ImageLog | None = None,
+    progress: Progress = silent,
+) -> Path:
+    """Writes the report of `folder`; what is missing there is omitted, with the command that makes it.
+
+    The page needs no network and no other file, and the same folder gives the same bytes.
+
+    Args:
+        folder: a run, holding any of ckpt.pth, metrics.jsonl, model.onnx.json, verify.json, bench.json.
+        page: where to write it; default `folder`/report.html.
+        images: how many held-out images to show token maps of.
+        data: where those come from: "digits", "photos" or a folder; None takes the checkpoint's own.
+        figures: a folder for every figure, as PNG and SVG.
+        log: records which images were read and which were left out.
+        progress: see `Progress`.
+
+    Returns:
+        The page's path.
+
+    Raises:
+        InputError: no such folder, nothing in it to report, a damaged part, or a page that cannot be written or would
+            replace what it is about.
+        MissingError: the disk is full.
+    """
+    require_within("images", images, 0, MOST_PICTURES)
+    run = read_folder(folder)
+    if data is not None and (images == 0 or run.checkpoint is None):
+        why = "`images` is 0" if images == 0 else f"there is no {CHECKPOINT} in {folder}"
+        raise InputError(f"`data` says where pictures come from, but {why}.", "Omit `data`.", code="data-unused")
+    page = folder / PAGE if page is None else page
+    charts = _charts(run)
+    _require_writable(folder, page, figures, charts)
+    pictured = None
+    if images and run.checkpoint is not None:
+        pictured = open_images(run.checkpoint, images, data, log or ImageLog(), progress)
+    maps, attention = gallery(run, pictured), attention_section(run, pictured)
+    write_text(page, _render(run, charts, maps, attention))
+    if figures is not None:
+        _write_figures(figures, charts, maps, attention)
+    return page
+
+
+def _charts(run: RunFolder) -> Charts:
+    threshold = run.verification.threshold if run.verification else None
+    dense = run.history.final_accuracy(DENSE) if run.history else None
+    speed = (speed_chart(run.benchmark), latency_chart(run.benchmark)) if run.benchmark else ()
+    cost = cost_chart(cost_points(run.verifications.artifacts if run.verifications else (), dense))
+    return {
+        "speed": [chart for chart in speed if chart is not None],
+        "kept": kept_charts(threshold) if threshold else [],
+        "cost": [cost] if cost else [],
+        "training": training_charts(run.history, run.budget) if run.history else [],
+    }
+
+
+def _require_writable(folder: Path, page: Path, figures: Path | None, charts: Charts) -> None:
+    outputs = [Output(page, Kind.PAGE)]
+    if figures is not None:
+        require_folder(figures)
+        names = [*(chart.name for section in charts.values() for chart in section), _TOKEN_MAPS, _ATTENTION]
+        outputs += [Output(figures / f"{name}.{end}", Kind.PICTURE) for name in names for end in ("png", "svg")]
+    require_outputs(outputs, [folder / name for name in READ_BY_REPORT])
+
+
+def _render(run: RunFolder, charts: Charts, maps: Gallery, attention: AttentionSection) -> str:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("tofe_export.page"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+        finalize=lambda value: shown(value) if type(value) is str else value,  # whatever a file called itself
+    )
+    environment.filters["percent"] = percent
+    # Not escaped because it is this program's own: matplotlib drew it, and escapes the texts in it.
+    environment.filters["svg"] = lambda chart: Markup(chart.svg())
+    sentence, tone = headline(run.verifications, run.benchmark)
+    word = WORDS[tone]
+    if run.outdated:
+        word, tone = "Outdated", "open"
+        sentence = "What was exported, compared or timed is not what lies here now: see below."
+    artifacts = run.verifications.artifacts if run.verifications else ()
+    threshold = run.verification.threshold if run.verification else None
+    return environment.get_template("report.html.j2").render(
+        run=run,
+        title=_title(run),
+        headline=sentence,
+        word=word,
+        tone=tone,
+        key_numbers=key_numbers(run),
+        facts=facts(run),
+        charts=charts,
+        bench=bench_section(run.benchmark) if run.benchmark else None,
+        overview=overview(artifacts),
+        artifacts=[artifact_parity(artifact) for artifact in artifacts],
+        both_kinds=any(artifact.stages and artifact.logits_same_selection for artifact in artifacts),
+        threshold=threshold,
+        threshold_table=threshold_table(threshold) if threshold else None,
+        gallery=maps,
+        attention=attention,
+        version=__version__,
+    )
+
+
+def _write_figures(folder: Path, charts: Charts, maps: Gallery, attention: AttentionSection) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"{folder} cannot be created: {reason_of(error)}.", "Name another folder.", code="not-writable", path=folder
+        ) from error
+    for section in charts.values():
+        for chart in section:
+            chart.write(folder)
+    if maps.maps:
+        write_figure(token_map_figure(maps.maps, maps.classes), folder / _TOKEN_MAPS)
+    if attention.maps:
+        write_figure(heat_figure(attention.maps), folder / _ATTENTION)
+
+
+def _title(run: RunFolder) -> str:
+    if run.checkpoint is not None:
+        return run.checkpoint.model.config.backbone
+    return run.manifest.config.backbone if run.manifest is not None else resolved(run.path).name

@@ -1,0 +1,154 @@
+"""Which tokens each stage used for an image, as the deployed model (fixed path) chooses them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tofe_export.checkpoints.checkpoint import Checkpoint
+from tofe_export.data.images import Batch
+from tofe_export.data.preprocessing import Preprocessing
+from tofe_export.errors import InputError
+from tofe_export.model.fixed_path import FixedPath
+from tofe_export.model.outputs import SparseOutput
+from tofe_export.model.selection import Layout, kept_masks
+from tofe_export.model.tofe import ToFe, check_keep
+
+
+@dataclass(frozen=True)
+class TokenMap:
+    """One image and what became of its tokens.
+
+    Attributes:
+        name: of the image.
+        pixels: uint8 [H, W, 3], the crop that the model saw.
+        kept: bool [S, h, w], on the model's grid of patches: the token went through the blocks of the stage.
+        reused: bool [S, h, w], the part of `kept` that an earlier stage had frozen.
+        counts: tokens that each stage would keep of this image by the threshold rule (score > 0); empty where the
+            network has no threshold.
+        predicted: class index.
+        predicted_by_threshold: class index of the threshold path; None without one.
+        label: class index, or None when the image has none.
+    """
+
+    name: str
+    pixels: NDArray[np.uint8]
+    kept: NDArray[np.bool_]
+    reused: NDArray[np.bool_]
+    counts: tuple[int, ...]
+    predicted: int
+    predicted_by_threshold: int | None
+    label: int | None
+
+
+@dataclass(frozen=True)
+class ReuseSummary:
+    """Over many images on the fixed path.
+
+    Attributes:
+        images: how many.
+        per_stage: mean number of tokens per image that the stage kept after an earlier stage had frozen them.
+        ever: mean number of tokens per image that some stage used after an earlier one had frozen them.
+    """
+
+    images: int
+    per_stage: tuple[float, ...]
+    ever: float
+
+
+@torch.inference_mode()
+def token_maps(checkpoint: Checkpoint, keep: Sequence[int], batches: Iterable[Batch]) -> list[TokenMap]:
+    """One map per image of `batches`.
+
+    Args:
+        checkpoint: the network and its preprocessing.
+        keep: keep count of each stage.
+        batches: images preprocessed by `checkpoint.preprocessing`.
+
+    Raises:
+        InputError: keep counts that do not fit the model.
+    """
+    model = checkpoint.model
+    counts = check_keep(keep, model)
+    maps: list[TokenMap] = []
+    for batch in batches:
+        fixed = model.forward_fixed(batch.images, FixedPath(counts))
+        kept = _kept(model, fixed, counts, len(batch.names))
+        used_again = reused(kept)
+        rows, columns = grid_of(model)
+        singles = model.forward_threshold(batch.images) if model.has_threshold else []
+        for place in range(len(batch.names)):
+            single = singles[place] if singles else None
+            maps.append(
+                TokenMap(
+                    name=batch.names[place],
+                    pixels=to_pixels(batch.images[place], checkpoint.preprocessing),
+                    kept=kept[place].reshape(-1, rows, columns).numpy(),
+                    reused=used_again[place].reshape(-1, rows, columns).numpy(),
+                    counts=tuple(int((trace.scores > 0).sum()) for trace in (single.stages if single else ())),
+                    predicted=int(fixed.logits[place].argmax()),
+                    predicted_by_threshold=int(single.logits.argmax()) if single else None,
+                    label=None if batch.labels is None else int(batch.labels[place]),
+                )
+            )
+    return maps
+
+
+@torch.inference_mode()
+def summarize_reuse(model: ToFe, keep: Sequence[int], batches: Iterable[Batch]) -> ReuseSummary:
+    """How many tokens come back, averaged over `batches`.
+
+    Raises:
+        InputError: keep counts that do not fit the model, or no image.
+    """
+    counts = check_keep(keep, model)
+    images, ever = 0, 0
+    per_stage = torch.zeros(len(counts), dtype=torch.int64)
+    for batch in batches:
+        fixed = model.forward_fixed(batch.images, FixedPath(counts))
+        again = reused(_kept(model, fixed, counts, len(batch.names)))
+        images += len(batch.names)
+        per_stage += again.sum(dim=(0, 2))
+        ever += int(again.any(dim=1).sum())
+    if not images:
+        raise InputError("There is no image to look at.", "Name a folder with images.", code="no-images")
+    return ReuseSummary(images, tuple(int(total) / images for total in per_stage), ever / images)
+
+
+def reused(kept: Tensor) -> Tensor:
+    """The tokens that a stage kept and some earlier stage had frozen.
+
+    Args:
+        kept: bool [B, S, N].
+
+    Returns:
+        bool [B, S, N]; nothing in the first stage.
+    """
+    always = kept.cumprod(dim=1).bool()  # kept by this stage and by every earlier one
+    return kept & ~always
+
+
+def grid_of(model: ToFe) -> tuple[int, int]:
+    """Rows and columns of the model's patch tokens."""
+    rows, columns = model.vit.patch_embed.grid_size
+    return int(rows), int(columns)
+
+
+def to_pixels(image: Tensor, preprocessing: Preprocessing) -> NDArray[np.uint8]:
+    """Undoes the normalization: float [3, H, W] -> uint8 [H, W, 3]."""
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (preprocessing.mean, preprocessing.std))
+    pixels: NDArray[np.uint8] = ((image * std + mean).clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
+    return pixels
+
+
+def _kept(model: ToFe, output: SparseOutput, counts: tuple[int, ...], images: int) -> Tensor:
+    """bool [B, S, N] in spatial order."""
+    perms = {trace.index: trace.perm for trace in output.stages}
+    if not perms:  # every stage keeps everything, so nothing was selected
+        return torch.ones(images, len(counts), model.tokens, dtype=torch.bool)
+    return torch.stack(kept_masks(perms, counts, Layout(model.tokens, True, model.discards, model.fuses)), dim=1)

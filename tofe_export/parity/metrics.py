@@ -1,0 +1,158 @@
+"""Differences between two models' logits and features, gathered over batches without keeping them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from tofe_export.documents.verification import FeaturesDrift, LogitsDrift
+from tofe_export.documents.verification import NotFinite as NotFiniteImages
+from tofe_export.extremes import largest, least
+from tofe_export.files.names import readable
+from tofe_export.model.outputs import best_class
+
+
+@dataclass
+class NotFinite:
+    """The first image with NaN or an infinity among its values, on each side; "" where every value is a number."""
+
+    reference: str = ""
+    deployed: str = ""
+    _images: int = 0
+
+    def add(self, reference: Tensor, deployed: Tensor | None = None, names: Sequence[str] = ()) -> None:
+        """Adds a batch, [B, ...] each; without names, images go by their number."""
+        known = names or [f"number {self._images + place + 1}" for place in range(len(reference))]
+        self._images += len(reference)
+        self.reference = self.reference or _first_not_finite(reference, known)
+        if deployed is not None:
+            self.deployed = self.deployed or _first_not_finite(deployed, known)
+
+    def problems(self, what: str, reference: str) -> list[str]:
+        """A sentence for each side that is not finite; `what` was compared with that of `reference`."""
+        sides = ((f"{reference}'s own {what}", self.reference), (f"The deployed model's {what}", self.deployed))
+        return [f"{values} are not finite for image {image}." for values, image in sides if image]
+
+    def document(self) -> NotFiniteImages:
+        """`not_finite` in verify.json."""
+        return NotFiniteImages(reference=self.reference or None, deployed=self.deployed or None)
+
+
+def _first_not_finite(values: Tensor, names: Sequence[str]) -> str:
+    wrong = ~values.isfinite().flatten(1).all(dim=1)
+    return readable(names[int(wrong.int().argmax())]) if wrong.any() else ""
+
+
+@dataclass
+class LogitsDifference:
+    """Running difference of logits [B, classes]: reference against deployed, in float64."""
+
+    samples: int = 0
+    max_abs: float = 0.0
+    cosine_min: float = 1.0
+    largest: float = 0.0
+    kl_max: float = 0.0
+    not_finite: NotFinite = field(default_factory=NotFinite)
+    _sum_kl: float = 0.0
+    _sum_abs: float = 0.0
+    _values: int = 0
+    _agreeing: int = 0
+
+    def add(self, reference: Tensor, deployed: Tensor, names: Sequence[str] = ()) -> None:
+        """Adds a batch of the images `names`. Values that are not finite count as an infinite difference."""
+        a, b = reference.double(), deployed.double()
+        gap = difference(a, b)
+        cosine = cosine_similarity(a, b)
+        kl = kl_divergence(a, b)
+        self.not_finite.add(reference, deployed, names)
+        self.samples += a.shape[0]
+        self.max_abs = largest(self.max_abs, float(gap.max()))
+        self.cosine_min = least(self.cosine_min, float(cosine.min()))
+        self.largest = largest(self.largest, float(a.abs().max()))
+        self.kl_max = largest(self.kl_max, float(kl.max()))
+        self._sum_kl += float(kl.sum())
+        self._sum_abs += float(gap.sum())
+        self._values += gap.numel()
+        ours, theirs = best_class(a), best_class(b)
+        self._agreeing += int(((ours == theirs) & (ours >= 0)).sum())
+
+    @property
+    def top1_agreement(self) -> float:
+        """Share of images whose best class is the same; 1.0 when none was seen."""
+        return self._agreeing / self.samples if self.samples else 1.0
+
+    @property
+    def kl_mean(self) -> float:
+        """Mean over images of KL(reference || deployed), in nats."""
+        return self._sum_kl / self.samples if self.samples else 0.0
+
+    def document(self) -> LogitsDrift | None:
+        """The `logits` of verify.json; None before any image was seen."""
+        if not self.samples:
+            return None
+        return LogitsDrift(
+            max_abs=finite(self.max_abs),
+            mean_abs=finite(self._sum_abs / self._values),
+            cosine_min=self.cosine_min,
+            kl_mean=finite(self.kl_mean),
+            kl_max=finite(self.kl_max),
+        )
+
+
+@dataclass
+class FeaturesDifference:
+    """Running difference of features [B, N, C]: reference against deployed."""
+
+    samples: int = 0
+    max_abs: float = 0.0
+    cosine_min: float = 1.0
+    largest: float = 0.0
+    not_finite: NotFinite = field(default_factory=NotFinite)
+
+    def add(self, reference: Tensor, deployed: Tensor, names: Sequence[str] = ()) -> None:
+        """Adds a batch of the images `names`. Values that are not finite count as an infinite difference."""
+        self.not_finite.add(reference, deployed, names)
+        self.samples += reference.shape[0]
+        self.max_abs = largest(self.max_abs, float(difference(reference, deployed).max()))
+        cosine = cosine_similarity(reference.flatten(1), deployed.flatten(1))
+        self.cosine_min = least(self.cosine_min, float(cosine.min()))
+        self.largest = largest(self.largest, float(reference.abs().max()))
+
+    def document(self) -> FeaturesDrift | None:
+        """The `features` of verify.json; None before any image was seen."""
+        if not self.samples:
+            return None
+        return FeaturesDrift(max_abs=finite(self.max_abs), cosine_min=self.cosine_min, largest=finite(self.largest))
+
+
+def difference(reference: Tensor, deployed: Tensor) -> Tensor:
+    """|reference - deployed| in float64, infinite where it is not a number. Shapes as given, and alike."""
+    gap = (reference.double() - deployed.double()).abs()
+    return gap.nan_to_num(nan=float("inf"), posinf=float("inf"))
+
+
+def cosine_similarity(reference: Tensor, deployed: Tensor) -> Tensor:
+    """Per image, [B, n] twice -> float64 [B]; -1 where a value is not finite."""
+    cosine = torch.nn.functional.cosine_similarity(reference.double(), deployed.double(), dim=1)
+    # Equal rows point the same way however short they are; PyTorch says 0 of rows near zero.
+    equal = (reference == deployed).all(dim=1) & reference.isfinite().all(dim=1)
+    return cosine.nan_to_num(nan=-1.0).masked_fill(equal, 1.0)
+
+
+def kl_divergence(reference: Tensor, deployed: Tensor) -> Tensor:
+    """KL(softmax(reference) || softmax(deployed)) per image, in nats: [B, classes] twice -> float64 [B].
+
+    Infinite where a value is not finite; rounding below 0 counts as 0.
+    """
+    p, q = (logits.double().log_softmax(dim=1) for logits in (reference, deployed))
+    kl: Tensor = (p.exp() * (p - q)).sum(dim=1)
+    return kl.nan_to_num(nan=float("inf"), posinf=float("inf")).clamp(min=0)
+
+
+def finite(value: float | None) -> float | None:
+    """The value, or None where it is infinite or no number."""
+    return value if value is not None and math.isfinite(value) else None

@@ -1,0 +1,117 @@
+"""A gate for CI: has a model become slower than a recorded run says, in proportion to its dense backbone?
+
+What is compared is the speed-up, a paired ratio within each round, never a time: a slower machine or a busy one slows
+the dense backbone alike. A row has regressed when its median fell by more than the limit and the whole 95% interval of
+the new run lies below the old median. The second half keeps noise out: where the interval still reaches the old median,
+the two runs may well be equally fast.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+from tofe_export.documents.base import read_document
+from tofe_export.documents.benchmark import Benchmark, BenchRow, Gate, GateRow, GateVerdict, RowKey
+from tofe_export.errors import InputError
+
+_RECORD = "Benchmark a model and save the result as JSON."
+
+
+def read_baseline(path: Path) -> Benchmark:
+    """A recorded run.
+
+    Raises:
+        InputError: see `read_document` and `require_rows`.
+    """
+    recorded = read_document(Benchmark, path, _RECORD)
+    require_rows(recorded, str(path))
+    return recorded
+
+
+def require_rows(recorded: Benchmark, name: str) -> None:
+    """Raises InputError unless a recorded run holds a model beside the dense backbone."""
+    if not compared_rows(recorded):
+        raise InputError(f"{name} holds no model beside the dense backbone.", _RECORD, code="baseline-empty")
+
+
+def compared_rows(benchmark: Benchmark) -> dict[RowKey, BenchRow]:
+    """Every row but the dense ones."""
+    return {row.key: row for row in benchmark.rows if not row.dense}
+
+
+def judge(benchmark: Benchmark, recorded: Benchmark, file: str, max_regression: float) -> Gate:
+    """What a recorded run says of a new one.
+
+    Args:
+        benchmark: the new run.
+        recorded: the old one.
+        file: the name of the old one, for sentences.
+        max_regression: share of the speed-up that may be lost, 0..1.
+    """
+    old, new = compared_rows(recorded), compared_rows(benchmark)
+    rows = tuple(_judged(row, new.get(key), max_regression) for key, row in old.items())
+    return Gate(
+        file=file,
+        max_regression=max_regression,
+        passed=not any(row.failure for row in rows),
+        rows=rows,
+        notes=(*_other_machine(benchmark, recorded), *_other_models(old, new)),
+    )
+
+
+def _judged(old: BenchRow, new: BenchRow | None, limit: float) -> GateRow:
+    change: float | None = None
+    verdict: GateVerdict = "not timed"
+    if new is not None:
+        change = new.speedup / old.speedup - 1
+        fell, surely = change < -limit, new.speedup_high is not None and new.speedup_high < old.speedup
+        verdict = "regressed" if fell and surely else "unsure" if fell else "held"
+    return GateRow(
+        name=old.name,
+        backend=old.backend,
+        precision=old.precision,
+        batch=old.batch,
+        baseline=old.speedup,
+        speedup=None if new is None else new.speedup,
+        low=None if new is None else new.speedup_low,
+        high=None if new is None else new.speedup_high,
+        change=change,
+        verdict=verdict,
+    )
+
+
+def _other_machine(benchmark: Benchmark, recorded: Benchmark) -> list[str]:
+    """A sentence for each thing that makes the two runs hard to compare."""
+    notes = []
+    for part in ("processor", "gpu"):
+        then, now = getattr(recorded.machine, part), getattr(benchmark.machine, part)
+        if then != now:
+            notes.append(
+                f"The baseline was measured on another {part} ({then or 'none'}, now {now or 'none'}): "
+                "a speed-up belongs to its machine, so record a baseline here."
+            )
+    threads = recorded.settings.threads
+    if threads not in (None, benchmark.settings.threads):
+        notes.append(
+            f"The baseline was measured with {threads} threads, this run with {benchmark.settings.threads}: "
+            "measure with as many."
+        )
+    return notes
+
+
+def _other_models(old: Mapping[RowKey, BenchRow], new: Mapping[RowKey, BenchRow]) -> list[str]:
+    notes = []
+    for key, row in new.items():
+        if key not in old:
+            notes.append(
+                f"{row.name} ({row.backend}, {row.precision}) at batch {row.batch} is not in the baseline, "
+                "so it is not judged."
+            )
+        elif not math.isclose(row.gmacs, old[key].gmacs, rel_tol=1e-6):
+            notes.append(
+                f"{row.name} at batch {row.batch} costs {row.gmacs:.4g} GMACs, in the baseline "
+                f"{old[key].gmacs:.4g}: it is another model."
+            )
+    return notes

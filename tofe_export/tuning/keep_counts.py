@@ -1,0 +1,180 @@
+"""Where an exported model's keep counts come from: the user, calibration images, or training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from numbers import Integral
+from pathlib import Path
+
+import numpy as np
+
+from tofe_export.bounds import MOST_IMAGES, require_within
+from tofe_export.checkpoints.checkpoint import Checkpoint
+from tofe_export.checkpoints.keep_rates import counts_of_ratios
+from tofe_export.data.image_log import ImageLog
+from tofe_export.data.images import ImageSource, batches
+from tofe_export.data.sources import is_ambiguous, open_source
+from tofe_export.errors import CheckFailedError, InputError, brief
+from tofe_export.files.names import readable
+from tofe_export.model.tofe import ToFe, check_keep
+from tofe_export.precision.calibrated import require_images_of
+from tofe_export.precision.recipe import read_recipe
+from tofe_export.progress import Progress, silent, tracked
+
+_SAMPLES = 1000
+_QUANTILE = 0.5
+
+
+@dataclass(frozen=True)
+class KeepCounts:
+    """Keep counts, one per stage, and in words where they come from."""
+
+    counts: tuple[int, ...]
+    source: str
+
+
+@dataclass(frozen=True)
+class _CountedImages:
+    """Images to count kept tokens on; with a seed they are drawn from the training part."""
+
+    name: str
+    samples: int
+    seed: int | None
+    quantile: float
+    description: str
+
+    def open(self) -> ImageSource:
+        """The images."""
+        return open_source(self.name, "any") if self.seed is None else open_source(self.name, "train", self.seed)
+
+
+def choose_keep(
+    checkpoint: Checkpoint,
+    keep: Sequence[float] | None = None,
+    keep_from: str | Path | None = None,
+    keep_quantile: float | None = None,
+    keep_samples: int | None = None,
+    log: ImageLog | None = None,
+    progress: Progress = silent,
+) -> KeepCounts:
+    """Keep counts as the user gave them, from images, or as the checkpoint knows them.
+
+    Args:
+        checkpoint: the network.
+        keep: one per stage: whole numbers are counts, and numbers with a fraction are shares of the tokens, each in
+            (0, 1].
+        keep_from: images whose counts on the threshold path give the keep counts, in the words of `data`, or a
+            calibration recipe (.toml), which names images, their number and the quantile.
+        keep_quantile: which quantile of those counts, 0 to 1; None takes the recipe's, else the median.
+        keep_samples: at most this many of those images; None takes the recipe's, else 1000.
+        log: told which images were read.
+        progress: called for each image that is counted.
+
+    Raises:
+        InputError: two sources at once, counts that do not fit, or see `read_recipe` and `open_source`.
+        CheckFailedError: the scores of an image are not finite.
+    """
+    model = checkpoint.model
+    _require_one_source(model, keep, keep_from, keep_quantile, keep_samples)
+    if keep is not None:
+        return KeepCounts(check_keep(counts_of(keep, model.tokens), model), "given")
+    if keep_from is None:
+        return KeepCounts(check_keep(checkpoint.keep_counts(), model), _known_from(checkpoint))
+    images = _images_of(keep_from, keep_quantile, keep_samples)
+    counts = _kept_counts(model, checkpoint, images, ImageLog() if log is None else log, progress)
+    return KeepCounts(check_keep(quantile_counts(counts, images.quantile), model), images.description)
+
+
+def counts_of(keep: Sequence[float], tokens: int) -> tuple[int, ...]:
+    """Keep counts, where `keep` are counts or shares of the tokens.
+
+    Raises:
+        InputError: some of both, or a share outside (0, 1].
+    """
+    whole = [isinstance(value, Integral) for value in keep]
+    if all(whole):
+        return tuple(int(value) for value in keep)
+    if any(whole) or not all(0 < value <= 1 for value in keep):
+        raise InputError(
+            f"`keep` is {brief(tuple(keep))}, which are neither counts nor shares of the tokens.",
+            "Give counts (96, 49, 27), or shares above 0 and at most 1.0 (0.49, 0.25, 0.14).",
+            code="keep-mixed",
+        )
+    return counts_of_ratios(keep, tokens)
+
+
+def quantile_counts(counts: Sequence[Sequence[int]], quantile: float) -> tuple[int, ...]:
+    """Per stage the quantile of the images' kept counts, rounded up, at least 1."""
+    quantiles = np.quantile(np.asarray(counts, dtype=np.float64), quantile, axis=0, method="linear")
+    return tuple(max(1, int(np.ceil(value))) for value in quantiles)
+
+
+def _require_one_source(
+    model: ToFe,
+    keep: Sequence[float] | None,
+    keep_from: str | Path | None,
+    keep_quantile: float | None,
+    keep_samples: int | None,
+) -> None:
+    if keep_quantile is not None and not 0 <= keep_quantile <= 1:
+        raise InputError(
+            f"`keep_quantile` {keep_quantile} is not between 0 and 1.",
+            "0.5 takes the median image.",
+            code="keep-quantile-range",
+        )
+    require_within("keep_samples", 1 if keep_samples is None else keep_samples, 1, MOST_IMAGES)
+    if keep_from is None and (keep_quantile, keep_samples) != (None, None):
+        raise InputError(
+            "`keep_quantile` and `keep_samples` choose from images, and none are named.",
+            "Add `keep_from=DATA`.",
+            code="keep-without-images",
+        )
+    if keep_from is not None and not model.stages:
+        raise InputError(
+            "This network is dense: it has no stages and keeps every token.", "Omit `keep_from`.", code="keep-of-dense"
+        )
+    if keep is not None and keep_from is not None:
+        raise InputError("`keep` and `keep_from` were both given.", "Give one of them.", code="keep-conflict")
+
+
+def _known_from(checkpoint: Checkpoint) -> str:
+    if not checkpoint.model.stages:
+        return "dense"
+    return "learned" if checkpoint.keep_rate is None else f"keep rate {checkpoint.keep_rate:g}"
+
+
+def _images_of(keep_from: str | Path, quantile: float | None, samples: int | None) -> _CountedImages:
+    name = str(keep_from)
+    if not name.endswith(".toml"):
+        share = _QUANTILE if quantile is None else quantile
+        return _CountedImages(name, samples or _SAMPLES, None, share, f"{readable(name)} quantile {share}")
+    recipe = read_recipe(name)
+    require_images_of(recipe, "keep_from")
+    data = recipe.data
+    share = recipe.keep.quantile if quantile is None else quantile
+    description = f"{readable(data.source)} quantile {share}, recipe {recipe.name}"
+    return _CountedImages(data.source, samples or data.samples, data.seed, share, description)
+
+
+def _kept_counts(
+    model: ToFe, checkpoint: Checkpoint, images: _CountedImages, log: ImageLog, progress: Progress
+) -> list[list[int]]:
+    """How many tokens the threshold path keeps of each image, stage by stage."""
+    source = images.open()
+    if images.seed is not None and is_ambiguous(images.name):
+        log.note(f"{images.name} in the recipe is the bundled set; for the folder of that name write ./{images.name}.")
+    loop = batches(source, checkpoint.preprocessing, 1, limit=images.samples, seed=images.seed, log=log)
+    counts: list[list[int]] = []
+    for batch in tracked(loop, "Counting kept tokens", min(len(source), images.samples), progress):
+        (single,) = model.forward_threshold(batch.images)
+        if not all(trace.scores.isfinite().all() for trace in single.stages):
+            image = readable(batch.names[0])
+            raise CheckFailedError(
+                f"The keep scores of {image} are not finite, so its tokens cannot be counted.",
+                "Omit that image; if others do the same, check the checkpoint's weights.",
+                code="scores-not-finite",
+                image=image,
+            )
+        counts.append([int((trace.scores > 0).sum()) for trace in single.stages])
+    return counts
