@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from tofe_export.timing import timing
+from tofe_export.timing import interleaved as timing
 from tofe_export.timing.interleaved import Timings, measure, paired_ratio
 
 
