@@ -38,6 +38,13 @@ def test_two_sizes_of_one_network_pass_each_with_its_own_threshold_path(checkpoi
     assert large.gmacs.dense > 2 * small.gmacs.dense
 
 
+def test_a_loaded_checkpoint_is_compared_as_the_network_that_was_exported(checkpoint: Path) -> None:
+    models = [checkpoint.with_name(name) for name in ("large.onnx", "model.onnx")]
+    result = verify(models, against=load(checkpoint), samples=2, threshold=False)
+    assert result.exit_code == 0, result.failures
+    assert [one.exported_from_this_file for one in result.artifacts] == [True, True]
+
+
 def test_the_weights_hash_is_of_the_file_and_not_of_what_was_made_of_it(checkpoint: Path) -> None:
     hashes = {
         json.loads(checkpoint.with_name(f"{name}.onnx.json").read_text())["weights_sha256"]

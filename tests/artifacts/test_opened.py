@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
@@ -16,7 +17,7 @@ from tofe_export.graph.reading import read_onnx
 from tofe_export.model.fixed_path import FixedPath
 from tofe_export.parity.comparison import Comparison
 from tofe_export.parity.side_by_side import compare
-from tofe_export.runners.base import Runner
+from tofe_export.runners.base import Array, Runner
 from tofe_export.runners.onnxruntime_runner import OnnxRuntimeRunner
 
 
@@ -63,6 +64,36 @@ def test_what_a_runtime_cannot_show_is_left_out_of_the_modules() -> None:
     left_out = every.run_modules(images).keys() - some.run_modules(images).keys()
     assert left_out == {f"vit.blocks.{block}.attn.qkv" for block in range(4)} & every.run_modules(images).keys()
     assert left_out
+
+
+class Counted:
+    """A runner that counts its images; `off` is added to its logits."""
+
+    backend, precision = "counted", "fp32"
+
+    def __init__(self, model: ir.Model, off: float = 0.0) -> None:
+        self.runner, self.off, self.images = runner_of(model), off, 0
+
+    def run(self, images: Array) -> dict[str, Array]:
+        self.images += len(images)
+        outputs = self.runner.run(images)
+        return {**outputs, "logits": outputs["logits"] + np.float32(self.off)}
+
+    def bind(self, images: Array) -> Callable[[], object]:
+        return lambda: self.run(images)
+
+
+@pytest.mark.parametrize(("off", "ran"), [(0.0, 16), (1e-7, 16), (1e-2, 48)])
+def test_a_twin_of_the_same_graph_stands_for_the_file_once_both_agreed_on_enough_images(off: float, ran: int) -> None:
+    shown = exported_tofe()
+    show_taps(shown)
+    file = Counted(exported_tofe(), off)
+    opened = Opened(file, shown, runner_of, shows_stages=False, built_apart=False)
+    images = small_images(48).numpy()
+    expected = file.runner.run(images)["logits"] + np.float32(off)
+    logits = [opened.run(images[start : start + 8])["logits"] for start in range(0, 48, 8)]
+    assert file.images == ran
+    np.testing.assert_allclose(np.concatenate(logits), expected, rtol=0, atol=1e-5)
 
 
 def renamed_to_bytes(model: onnx.ModelProto) -> bytes:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tofe_export.api.load import load
-from tofe_export.api.subjects import AnyModel, listed, path_of
+from tofe_export.api.subjects import DEPLOYED, AnyModel, listed, path_of
 from tofe_export.artifacts.artifact import Artifact, open_artifact
 from tofe_export.bounds import LARGEST_BATCH, MOST_ROUNDS, MOST_THREADS, require_within
 from tofe_export.checkpoints.checkpoint import Checkpoint
@@ -105,7 +105,7 @@ def _opened(model: Artifact | Checkpoint | Path) -> Artifact | Checkpoint:
     """An artifact by the ending of its name; anything else is a checkpoint."""
     if not isinstance(model, Path):
         return model
-    if model.suffix in (".onnx", ".engine"):
+    if model.suffix in DEPLOYED:
         return open_artifact(model)
     try:
         return load(model)

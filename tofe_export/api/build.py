@@ -111,7 +111,7 @@ def build(
         CheckFailedError: see `build_engine`; or the engine does not agree with the ONNX file.
         MissingError: see `open_backend` and `build_engine`.
     """
-    file = Path(model) if isinstance(model, str) else path_of(model)
+    file = path_of(model)
     target = beside(file, ".engine") if path is None else Path(path)
     timings = None if timing_cache is None else Path(timing_cache)
     calibration = _Calibration(recipe, None if data is None else str(data), None if cache is None else Path(cache))

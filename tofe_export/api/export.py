@@ -10,6 +10,7 @@ from typing import Literal
 import onnx_ir as ir
 
 from tofe_export import __version__
+from tofe_export.api.load import Source, opened
 from tofe_export.api.subjects import require_onnx_name
 from tofe_export.artifacts.artifact import Artifact
 from tofe_export.artifacts.checks import ask_polygraphy, run_two_batches, write_checked
@@ -18,7 +19,7 @@ from tofe_export.artifacts.opened import OpenedOnnx
 from tofe_export.artifacts.outputs import Output as OutputFile
 from tofe_export.artifacts.outputs import require_outputs
 from tofe_export.artifacts.sets import atomic_artifact
-from tofe_export.checkpoints.checkpoint import Checkpoint, load
+from tofe_export.checkpoints.checkpoint import Checkpoint
 from tofe_export.data.image_log import ImageLog
 from tofe_export.data.images import ImageSource, batches
 from tofe_export.data.sources import images_like_training
@@ -26,8 +27,6 @@ from tofe_export.documents.images import ImagesRead
 from tofe_export.documents.machine import describe_versions
 from tofe_export.documents.manifest import (
     FileIdentity,
-    InputImages,
-    NetworkConfig,
     OnnxManifest,
     OnnxOptions,
     Output,
@@ -70,7 +69,7 @@ class ExportedArtifact(Artifact):
 
 
 def export(
-    checkpoint: Checkpoint | Path | str,
+    checkpoint: Source,
     path: Path | str = "model.onnx",
     *,
     keep: Sequence[float] | None = None,
@@ -86,7 +85,7 @@ def export(
     """Exports the fixed path of a network; the file appears only after every check has passed.
 
     Args:
-        checkpoint: from `load`, or its file.
+        checkpoint: from `load`, or its file, or the folder of its training run.
         path: the ONNX file; its manifest is written beside it.
         keep, keep_from, keep_quantile, keep_samples: where keep counts come from, see `choose_keep`; by default they
             are those that the checkpoint learned.
@@ -105,7 +104,7 @@ def export(
     """
     target = Path(path)
     require_onnx_name(target)
-    loaded = checkpoint if isinstance(checkpoint, Checkpoint) else load(Path(checkpoint))
+    loaded = opened(checkpoint)
     source = _identity(loaded)
     require_outputs([OutputFile(target, Kind.ONNX)], [loaded.path, expanded(str(keep_from)) if keep_from else None])
     _require_usable(loaded, outputs)
@@ -194,7 +193,7 @@ def _manifest(
     return OnnxManifest(
         source=source,
         weights_sha256=checkpoint.weights_sha256,
-        config=NetworkConfig.model_validate(model.config.to_dict()),
+        config=model.config.document(),
         tokens=model.tokens,
         prefix=model.prefix,
         keep=kept.counts,
@@ -205,7 +204,7 @@ def _manifest(
         precision="fp32",
         gmacs=tofe_macs(model, counts, FEATURES in outputs) / 1e9,
         dense_gmacs=dense_macs(model.vit) / 1e9,
-        preprocessing=InputImages.model_validate(checkpoint.preprocessing.to_dict()),
+        preprocessing=checkpoint.preprocessing.document(),
         preprocessing_sha256=checkpoint.preprocessing.digest(),
         data=readable(checkpoint.data),
         classes=checkpoint.classes,

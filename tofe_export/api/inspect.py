@@ -9,7 +9,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from tofe_export.api.load import load
-from tofe_export.api.subjects import AnyModel
+from tofe_export.api.subjects import DEPLOYED, AnyModel
 from tofe_export.artifacts.artifact import Artifact, open_artifact
 from tofe_export.artifacts.engine_file import open_engine
 from tofe_export.artifacts.manifests import has_manifest
@@ -21,7 +21,7 @@ from tofe_export.documents.inspection import (
     GraphOperator,
     OnnxInspection,
 )
-from tofe_export.documents.manifest import EngineManifest, InputImages, NetworkConfig
+from tofe_export.documents.manifest import EngineManifest
 from tofe_export.engine.inspect import layer_histogram
 from tofe_export.errors import InputError, MissingError
 from tofe_export.files.names import readable
@@ -29,8 +29,6 @@ from tofe_export.files.reading import require_file, sha256
 from tofe_export.graph.functions import is_operator
 from tofe_export.graph.reading import read_onnx
 from tofe_export.model.flops import dense_macs, tofe_macs
-
-_DEPLOYED = (".onnx", ".engine")
 
 
 def inspect(
@@ -60,7 +58,7 @@ def inspect(
     if isinstance(file, Artifact):
         return _artifact(file)
     path = Path(file)
-    if path.suffix not in _DEPLOYED:
+    if path.suffix not in DEPLOYED:
         checkpoint = load(
             path,
             backbone=backbone,
@@ -88,28 +86,20 @@ def inspect(
 def _checkpoint(checkpoint: Checkpoint) -> CheckpointInspection:
     model, path = checkpoint.model, checkpoint.path
     keep = checkpoint.keep_counts() if checkpoint.knows_keep else None
-    config = model.config
     return CheckpointInspection(
         file="" if path is None else readable(path.name),
         size_bytes=0 if path is None else path.stat().st_size,
         sha256=checkpoint.file_sha256,
         recognised=checkpoint.recognised,
         notes=checkpoint.notes,
-        config=NetworkConfig(
-            backbone=config.backbone,
-            backbone_args={name: plain(value) for name, value in config.backbone_args.items()},
-            stage_starts=config.stage_starts,
-            selector=config.selector,
-            approximator=config.approximator,
-            dense_output=config.dense_output,
-        ),
+        config=model.config.document(),
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         tokens=model.tokens,
         prefix=model.prefix,
         stages=tuple((blocks.start, blocks.stop) for blocks in model.stage_blocks),
         keep_ratios=checkpoint.keep_ratios,
         dense_gmacs=dense_macs(model.vit) / 1e9,
-        preprocessing=InputImages.model_validate(checkpoint.preprocessing.to_dict()),
+        preprocessing=checkpoint.preprocessing.document(),
         data=checkpoint.data,
         metrics={str(name): plain(value) for name, value in checkpoint.metrics.items()},
         keep=keep,

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tofe_export.api.subjects import AnyModel
+from tofe_export.api.subjects import DEPLOYED, AnyModel
 from tofe_export.artifacts.artifact import Artifact, open_artifact
 from tofe_export.checkpoints.checkpoint import Checkpoint, load
 from tofe_export.data.image_file import read_image
@@ -22,8 +22,6 @@ from tofe_export.progress import Progress, silent, tracked
 from tofe_export.runners.base import LOGITS, Runner
 from tofe_export.runners.onnxruntime_runner import CPU
 from tofe_export.runners.torch_runner import TorchRunner
-
-_DEPLOYED = (".onnx", ".engine")
 
 
 def predict(
@@ -88,10 +86,10 @@ def _opened(model: AnyModel, provider: str) -> tuple[Runner, Preprocessing, Sequ
     """A runner, how it takes its images, and the names of its classes."""
     if isinstance(model, (str, Path)):
         path = Path(model)
-        model = open_artifact(path) if path.suffix in _DEPLOYED else load(path)
+        model = open_artifact(path) if path.suffix in DEPLOYED else load(path)
     if isinstance(model, Artifact):
         manifest = model.manifest
-        return model.open(provider), Preprocessing.from_dict(manifest.preprocessing.to_dict()), manifest.classes
+        return model.open(provider), Preprocessing.of(manifest.preprocessing), manifest.classes
     return _in_pytorch(model), model.preprocessing, model.classes
 
 

@@ -10,7 +10,7 @@ from typing import Literal
 import onnx_ir as ir
 
 from tofe_export import __version__
-from tofe_export.api.subjects import AnyArtifact, open_onnx, require_onnx_name
+from tofe_export.api.subjects import AnyArtifact, open_onnx, path_of, require_onnx_name
 from tofe_export.artifacts.artifact import Artifact
 from tofe_export.artifacts.checks import run_two_batches, write_checked
 from tofe_export.artifacts.file_kinds import Kind
@@ -104,7 +104,7 @@ def quantize(
     require_quantized(precision)
     _check_numbers(samples, batches, rounds, threads)
     check_overrides(limits, ("fp16", precision))
-    file = model.path if isinstance(model, Artifact) else Path(model)
+    file = path_of(model)
     target = beside(file, f".{precision}.onnx") if path is None else Path(path)
     require_onnx_name(target)
     kept_in = None if cache is None else Path(cache)

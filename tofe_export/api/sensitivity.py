@@ -46,8 +46,7 @@ def sensitivity(
     require_within("samples", samples, 1, MOST_IMAGES)
     check_overrides(limits, (precision,))
     kept_in = None if cache is None else Path(cache)
-    file = Path(model) if isinstance(model, str) else path_of(model)
-    require_outputs([Output(kept_in, Kind.CALIBRATION)], [file, recipe_file(recipe)])
+    require_outputs([Output(kept_in, Kind.CALIBRATION)], [path_of(model), recipe_file(recipe)])
     source, log = open_quantizable(model), ImageLog()
     chosen = choose_recipe(recipe, None if data is None else str(data), source.manifest.data)
     if data is None:

@@ -8,10 +8,12 @@ from pathlib import Path
 from tofe_export.artifacts.artifact import Artifact, open_artifact
 from tofe_export.checkpoints.checkpoint import Checkpoint
 from tofe_export.errors import InputError
+from tofe_export.files.names import WEIGHTS
 
-_CHECKPOINTS = (".pth", ".pt", ".bin", ".safetensors")
 AnyArtifact = Artifact | Path | str
 AnyModel = Artifact | Checkpoint | Path | str
+DEPLOYED = (".onnx", ".engine")
+"""Endings of artifacts; a file with another one is a checkpoint."""
 
 
 def listed(models: AnyModel | Sequence[AnyModel]) -> list[Artifact | Checkpoint | Path]:
@@ -20,10 +22,11 @@ def listed(models: AnyModel | Sequence[AnyModel]) -> list[Artifact | Checkpoint 
     return [Path(model) if isinstance(model, str) else model for model in several]
 
 
-def path_of(model: Artifact | Checkpoint | Path) -> Path:
+def path_of(model: AnyModel) -> Path:
     """The file of a model; "." for a checkpoint that was never in one."""
-    path = model if isinstance(model, Path) else model.path
-    return Path() if path is None else path
+    if isinstance(model, (Path, str)):
+        return Path(model)
+    return Path() if model.path is None else model.path
 
 
 def open_onnx(model: AnyArtifact) -> Artifact:
@@ -32,8 +35,8 @@ def open_onnx(model: AnyArtifact) -> Artifact:
     Raises:
         InputError: it is not one; and see `read_manifest`.
     """
-    path = model.path if isinstance(model, Artifact) else Path(model)
-    if path.suffix in _CHECKPOINTS:
+    path = path_of(model)
+    if path.suffix in WEIGHTS:
         raise InputError(f"{path} is a checkpoint, not an ONNX file.", "Export it first.", code="not-onnx", path=path)
     if path.suffix != ".onnx":
         raise InputError(

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tofe_export.api.load import Source, opened
 from tofe_export.api.subjects import AnyArtifact, listed, path_of
 from tofe_export.artifacts.artifact import Artifact, open_artifact
 from tofe_export.artifacts.deployed import compared_batch, open_deployed, tried_batches
 from tofe_export.artifacts.opened import Opened
-from tofe_export.checkpoints.checkpoint import Checkpoint, load_like
+from tofe_export.checkpoints.checkpoint import Checkpoint
 from tofe_export.data.image_log import ImageLog
 from tofe_export.data.images import ImageSource, batches
 from tofe_export.data.sources import class_note, images_like_training
@@ -37,7 +38,7 @@ from tofe_export.runners.onnxruntime_runner import CPU, require_onnx
 def verify(
     models: AnyArtifact | Sequence[AnyArtifact],
     *,
-    against: Checkpoint | Path | str,
+    against: Source,
     data: str | Path | None = None,
     samples: int = 128,
     tolerances: Overrides | None = None,
@@ -51,7 +52,7 @@ def verify(
 
     Args:
         models: one or more exported ONNX files or engines.
-        against: the checkpoint they must agree with.
+        against: the checkpoint they must agree with, from `load`, or its file, or the folder of its training run.
         data: images: "digits", "photos" or a folder; None takes what the checkpoint was trained on, or bundled photos.
         samples: at most this many images.
         tolerances: limits of your own: {"logits_max_abs": 1e-3, "int8.kl_mean": 0.2}.
@@ -75,15 +76,15 @@ def verify(
     names = distinct_names([path_of(model) for model in unique])
     images = None if data is None else str(data)
     session = _Session(against, images, samples, tolerances or {}, threshold, provider, progress)
-    opened = {name: _opened(model) for name, model in zip(names, unique, strict=True)}
-    artifacts = [one for one in opened.values() if isinstance(one, Artifact)]
-    if len(artifacts) == len(opened):  # else the precision of one is not known, and its error is what matters
+    by_name = {name: _artifact(model) for name, model in zip(names, unique, strict=True)}
+    artifacts = [one for one in by_name.values() if isinstance(one, Artifact)]
+    if len(artifacts) == len(by_name):  # else the precision of one is not known, and its error is what matters
         check_overrides(tolerances or {}, {artifact.manifest.precision for artifact in artifacts})
-    verifications = [session.verify(name, one) for name, one in opened.items()]
+    verifications = [session.verify(name, one) for name, one in by_name.items()]
     return Verifications.of(verifications, session.against_name, session.log.document())
 
 
-def _opened(model: Artifact | Checkpoint | Path) -> Artifact | TofeError:
+def _artifact(model: Artifact | Checkpoint | Path) -> Artifact | TofeError:
     if isinstance(model, Checkpoint):
         return InputError(
             "A checkpoint was given where a deployed model is needed.", "Export it first.", code="not-onnx"
@@ -100,7 +101,7 @@ def _opened(model: Artifact | Checkpoint | Path) -> Artifact | TofeError:
 class _Session:
     """What artifacts of one checkpoint share: the checkpoint, images, and the threshold path of equal keep counts."""
 
-    against: Checkpoint | Path | str
+    against: Source
     data: str | None
     samples: int
     tolerances: Overrides
@@ -114,8 +115,8 @@ class _Session:
     @property
     def against_name(self) -> str:
         """The file name of the checkpoint."""
-        path = self.against if isinstance(self.against, (Path, str)) else self.against.path
-        return "" if path is None else readable(Path(path).name)
+        path = self.against.path if isinstance(self.against, Checkpoint) else Path(self.against)
+        return "" if path is None else readable(path.name)
 
     def verify(self, name: str, artifact: Artifact | TofeError) -> Verification:
         """One artifact; `name` tells it apart from the others."""
@@ -155,13 +156,10 @@ class _Session:
 
     def _checkpoint(self, artifact: Artifact) -> Checkpoint:
         """The checkpoint as the network that the artifact was exported from."""
-        config = ToFeConfig.from_dict(artifact.manifest.config.to_dict())
-        if isinstance(self.against, Checkpoint):
-            checkpoint = self.against
-        elif (known := next((one for one in self._checkpoints if one.model.config == config), None)) is not None:
+        config = ToFeConfig.of(artifact.manifest.config)
+        if (known := next((one for one in self._checkpoints if one.model.config == config), None)) is not None:
             return known
-        else:
-            checkpoint = load_like(Path(self.against), config)
+        checkpoint = opened(self.against, config)
         if config != checkpoint.model.config:
             raise InputError(
                 f"{artifact.path} was exported from another network than {self.against_name} holds "

@@ -19,6 +19,7 @@ from tofe_export.runners.base import Array, LargeModel, Runner
 from tofe_export.runners.onnxruntime_runner import CPU, OnnxRuntimeRunner
 from tofe_export.runners.reopened import Reopened
 
+_ENOUGH = 16  # images, after which a twin of the same graph stands for the file
 _ROUNDING = 1e-5  # of the largest value; a tenth of the tolerance of float32
 
 
@@ -47,22 +48,24 @@ class Opened:
         self._deployed, self._model, self._open, self._unseen = deployed, model, open_model, unseen
         self._twin = None if shows_stages else open_model(model)
         self.stages_of_twin = self._twin is not None and built_apart
-        self._alike: bool | None = False if built_apart else None  # not known before the first batch
+        self._trusts_twin = not built_apart
+        self._agreed = 0  # images on which file and twin returned the same
 
     def run(self, images: NDArray[np.float32]) -> dict[str, Array]:
         """See `Runner.run`.
 
-        The twin of an ONNX file is the same graph with more outputs. Where both return the same on the first batch, up
-        to rounding, the twin runs the others alone; else both do, and what is judged is always the file's own.
+        The twin of an ONNX file is the same graph with more outputs. Once both have returned the same for a few images,
+        up to rounding, the twin runs the others alone; where they once differ, both run them all, and what is judged is
+        always the file's own.
         """
         if self._twin is None:
             return self._deployed.run(images)
         shown = self._twin.run(images)
-        if self._alike:
+        if self._trusts_twin and self._agreed >= _ENOUGH:
             return shown
         outputs = self._deployed.run(images)
-        if self._alike is None:
-            self._alike = all(_same(shown[name], outputs[name]) for name in outputs)
+        self._trusts_twin = self._trusts_twin and all(_same(shown[name], outputs[name]) for name in outputs)
+        self._agreed += len(images)
         return {**shown, **outputs}
 
     def bind(self, images: NDArray[np.float32]) -> Callable[[], object]:

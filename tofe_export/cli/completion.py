@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-_SHIPPED = (Path(__file__).parents[2] / "calibration", Path(__file__).parents[1] / "calibration")
+from tofe_export.files.shipped import shipped_recipes
+
 _DATA = ("digits", "photos")
 _BACKBONES = tuple(
     [f"deit_{size}_patch16_224" for size in ("tiny", "small", "base")]
@@ -18,7 +18,7 @@ _BACKBONES = tuple(
 
 
 def _recipes() -> tuple[str, ...]:
-    return tuple(sorted(path.stem for folder in _SHIPPED for path in folder.glob("*.toml")))
+    return tuple(sorted(shipped_recipes()))
 
 
 _VALUES: dict[str, Callable[[], Sequence[str]]] = {

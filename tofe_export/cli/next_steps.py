@@ -7,9 +7,9 @@ from pathlib import Path
 
 from tofe_export.errors import TofeError
 from tofe_export.files.commands import command, quoted
+from tofe_export.files.names import WEIGHTS
 
 Details = Mapping[str, object]
-_WEIGHTS = (".pth", ".pt", ".bin", ".safetensors")
 
 
 def next_step(error: TofeError) -> str | None:
@@ -45,7 +45,7 @@ def _made_again(details: Details) -> str:
 
 def _not_onnx(details: Details) -> str:
     path = _path(details, "model.onnx")
-    return f"First type: {command('onnx', path)}" if path.suffix in _WEIGHTS else _made_again(details)
+    return f"First type: {command('onnx', path)}" if path.suffix in WEIGHTS else _made_again(details)
 
 
 def _manifest_missing(details: Details) -> str:

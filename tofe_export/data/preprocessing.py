@@ -17,6 +17,7 @@ from timm.data.auto_augment import AugmentOp, RandAugment
 from torch import Tensor, nn
 
 from tofe_export.bounds import LARGEST_SIDE
+from tofe_export.documents.manifest import InputImages
 from tofe_export.errors import InputError, brief
 
 INTERPOLATIONS = ("bicubic", "bilinear", "nearest")
@@ -109,6 +110,19 @@ class Preprocessing:
             _require(isinstance(values[name], (list, tuple)), f"{name} is {brief(values[name])}, not three numbers")
             values[name] = tuple(values[name])
         return cls(**values)
+
+    @classmethod
+    def of(cls, document: InputImages) -> Preprocessing:
+        """What a manifest says.
+
+        Raises:
+            InputError: a value that cannot be used.
+        """
+        return cls.from_dict(document.to_dict())
+
+    def document(self) -> InputImages:
+        """For manifests; the inverse of `of`."""
+        return InputImages.model_validate(self.to_dict())
 
     def digest(self) -> str:
         """SHA-256, hexadecimal, of the canonical JSON: equal exactly when two models see the same input."""

@@ -13,6 +13,8 @@ MODEL = "model.onnx"
 VERIFY = "verify.json"
 BENCH = "bench.json"
 PAGE = "report.html"
+WEIGHTS = (".pth", ".pt", ".bin", ".safetensors")
+"""Endings of checkpoints, by which one is recognized where a model was wanted."""
 READ_BY_REPORT = (CHECKPOINT, STATE, METRICS, MODEL, VERIFY, BENCH)
 
 

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from tofe_export.documents.fields import plain
+from tofe_export.documents.manifest import NetworkConfig
 from tofe_export.errors import InputError, nearest
 from tofe_export.model.approximator import APPROXIMATORS, DISCARD, FUSE
 from tofe_export.model.selector import CLS_ATTENTION, NO_SELECTOR, SELECTORS
@@ -80,6 +82,20 @@ class ToFeConfig:
     def to_dict(self) -> dict[str, Any]:
         """Plain containers, for JSON and for `torch.load(weights_only=True)`."""
         return {**asdict(self), "backbone_args": dict(self.backbone_args), "stage_starts": list(self.stage_starts)}
+
+    @classmethod
+    def of(cls, document: NetworkConfig) -> ToFeConfig:
+        """What a manifest says.
+
+        Raises:
+            InputError: see `from_dict`.
+        """
+        return cls.from_dict(document.to_dict())
+
+    def document(self) -> NetworkConfig:
+        """For manifests; the inverse of `of`."""
+        arguments = {name: plain(value) for name, value in self.backbone_args.items()}
+        return NetworkConfig(**{**self.to_dict(), "backbone_args": arguments})
 
     @classmethod
     def from_dict(cls, document: object) -> ToFeConfig:

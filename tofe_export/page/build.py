@@ -50,21 +50,9 @@ def build_report(
     log: ImageLog | None = None,
     progress: Progress = silent,
 ) -> Path:
-    """Writes the report of `folder`; what is missing there is omitted, with the command that makes it.
+    """Writes the page of a run's folder; the arguments are those of `tofe_export.report`.
 
-    The page needs no network and no other file, and the same folder gives the same bytes.
-
-    Args:
-        folder: a run, holding any of ckpt.pth, metrics.jsonl, model.onnx.json, verify.json, bench.json.
-        page: where to write it; default `folder`/report.html.
-        images: how many held-out images to show token maps of.
-        data: where those come from: "digits", "photos" or a folder; None takes the checkpoint's own.
-        figures: a folder for every figure, as PNG and SVG.
-        log: records which images were read and which were left out.
-        progress: see `Progress`.
-
-    Returns:
-        The page's path.
+    The same folder gives the same bytes. What is missing in it is omitted, with the command that makes it.
 
     Raises:
         InputError: no such folder, nothing in it to report, a damaged part, or a page that cannot be written or would

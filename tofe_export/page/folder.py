@@ -18,7 +18,7 @@ from tofe_export.checkpoints.weights import require_floats, require_plain
 from tofe_export.documents.base import read_document
 from tofe_export.documents.benchmark import Benchmark
 from tofe_export.documents.history import History, read_history
-from tofe_export.documents.manifest import NetworkConfig, OnnxManifest
+from tofe_export.documents.manifest import OnnxManifest
 from tofe_export.documents.verification import Verification, Verifications, read_verifications
 from tofe_export.errors import InputError
 from tofe_export.files.commands import command
@@ -181,7 +181,7 @@ def _read_checkpoint(path: Path, manifest: OnnxManifest | None) -> Checkpoint:
     """As the network that was exported of it (for images of another size, say), if it can be had; else as it is."""
     if manifest is not None:
         with contextlib.suppress(InputError):
-            alike = load_like(path, ToFeConfig.from_dict(manifest.config.to_dict()))
+            alike = load_like(path, ToFeConfig.of(manifest.config))
             if _fits(manifest, alike):
                 return alike
     return load(path)
@@ -189,7 +189,7 @@ def _read_checkpoint(path: Path, manifest: OnnxManifest | None) -> Checkpoint:
 
 def _fits(manifest: OnnxManifest | None, checkpoint: Checkpoint) -> bool:
     """Whether both are of the same network."""
-    return manifest is None or NetworkConfig(**checkpoint.model.config.to_dict()) == manifest.config
+    return manifest is None or checkpoint.model.config.document() == manifest.config
 
 
 def _outdated_export(run: RunFolder) -> Iterator[str]:

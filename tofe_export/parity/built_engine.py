@@ -71,7 +71,7 @@ def compare_engine(
     tolerance = tolerance_of(options.precision, limits)
     if "top1_agreement" not in tolerance.overridden:
         tolerance = replace(tolerance, top1_agreement=0.0)
-    preprocessing = Preprocessing.from_dict(source.manifest.preprocessing.to_dict())
+    preprocessing = Preprocessing.of(source.manifest.preprocessing)
     (crops,) = batches(open_source("photos", "val"), preprocessing, _IMAGES, limit=_IMAGES, log=log)
     count = len(crops.names)
     portions = []

@@ -19,7 +19,7 @@ def check_preprocessing(manifest: Manifest, checkpoint: Checkpoint) -> Check:
     """The images must be prepared for the artifact as for the checkpoint; says which value differs."""
     problems = []
     try:
-        theirs = Preprocessing.from_dict(manifest.preprocessing.to_dict())
+        theirs = Preprocessing.of(manifest.preprocessing)
     except InputError as error:
         return Check(name="preprocessing", passed=False, message=error.message)
     ours = checkpoint.preprocessing

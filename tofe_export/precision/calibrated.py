@@ -20,11 +20,12 @@ from tofe_export.documents.recipe import CalibrationRecipe
 from tofe_export.errors import InputError
 from tofe_export.files.names import expanded, readable
 from tofe_export.files.places import is_there
+from tofe_export.files.shipped import shipped_recipes
 from tofe_export.precision.calibration import CalibrationKey, calibrate, hash_images
 from tofe_export.precision.half import to_half
 from tofe_export.precision.histogram import Histogram
 from tofe_export.precision.quantize import FORMATS, QuantizedGraph, is_quantized, quantize_graph, ranges_of
-from tofe_export.precision.recipe import read_recipe, shipped
+from tofe_export.precision.recipe import read_recipe
 from tofe_export.progress import Progress, silent, tracked
 
 _BATCH = 4
@@ -81,10 +82,10 @@ def choose_recipe(
         InputError: see `read_recipe`; or none was named and none fits.
     """
     if recipe is None:
-        if trained_on not in shipped():
+        if trained_on not in shipped_recipes():
             raise InputError(
                 "`recipe` was not given, and none is named after what the model was trained on.",
-                f"Give a file as `recipe`, or one of: {', '.join(shipped())}; `data` names your images.",
+                f"Give a file as `recipe`, or one of: {', '.join(shipped_recipes())}; `data` names your images.",
                 code="recipe-missing",
             )
         recipe = trained_on
@@ -144,7 +145,7 @@ def calibrate_model(
     images = open_source(data.source, "train", data.seed)
     if is_ambiguous(data.source):
         log.note(f"{data.source} in the recipe is the bundled set; for the folder of that name write ./{data.source}.")
-    preprocessing = Preprocessing.from_dict(manifest.preprocessing.to_dict())
+    preprocessing = Preprocessing.of(manifest.preprocessing)
 
     def stream() -> Iterator[Batch]:
         return batches(images, preprocessing, _BATCH, limit=data.samples, seed=data.seed, log=log)

@@ -17,15 +17,9 @@ from tofe_export.documents.recipe import CalibrationRecipe
 from tofe_export.errors import InputError, brief, nearest
 from tofe_export.files.names import expanded, readable
 from tofe_export.files.reading import read_toml, require_file
+from tofe_export.files.shipped import shipped_recipes
 
-# In the source tree recipes lie at the top; in an installed package inside it.
-_SHIPPED = (Path(__file__).parents[2] / "calibration", Path(__file__).parents[1] / "calibration")
 _SUFFIX = ".toml"
-
-
-def shipped() -> dict[str, Path]:
-    """Recipes that come with the program, by name."""
-    return {path.stem: path for folder in _SHIPPED if folder.is_dir() for path in sorted(folder.glob(f"*{_SUFFIX}"))}
 
 
 def recipe_file(recipe: CalibrationRecipe | Path | str | None) -> Path | None:
@@ -44,7 +38,7 @@ def read_recipe(recipe: CalibrationRecipe | Path | str) -> CalibrationRecipe:
     """
     if isinstance(recipe, CalibrationRecipe):
         return recipe
-    path, known = recipe_file(recipe), shipped()
+    path, known = recipe_file(recipe), shipped_recipes()
     if path is None:
         name = str(recipe)
         if name not in known:

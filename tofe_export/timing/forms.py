@@ -77,7 +77,7 @@ def against_float32(
         InputError: see `open_source`.
     """
     images, manifest = open_source(data, "val"), source.manifest
-    preprocessing = Preprocessing.from_dict(manifest.preprocessing.to_dict())
+    preprocessing = Preprocessing.of(manifest.preprocessing)
     loop = batches(images, preprocessing, _BATCH, limit=samples, log=log)
     steps = -(-min(samples, len(images)) // _BATCH)
     note = class_note(images, manifest.classes)

@@ -184,7 +184,7 @@ def _dense_like(model: ir.Model, manifest: EngineManifest) -> tuple[ir.Model, st
 
 
 def _config(manifest: Manifest) -> ToFeConfig:
-    return ToFeConfig.from_dict(manifest.config.to_dict())
+    return ToFeConfig.of(manifest.config)
 
 
 def _backbone(config: ToFeConfig) -> str:
