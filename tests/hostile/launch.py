@@ -244,6 +244,10 @@ def _child(case: Case, sandbox: Path, streams: list[int | None], run: Callable[[
 
 def _program(case: Case, sandbox: Path) -> NoReturn:
     """What the interpreter does around `tofe-export ARGUMENTS`, from standard streams to the last flush."""
+    import torch
+
+    # A fork makes PyTorch's pool of threads anew when it is first asked for: not by two threads at the same time.
+    torch.set_num_threads(1)
     tempfile.tempdir = None
     _streams(os.environ)
     sys.argv = ["tofe-export", *(os.fsdecode(argument) for argument in case.arguments)]
