@@ -63,6 +63,8 @@ def test_running_an_engine_without_a_gpu_is_exit_3(folder: Path, checkpoint: Pat
         (["--version-compatible"], 2, "--version-compatible and --hardware-compat are for TensorRT"),
         (["--hardware-compat", "ampere_plus"], 2, "Next: For RTX name the GPUs: --compute-capability 86,120"),
         (["--compute-capability", "90"], 2, "has no compute capability 90"),
+        (["--compute-capability", "86,"], 2, "'86,' has an empty part"),
+        (["--compute-capability", ","], 2, "',' has an empty part"),
         (["--timing-cache", "cache"], 2, "has no timing cache"),
         (["-o", "model.onnx"], 2, "model.onnx would be overwritten"),
         (["-o", "engine.onnx"], 2, "with the name of an ONNX file"),

@@ -40,6 +40,7 @@ _LONG = "x" * 300
         ([*_TRAIN, "--pretrained", "--init", "x.pth"], "--pretrained and --init were both given"),
         ([*_TRAIN, "--init", "x.pth", "--dense-lr", "0.1"], "there is no dense phase"),
         ([*_TRAIN, "--backbone-args", "img_size=NaN"], "'img_size=NaN' is not a finite number"),
+        ([*_TRAIN, "--backbone-args", "depth=4,"], "'depth=4,' has an empty part"),
         ([*_TRAIN, "--backbone-args", "depth=4,depth=5"], "depth is given twice"),
         ([*_TRAIN, "--backbone-args", f"depth={'[' * 9999}"], "cannot be built"),
         ([*_TRAIN, "--init", _LONG], "its name is too long"),

@@ -13,6 +13,18 @@ import typer
 from tofe_export.bounds import LARGEST_SIDE
 
 
+def comma_separated(text: str, option: str) -> tuple[str, ...]:
+    """Turns "86,120" into ("86", "120").
+
+    Raises:
+        typer.BadParameter: a part is empty, as in "86,", where a value may have got lost on its way.
+    """
+    parts = tuple(part.strip() for part in text.split(","))
+    if not all(parts):
+        raise typer.BadParameter(f"{text!r} has an empty part.", param_hint=option)
+    return parts
+
+
 def whole_numbers(text: str, option: str) -> tuple[int, ...]:
     """Turns "96,49,27" into (96, 49, 27).
 
@@ -71,7 +83,7 @@ def names(text: str, known: dict[str, str], option: str) -> tuple[str, ...]:
         typer.BadParameter: a name that is not known.
     """
     chosen: list[str] = []
-    for part in (piece.strip() for piece in text.split(",")):
+    for part in comma_separated(text, option):
         if part not in known:
             raise typer.BadParameter(f"{part!r} is none of: {', '.join(known)}.", param_hint=option)
         if known[part] not in chosen:
@@ -121,7 +133,7 @@ def keyword_arguments(text: str, option: str) -> dict[str, Any]:
         typer.BadParameter: a part without a name or a value, naming the option.
     """
     values: dict[str, Any] = {}
-    for part in filter(None, text.split(",")):
+    for part in comma_separated(text, option) if text else ():
         name, equals, value = (piece.strip() for piece in part.partition("="))
         if not (name.isidentifier() and equals and value):
             raise typer.BadParameter(f"{part!r} is not NAME=VALUE; write img_size=64,patch_size=8.", param_hint=option)

@@ -11,7 +11,7 @@ from tofe_export.bounds import MOST_MIB
 from tofe_export.cli import console
 from tofe_export.cli.images import show_images
 from tofe_export.cli.options import as_options
-from tofe_export.cli.parse import tolerances
+from tofe_export.cli.parse import comma_separated, tolerances
 
 if TYPE_CHECKING:
     from tofe_export.api.build import BuiltArtifact
@@ -46,8 +46,8 @@ def trt(
         str, typer.Option(help="none, ampere_plus or same_compute_capability (tensorrt).")
     ] = "none",
     compute_capability: Annotated[
-        str | None, typer.Option(help="GPUs to compile for (rtx); default: those of any.", metavar="86,120")
-    ] = None,
+        str, typer.Option(help="GPUs to compile for (rtx); default: those of any.", metavar="86,120")
+    ] = "",
     tolerance: Annotated[
         list[str] | None,
         typer.Option(help="A limit of your own for the check on a GPU, as in tofe-export verify; repeatable."),
@@ -77,7 +77,9 @@ def trt(
             timing_cache=timing_cache,
             version_compatible=version_compatible,
             hardware=hardware_compat,
-            compute_capabilities=[part.strip() for part in (compute_capability or "").split(",") if part.strip()],
+            compute_capabilities=(
+                comma_separated(compute_capability, "--compute-capability") if compute_capability else ()
+            ),
             tolerances=limits,
             taps=taps,
             progress=progress,
