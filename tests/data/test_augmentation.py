@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 from timm.data.auto_augment import AugmentOp, RandAugment
 
-from tofe_export.data.preprocessing import Augmentation, Preprocessing, _augmentation, augmenting_ops
+from tofe_export.data.preprocessing import Preprocessing, augmenting_ops, timm_transform
 
 SMALL = Preprocessing(16, 16, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-OPERATIONS = augmenting_ops(_augmentation(SMALL))
+OPERATIONS = augmenting_ops(timm_transform(SMALL, training=True))
 STRONGEST = 10.0  # timm draws around 9 and stops here
 
 
@@ -36,7 +36,7 @@ def seed_all(seed: int) -> None:
 
 
 def test_thousands_of_draws() -> None:
-    (policy,) = [step for step in _augmentation(SMALL).transforms if isinstance(step, RandAugment)]  # type: ignore[attr-defined]
+    (policy,) = [step for step in timm_transform(SMALL, training=True).transforms if isinstance(step, RandAugment)]
     image = picture(16, 16)
     seed_all(0)
     for draw in range(5000):
@@ -46,7 +46,8 @@ def test_thousands_of_draws() -> None:
 
 def test_the_whole_transform_gives_images() -> None:
     transform, image = SMALL.train_transform(), picture(16, 16)
-    assert isinstance(transform, Augmentation)
+    assert transform is not SMALL
+    assert SMALL.train_transform(augment=False) is SMALL
     for seed in range(100):
         seed_all(seed)
         found = transform(image)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tests.helpers import refused_as, weightless
-from tofe_export.data.preprocessing import Preprocessing, _evaluation
+from tofe_export.data.preprocessing import Preprocessing, timm_transform
 from tofe_export.errors import InputError
 from tofe_export.model.backbones import create_backbone
 
@@ -109,7 +109,7 @@ def test_of_backbone_takes_the_models_own_image_size() -> None:
 def test_the_short_way_equals_timms_own_transform_bit_for_bit() -> None:
     pixels = np.random.default_rng(1).integers(0, 256, (8, 8, 3), dtype=np.uint8)
     image = Image.fromarray(pixels)
-    assert torch.equal(PLAIN(image), _evaluation(PLAIN)(image))
+    assert torch.equal(PLAIN(image), timm_transform(PLAIN, training=False)(image))
 
 
 def test_other_modes_become_rgb() -> None:

@@ -18,6 +18,7 @@ from tofe_export.artifacts.manifests import has_manifest, manifest_path, read_ma
 from tofe_export.artifacts.sets import atomic_artifact
 from tofe_export.documents.manifest import OnnxManifest
 from tofe_export.errors import InputError, MissingError
+from tofe_export.files import parts
 from tofe_export.files.names import distinct_names
 from tofe_export.files.parts import sweep
 from tofe_export.files.places import is_there, resolved
@@ -191,7 +192,7 @@ def test_where_nobody_can_lock_nothing_is_swept(tmp_path: Path, monkeypatch: pyt
         patch.setattr(fcntl, "flock", refused)
         write_json(tmp_path / "file", {})
     assert left.exists()
-    monkeypatch.setitem(sys.modules, "fcntl", None)  # as on Windows
+    monkeypatch.setattr(parts, "fcntl", None)  # as on Windows
     write_json(tmp_path / "file", {"a": 1})
     assert left.exists()
     assert read_json(tmp_path / "file") == {"a": 1}

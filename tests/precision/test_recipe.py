@@ -6,7 +6,7 @@ import pytest
 
 from tofe_export.documents.recipe import CalibrationRecipe, RangePolicy
 from tofe_export.errors import InputError
-from tofe_export.files.shipped import shipped_recipes
+from tofe_export.files.names import shipped_recipes
 from tofe_export.precision.recipe import parse_recipe, read_recipe, recipe_file
 
 PAGE = (Path(__file__).parents[2] / "docs" / "quantization.md").read_text()

@@ -18,7 +18,7 @@ def compared(precision: str, agreeing: float = 1.0, images: int = 100) -> Precis
     wrong = round((1 - agreeing) * images)
     deployed[:wrong] = deployed[:wrong].flip(1)
     comparison.logits.add(reference, deployed)
-    return PrecisionAgreement(precision=precision, **comparison.agreement().fields())
+    return PrecisionAgreement(precision=precision, **dict(comparison.agreement()))
 
 
 def speeds(batch: int = 8, **ratios: Interval) -> list[Speed]:

@@ -10,8 +10,7 @@ import onnx_ir as ir
 
 from tofe_export.api.load import load
 from tofe_export.api.subjects import DEPLOYED, AnyModel
-from tofe_export.artifacts.artifact import Artifact, open_artifact
-from tofe_export.artifacts.engine_file import open_engine
+from tofe_export.artifacts.artifact import Artifact, open_artifact, open_engine
 from tofe_export.artifacts.manifests import has_manifest
 from tofe_export.checkpoints.checkpoint import Checkpoint
 from tofe_export.documents.fields import plain

@@ -64,7 +64,7 @@ def sensitivity(
         (agreement,) = against_float32(source, [form], chosen.data.source, samples, limits, log, of_kind)
         costs.append(
             KindCost(
-                **{**agreement.fields(), "kind": kind},
+                **{**dict(agreement), "kind": kind},
                 layers=quantized.layers.quantized[kind],
                 quantized_by_recipe=kind in chosen.quantize.kinds,
             )

@@ -140,7 +140,7 @@ class _Session:
         if fixed is not None and fixed.check is not None:
             checks.append(fixed.check)
         return Verification(
-            **comparison.agreement().fields(),
+            **dict(comparison.agreement()),
             model=name,
             model_sha256=manifest.sha256,
             against=self.against_name,

@@ -7,11 +7,13 @@ from functools import cached_property
 from pathlib import Path
 
 import onnx_ir as ir
+import torch
 
-from tofe_export.artifacts.engine_file import open_engine
 from tofe_export.artifacts.manifests import read_manifest
 from tofe_export.documents.manifest import EngineManifest, OnnxManifest
-from tofe_export.errors import InputError
+from tofe_export.engine.backend import open_backend
+from tofe_export.engine.runtime import EngineSession, require_gpu
+from tofe_export.errors import InputError, MissingError
 from tofe_export.graph.reading import read_onnx
 from tofe_export.runners.base import Runner
 from tofe_export.runners.onnxruntime_runner import CPU, OnnxRuntimeRunner
@@ -57,12 +59,36 @@ class Artifact:
 
 
 def open_artifact(artifact: Artifact | Path | str) -> Artifact:
-    """The artifact in a file, checked against its manifest; an artifact that is open already is returned as it is.
-
-    Raises:
-        InputError: see `read_manifest`.
-    """
+    """The artifact in a file, checked by `read_manifest`; an artifact that is open already is returned as it is."""
     if isinstance(artifact, Artifact):
         return artifact
     path = Path(artifact)
     return Artifact(path, read_manifest(path))
+
+
+def open_engine(path: Path, manifest: EngineManifest) -> EngineSession:
+    """Loads an engine whose manifest has been compared with its bytes.
+
+    Raises:
+        MissingError: another TensorRT version, another GPU, or no GPU.
+    """
+    backend = open_backend(manifest.backend.name)
+    options, built = manifest.options, manifest.backend
+    again = {"path": path, "source": path.with_name(manifest.source.file), "options": options}
+    if backend.version != built.version and not options.version_compatible:
+        raise MissingError(
+            f"{path} was built by {backend.module.__name__} {built.version}; installed is {backend.version}.",
+            "Build it again.",
+            code="engine-version",
+            **again,
+        )
+    require_gpu()
+    here = torch.cuda.get_device_name()
+    if built.gpu not in (None, here) and backend.name == "tensorrt" and options.hardware == "none":
+        raise MissingError(
+            f"{path} was built for {built.gpu}; this machine has {here}.",
+            "Build it here.",
+            code="engine-gpu",
+            **again,
+        )
+    return EngineSession(path.read_bytes(), backend, manifest.precision)

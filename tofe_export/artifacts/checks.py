@@ -37,30 +37,20 @@ def write_checked(model: ir.Model, draft: Draft) -> None:
 
 
 def run_two_batches(path: Path, shape: tuple[int, int, int]) -> list[dict[str, Array]]:
-    """Runs the file on noise at two batch sizes: one that was fixed by accident shows only at another size.
+    """The outputs of an ONNX file on noise of an image's shape (D, H, W), at two batch sizes.
 
-    Args:
-        path: the ONNX file.
-        shape: of an image, (D, H, W).
-
-    Returns:
-        The outputs at each batch size.
+    A size that was fixed by accident shows only at another.
 
     Raises:
         CheckFailedError: wrong shapes, or values that are not finite.
     """
-    runner = OnnxRuntimeRunner(path)
-    every = []
+    runner, every = OnnxRuntimeRunner(path), []
     for batch in _BATCHES:
         outputs = runner.run(_noise(batch, shape))
         for name, value in outputs.items():
             if value.shape[0] != batch:
-                raise CheckFailedError(
-                    f"At batch {batch} the exported model returns {name} of shape {list(value.shape)}.",
-                    _REPORT,
-                    code="batch-fixed",
-                    output=name,
-                )
+                message = f"At batch {batch} the exported model returns {name} of shape {list(value.shape)}."
+                raise CheckFailedError(message, _REPORT, code="batch-fixed", output=name)
             if not np.isfinite(value).all():
                 raise CheckFailedError(
                     f"The {name} of the exported model are not finite: on {batch} images of noise they hold NaN or "
@@ -79,13 +69,8 @@ def ask_polygraphy(path: Path, shape: tuple[int, int, int], own: list[dict[str, 
     Where both agree, what this program says of the file depends neither on how it opens a session nor on how it reads
     the outputs, and the file works in a tool that knows nothing about it.
 
-    Args:
-        path: the ONNX file.
-        shape: of an image, (D, H, W).
-        own: from `run_two_batches`.
-
     Raises:
-        CheckFailedError: an output is missing, or differs by more than rounding.
+        CheckFailedError: an output is missing, or differs from those of `run_two_batches` by more than rounding.
     """
     from polygraphy.backend.onnxrt import OnnxrtRunner, SessionFromOnnx  # noqa: PLC0415 - only an export needs it
     from polygraphy.comparator import Comparator, IterationResult, SimpleCompareFunc  # noqa: PLC0415
@@ -101,12 +86,8 @@ def ask_polygraphy(path: Path, shape: tuple[int, int, int], own: list[dict[str, 
                 judge = SimpleCompareFunc(atol=allowed, rtol=0.0, check_error_stat="max")
                 wrong = [name for name, same in judge(other, IterationResult(ours)).items() if not same]
             if wrong:
-                raise CheckFailedError(
-                    f"At batch {batch} the file gives another {wrong[0]} in Polygraphy's ONNX Runtime runner.",
-                    _REPORT,
-                    code="second-opinion",
-                    output=wrong[0],
-                )
+                message = f"At batch {batch} the file gives another {wrong[0]} in Polygraphy's ONNX Runtime runner."
+                raise CheckFailedError(message, _REPORT, code="second-opinion", output=wrong[0])
 
 
 def _noise(batch: int, shape: tuple[int, int, int]) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:

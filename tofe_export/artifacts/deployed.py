@@ -6,8 +6,7 @@ from dataclasses import replace
 
 import onnx_ir as ir
 
-from tofe_export.artifacts.artifact import Artifact
-from tofe_export.artifacts.engine_file import open_engine
+from tofe_export.artifacts.artifact import Artifact, open_engine
 from tofe_export.artifacts.opened import Opened, OpenedOnnx
 from tofe_export.checkpoints.checkpoint import Checkpoint
 from tofe_export.documents.manifest import EngineManifest, Manifest
@@ -35,8 +34,7 @@ UNSEEN = (".attn.qkv",)
 def open_deployed(artifact: Artifact, checkpoint: Checkpoint, provider: str, progress: Progress) -> Runner:
     """The artifact as a runner that also shows its stages; an engine without taps gets a twin, built on the fly.
 
-    Raises:
-        InputError, MissingError: see `OpenedOnnx`, `open_engine` and `build_engine`.
+    Raises as `OpenedOnnx`, `open_engine` and `build_engine` do.
     """
     manifest = artifact.manifest
     if not isinstance(manifest, EngineManifest):

@@ -51,7 +51,6 @@ _DOCUMENTS = {
     "inspect": Kind.INSPECTION,
     "doctor": Kind.DIAGNOSIS,
 }
-_OPAQUE = (Kind.ENGINE, Kind.TIMINGS)
 
 
 def replaceable(path: Path, kind: Kind) -> Kind | None:
@@ -70,7 +69,7 @@ def replaceable(path: Path, kind: Kind) -> Kind | None:
     if not stat.S_ISREG(status.st_mode) or not status.st_size:
         return None
     there = recognise(path)
-    if there in (None, kind) or (there is Kind.BINARY and kind in _OPAQUE):
+    if there in (None, kind) or (there is Kind.BINARY and kind in (Kind.ENGINE, Kind.TIMINGS)):
         return None
     return there
 
@@ -87,17 +86,14 @@ def recognise(path: Path) -> Kind | None:
         return Kind.ENGINE
     if head.startswith(b"PK\x03\x04"):
         return _zip(path)
-    if head[:1] == b"\x80" or _is_safetensors(head, path.stat().st_size):
+    safetensors = head[8:9] == b"{" and int.from_bytes(head[:8], "little") < path.stat().st_size
+    if head.startswith(b"\x80") or safetensors:
         return Kind.CHECKPOINT
     if _PROTOBUF.match(head):
         return Kind.ONNX
     if b"\0" in head:
         return Kind.PICTURE if head.startswith(_PICTURES) else Kind.BINARY
     return _text(path, head)
-
-
-def _is_safetensors(head: bytes, size: int) -> bool:
-    return size > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < size
 
 
 def _zip(path: Path) -> Kind:
@@ -119,9 +115,9 @@ def _text(path: Path, head: bytes) -> Kind | None:
         return Kind.RECIPE
     if start.startswith((b"<!doctype html", b"<html")):
         return Kind.PAGE
-    if start.startswith(b"<"):
-        return Kind.JUNIT if b"<testsuite" in start else Kind.PICTURE if b"<svg" in start else None
-    return None
+    if not start.startswith(b"<"):
+        return None
+    return Kind.JUNIT if b"<testsuite" in start else Kind.PICTURE if b"<svg" in start else None
 
 
 def _json(path: Path, head: bytes) -> Kind | None:

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from tofe_export.documents.manifest import (
-    AGAIN,
     EngineManifest,
     Manifest,
     OnnxManifest,
+    again_of,
     external_data,
     parse_manifest,
 )
@@ -75,15 +75,9 @@ def read_manifest(artifact: Path) -> OnnxManifest | EngineManifest:
 
 
 def read_manifest_alone(path: Path) -> OnnxManifest | EngineManifest:
-    """The manifest in `path`, whose artifact is not there.
-
-    Raises:
-        InputError: another schema, or see `parse_manifest`.
-    """
-    content = read_json(path)
-    if content.get("schema") != SCHEMA:
-        raise InputError(f"{path.name} is not a manifest of this program.", code="manifest-schema", path=path)
-    return parse_manifest(content, path, Path(path.stem).suffix)
+    """The manifest in `path`, whose artifact is not there; raises as `read_manifest` does."""
+    artifact = path.with_suffix("")
+    return parse_manifest(_content(artifact), path, artifact.suffix)
 
 
 def finish(artifact: Path) -> dict[str, Any] | None:
@@ -112,34 +106,28 @@ def _waiting(artifact: Path) -> dict[str, Any] | None:
 
 
 def _matching(artifact: Path) -> dict[str, Any]:
-    path, again = manifest_path(artifact), _again(artifact)
+    path = manifest_path(artifact)
     if not is_there(path):
         raise InputError(
             f"{path} does not exist.",
-            f"It travels beside {artifact.name}; copy it along. Or: {again}",
+            f"It travels beside {artifact.name}; copy it along. Or: {again_of(artifact.suffix)}",
             code="manifest-missing",
             path=artifact,
         )
-    content = read_json(path, again)
-    if content.get("schema") != SCHEMA:
-        raise InputError(
-            f"{path} is not a manifest of this program (schema {brief(content.get('schema'))}).",
-            again,
-            code="manifest-schema",
-            path=artifact,
-        )
+    content = _content(artifact)
     if content.get("sha256") != sha256(artifact):
-        raise InputError(
-            f"{path.name} does not belong to {artifact}: the file was changed or replaced after it was written.",
-            again,
-            code="manifest-hash",
-            path=artifact,
-        )
+        message = f"{path.name} does not belong to {artifact}: the file was changed or replaced after it was written."
+        raise InputError(message, again_of(artifact.suffix), code="manifest-hash", path=artifact)
     return content
 
 
-def _again(artifact: Path) -> str:
-    return AGAIN["engine" if artifact.suffix == ".engine" else "onnx"]
+def _content(artifact: Path) -> dict[str, Any]:
+    path, again = manifest_path(artifact), again_of(artifact.suffix)
+    content = read_json(path, again)
+    if content.get("schema") != SCHEMA:
+        message = f"{path} is not a manifest of this program (schema {brief(content.get('schema'))})."
+        raise InputError(message, again, code="manifest-schema", path=artifact)
+    return content
 
 
 def _check_data(artifact: Path, manifest: Manifest) -> None:
@@ -155,9 +143,5 @@ def _check_data(artifact: Path, manifest: Manifest) -> None:
             path=path,
         )
     if path.stat().st_size != data.bytes or sha256(path) != data.sha256:
-        raise InputError(
-            f"{path} does not belong to {artifact}: it was changed or replaced after it was written.",
-            AGAIN["onnx"],
-            code="external-data-hash",
-            path=path,
-        )
+        message = f"{path} does not belong to {artifact}: it was changed or replaced after it was written."
+        raise InputError(message, again_of(artifact.suffix), code="external-data-hash", path=path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -128,22 +129,14 @@ class OpenedOnnx(Opened):
     ) -> None:
         if model is None:
             model = read_onnx(source) if isinstance(source, Path) else deserialize(source)
-        large = not fits(model)
+        small = fits(model)
 
         def open_runner(content: Path | bytes | LargeModel) -> Runner:
-            def opened() -> Runner:
-                return OnnxRuntimeRunner(content, precision=precision, provider=provider, prepack=not large)
+            opened = partial(OnnxRuntimeRunner, content, precision=precision, provider=provider, prepack=small)
+            return opened() if small else Reopened(opened)
 
-            return Reopened(opened) if large else opened()
-
-        deployed = open_runner(source)
-        super().__init__(
-            deployed,
-            model,
-            lambda shown: open_runner(serialize(shown)),
-            shows_stages=not show_taps(model),
-            built_apart=False,
-        )
+        deployed, shows_stages = open_runner(source), not show_taps(model)
+        super().__init__(deployed, model, lambda shown: open_runner(serialize(shown)), shows_stages, built_apart=False)
 
 
 def _same(twin: Array, deployed: Array) -> bool:

@@ -21,32 +21,22 @@ from tofe_export.files.names import readable
 from tofe_export.files.places import STDOUT, is_stream, is_there, reason_of, resolved, writable
 from tofe_export.files.reading import read_json
 
-_WITH_MANIFEST = (Kind.ONNX, Kind.ENGINE)
-
 
 @dataclass(frozen=True)
 class Output:
-    """A file to write.
-
-    Attributes:
-        path: None is one that is not wanted; `-` is standard output.
-        kind: what will be in it.
-    """
+    """A file to write, and what will be in it; no path is one that is not wanted, `-` is standard output."""
 
     path: Path | None
     kind: Kind
 
 
 def require_outputs(outputs: Iterable[Output], inputs: Iterable[Path | None] = ()) -> None:
-    """Refuses what would cost the user a file, or could not be written after the work.
+    """Raises InputError for what would cost the user a file, or could not be written after the work.
 
     Args:
         outputs: every file the call writes; a model stands for its manifest too.
         inputs: every file it reads; a model stands for its manifest and external data, an engine also for the ONNX file
             beside it. None is one that was not given.
-
-    Raises:
-        InputError: says which file, and why not.
     """
     taken = [file for path in inputs if path is not None for file in companions(path)]
     wanted = [output for output in outputs if output.path is not None]
@@ -67,27 +57,20 @@ def companions(path: Path) -> list[Path]:
     """`path` and the files that belong to it: its manifest and external data; of an engine what it was built from."""
     if not path.name:  # a folder, which somebody else refuses
         return [path]
-    files = [*files_of(path), *_data_beside(path)]
+    artifacts = [path]
     if path.suffix == ".engine":
         with contextlib.suppress(InputError, OSError, ValueError, KeyError, TypeError):
-            source = path.with_name(read_json(manifest_path(path))["source"]["file"])
-            files += [*files_of(source), *_data_beside(source)]
+            artifacts.append(path.with_name(read_json(manifest_path(path))["source"]["file"]))
+    files = []
+    for artifact in artifacts:
+        files += files_of(artifact)
+        with contextlib.suppress(OSError):  # weights by their name: the manifest that names them may be damaged or gone
+            files += artifact.parent.glob(f"{glob.escape(artifact.name)}.*.data")
     return files
 
 
-def _data_beside(path: Path) -> list[Path]:
-    """Files of weights by their name: the manifest that names them may be damaged or gone."""
-    with contextlib.suppress(OSError):
-        return list(path.parent.glob(f"{glob.escape(path.name)}.*.data"))
-    return []
-
-
 def beside(path: Path, suffix: str) -> Path:
-    """The default output: `path` with another suffix.
-
-    Raises:
-        InputError: it has no name, as "." has none.
-    """
+    """The default output: `path` with another suffix; InputError where it has no name, as "." has none."""
     if not path.name:
         raise InputError(f"{readable(path)} is a folder, not a file.", "Name a file in it.", code="folder", path=path)
     return path.with_suffix(suffix)
@@ -99,7 +82,7 @@ def _files(outputs: Iterable[Output]) -> Iterator[tuple[Path, Kind]]:
         if output.path is None or output.path == STDOUT:
             continue
         yield output.path, output.kind
-        if output.kind in _WITH_MANIFEST:
+        if output.kind in (Kind.ONNX, Kind.ENGINE):
             yield manifest_path(output.path), Kind.MANIFEST
 
 
@@ -121,15 +104,12 @@ def _refuse(path: Path, kind: Kind, taken: Iterable[Path], name: str) -> None:
 
 
 def require_folder(folder: Path, name: str = "", file: str = "") -> None:
-    """Refuses a folder that cannot be written or made.
+    """Raises InputError for a folder that cannot be written or made.
 
     Args:
         folder: need not exist.
         name: what will be written there, for the message; default: the folder itself.
         file: its file name, whose length is tried.
-
-    Raises:
-        InputError: says why not.
     """
     name = name or readable(folder)
     there = next(place for place in (folder.absolute(), *folder.absolute().parents) if is_there(place))

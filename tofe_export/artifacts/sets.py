@@ -20,7 +20,7 @@ import mmap
 import os
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -42,19 +42,17 @@ class Draft:
     Attributes:
         path: where to write it for now.
         manifest: what its manifest will say; fill it in before the draft is done. Its hashes are those of the files.
+        data: what `write_data` wrote.
     """
 
     path: Path
+    _target: Path
+    _held: contextlib.ExitStack
     manifest: OnnxManifest | EngineManifest | None = None
-    _target: Path = field(default_factory=Path)
-    _held: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
-    _data: ExternalData | None = None
+    data: ExternalData | None = None
 
     def write_data(self, write: Callable[[BinaryIO], None]) -> str:
-        """Writes the file of external data beside the artifact, once.
-
-        Args:
-            write: writes the content into the file that it is given.
+        """Writes the file of external data beside the artifact, once, with the function that writes its content.
 
         Returns:
             Its name, by which the artifact refers to it: `model.onnx.0123456789ab.data`, after the content's SHA-256.
@@ -65,15 +63,9 @@ class Draft:
         sync(part)
         digest = sha256(part)
         name = f"{self._target.name}.{digest[:_HASH_DIGITS]}.data"
-        self._data = ExternalData(file=name, sha256=digest, bytes=part.stat().st_size)
+        self.data = ExternalData(file=name, sha256=digest, bytes=part.stat().st_size)
         part.replace(part.with_name(name))
         return name
-
-    def described(self) -> str:
-        """The manifest's text; `manifest` gets the hashes of what was written."""
-        assert self.manifest is not None
-        self.manifest = self.manifest.replaced(sha256=sha256(self.path), external_data=self._data)
-        return self.manifest.to_json()
 
 
 @contextlib.contextmanager
@@ -90,9 +82,11 @@ def atomic_artifact(target: Path) -> Iterator[Draft]:
             finish(target)
         try:
             with part_of(file) as temporary, part_of(described_file) as part, contextlib.ExitStack() as held:
-                draft = Draft(temporary, _target=file, _held=held)
+                draft = Draft(temporary, file, held)
                 yield draft
-                part.write_text(draft.described(), encoding="utf-8", errors="backslashreplace")
+                assert draft.manifest is not None
+                draft.manifest = draft.manifest.replaced(sha256=sha256(temporary), external_data=draft.data)
+                part.write_text(draft.manifest.to_json(), encoding="utf-8", errors="backslashreplace")
                 sync(part)
                 sync(temporary)
                 _commit(target, file, temporary, part)
@@ -117,16 +111,12 @@ def _commit(target: Path, file: Path, temporary: Path, part: Path) -> None:
             pending.replace(real_file(manifest_path(target)))
             sync_folder(pending.parent)
         except OSError as error:
-            raise _late(error, target, pending) from error
-
-
-def _late(error: OSError, target: Path, pending: Path) -> MissingError:
-    return MissingError(
-        f"{target} was replaced, but its manifest could not be put in its place ({reason_of(error)}).",
-        f"It waits in {pending}: free some space, and whatever reads {target.name} next puts it there.",
-        code="manifest-pending",
-        path=target,
-    )
+            raise MissingError(
+                f"{target} was replaced, but its manifest could not be put in its place ({reason_of(error)}).",
+                f"It waits in {pending}: free some space, and whatever reads {target.name} next puts it there.",
+                code="manifest-pending",
+                path=target,
+            ) from error
 
 
 def _remove_unneeded_data(file: Path) -> None:

@@ -87,18 +87,10 @@ class Checkpoint:
         if self.keep_ratios:
             return counts_of_ratios(self.keep_ratios, self.model.tokens)
         if self.model.discards and self.recognised != OWN:
-            raise InputError(
-                f"The {self.recognised} checkpoint does not say how many tokens it keeps.",
-                "Give `keep_rate` (such as 0.7), or `keep`.",
-                code="no-keep-rate",
-                path=self.path,
-            )
-        raise InputError(
-            "The checkpoint holds no learned keep ratios.",
-            "Give `keep` or `keep_from`.",
-            code="no-keep-ratios",
-            path=self.path,
-        )
+            message = f"The {self.recognised} checkpoint does not say how many tokens it keeps."
+            raise InputError(message, "Give `keep_rate` (such as 0.7), or `keep`.", code="no-keep-rate", path=self.path)
+        message = "The checkpoint holds no learned keep ratios."
+        raise InputError(message, "Give `keep` or `keep_from`.", code="no-keep-ratios", path=self.path)
 
     @property
     def knows_keep(self) -> bool:
@@ -107,11 +99,7 @@ class Checkpoint:
 
 
 def save(path: Path, checkpoint: Checkpoint) -> None:
-    """Writes `checkpoint` atomically; a name ending in .safetensors chooses that format.
-
-    Raises:
-        InputError, MissingError: see `write_bytes`.
-    """
+    """Writes `checkpoint` as `write_bytes` does; a name ending in .safetensors chooses that format."""
     weights = {key: value.detach().cpu().contiguous() for key, value in checkpoint.model.state_dict().items()}
     header = {
         "format": FORMAT,
@@ -139,9 +127,7 @@ def load(path: Path, hints: Hints | None = None) -> Checkpoint:
     Weights may carry a `module.` prefix, be wrapped in "model" or "state_dict", or have an EMA copy beside them
     (which is then the one used).
 
-    Args:
-        path: the file, or the folder of a training run.
-        hints: what the file does not say, and the image size that the network takes.
+    The path may be the folder of a training run. Hints are what the file does not say, and the image size to take.
 
     Raises:
         InputError: no such file, not a checkpoint, truncated, a pickle that wants to run code, a network that is not
@@ -155,14 +141,7 @@ def load_like(source: Path | Checkpoint, config: ToFeConfig) -> Checkpoint:
     """The checkpoint `source` as the network of `config`, which was made from it before.
 
     `config` says what a foreign file does not say, and which image size was chosen. The caller must check whether the
-    result is that network.
-
-    Args:
-        source: the file, the folder of a training run, or a checkpoint already loaded.
-        config: of the network wanted.
-
-    Raises:
-        InputError: see `load`.
+    result is that network. A path is taken, and refused, as by `load`.
     """
     if isinstance(source, Checkpoint):
         size = image_size_of(config)
@@ -186,8 +165,7 @@ def is_own(header: Mapping[str, Any], weights: Mapping[str, Any]) -> bool:
 
 
 def _loaded(path: Path, header: Mapping[str, Any], weights: Mapping[str, Tensor], hints: Hints) -> Checkpoint:
-    read = _own if is_own(header, weights) else _foreign
-    checkpoint = read(header, weights, hints, path)
+    checkpoint = (_own if is_own(header, weights) else _foreign)(header, weights, hints, path)
     # Before resizing: interpolated position embeddings may differ in the last bit from machine to machine.
     checkpoint = dataclasses.replace(
         checkpoint, weights_sha256=_weights_sha256(checkpoint.model), path=path, file_sha256=sha256(path)
@@ -211,25 +189,15 @@ def _own(header: Mapping[str, Any], weights: Mapping[str, Tensor], hints: Hints,
             path=path,
         )
     if header.get("version", VERSION) != VERSION:
-        raise InputError(
-            f"{path} has checkpoint version {header['version']}; this program reads {VERSION}.",
-            "Update tofe-export.",
-            code="checkpoint-version",
-            path=path,
-        )
-    model = _build(
-        ToFeConfig.from_dict(header["config"]),
-        weights,
-        path,
-        "Correct backbone, backbone_args, selector or approximator in its configuration.",
-    )
-    preprocessing = header.get("preprocessing")
+        message = f"{path} has checkpoint version {header['version']}; this program reads {VERSION}."
+        raise InputError(message, "Update tofe-export.", code="checkpoint-version", path=path)
+    next_step = "Correct backbone, backbone_args, selector or approximator in its configuration."
+    model = _build(ToFeConfig.from_dict(header["config"]), weights, path, next_step)
+    known = header.get("preprocessing")
     return Checkpoint(
         model=model.eval(),
         keep_ratios=_ratios(header.get("keep_ratios", ()), len(model.stages), path),
-        preprocessing=(
-            Preprocessing.of_backbone(model.vit) if preprocessing is None else Preprocessing.from_dict(preprocessing)
-        ),
+        preprocessing=Preprocessing.of_backbone(model.vit) if known is None else Preprocessing.from_dict(known),
         metrics=_metrics(header.get("metrics")),
         data=str(header.get("data", "")),
         classes=_classes(header.get("classes", ()), path),
@@ -238,12 +206,8 @@ def _own(header: Mapping[str, Any], weights: Mapping[str, Tensor], hints: Hints,
 
 def _foreign(header: Mapping[str, Any], weights: Mapping[str, Tensor], hints: Hints, path: Path) -> Checkpoint:
     recognised = recognise(header, weights, hints, str(path))
-    model = _build(
-        recognised.config,
-        recognised.weights,
-        path,
-        "Name the backbone they belong to as timm does: `backbone`, and `backbone_args`.",
-    )
+    next_step = "Name the backbone they belong to as timm does: `backbone`, and `backbone_args`."
+    model = _build(recognised.config, recognised.weights, path, next_step)
     preprocessing = Preprocessing.of_backbone(model.vit)
     if recognised.crop_pct is not None:
         preprocessing = dataclasses.replace(preprocessing, crop_pct=recognised.crop_pct)
@@ -287,11 +251,6 @@ def _build(config: ToFeConfig, weights: Mapping[str, Tensor], path: Path, next_s
     )
     with AtMost(held, too_few):
         model = build_tofe(config)
-    _load_weights(model, weights, path, next_step)
-    return model
-
-
-def _load_weights(model: ToFe, weights: Mapping[str, Tensor], path: Path, next_step: str) -> None:
     expected = model.state_dict()
     wrong = [
         f"{key} is {list(weights[key].shape)}, expected {list(value.shape)}"
@@ -303,26 +262,18 @@ def _load_weights(model: ToFe, weights: Mapping[str, Tensor], path: Path, next_s
     complaints = wrong + missing + unknown
     if complaints:
         more = f"; and {len(complaints) - 4} more" if len(complaints) > 4 else ""
-        raise InputError(
-            f"The weights in {path} do not fit {model.config.backbone}: {'; '.join(complaints[:4])}{more}.",
-            next_step,
-            code="weights-do-not-fit",
-            path=path,
-            backbone=model.config.backbone,
-        )
+        message = f"The weights in {path} do not fit {model.config.backbone}: {'; '.join(complaints[:4])}{more}."
+        raise InputError(message, next_step, code="weights-do-not-fit", path=path, backbone=model.config.backbone)
     require_floats(expected, weights, path)
     model.load_state_dict(dict(weights))
+    return model
 
 
 def _classes(names: object, path: Path) -> tuple[str, ...]:
-    if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
-        raise InputError(
-            f"The class names in {path} are not a list of texts.",
-            "Save the checkpoint again.",
-            code="checkpoint-classes",
-            path=path,
-        )
-    return tuple(names)
+    if isinstance(names, (list, tuple)) and all(isinstance(name, str) for name in names):
+        return tuple(names)
+    message = f"The class names in {path} are not a list of texts."
+    raise InputError(message, "Save the checkpoint again.", code="checkpoint-classes", path=path)
 
 
 def _metrics(metrics: object) -> dict[str, Any]:
@@ -338,11 +289,10 @@ def _is_plain(value: object) -> bool:
 
 
 def _ratios(ratios: object, stages: int, path: Path) -> tuple[float, ...]:
-    numbers = isinstance(ratios, (list, tuple)) and all(isinstance(r, (int, float)) and 0 <= r <= 1 for r in ratios)
-    if not isinstance(ratios, (list, tuple)) or not numbers:
+    if not isinstance(ratios, (list, tuple)) or not all(isinstance(r, (int, float)) and 0 <= r <= 1 for r in ratios):
         complaint = f"The keep ratios in {path} are not numbers between 0 and 1."
     elif ratios and len(ratios) != stages:
         complaint = f"{path} holds {len(ratios)} keep ratios for {stages} stages."
     else:
-        return tuple(float(ratio) for ratio in ratios)
+        return tuple(map(float, ratios))
     raise InputError(complaint, "Save the checkpoint again.", code="checkpoint-keep-ratios", path=path)

@@ -31,7 +31,6 @@ _SELECTOR_PARTS = {
     "out_conv.4": "out",
 }
 _CROP_PCT = 224 / 256  # both methods evaluate as DeiT's code does: resized to 256, cropped to 224
-_METHODS = ("mlp", CLS_ATTENTION, NO_SELECTOR)
 
 
 @dataclass(frozen=True)
@@ -39,8 +38,7 @@ class Hints:
     """What the user says about a file that does not say it itself; everything may be omitted.
 
     Attributes:
-        backbone: timm model name.
-        backbone_args: keyword arguments of `timm.create_model`.
+        backbone, backbone_args: of `timm.create_model`.
         selector: `cls-attention` for EViT, `mlp` for DynamicViT, `none` for a plain backbone.
         fuse_token: whether EViT fuses what it drops.
         stages: first block of each stage.
@@ -92,13 +90,7 @@ class Recognised:
 
 
 def recognise(header: Mapping[str, Any], weights: Mapping[str, Tensor], hints: Hints, source: str) -> Recognised:
-    """Returns what a foreign file is.
-
-    Args:
-        header: what stands beside the weights; published training code leaves its command line in "args".
-        weights: flat.
-        hints: what the user says.
-        source: the file's name, for messages.
+    """Returns what the foreign file `source` is, of which `read_weights` gave the header and the weights.
 
     Raises:
         InputError: unknown backbone, predictors of another kind, or hints that contradict the file.
@@ -109,10 +101,17 @@ def recognise(header: Mapping[str, Any], weights: Mapping[str, Tensor], hints: H
     name = hints.backbone or shapes.backbone_name(plain, source)
     arguments = {**shapes.arguments(plain, hints.image_size, source), **hints.backbone_args}
     selector = _selector(hints, bool(predictors), "base_keep_rate" in training, source)
-    notes = [] if hints.backbone else _guessed(name)
+    notes = []
+    if not hints.backbone and not name.startswith("lvvit"):
+        notes = [
+            f"By its shapes it is taken for {name}, and images are prepared as for that one; "
+            "if it is another, name it with `backbone`."
+        ]
     renamed = {f"vit.{key}": value for key, value in plain.items()}
     if selector == "mlp":
-        _require_unfused(hints, source)
+        if hints.fuse_token is not None:
+            message = f"{source} is DynamicViT's, which never fuses tokens."
+            raise InputError(message, "Omit `fuse_token`.", code="hint-without-effect", name="fuse_token")
         config = ToFeConfig(name, arguments, hints.stages, selector, DISCARD)
         rate = _rate(hints, training.get("base_rate"))
         return Recognised(config, renamed | _selectors(predictors, source), "DynamicViT", tuple(notes), rate, _CROP_PCT)
@@ -127,16 +126,6 @@ def recognise(header: Mapping[str, Any], weights: Mapping[str, Tensor], hints: H
     dense = "It is dense: no tokens are frozen. To get a ToFe network, train one with this file as `init`."
     config = ToFeConfig(name, arguments, selector=NO_SELECTOR)
     return Recognised(config, renamed, "plain backbone, dense", (*notes, dense))
-
-
-def _require_unfused(hints: Hints, source: str) -> None:
-    if hints.fuse_token is not None:
-        raise InputError(
-            f"{source} is DynamicViT's, which never fuses tokens.",
-            "Omit `fuse_token`.",
-            code="hint-without-effect",
-            name="fuse_token",
-        )
 
 
 def _require_no_pruning(hints: Hints, source: str, backbone: str) -> None:
@@ -168,22 +157,17 @@ def image_size_of(config: ToFeConfig) -> tuple[int, int] | None:
 
 
 def _selector(hints: Hints, predictors: bool, evit: bool, source: str) -> str:
-    by_file = "mlp" if predictors else CLS_ATTENTION if evit else NO_SELECTOR
-    selector = hints.selector or by_file
-    if selector not in _METHODS:
+    selector = hints.selector or ("mlp" if predictors else CLS_ATTENTION if evit else NO_SELECTOR)
+    if selector not in ("mlp", CLS_ATTENTION, NO_SELECTOR):
         raise InputError(
             f"{source} cannot be read with the selector {selector!r}.",
-            f"Use {', '.join(_METHODS[:-1])} or {_METHODS[-1]}.",
+            f"Use mlp, {CLS_ATTENTION} or {NO_SELECTOR}.",
             code="selector-of-another-method",
             name=selector,
         )
     if predictors and selector != "mlp":
-        raise InputError(
-            f"{source} has DynamicViT's predictors, so its selector is mlp.",
-            "Omit `selector`.",
-            code="selector-contradicts-file",
-            name=selector,
-        )
+        message = f"{source} has DynamicViT's predictors, so its selector is mlp."
+        raise InputError(message, "Omit `selector`.", code="selector-contradicts-file", name=selector)
     if selector == "mlp" and not predictors:
         raise InputError(
             f"{source} has no predictors for the selector mlp.",
@@ -222,12 +206,3 @@ def _fuses(hints: Hints, training: Mapping[str, Any]) -> tuple[bool, list[str]]:
     if "fuse_token" in training:
         return bool(training["fuse_token"]), []
     return True, ["Taken for EViT with the fused token, as in its published recipe; if not, add `fuse_token=False`."]
-
-
-def _guessed(name: str) -> list[str]:
-    if name.startswith("lvvit"):
-        return []
-    return [
-        f"By its shapes it is taken for {name}, and images are prepared as for that one; "
-        "if it is another, name it with `backbone`."
-    ]

@@ -25,12 +25,8 @@ def counts_of_rate(model: ToFe, rate: float) -> tuple[int, ...]:
         InputError: a rate outside 0..1, or a network that is of neither kind.
     """
     if not 0 < rate <= 1:
-        raise InputError(
-            f"Keep rate {rate:g} is not between 0 and 1.",
-            "Give a share of the tokens, such as 0.7.",
-            code="keep-rate-range",
-            rate=rate,
-        )
+        message = f"Keep rate {rate:g} is not between 0 and 1."
+        raise InputError(message, "Give a share of the tokens, such as 0.7.", code="keep-rate-range", rate=rate)
     if not model.stages or not model.discards:
         raise InputError(
             "A keep rate belongs to methods that discard tokens (DynamicViT, EViT); this network is of another kind.",

@@ -24,16 +24,13 @@ _SIZE = 224
 def backbone_name(weights: Mapping[str, Tensor], source: str) -> str:
     """timm's name of the backbone: `deit_*`, `vit_*` or `lvvit_*`.
 
-    DeiT and ViT of one size have the same weights; the name says DeiT.
-
-    Args:
-        weights: without the predictors of a method.
-        source: for messages.
+    DeiT and ViT of one size have the same weights; the name says DeiT. The weights are those without the predictors of
+    a method.
 
     Raises:
         InputError: names and shapes do not tell.
     """
-    blocks = {int(match.group(1)) for match in map(_BLOCK.match, weights) if match}
+    blocks = {int(match[1]) for match in map(_BLOCK.match, weights) if match}
     positions, patches = weights.get("pos_embed"), weights.get("patch_embed.proj.weight")
     more = next((part for part in _MORE if any(part in key for key in weights)), None)
     needed = ("pos_embed", "patch_embed.proj.weight", "cls_token")
@@ -57,10 +54,7 @@ def backbone_name(weights: Mapping[str, Tensor], source: str) -> str:
 def arguments(weights: Mapping[str, Tensor], given: tuple[int, int] | None, source: str) -> dict[str, Any]:
     """What `timm.create_model` requires beside the name: number of classes and image size, where not the usual.
 
-    Args:
-        weights: as in `backbone_name`.
-        given: (height, width) that the user says; needed only where the tokens form no square.
-        source: for messages.
+    The (height, width) that the user gives is needed only where the tokens form no square.
 
     Raises:
         InputError: the position embedding fits no image that is known.
@@ -75,12 +69,11 @@ def arguments(weights: Mapping[str, Tensor], given: tuple[int, int] | None, sour
     patch = int(patches.shape[-1]) * (2 if is_lvvit(weights) else 1)  # LV-ViT's stem has halved the image before
     leading = (weights.get(name) for name in ("cls_token", "dist_token", "reg_token"))
     prefix = sum(token.shape[1] for token in leading if token is not None and token.ndim == 3)
-    # Some families (DeiT III) give prefix tokens no position.
-    sides = [side for side in map(_square, (positions.shape[1] - prefix, positions.shape[1])) if side]
-    if sides:
-        size = sides[0] * patch
-        return known | ({} if size == _SIZE else {"img_size": size})
     tokens = int(positions.shape[1]) - prefix
+    for count in (tokens, tokens + prefix):  # some families (DeiT III) give prefix tokens no position
+        side = math.isqrt(max(0, count))
+        if side and side * side == count:
+            return known | ({} if side * patch == _SIZE else {"img_size": side * patch})
     if given is None or (given[0] // patch) * (given[1] // patch) != tokens:
         raise InputError(
             f"The {tokens} patch tokens of {source} form no square, so its image size is unknown.",
@@ -94,11 +87,6 @@ def arguments(weights: Mapping[str, Tensor], given: tuple[int, int] | None, sour
 def is_lvvit(weights: Mapping[str, Tensor]) -> bool:
     """Whether the patch embedding is LV-ViT's stem of convolutions."""
     return "patch_embed.conv1.weight" in weights
-
-
-def _square(tokens: int) -> int | None:
-    side = math.isqrt(max(0, tokens))
-    return side if side and side * side == tokens else None
 
 
 def _unknown(source: str, reason: str) -> InputError:

@@ -22,6 +22,7 @@ _METHOD_RATES = ("base_rate", "base_keep_rate")
 """Names on the command lines of DynamicViT and EViT, which save an EMA copy too but evaluate the model itself."""
 _RUNS_CODE = re.compile(r"Unsupported (global|class|operand)|GLOBAL|not an allowed global|unrecognized function")
 _MAGIC = (b"PK", b"\x80")  # a zip archive or a pickle
+_MODULE = re.compile(r"^(module\.)+")  # of DataParallel, perhaps several times
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 _PLAIN = "Save it as plain numbers:"
 _TRAIN = "Check the path, or train a small one to try: the demo does."
@@ -46,13 +47,14 @@ def trained_with(document: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _read_pickle(path: Path) -> Mapping[str, Any]:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about pickle protocols; what matters is refused below
-            # Published training code saves its command line beside the weights: a namespace, which holds values only.
-            with torch.serialization.safe_globals([argparse.Namespace]):
-                document = torch.load(path, map_location="cpu", weights_only=True)
+        # Warnings are about pickle protocols; what matters is refused below.
+        # Published training code saves its command line beside the weights: a namespace, which holds values only.
+        with warnings.catch_warnings(action="ignore"), torch.serialization.safe_globals([argparse.Namespace]):
+            document = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if _starts_like_one(path) and _RUNS_CODE.search(str(error)):
+        with path.open("rb") as file:
+            starts_like_one = file.read(2).startswith(_MAGIC)
+        if starts_like_one and _RUNS_CODE.search(str(error)):
             raise InputError(
                 f"{path} is a pickle that wants to run code when it is opened, so it was not opened.",
                 "Save plain weights: torch.save(model.state_dict(), ...), or use .safetensors.",
@@ -67,11 +69,6 @@ def _read_pickle(path: Path) -> Mapping[str, Any]:
             f"{path} holds a {type(document).__name__}, not a checkpoint.", _KNOWN, code="not-a-checkpoint", path=path
         )
     return document
-
-
-def _starts_like_one(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(2).startswith(_MAGIC)
 
 
 def _read_safetensors(path: Path) -> Mapping[str, Any]:
@@ -106,7 +103,7 @@ def _unwrap(document: Mapping[str, Any], path: Path) -> tuple[dict[str, Any], di
         if inner is None:
             break
         level = inner
-    weights = {_strip(str(key)): value for key, value in level.items() if isinstance(value, Tensor)}
+    weights = {_MODULE.sub("", str(key)): value for key, value in level.items() if isinstance(value, Tensor)}
     require_plain(weights, path)
     if not weights:
         names = ", ".join(map(str, list(document)[:5])) or "nothing"
@@ -129,13 +126,7 @@ def require_plain(weights: Mapping[str, Tensor], path: Path) -> None:
 
 
 def require_floats(expected: Mapping[str, Tensor], weights: Mapping[str, Tensor], path: Path) -> None:
-    """Raises InputError where floats are expected and codes are given, which mean nothing without their scale.
-
-    Args:
-        expected: the network's own state.
-        weights: what would become it.
-        path: for the message.
-    """
+    """Raises InputError where the network's state expects floats and gets codes, which mean nothing without a scale."""
     for key, value in weights.items():
         if key in expected and expected[key].is_floating_point() and value.dtype not in _FLOATS:
             kind = str(value.dtype).removeprefix("torch.")
@@ -150,9 +141,3 @@ def _unusable(key: str, path: Path, reason: str, next_step: str) -> InputError:
 def count_held(weights: Mapping[str, Tensor]) -> int:
     """How many numbers the weights hold in memory; a tensor that repeats one number holds one."""
     return sum(min(value.numel(), value.untyped_storage().nbytes() // value.itemsize) for value in weights.values())
-
-
-def _strip(key: str) -> str:
-    while key.startswith("module."):
-        key = key.removeprefix("module.")
-    return key

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tofe_export.files.shipped import shipped_recipes
+from tofe_export.files.names import shipped_recipes
 
 _DATA = ("digits", "photos")
 _BACKBONES = tuple(

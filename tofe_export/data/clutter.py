@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import colorsys
 import functools
-from collections.abc import Sequence
 
 import numpy as np
 from numpy.random import Generator
@@ -48,9 +47,9 @@ def paint(canvas: Floats, alpha: Floats, left: int, top: int, ink: Floats) -> No
     part += alpha[y0 - top : y1 - top, x0 - left : x1 - left, None] * (ink - part)
 
 
-def place_clear(random: Generator, size: int, side: int, avoid: Box, tries: int = 6) -> tuple[int, int] | None:
-    """left, top of a square of `side` pixels that stays clear of `avoid`, or None if none was found."""
-    for left, top in random.integers(-side // 3, size - side + side // 3 + 1, size=(tries, 2)).tolist():
+def place_clear(random: Generator, size: int, side: int, avoid: Box) -> tuple[int, int] | None:
+    """left, top of a square of `side` pixels that stays clear of `avoid`, or None if none was found in 6 tries."""
+    for left, top in random.integers(-side // 3, size - side + side // 3 + 1, size=(6, 2)).tolist():
         if left + side <= avoid[0] or left >= avoid[2] or top + side <= avoid[1] or top >= avoid[3]:
             return left, top
     return None
@@ -59,7 +58,7 @@ def place_clear(random: Generator, size: int, side: int, avoid: Box, tries: int 
 def add_blobs(random: Generator, canvas: Floats, count: int) -> None:
     """Soft, dim discs anywhere, under everything else."""
     size = canvas.shape[0]
-    for texture, x, y in _picks(random, count, size):
+    for texture, x, y in random.integers([TEXTURES, size, size], size=(count, 3)).tolist():
         blob = _blobs()[texture]
         side = blob.shape[0]
         paint(canvas, blob * np.float32(0.6), x - side // 2, y - side // 2, colour(random, (0.3, 0.9), (0.2, 0.45)))
@@ -72,11 +71,6 @@ def add_strokes(random: Generator, canvas: Floats, count: int, avoid: Box) -> No
         spot = place_clear(random, canvas.shape[0], stroke.shape[0], avoid)
         if spot is not None:
             paint(canvas, stroke, *spot, colour(random, (0.0, 0.6), (0.3, 0.6)))
-
-
-def _picks(random: Generator, count: int, size: int) -> Sequence[tuple[int, int, int]]:
-    picks: list[tuple[int, int, int]] = random.integers([TEXTURES, size, size], size=(count, 3)).tolist()
-    return picks
 
 
 @functools.cache
@@ -96,14 +90,8 @@ def _grain(size: int) -> Floats:
 
 @functools.cache
 def _blobs() -> tuple[Floats, ...]:
-    random = np.random.default_rng(3)
-    return tuple(_blob(int(side)) for side in random.integers(8, 20, TEXTURES))
-
-
-def _blob(side: int) -> Floats:
-    axis = np.linspace(-1, 1, side, dtype=np.float32)
-    radius = np.hypot(axis[:, None], axis[None, :])
-    return np.clip((1 - radius) * 2.5, 0, 1).astype(np.float32)
+    axes = (np.linspace(-1, 1, side, dtype=np.float32) for side in np.random.default_rng(3).integers(8, 20, TEXTURES))
+    return tuple(np.clip((1 - np.hypot(axis[:, None], axis)) * 2.5, 0, 1).astype(np.float32) for axis in axes)
 
 
 @functools.cache

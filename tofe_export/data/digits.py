@@ -23,7 +23,7 @@ from tofe_export.data.images import Sample
 
 Split = Literal["train", "val"]
 CANVAS = 60  # pixels a side
-SIZES = (40,)  # pixels a side that a digit is drawn at, margins included
+SIDE = 40  # pixels a side that a digit is drawn at, margins included
 STEP = 10  # pixels: places are multiples of it (a patch), so that a small ViT learns them within minutes
 HELD_OUT = 360
 
@@ -79,9 +79,8 @@ class Digits:
 def _draw(
     random: Generator, digit: int, members: NDArray[np.int64], warp: bool
 ) -> tuple[NDArray[np.uint8], clutter.Box]:
-    side = SIZES[random.integers(len(SIZES))]
-    left, top = (random.integers(0, (CANVAS - side) // STEP + 1, size=2) * STEP).tolist()
-    glyph = _glyphs(side)[digit]
+    left, top = (random.integers(0, (CANVAS - SIDE) // STEP + 1, size=2) * STEP).tolist()
+    glyph = _glyphs()[digit]
     if warp:
         glyph = _warped(random, glyph)
     box = _ink_box(glyph, left, top)
@@ -102,22 +101,21 @@ def _add_fragments(
         spot = clutter.place_clear(random, CANVAS, side, avoid)
         if spot is None:
             continue
-        glyph = _glyphs(SIZES[0])[members[random.integers(len(members))]]
-        row, column = random.integers(4, SIZES[0] - side - 3, size=2).tolist()
+        glyph = _glyphs()[members[random.integers(len(members))]]
+        row, column = random.integers(4, SIDE - side - 3, size=2).tolist()
         alpha = _as_alpha(glyph[row : row + side, column : column + side])
         clutter.paint(canvas, alpha, *spot, clutter.colour(random, (0.0, 0.35), (0.35, 0.6)))
 
 
 def _warped(random: Generator, glyph: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Turned, sheared, scaled and shifted a little: 1,437 digits are few enough to learn by heart."""
-    side = len(glyph)
     angle, scale, shear = random.uniform(-0.08, 0.08), random.uniform(0.95, 1.07), random.uniform(-0.07, 0.07)
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     matrix = turn @ np.array([[1, shear], [0, 1]]) * scale
-    centre = np.full(2, side / 2)
+    centre = np.full(2, SIDE / 2)
     offset = centre - matrix @ (centre + random.uniform(-0.7, 0.7, size=2))
     values = (matrix[0, 0], matrix[0, 1], offset[0], matrix[1, 0], matrix[1, 1], offset[1])
-    turned = Image.fromarray(glyph).transform((side, side), Image.Transform.AFFINE, values, Image.Resampling.BILINEAR)
+    turned = Image.fromarray(glyph).transform((SIDE, SIDE), Image.Transform.AFFINE, values, Image.Resampling.BILINEAR)
     return np.asarray(turned)
 
 
@@ -153,10 +151,10 @@ def _members(split: Split) -> NDArray[np.int64]:
 
 
 @functools.cache
-def _glyphs(side: int) -> NDArray[np.uint8]:
-    """All digits as opacity [1797, side, side], smoothly enlarged, edges tightened."""
+def _glyphs() -> NDArray[np.uint8]:
+    """All digits as opacity [1797, SIDE, SIDE], smoothly enlarged, edges tightened."""
     enlarged = [
-        np.asarray(Image.fromarray(image.astype(np.float32)).resize((side, side), Image.Resampling.BICUBIC))
+        np.asarray(Image.fromarray(image.astype(np.float32)).resize((SIDE, SIDE), Image.Resampling.BICUBIC))
         for image in _bundled()[0]
     ]
     ink = np.clip((np.stack(enlarged) / 16 - 0.12) / 0.7, 0, 1)

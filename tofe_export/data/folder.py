@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from tofe_export.files.names import readable
 from tofe_export.files.places import reason_of
 
 _HOLD_OUT = 10  # one image in so many
+_File = tuple[Path, int | None]
 _LAYOUT = "Give a folder of images, or a folder with one subfolder of images per class."
 
 
@@ -26,14 +28,14 @@ class Folder:
     Attributes:
         name: the folder as the user wrote it.
         classes: subfolder names, sorted; empty for a flat folder.
-        files: every image with its class index (None in a flat folder), sorted.
+        files: every image with its class index (None in a flat folder), sorted by class.
         left_out: what else lies there.
         linked: an image is a symbolic link, so one file may be there twice.
     """
 
     name: str
     classes: tuple[str, ...]
-    files: tuple[tuple[Path, int | None], ...]
+    files: tuple[_File, ...]
     left_out: tuple[LeftOut, ...] = ()
     linked: bool = False
 
@@ -50,9 +52,9 @@ class Folder:
         Raises:
             InputError: a class with a single image, which cannot be in both parts.
         """
-        parts: tuple[list[tuple[Path, int | None]], list[tuple[Path, int | None]]] = ([], [])
-        for label in sorted({label for _, label in self.files}, key=lambda label: -1 if label is None else label):
-            of_label = [file for file in self.files if file[1] == label]
+        parts: tuple[list[_File], list[_File]] = ([], [])
+        for _, files in itertools.groupby(self.files, key=lambda file: file[1]):
+            of_label = list(files)
             if len(of_label) < 2:
                 raise InputError(
                     f"{readable(of_label[0][0].parent)} holds a single image, too few to train on some and hold out "
@@ -92,11 +94,14 @@ def open_folder(path: Path) -> Folder:
     if not path.is_dir():
         raise InputError(f"There is no folder {shown}.", _LAYOUT, code="no-image-folder", path=path)
     loose = _scanned(path, deep=False)
-    folders, hidden = _subfolders(path)
+    inside = sorted(child for child in path.iterdir() if child.is_dir())
+    folders = [child for child in inside if not child.name.startswith(".")]
+    hidden = [
+        LeftOut(readable(child), Reason.HIDDEN, "hidden folder") for child in inside if child.name.startswith(".")
+    ]
     real = {folder: os.path.realpath(folder) for folder in folders}
     groups = {folder: _scanned(folder, True, {*real.values(), os.path.realpath(path)}) for folder in folders}
-    beside = [*loose.left_out, *hidden]
-    left_out = [*beside, *(one for listing in groups.values() for one in listing.left_out)]
+    left_out = [*loose.left_out, *hidden, *(one for listing in groups.values() for one in listing.left_out)]
     if not any(listing.images for listing in groups.values()):
         if not loose.images:
             there = f": {counted(left_out)}" if left_out else ""
@@ -123,30 +128,23 @@ def _check_classes(path: Path, loose: Listing, groups: Mapping[Path, Listing], r
     for folder, listing in groups.items():
         if not listing.images:
             there = f": {counted(listing.left_out)}" if listing.left_out else ""
-            raise InputError(
-                f"The class folder {readable(folder)} holds no image{there}.",
-                "Fill it, or remove it.",
-                code="empty-class",
-                path=folder,
-            )
+            message = f"The class folder {readable(folder)} holds no image{there}."
+            raise InputError(message, "Fill it, or remove it.", code="empty-class", path=folder)
     names: dict[str, Path] = {}
     for folder in groups:
         for key in (real[folder], readable(folder.name)):
             if key in names and names[key] != folder:
-                raise InputError(
-                    f"{readable(folder)} and {readable(names[key])} are one class folder under two names.",
-                    "Remove or rename one of them.",
-                    code="class-twice",
-                    path=folder,
-                )
+                message = f"{readable(folder)} and {readable(names[key])} are one class folder under two names."
+                raise InputError(message, "Remove or rename one of them.", code="class-twice", path=folder)
             names[key] = folder
     # A few strays beside the classes are left out and counted; as many as a class may be what was meant.
     smallest = min(len(listing.images) for listing in groups.values())
     if loose.images and (len(groups) == 1 or len(loose.images) >= smallest):
-        example = next(iter(groups))
+        example, listing = next(iter(groups.items()))
+        folders = "one subfolder" if len(groups) == 1 else f"{len(groups)} subfolders"
         raise InputError(
-            f"{readable(path)} holds {count(len(loose.images), 'image')} beside {_folders(len(groups))}, such as "
-            f"{readable(example.name)} with {count(len(groups[example].images), 'image')}: which are meant?",
+            f"{readable(path)} holds {count(len(loose.images), 'image')} beside {folders}, such as "
+            f"{readable(example.name)} with {count(len(listing.images), 'image')}: which are meant?",
             "Move the images into class folders, or the subfolders elsewhere.",
             code="loose-images",
             path=path,
@@ -154,27 +152,9 @@ def _check_classes(path: Path, loose: Listing, groups: Mapping[Path, Listing], r
         )
 
 
-def _folders(number: int) -> str:
-    return "one subfolder" if number == 1 else count(number, "subfolder")
-
-
 def _scanned(path: Path, deep: bool, elsewhere: Iterable[str] = ()) -> Listing:
     try:
         return scan(path, deep, elsewhere)
     except OSError as error:
-        raise InputError(
-            f"The folder {readable(path)} cannot be read: {reason_of(error)}.",
-            "Check its permissions.",
-            code="unreadable",
-            path=path,
-        ) from error
-
-
-def _subfolders(path: Path) -> tuple[list[Path], list[LeftOut]]:
-    """Folders that may be classes, and hidden ones."""
-    folders = sorted(child for child in path.iterdir() if child.is_dir())
-    hidden = [child for child in folders if child.name.startswith(".")]
-    return (
-        [child for child in folders if child not in hidden],
-        [LeftOut(readable(child), Reason.HIDDEN, "hidden folder") for child in hidden],
-    )
+        message = f"The folder {readable(path)} cannot be read: {reason_of(error)}."
+        raise InputError(message, "Check its permissions.", code="unreadable", path=path) from error

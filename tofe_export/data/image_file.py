@@ -28,11 +28,7 @@ _BITS, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0  # TIFF
 
 
 class UnreadableImage(InputError):  # noqa: N818 - what it is, not only that it went wrong
-    """A file that cannot be taken for an image. Loops that can go on without it note it and go on.
-
-    Attributes:
-        left_out: which, and why.
-    """
+    """A file that cannot be taken for an image. Loops that can go on without it note `left_out` and go on."""
 
     def __init__(self, left_out: LeftOut) -> None:
         why = left_out.detail or left_out.reason.value
@@ -144,5 +140,4 @@ def _eight_bits(image: Image.Image) -> np.ndarray[tuple[int, ...], np.dtype[np.u
         unit = numbers / np.float64(2**bits - 1)
     if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:  # Pillow turns these over in 8 bits only
         unit = 1 - unit
-    scaled: np.ndarray[tuple[int, ...], np.dtype[np.uint8]] = (unit * 255).round().clip(0, 255).astype(np.uint8)
-    return scaled
+    return (unit * 255).round().clip(0, 255).astype(np.uint8)

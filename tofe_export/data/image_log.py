@@ -58,11 +58,9 @@ class LeftOut:
 
 @dataclass
 class ImageLog:
-    """What one job read and left out; every name counts once, however often it was met.
+    """What one job read, what it left out by name, and what else the user should know about these images.
 
-    Attributes:
-        left_out: name -> why.
-        notes: what else the user should know about these images.
+    Every name counts once, however often it was met.
     """
 
     left_out: dict[str, LeftOut] = field(default_factory=dict)
@@ -86,14 +84,6 @@ class ImageLog:
         """A sentence about the images, once."""
         if text not in self.notes:
             self.notes.append(text)
-
-    def merge(self, other: ImageLog) -> None:
-        """Adds what another job noted."""
-        self._read |= other._read
-        for left_out in other.left_out.values():
-            self.leave_out(left_out)
-        for text in other.notes:
-            self.note(text)
 
     def lines(self) -> list[str]:
         """See `image_lines`."""

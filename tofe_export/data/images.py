@@ -36,27 +36,22 @@ class ImageSource(Protocol):
     @property
     def name(self) -> str:
         """What the user called it."""
-        ...
 
     @property
     def classes(self) -> tuple[str, ...]:
         """Class names in label order; empty when the images have no labels."""
-        ...
 
     @property
     def left_out(self) -> tuple[LeftOut, ...]:
         """What lies beside the images and is not read."""
-        ...
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> Sample:
         """Raises UnreadableImage when the file cannot be taken for an image."""
-        ...
 
     def at_epoch(self, epoch: int) -> Self:
         """The source as another training epoch sees it; sources of fixed images return themselves."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -94,9 +89,8 @@ def batches(
         InputError: not one image could be read.
     """
     order = _order(len(source), limit, seed)
-    dataset = _Decoded(source, transform, order, seed or 0)
     loader = DataLoader(
-        dataset,
+        _Decoded(source, transform, order, seed or 0),
         batch_size=batch_size,
         num_workers=workers,
         collate_fn=list,
@@ -105,24 +99,20 @@ def batches(
     if log is not None:
         for left_out in source.left_out:
             log.leave_out(left_out)
-    any_read, unreadable = False, []
+    unreadable: list[LeftOut] = []
     for loaded in loader:
-        good: list[_Loaded] = []
-        for item in loaded:
-            if not isinstance(item, UnreadableImage):
-                good.append(item)
-            elif log is None:
-                raise item
-            else:
-                unreadable.append(item.left_out)
-                log.leave_out(item.left_out)
+        for error in (item for item in loaded if isinstance(item, UnreadableImage)):
+            if log is None:
+                raise error
+            unreadable.append(error.left_out)
+            log.leave_out(error.left_out)
+        good = [item for item in loaded if not isinstance(item, UnreadableImage)]
         if good:
-            any_read = True
             batch = _collate(good)
             if log is not None:
                 log.add_read(batch.names)
             yield batch
-    if order and not any_read:
+    if order and len(unreadable) == len(order):
         first = unreadable[0]
         raise InputError(
             f"None of the {len(order)} images of {source.name} can be read: {counted(unreadable)}.",
@@ -133,11 +123,8 @@ def batches(
         )
 
 
-@dataclass(frozen=True)
-class _Loaded:
-    image: Tensor
-    label: int | None
-    name: str
+_Loaded = tuple[Tensor, int | None, str]
+"""As a `Sample`, transformed."""
 
 
 class _Decoded(Dataset["_Loaded | UnreadableImage"]):
@@ -155,7 +142,7 @@ class _Decoded(Dataset["_Loaded | UnreadableImage"]):
         except UnreadableImage as error:
             return error
         if not getattr(self.transform, "draws_random_numbers", True):
-            return _Loaded(self.transform(sample.image), sample.label, sample.name)
+            return self.transform(sample.image), sample.label, sample.name
         python, numpy = random.getstate(), np.random.get_state()
         with torch.random.fork_rng(devices=[]):
             mixed = int(np.random.SeedSequence((self.seed, position)).generate_state(1)[0])
@@ -163,7 +150,7 @@ class _Decoded(Dataset["_Loaded | UnreadableImage"]):
             np.random.seed(mixed)
             torch.manual_seed(mixed)
             try:
-                return _Loaded(self.transform(sample.image), sample.label, sample.name)
+                return self.transform(sample.image), sample.label, sample.name
             finally:
                 random.setstate(python)
                 np.random.set_state(numpy)
@@ -178,10 +165,5 @@ def _order(length: int, limit: int | None, seed: int | None) -> list[int]:
 
 
 def _collate(items: Sequence[_Loaded]) -> Batch:
-    labels = [item.label for item in items]
-    known = [label for label in labels if label is not None]
-    return Batch(
-        images=torch.stack([item.image for item in items]),
-        labels=torch.tensor(known, dtype=torch.int64) if len(known) == len(labels) else None,
-        names=tuple(item.name for item in items),
-    )
+    images, labels, names = zip(*items, strict=True)
+    return Batch(torch.stack(images), None if None in labels else torch.tensor(labels, dtype=torch.int64), names)

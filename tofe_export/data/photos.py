@@ -18,12 +18,7 @@ SMALLEST_CROP = 96  # pixels a side; below that a crop is mostly blur once enlar
 
 @dataclass(frozen=True)
 class Photos:
-    """An `ImageSource` of square crops without labels; crop `i` depends on (seed, i) and on nothing else.
-
-    Attributes:
-        seed: of the crops' places and sizes.
-        length: how many crops there are.
-    """
+    """An `ImageSource` of `length` square crops without labels; crop `i` depends on (seed, i) and on nothing else."""
 
     seed: int = 0
     length: int = 256

@@ -5,18 +5,19 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
+from pydantic import ValidationError
 from timm.data import create_transform, resolve_model_data_config
 from timm.data.auto_augment import AugmentOp, RandAugment
 from torch import Tensor, nn
 
-from tofe_export.bounds import LARGEST_SIDE
+from tofe_export.documents.base import first_problem
 from tofe_export.documents.manifest import InputImages
 from tofe_export.errors import InputError, brief
 
@@ -49,22 +50,20 @@ class Preprocessing:
     draws_random_numbers = False
 
     def __post_init__(self) -> None:
-        for name in ("height", "width"):
-            size = getattr(self, name)
-            _require(_is_whole(size) and size > 0, f"{name} is {brief(size)}, not a positive whole number of pixels")
-            _require(size <= LARGEST_SIDE, f"{name} is more than {LARGEST_SIDE} pixels")
+        given = vars(self).copy()
         for name in ("mean", "std"):
-            values = getattr(self, name)
-            fits = isinstance(values, tuple) and len(values) == 3 and all(_is_number(value) for value in values)
-            _require(fits, f"{name} is {brief(values)}, not three numbers")
-        _require(all(value > 0 for value in self.std), f"std is {brief(self.std)}, but it divides, so each must be > 0")
-        _require(
-            self.interpolation in INTERPOLATIONS,
-            f"interpolation is {brief(self.interpolation)}, not one of {', '.join(INTERPOLATIONS)}",
-        )
-        _require(
-            _is_number(self.crop_pct) and 0 < self.crop_pct <= 1, f"crop_pct is {brief(self.crop_pct)}, not in 0..1"
-        )
+            _require(isinstance(given[name], (list, tuple)), f"{name} is {brief(given[name])}, not three numbers")
+        try:
+            checked = InputImages.model_validate(given)
+        except ValidationError as error:
+            place, reason = first_problem(error)
+            name = place.partition(".")[0]
+            raise _refusal(f"{name} is {brief(given[name])}, but {reason}") from None
+        for name in ("mean", "std"):  # images are normalized in float32
+            _require(max(map(abs, given[name])) <= _LARGEST, f"{name} is {brief(given[name])}, too large for float32")
+        known = f"one of {', '.join(INTERPOLATIONS)}"
+        _require(self.interpolation in INTERPOLATIONS, f"interpolation is {brief(self.interpolation)}, not {known}")
+        vars(self).update(dict(checked))  # lists became tuples and whole numbers floats, so equal ones have one hash
 
     @classmethod
     def of_backbone(cls, vit: nn.Module) -> Preprocessing:
@@ -74,14 +73,7 @@ class Preprocessing:
         own = getattr(getattr(vit, "patch_embed", None), "img_size", None)
         height, width = own or config["input_size"][1:]
         interpolation = config["interpolation"] if config["interpolation"] in INTERPOLATIONS else "bicubic"
-        return cls(
-            int(height),
-            int(width),
-            _three(config["mean"]),
-            _three(config["std"]),
-            interpolation,
-            float(config["crop_pct"]),
-        )
+        return cls(height, width, config["mean"], config["std"], interpolation, config["crop_pct"])
 
     def to_dict(self) -> dict[str, Any]:
         """Plain containers, for JSON and for `torch.load(weights_only=True)`."""
@@ -105,40 +97,27 @@ class Preprocessing:
                 code="preprocessing-keys",
                 name=wrong[0],
             )
-        values = dict(document)
-        for name in ("mean", "std"):
-            _require(isinstance(values[name], (list, tuple)), f"{name} is {brief(values[name])}, not three numbers")
-            values[name] = tuple(values[name])
-        return cls(**values)
+        return cls(**document)
 
     @classmethod
     def of(cls, document: InputImages) -> Preprocessing:
-        """What a manifest says.
-
-        Raises:
-            InputError: a value that cannot be used.
-        """
-        return cls.from_dict(document.to_dict())
+        """What a manifest says; InputError for a value that cannot be used."""
+        return cls(**dict(document))
 
     def document(self) -> InputImages:
         """For manifests; the inverse of `of`."""
-        return InputImages.model_validate(self.to_dict())
+        return InputImages(**vars(self))
 
     def digest(self) -> str:
         """SHA-256, hexadecimal, of the canonical JSON: equal exactly when two models see the same input."""
-        numbers = {
-            **self.to_dict(),
-            "mean": [float(value) for value in self.mean],
-            "std": [float(value) for value in self.std],
-            "crop_pct": float(self.crop_pct),
-        }
-        return hashlib.sha256(json.dumps(numbers, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+        canonical = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()
 
     def __call__(self, image: Image.Image) -> Tensor:
         """A PIL image of any size and mode to float32 [3, height, width], for evaluation."""
         if image.size == (self.width, self.height) and self.crop_pct == 1 and image.mode == "RGB":
             return self._normalised(image)
-        return _run(_evaluation(self), image)
+        return _transformed(self, False, image)
 
     def _normalised(self, image: Image.Image) -> Tensor:
         """As timm's transform does to an image of the right size, in a tenth of its time."""
@@ -147,48 +126,28 @@ class Preprocessing:
         return pixels.sub_(mean).div_(std)
 
     def train_transform(self, augment: bool = True) -> Callable[[Image.Image], Tensor]:
-        """timm's training augmentation; without `augment` (digits: their source augments already), evaluation's."""
-        return Augmentation(self) if augment else self
+        """Random resized crop, flip, RandAugment and erasing, as timm trains DeiT, drawn from the global generators.
+
+        Without `augment` (digits: their source augments already) it is evaluation's.
+        """
+        return functools.partial(_transformed, self, True) if augment else self
 
 
-@dataclass(frozen=True)
-class Augmentation:
-    """Random resized crop, flip, RandAugment and erasing, as timm trains DeiT. Draws from the global generators."""
-
-    preprocessing: Preprocessing
-
-    draws_random_numbers = True
-
-    def __call__(self, image: Image.Image) -> Tensor:
-        """A PIL image to float32 [3, height, width]."""
-        return _run(_augmentation(self.preprocessing), image)
-
-
-def _run(transform: Callable[[Image.Image], Tensor], image: Image.Image) -> Tensor:
-    return transform(image if image.mode == "RGB" else image.convert("RGB")).to(torch.float32)
+def _transformed(preprocessing: Preprocessing, training: bool, image: Image.Image) -> Tensor:
+    tensor: Tensor = timm_transform(preprocessing, training)(image.convert("RGB"))
+    return tensor.to(torch.float32)
 
 
 @functools.lru_cache(maxsize=8)
-def _evaluation(preprocessing: Preprocessing) -> Callable[[Image.Image], Tensor]:
-    transform: Callable[[Image.Image], Tensor] = create_transform(
-        input_size=(3, preprocessing.height, preprocessing.width),
-        is_training=False,
-        interpolation=preprocessing.interpolation,
-        mean=preprocessing.mean,
-        std=preprocessing.std,
-        crop_pct=preprocessing.crop_pct,
-    )
-    return transform
-
-
-@functools.lru_cache(maxsize=8)
-def _augmentation(preprocessing: Preprocessing) -> Callable[[Image.Image], Tensor]:
+def timm_transform(preprocessing: Preprocessing, training: bool) -> Any:
+    """timm's own for evaluation or training: a PIL RGB image to a tensor."""
     transform = create_transform(
         input_size=(3, preprocessing.height, preprocessing.width),
-        is_training=True,
+        is_training=training,
         interpolation=preprocessing.interpolation,
         mean=preprocessing.mean,
         std=preprocessing.std,
+        crop_pct=preprocessing.crop_pct,  # of evaluation; what follows is training's
         auto_augment="rand-m9-mstd0.5-inc1",
         re_prob=0.25,
         re_mode="pixel",
@@ -196,14 +155,12 @@ def _augmentation(preprocessing: Preprocessing) -> Callable[[Image.Image], Tenso
     for op in augmenting_ops(transform):
         if op.name.startswith("Posterize"):
             op.level_fn = functools.partial(_at_least_one_bit, op.level_fn)
-    whole: Callable[[Image.Image], Tensor] = transform
-    return whole
+    return transform
 
 
 def augmenting_ops(transform: Any) -> list[AugmentOp]:
-    """What RandAugment of `transform`, one of timm's training transforms, chooses from."""
-    (policy,) = [step for step in transform.transforms if isinstance(step, RandAugment)]
-    return list(policy.ops)
+    """What RandAugment of `transform`, one of timm's, chooses from; evaluation's has none."""
+    return [op for step in transform.transforms if isinstance(step, RandAugment) for op in step.ops]
 
 
 def _at_least_one_bit(bits_of: Callable[[float, Mapping[str, Any]], tuple[int]], *magnitude: Any) -> tuple[int]:
@@ -212,20 +169,10 @@ def _at_least_one_bit(bits_of: Callable[[float, Mapping[str, Any]], tuple[int]],
     return (max(1, bits),)
 
 
+def _refusal(complaint: str) -> InputError:
+    return InputError(f"The preprocessing cannot be used: {complaint}.", _CORRECT, code="preprocessing")
+
+
 def _require(holds: bool, complaint: str) -> None:
     if not holds:
-        raise InputError(f"The preprocessing cannot be used: {complaint}.", _CORRECT, code="preprocessing")
-
-
-def _is_number(value: object) -> bool:
-    """Whether it is a real one that float32 can hold: images are normalized in that."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= _LARGEST
-
-
-def _is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _three(values: Sequence[float]) -> tuple[float, float, float]:
-    red, green, blue = values
-    return float(red), float(green), float(blue)
+        raise _refusal(complaint)

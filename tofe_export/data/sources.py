@@ -36,12 +36,8 @@ def open_source(spec: str, part: Part, seed: int = 0) -> ImageSource:
     try:
         return _open_root(expanded(spec), spec, part)
     except OSError as error:  # a folder that may not be entered, a name that is too long, ...
-        raise InputError(
-            f"The folder {readable(spec)} cannot be read: {reason_of(error)}.",
-            "Check its name and its permissions.",
-            code="unreadable",
-            path=spec,
-        ) from error
+        message = f"The folder {readable(spec)} cannot be read: {reason_of(error)}."
+        raise InputError(message, "Check its name and its permissions.", code="unreadable", path=spec) from error
 
 
 def _open_root(root: Path, spec: str, part: Part) -> ImageSource:
@@ -71,10 +67,7 @@ def images_like_training(trained_on: str, spec: str | None) -> ImageSource:
 
     Args:
         trained_on: in the words of `data`; "" when unknown.
-        spec: what the user named, or None.
-
-    Raises:
-        InputError: see `open_source`.
+        spec: as in `open_source`, which may refuse it; None where the user named nothing.
     """
     if spec is not None:
         return open_source(spec, "any")
@@ -82,11 +75,7 @@ def images_like_training(trained_on: str, spec: str | None) -> ImageSource:
 
 
 def require_unambiguous(spec: str | None) -> None:
-    """Refuses a name that the user typed and that is both a bundled set's and that of a folder of images here.
-
-    Raises:
-        InputError: it is.
-    """
+    """Raises InputError for a name that the user typed and that is a bundled set's and that of a folder of images."""
     if is_ambiguous(spec):
         raise InputError(
             f"{spec!r} is a bundled set of images, and a folder of images here.",
@@ -108,12 +97,7 @@ def is_ambiguous(spec: str | None) -> bool:
 
 
 def class_note(source: ImageSource, classes: tuple[str, ...]) -> str:
-    """Why accuracy cannot be measured on `source` with a network of these classes; "" where it can be.
-
-    Args:
-        source: images.
-        classes: the network's, in order; empty where it does not say them.
-    """
+    """Why accuracy cannot be measured on `source` with a network of these classes, in order; "" where it can be."""
     if not source.classes:
         return f"Accuracy was not measured: the images of {source.name} have no labels."
     if not classes:

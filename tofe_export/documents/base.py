@@ -40,16 +40,13 @@ class Part(BaseModel):
 
     def to_dict(self) -> dict[str, Any]:
         """Plain containers, as JSON has them: lists, and the names of the JSON keys."""
-        plain: dict[str, Any] = _listed(self.model_dump(by_alias=True))
+        # Not by pydantic's JSON mode, which replaces lone surrogates in keys.
+        plain: dict[str, Any] = json.loads(json.dumps(self.model_dump(by_alias=True)))
         return plain
-
-    def fields(self) -> dict[str, Any]:
-        """The values under the names of the fields, as arguments of a class that has them too."""
-        return {name: getattr(self, name) for name in type(self).model_fields}
 
     def replaced(self, **changes: Any) -> Self:
         """A checked copy with other values."""
-        return type(self).model_validate({**self.fields(), **changes})
+        return type(self).model_validate({**dict(self), **changes})
 
 
 class Document(Part):
@@ -70,36 +67,20 @@ AnyDocument = TypeVar("AnyDocument", bound=Document)
 
 
 def read_document(kind: type[AnyDocument], path: Path, next_step: str) -> AnyDocument:
-    """The document in a file.
-
-    Args:
-        kind: what must be in it.
-        path: the file.
-        next_step: how to make it again.
+    """The document of a kind in a file; `next_step` says how to make it again.
 
     Raises:
         InputError: missing, not JSON, of another schema, or a field that is missing or not of its kind; it is named.
     """
     content = read_json(path, next_step)
     if content.get("schema") != kind.schema_name():
-        raise InputError(
-            f"{path} has the schema {brief(content.get('schema'))}, not {kind.schema_name()!r}.",
-            next_step,
-            code="document-schema",
-            path=path,
-            schema=kind.schema_name(),
-        )
+        message = f"{path} has the schema {brief(content.get('schema'))}, not {kind.schema_name()!r}."
+        raise InputError(message, next_step, code="document-schema", path=path, schema=kind.schema_name())
     return parse(kind, content, str(path), next_step)
 
 
 def parse(kind: type[AnyPart], content: Mapping[str, Any], name: str, next_step: str) -> AnyPart:
-    """Checks every field of a JSON object.
-
-    Args:
-        kind: the class that names the fields.
-        content: the object.
-        name: of the file, for messages.
-        next_step: how to make it again.
+    """Checks every field of the JSON object in the file `name`; `next_step` says how to make it again.
 
     Raises:
         InputError: a field is missing, or not of its kind; it is named.
@@ -127,10 +108,3 @@ def reason_of(problem: ErrorDetails) -> str:
     for phrase, words in _WORDS.items():
         reason = re.sub(phrase, words, reason)
     return f"{reason[:1].lower()}{reason[1:]}"
-
-
-def _listed(value: Any) -> Any:
-    """`value` with its tuples as lists."""
-    if isinstance(value, dict):
-        return {name: _listed(item) for name, item in value.items()}
-    return [_listed(item) for item in value] if isinstance(value, (list, tuple)) else value

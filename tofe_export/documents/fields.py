@@ -63,7 +63,7 @@ Whole = Annotated[int, Field(strict=True)]
 Count = Annotated[int, Field(strict=True, ge=0, le=_MOST)]
 Positive = Annotated[int, Field(strict=True, ge=1, le=_MOST)]
 NaturalNumber = Annotated[int, Field(strict=True, ge=0)]
-Bytes = NaturalNumber
+"""Such as bytes or weights, of which there may be more than of anything that is a `Count`."""
 Side = Annotated[int, Field(strict=True, ge=1, le=LARGEST_SIDE)]
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]

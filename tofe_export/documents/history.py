@@ -5,7 +5,6 @@ Nobody repeats a training for its log, so a value that cannot be used counts as 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -82,17 +81,15 @@ def read_history(path: Path) -> History:
         ) from error
     epochs: dict[tuple[Phase, int], Epoch] = {}
     for number, line in enumerate(lines, start=1):
-        content = _object(line)
-        if content is None and number == len(lines):
-            break
-        if content is None:
-            raise InputError(
-                f"Line {number} of {path} is not a JSON object.",
-                "Remove that line, or the file.",
-                code="history-line",
-                path=path,
-                line=number,
-            )
+        try:
+            content = parse_json(line, "The line", "")
+        except InputError:
+            content = None
+        if not isinstance(content, dict):
+            if number == len(lines):
+                break
+            message = f"Line {number} of {path} is not a JSON object."
+            raise InputError(message, "Remove that line, or the file.", code="history-line", path=path, line=number)
         try:
             epoch = Epoch.model_validate(content)
         except ValidationError:  # of neither phase: it must not pass for the dense backbone's
@@ -101,11 +98,3 @@ def read_history(path: Path) -> History:
         epochs.pop(key, None)
         epochs[key] = epoch
     return History(tuple(epochs.values()))
-
-
-def _object(line: str) -> Mapping[str, Any] | None:
-    try:
-        content = parse_json(line, "The line", "")
-    except InputError:
-        return None
-    return content if isinstance(content, dict) else None

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import AliasChoices, Field
 
 from tofe_export.documents.base import Document, Part
-from tofe_export.documents.fields import Amount, AnyValue, Bytes, Count, NaturalNumber, Positive, Share, Text, Whole
+from tofe_export.documents.fields import Amount, AnyValue, Count, NaturalNumber, Positive, Share, Text, Whole
 from tofe_export.documents.manifest import (
     Blocks,
     EngineManifest,
@@ -24,7 +24,7 @@ class Inspection(Document):
 
     schema_: Literal["tofe-export/inspect/1"] = Field(default="tofe-export/inspect/1", alias="schema")
     file: Text
-    size_bytes: Bytes
+    size_bytes: NaturalNumber
     sha256: Text
     kind: Literal["checkpoint", "onnx", "engine"]
 

@@ -12,10 +12,10 @@ from tofe_export.documents.base import Document, Part, first_problem
 from tofe_export.documents.fields import (
     Amount,
     AnyValue,
-    Bytes,
     Count,
     FileName,
     Flag,
+    NaturalNumber,
     Number,
     Positive,
     Precision,
@@ -27,9 +27,6 @@ from tofe_export.documents.fields import (
 from tofe_export.documents.recipe import CalibrationRecipe
 from tofe_export.documents.verification import FeaturesDrift, LogitsDrift
 from tofe_export.errors import InputError
-
-AGAIN = {"onnx": "Export it again from its checkpoint.", "engine": "Build it again from its ONNX file."}
-"""What to do about a manifest that cannot be used, by the kind of its artifact."""
 
 Blocks = Annotated[
     tuple[Count, Count],
@@ -81,7 +78,7 @@ class ExternalData(Part):
 
     file: FileName
     sha256: Text
-    bytes: Bytes
+    bytes: NaturalNumber
 
 
 class Calibration(Part):
@@ -263,26 +260,24 @@ class EngineManifest(Manifest):
     checked: GpuCheck | None = None
 
 
+def again_of(suffix: str) -> str:
+    """What to do about a manifest that cannot be used, by the ending of its artifact."""
+    return "Build it again from its ONNX file." if suffix == ".engine" else "Export it again from its checkpoint."
+
+
 _KINDS: dict[str, type[OnnxManifest | EngineManifest]] = {"onnx": OnnxManifest, "engine": EngineManifest}
 
 
 def parse_manifest(content: Mapping[str, Any], path: Path, suffix: str) -> OnnxManifest | EngineManifest:
-    """Checks every field of a manifest.
-
-    Args:
-        content: what is in the file.
-        path: of the manifest, for messages.
-        suffix: of the artifact that it describes: what ends in `.onnx` or `.engine` must be that.
+    """Checks every field of the manifest in `path`; an artifact of the suffix `.onnx` or `.engine` must be that.
 
     Raises:
         InputError: a field is missing, or is not of its kind, or two contradict each other; it is named.
     """
     kind = content.get("kind")
-    again = AGAIN["engine" if suffix == ".engine" else "onnx"]
+    again, artifact = again_of(suffix), path.with_suffix("")
     if not isinstance(kind, str) or kind not in _KINDS or (suffix[1:] in _KINDS and kind != suffix[1:]):
-        raise InputError(
-            f"{path} has no usable 'kind'.", again, code="manifest-field", field="kind", path=path.with_name(path.stem)
-        )
+        raise InputError(f"{path} has no usable 'kind'.", again, code="manifest-field", field="kind", path=artifact)
     try:
         return _KINDS[kind].model_validate(dict(content))
     except ValidationError as error:
@@ -290,7 +285,7 @@ def parse_manifest(content: Mapping[str, Any], path: Path, suffix: str) -> OnnxM
         if not place:  # two fields that contradict each other
             place, _, reason = reason.partition(": ")
         message = f"{path} has no usable {place!r}: {reason}."
-        raise InputError(message, again, code="manifest-field", field=place, path=path.with_name(path.stem)) from None
+        raise InputError(message, again, code="manifest-field", field=place, path=artifact) from None
 
 
 def external_data(content: Mapping[str, Any]) -> ExternalData | None:

@@ -5,18 +5,16 @@ A measured value that is not finite, which JSON cannot say, is null.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import AliasChoices, Field
 
-from tofe_export.documents.base import Document, Part, parse
+from tofe_export.documents.base import Document, Part, read_document
 from tofe_export.documents.fields import Amount, Cosine, Count, Flag, Name, NotNegative, Number, Share, Text, Whole
 from tofe_export.documents.images import ImagesRead
-from tofe_export.errors import InputError, brief
 from tofe_export.files.reading import read_json
-
-ONE, SEVERAL = "tofe-export/verify/1", "tofe-export/verify-several/1"
 
 
 class LogitsDrift(Part):
@@ -272,8 +270,7 @@ class Verifications(Document):
     @classmethod
     def of(cls, artifacts: list[Verification], against: str, images: ImagesRead) -> Verifications:
         """The artifacts together: a check that failed matters most; what could not run here matters least."""
-        code = _worst(artifacts)
-        passed = {0: True, 3: None}.get(code, False)
+        passed = {0: True, 3: None}.get(_worst(artifacts), False)
         return cls(passed=passed, against=against, artifacts=tuple(artifacts), images=images)
 
     @property
@@ -284,15 +281,13 @@ class Verifications(Document):
     @property
     def failures(self) -> tuple[str, ...]:
         """A sentence or more per check that failed; with several artifacts each begins with its name."""
-        several = len(self.artifacts) > 1
-        return tuple(
-            f"{one.model}: {failure}" if several else failure for one in self.artifacts for failure in one.failures
-        )
+        if len(self.artifacts) == 1:
+            return self.artifacts[0].failures
+        return tuple(f"{one.model}: {failure}" for one in self.artifacts for failure in one.failures)
 
     def of_model(self, name: str) -> Verification | None:
         """The artifact of that file name, else the first."""
-        named = [one for one in self.artifacts if one.model == name]
-        return next(iter([*named, *self.artifacts]), None)
+        return next((one for one in self.artifacts if one.model == name), next(iter(self.artifacts), None))
 
     def to_dict(self) -> dict[str, Any]:
         """As verify.json has it: a single artifact stands alone."""
@@ -302,27 +297,13 @@ class Verifications(Document):
 
 
 def read_verifications(path: Path, next_step: str) -> Verifications:
-    """verify.json, of one artifact or of several.
-
-    Raises:
-        InputError: see `read_document`.
-    """
-    content = read_json(path, next_step)
-    schema = content.get("schema")
-    if schema == SEVERAL:
-        return parse(Verifications, content, str(path), next_step)
-    if schema != ONE:
-        raise InputError(
-            f"{path} has the schema {brief(schema)}, not {ONE!r}.",
-            next_step,
-            code="document-schema",
-            path=path,
-            schema=ONE,
-        )
-    one = parse(Verification, content, str(path), next_step)
+    """verify.json, of one artifact or of several; raises as `read_document` does."""
+    if read_json(path, next_step).get("schema") == Verifications.schema_name():
+        return read_document(Verifications, path, next_step)
+    one = read_document(Verification, path, next_step)
     return Verifications(passed=one.passed, against=one.against, artifacts=(one,), images=one.images)
 
 
-def _worst(artifacts: list[Verification] | tuple[Verification, ...]) -> int:
+def _worst(artifacts: Iterable[Verification]) -> int:
     codes = {one.exit_code for one in artifacts}
     return next((code for code in (1, 2, 3) if code in codes), 0)

@@ -1,4 +1,7 @@
-"""How the files of a run are called; everybody takes the names from here."""
+"""How files are called: those of a run, those that come with the program, any of them as text.
+
+Imports nothing heavy: the shell completes names.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,13 @@ PAGE = "report.html"
 WEIGHTS = (".pth", ".pt", ".bin", ".safetensors")
 """Endings of checkpoints, by which one is recognized where a model was wanted."""
 READ_BY_REPORT = (CHECKPOINT, STATE, METRICS, MODEL, VERIFY, BENCH)
+# In the source tree recipes lie at the top; in an installed package inside it.
+_RECIPES = (Path(__file__).parents[2] / "calibration", Path(__file__).parents[1] / "calibration")
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """Calibration recipes, by name."""
+    return {path.stem: path for folder in _RECIPES if folder.is_dir() for path in sorted(folder.glob("*.toml"))}
 
 
 def distinct_names(paths: Sequence[Path]) -> list[str]:

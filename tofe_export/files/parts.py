@@ -9,22 +9,18 @@ from __future__ import annotations
 import contextlib
 import errno
 import glob
-import importlib
 import os
 import re
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 _NOT_SYNCED = (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES, errno.EISDIR)  # file systems that cannot
-
-
-def _fcntl() -> ModuleType | None:
-    try:
-        return importlib.import_module("fcntl")
-    except ImportError:  # Windows
-        return None
 
 
 @contextlib.contextmanager
@@ -33,17 +29,13 @@ def part_of(target: Path) -> Iterator[Path]:
 
     It has the mode and the owner of `target` where that exists, so that a replaced file keeps them.
 
-    Args:
-        target: a file that may exist; its folder must.
-
     Raises:
-        OSError: the folder cannot be written.
+        OSError: the folder is not there or cannot be written.
     """
-    handle, name = _locked_file(target)
-    path = Path(name)
+    handle, path = _locked_file(target)
     try:
         _like(path, target)
-        if _fcntl() is None:
+        if fcntl is None:
             os.close(handle)  # Windows renames no open file
             handle = -1
         yield path
@@ -64,7 +56,6 @@ def sweep(target: Path) -> None:
 
 def remove_if_left(path: Path, needed: Callable[[], bool] = lambda: False) -> None:
     """Removes `path` unless a live process holds its lock, nobody can tell, or it is `needed` (asked once locked)."""
-    fcntl = _fcntl()
     if fcntl is None:
         return
     with contextlib.suppress(OSError):
@@ -81,7 +72,7 @@ def remove_if_left(path: Path, needed: Callable[[], bool] = lambda: False) -> No
 @contextlib.contextmanager
 def folder_lock(folder: Path) -> Iterator[None]:
     """Waits until no other process that asks for it is in the same folder; without locks here it waits for nobody."""
-    fcntl, handle = _fcntl(), -1
+    handle = -1
     with contextlib.suppress(OSError):
         if fcntl is not None:
             handle = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
@@ -118,18 +109,17 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def _locked_file(target: Path) -> tuple[int, str]:
-    fcntl = _fcntl()
+def _locked_file(target: Path) -> tuple[int, Path]:
     while True:
         handle, name = tempfile.mkstemp(prefix=f".{target.name}.{os.getpid()}-", suffix=".part", dir=target.parent)
         try:
             if fcntl is not None:
                 fcntl.flock(handle, fcntl.LOCK_EX)
         except OSError:  # no locks here; then nobody sweeps either
-            return handle, name
+            return handle, Path(name)
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(handle), os.lstat(name)):
-                return handle, name
+                return handle, Path(name)
         os.close(handle)  # a sweeper came between the two calls and removed it
 
 
@@ -137,16 +127,12 @@ def _like(path: Path, target: Path) -> None:
     try:
         known = target.stat()
     except FileNotFoundError:
-        path.chmod(0o666 & ~_umask())
+        mask = os.umask(0o077)  # it can be read only by setting it
+        os.umask(mask)
+        path.chmod(0o666 & ~mask)
         return
     mine = path.stat()
-    if (known.st_uid, known.st_gid) != (mine.st_uid, mine.st_gid) and hasattr(os, "chown"):
+    if (known.st_uid, known.st_gid) != (mine.st_uid, mine.st_gid):  # all are 0 on Windows
         with contextlib.suppress(OSError):  # only root may give files away
             os.chown(path, known.st_uid, known.st_gid)
     path.chmod(known.st_mode & 0o777)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -35,12 +35,8 @@ def is_there(path: Path) -> bool:
     except ValueError:  # a NUL in it, which no name has
         return False
     except OSError as error:
-        raise InputError(
-            f"{readable(path)} cannot be read: {reason_of(error)}.",
-            "Check the path and its permissions.",
-            code="unreadable",
-            path=path,
-        ) from error
+        message = f"{readable(path)} cannot be read: {reason_of(error)}."
+        raise InputError(message, "Check the path and its permissions.", code="unreadable", path=path) from error
     return True
 
 
@@ -56,7 +52,13 @@ def writable(path: Path) -> bool:
 
 def is_stream(target: Path) -> bool:
     """Whether `target` is written into, never replaced: `-`, a device, a FIFO, an open descriptor of this process."""
-    return target == STDOUT or own_descriptor(target) is not None or _is_special(target)
+    if target == STDOUT or own_descriptor(target) is not None:
+        return True
+    try:
+        mode = target.stat().st_mode
+    except OSError:
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
 def real_file(target: Path) -> Path:
@@ -65,11 +67,7 @@ def real_file(target: Path) -> Path:
 
 
 def send(target: Path, content: bytes) -> None:
-    """Writes `content` into what `is_stream`.
-
-    Raises:
-        OSError: it cannot be opened, or nobody reads it any more.
-    """
+    """Writes `content` into what `is_stream`; OSError where it cannot be opened or nobody reads it any more."""
     if target == STDOUT:
         sys.stdout.flush()
         if hasattr(sys.stdout, "buffer"):
@@ -80,23 +78,13 @@ def send(target: Path, content: bytes) -> None:
         return
     descriptor = own_descriptor(target)
     if descriptor is None:
-        opened = os.open(
-            target, os.O_WRONLY | os.O_CLOEXEC
-        )  # no O_CREAT: a device that went away must not become a file
+        opened = os.open(target, os.O_WRONLY | os.O_CLOEXEC)  # no O_CREAT: a device that left must not become a file
     else:  # through the descriptor itself: opened by name, a redirected file would be written from its beginning
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
         opened = os.dup(descriptor)
     with os.fdopen(opened, "wb") as file:
         file.write(content)
-
-
-def _is_special(target: Path) -> bool:
-    try:
-        mode = target.stat().st_mode
-    except OSError:
-        return False
-    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
 def own_descriptor(target: Path) -> int | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ def read_json(path: Path, next_step: str = "Make it again, or check the path.") 
     Raises:
         InputError: the file is missing, unreadable, not JSON, or not an object.
     """
-    document = parse_json(_text(path, "JSON", next_step), str(path), next_step)
+    document = _parsed(json.loads, path, "JSON", next_step)
     if not isinstance(document, dict):
         raise InputError(
             f"{path} holds a JSON {type(document).__name__}, not an object.", next_step, code="json-kind", path=path
@@ -27,12 +28,7 @@ def read_json(path: Path, next_step: str = "Make it again, or check the path.") 
 
 
 def parse_json(text: str | bytes, name: str, next_step: str) -> Any:
-    """What a JSON text says; numbers above 1e308 are infinite.
-
-    Args:
-        text: in UTF-8 where it is bytes.
-        name: of where it stands, for messages.
-        next_step: what to do where it is not JSON.
+    """What a JSON text says, in UTF-8 where it is bytes; numbers above 1e308 are infinite.
 
     Raises:
         InputError: not JSON, or a number of thousands of digits, or thousands of nested brackets.
@@ -44,22 +40,16 @@ def parse_json(text: str | bytes, name: str, next_step: str) -> Any:
 
 
 def read_toml(path: Path, next_step: str) -> dict[str, Any]:
-    """The tables in the TOML file `path`.
-
-    Raises:
-        InputError: the file is missing, unreadable or not TOML.
-    """
-    try:
-        return tomllib.loads(_text(path, "TOML", next_step))
-    except (ValueError, RecursionError) as error:
-        raise _unreadable(str(path), "TOML", error, next_step) from error
+    """The tables in the TOML file `path`; InputError where it is missing, unreadable or not TOML."""
+    tables: dict[str, Any] = _parsed(tomllib.loads, path, "TOML", next_step)
+    return tables
 
 
-def _text(path: Path, kind: str, next_step: str) -> str:
+def _parsed(parse: Callable[[str], Any], path: Path, kind: str, next_step: str) -> Any:
     require_file(path, next_step)
     try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
+        return parse(path.read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError) as error:  # also bytes that are not UTF-8
         raise _unreadable(str(path), kind, error, next_step) from error
     except OSError as error:
         raise InputError(

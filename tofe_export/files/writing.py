@@ -23,10 +23,7 @@ def atomic_path(target: Path) -> Iterator[Path]:
     """Yields a temporary path beside `target`; on success it is synced and renamed into place.
 
     An existing file keeps its mode; a link stays and the file behind it is replaced. Other hard links keep the old
-    content. Into a device, a FIFO or `-` the content is copied at the end.
-
-    Args:
-        target: the file to create or replace. Its folder is made when missing.
+    content. Into a device, a FIFO or `-` the content is copied at the end. Its folder is made when missing.
 
     Raises:
         MissingError: the disk is full.
@@ -78,12 +75,8 @@ def prepared(target: Path) -> Path:
     if target.is_dir():
         raise InputError(f"{target} is a folder, not a file.", "Name a file to write.", code="folder", path=target)
     if is_stream(target):
-        raise InputError(
-            f"{target} is not a regular file, which is required here.",
-            "Name a file to write.",
-            code="not-regular",
-            path=target,
-        )
+        message = f"{target} is not a regular file, which is required here."
+        raise InputError(message, "Name a file to write.", code="not-regular", path=target)
     file = real_file(target)
     if file.exists() and not writable(file):
         raise InputError(
@@ -99,29 +92,19 @@ def prepared(target: Path) -> Path:
 
 @contextlib.contextmanager
 def explained(target: Path) -> Iterator[None]:
-    """Turns an OSError of a write to `target` into a sentence; `target` must be as it was before.
+    """Turns an OSError of a write to `target` into a MissingError (the disk is full) or an InputError.
 
-    Raises:
-        MissingError: the disk is full.
-        InputError: anything else.
+    `target` must be as it was before.
     """
     try:
         yield
     except OSError as error:
-        raise _sentence(error, target) from error
-
-
-def _sentence(error: OSError, target: Path) -> InputError | MissingError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return MissingError(
-            f"The disk is full: {target} was not written, and what was there before is untouched.",
-            f"Free some space in {target.parent}, or name a place on another disk.",
-            code="disk-full",
-            path=target,
-        )
-    return InputError(
-        f"{target} cannot be written: {reason_of(error)}.",
-        "Choose another place for it.",
-        code="not-writable",
-        path=target,
-    )
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise MissingError(
+                f"The disk is full: {target} was not written, and what was there before is untouched.",
+                f"Free some space in {target.parent}, or name a place on another disk.",
+                code="disk-full",
+                path=target,
+            ) from error
+        message = f"{target} cannot be written: {reason_of(error)}."
+        raise InputError(message, "Choose another place for it.", code="not-writable", path=target) from error

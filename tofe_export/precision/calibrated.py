@@ -18,9 +18,8 @@ from tofe_export.data.sources import BUILT_IN, is_ambiguous, open_source
 from tofe_export.documents.manifest import Calibration, Manifest
 from tofe_export.documents.recipe import CalibrationRecipe
 from tofe_export.errors import InputError
-from tofe_export.files.names import expanded, readable
+from tofe_export.files.names import expanded, readable, shipped_recipes
 from tofe_export.files.places import is_there
-from tofe_export.files.shipped import shipped_recipes
 from tofe_export.precision.calibration import CalibrationKey, calibrate, hash_images
 from tofe_export.precision.half import to_half
 from tofe_export.precision.histogram import Histogram

@@ -15,9 +15,8 @@ from pydantic_core import ErrorDetails
 from tofe_export.documents.base import reason_of
 from tofe_export.documents.recipe import CalibrationRecipe
 from tofe_export.errors import InputError, brief, nearest
-from tofe_export.files.names import expanded, readable
+from tofe_export.files.names import expanded, readable, shipped_recipes
 from tofe_export.files.reading import read_toml, require_file
-from tofe_export.files.shipped import shipped_recipes
 
 _SUFFIX = ".toml"
 

@@ -92,7 +92,7 @@ def against_float32(
         {form.precision: tolerance_of(form.precision, overrides) for form in forms},
     )
     pairs = zip(forms, comparisons, strict=True)
-    return [PrecisionAgreement(precision=form.precision, **one.agreement().fields()) for form, one in pairs]
+    return [PrecisionAgreement(precision=form.precision, **dict(one.agreement())) for form, one in pairs]
 
 
 def time_forms(

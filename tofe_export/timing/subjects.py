@@ -8,8 +8,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from tofe_export.artifacts.artifact import Artifact
-from tofe_export.artifacts.engine_file import open_engine
+from tofe_export.artifacts.artifact import Artifact, open_engine
 from tofe_export.checkpoints.checkpoint import Checkpoint
 from tofe_export.documents.manifest import EngineManifest, Manifest
 from tofe_export.documents.recipe import QuantizePolicy
