@@ -79,9 +79,6 @@ class Counted:
         outputs = self.runner.run(images)
         return {**outputs, "logits": outputs["logits"] + np.float32(self.off)}
 
-    def bind(self, images: Array) -> Callable[[], object]:
-        return lambda: self.run(images)
-
 
 @pytest.mark.parametrize(("off", "ran"), [(0.0, 16), (1e-7, 16), (1e-2, 48)])
 def test_a_twin_of_the_same_graph_stands_for_the_file_once_both_agreed_on_enough_images(off: float, ran: int) -> None:

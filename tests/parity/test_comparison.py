@@ -75,7 +75,7 @@ def test_overlap_is_the_share_of_what_pytorch_keeps() -> None:
     reference = torch.tensor([[True, True, False, False], [True, True, False, False]])
     stage.add_selection(reference, torch.tensor([[True, False, True, False], [True, True, False, False]]))
     assert (stage.kept, stage.flipped, stage.overlap) == (4, 1, 0.75)
-    assert Comparison(limits(), stages={0: stage}).least_overlap == 0.75
+    assert Comparison(limits(), stages={0: stage}).agreement().least_overlap == 0.75
 
 
 def test_a_limit_of_ones_own_that_nothing_was_measured_for_is_not_judged() -> None:
@@ -85,7 +85,6 @@ def test_a_limit_of_ones_own_that_nothing_was_measured_for_is_not_judged() -> No
     assert result.unjudged == ["accuracy_lost", "kl_mean", "tokens_relative"]
     (check,) = [check for check in result.checks if check.name == "tolerances"]
     assert check.passed is None
-    result.logits.add(torch.eye(2), torch.eye(2))
-    result.labelled = 2
+    result.logits.add(torch.eye(2), torch.eye(2), labels=torch.tensor([0, 1]))
     assert result.unjudged == ["tokens_relative"]
     assert Comparison(tolerance_of("fp32", {})).passed is True

@@ -165,9 +165,6 @@ class FromPyTorch:
         self.change(found)
         return {name: value.numpy() for name, value in found.items()}
 
-    def bind(self, images: Array) -> Callable[[], object]:
-        return lambda: self.run(images)
-
 
 def batch(count: int = 3) -> Batch:
     return Batch(small_images(count), torch.zeros(count, dtype=torch.int64), NAMES[:count])

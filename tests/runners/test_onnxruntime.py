@@ -5,7 +5,6 @@ import pytest
 
 from tests.helpers import exported_tofe, refused_as
 from tofe_export.errors import MissingError
-from tofe_export.runners import onnxruntime_runner
 from tofe_export.runners.onnxruntime_runner import CUDA, OnnxRuntimeRunner
 
 
@@ -16,7 +15,7 @@ def test_a_silent_fall_back_to_the_cpu_is_refused(monkeypatch: pytest.MonkeyPatc
     if torch.cuda.is_available():
         pytest.skip("there is a GPU, so ONNX Runtime may well use it")
     # As where the package has CUDA and the machine lacks its libraries: the provider is listed, the session falls back.
-    monkeypatch.setattr(onnxruntime_runner, "require_provider", lambda provider: None)
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CUDAExecutionProvider"])
     content = ir.to_proto(exported_tofe()).SerializeToString()
     with refused_as("provider-not-started", MissingError, provider="cuda"):
         OnnxRuntimeRunner(content, provider=CUDA)

@@ -7,7 +7,7 @@ import pytest
 from tests.helpers import exported_tofe, small_images
 from tofe_export.runners.base import Runner
 from tofe_export.runners.onnxruntime_runner import OnnxRuntimeRunner
-from tofe_export.runners.padded import Padded
+from tofe_export.runners.wrapped import Padded
 
 
 class AtLeast:
@@ -17,7 +17,6 @@ class AtLeast:
 
     def __init__(self, runner: Runner, least: int) -> None:
         self._runner, self._least = runner, least
-        self.bind = runner.bind
 
     def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
         assert len(images) >= self._least

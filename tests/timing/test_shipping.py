@@ -12,7 +12,7 @@ Interval = tuple[float, float, float]
 
 
 def compared(precision: str, agreeing: float = 1.0, images: int = 100) -> PrecisionAgreement:
-    comparison = Comparison(TOLERANCES[precision], samples=images, precision=precision, reference="float32")
+    comparison = Comparison(TOLERANCES[precision], samples=images, reference="float32")
     reference = torch.eye(2).repeat(images, 1)[:images]
     deployed = reference.clone()
     wrong = round((1 - agreeing) * images)

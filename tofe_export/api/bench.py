@@ -17,8 +17,7 @@ from tofe_export.files.names import readable
 from tofe_export.progress import Progress, silent
 from tofe_export.runners.onnxruntime_runner import CPU, require_onnx
 from tofe_export.timing.baseline import judge, read_baseline, require_rows
-from tofe_export.timing.run import time_groups
-from tofe_export.timing.subjects import open_groups
+from tofe_export.timing.groups import open_groups, time_groups
 
 BATCHES = (1, 8, 32)
 ROUNDS = 30

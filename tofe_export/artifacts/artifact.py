@@ -15,7 +15,7 @@ from tofe_export.engine.backend import open_backend
 from tofe_export.engine.runtime import EngineSession, require_gpu
 from tofe_export.errors import InputError, MissingError
 from tofe_export.graph.reading import read_onnx
-from tofe_export.runners.base import Runner
+from tofe_export.runners.base import TimedRunner
 from tofe_export.runners.onnxruntime_runner import CPU, OnnxRuntimeRunner
 
 
@@ -42,7 +42,7 @@ class Artifact:
             raise InputError(f"{self.path} is an engine, not an ONNX file.", code="not-onnx", path=self.path)
         return read_onnx(self.path)
 
-    def open(self, provider: str = CPU, threads: int | None = None) -> Runner:
+    def open(self, provider: str = CPU, threads: int | None = None) -> TimedRunner:
         """A runner: `open().run(images)["logits"]`, images float32 [B, D, H, W].
 
         Args:

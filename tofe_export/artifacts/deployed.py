@@ -24,7 +24,7 @@ from tofe_export.precision.half import HALVES, is_float32, to_half
 from tofe_export.precision.quantize import FORMATS
 from tofe_export.progress import Progress
 from tofe_export.runners.base import Runner
-from tofe_export.runners.padded import Padded
+from tofe_export.runners.wrapped import Padded
 
 _BATCH = 8
 UNSEEN = (".attn.qkv",)

@@ -18,7 +18,7 @@ from tofe_export.graph.reading import read_onnx
 from tofe_export.graph.stored import copy_model, deserialize, fits, serialize
 from tofe_export.runners.base import Array, LargeModel, Runner
 from tofe_export.runners.onnxruntime_runner import CPU, OnnxRuntimeRunner
-from tofe_export.runners.reopened import Reopened
+from tofe_export.runners.wrapped import Reopened
 
 _ENOUGH = 16  # images, after which a twin of the same graph stands for the file
 _ROUNDING = 1e-5  # of the largest value; a tenth of the tolerance of float32
@@ -68,10 +68,6 @@ class Opened:
         self._trusts_twin = self._trusts_twin and all(_same(shown[name], outputs[name]) for name in outputs)
         self._agreed += len(images)
         return {**shown, **outputs}
-
-    def bind(self, images: NDArray[np.float32]) -> Callable[[], object]:
-        """See `Runner.bind`: the file alone, without the twin."""
-        return self._deployed.bind(images)
 
     @property
     def module_names(self) -> set[str]:

@@ -19,7 +19,7 @@ _WARM_UP = 3  # runs before a capture: the first ones allocate and choose kernel
 
 
 class EngineSession:
-    """An engine on the current CUDA device. A `Runner`.
+    """An engine on the current CUDA device. A `TimedRunner`.
 
     Args:
         content: the serialized engine.
@@ -65,7 +65,7 @@ class EngineSession:
         return {name: _numpy(value) for name, value in values.items()}
 
     def bind(self, images: NDArray[np.float32]) -> Callable[[], object]:
-        """See `Runner.bind`: the batch lies on the GPU, and a run is the replay of a CUDA graph, as trtexec times it.
+        """See `TimedRunner.bind`: the batch lies on the GPU, and a run replays a CUDA graph, as trtexec times it.
 
         Raises:
             InputError: see `run`.

@@ -29,7 +29,7 @@ def check_batch_sizes(runner: Runner, batch: Batch, sizes: Sequence[int], cosine
         cosine_min: least cosine of an image's output in two batch sizes.
     """
     images = _as_many(batch.images, sizes[-1])
-    found: list[torch.Tensor] = []
+    found: dict[int, torch.Tensor] = {}
     refused: list[str] = []
     for size in sizes:
         try:
@@ -39,18 +39,15 @@ def check_batch_sizes(runner: Runner, batch: Batch, sizes: Sequence[int], cosine
             continue
         name = LOGITS if LOGITS in outputs else FEATURES
         if outputs[name].shape[0] != size:
-            what = f"For {size} images it returns {outputs[name].shape[0]} {name}: a batch size is baked in."
-            return Check(name=NAME, passed=False, message=what)
-        found.append(torch.from_numpy(outputs[name]).double().flatten(1))
+            return _baked_in(f"For {size} images it returns {outputs[name].shape[0]} {name}")
+        found[size] = torch.from_numpy(outputs[name]).double().flatten(1)
     if refused:
         if not found and not any(_runs(runner, _as_many(images, size)) for size in _OTHERS):
-            return Check(name=RUNS, passed=False, message=f"{refused[0]}{_where(runner, images[:1])}")
-        return Check(
-            name=NAME,
-            passed=False,
-            message=f"{refused[0]} On other numbers of images it runs: a batch size is baked in.",
-        )
-    return _compared(name, dict(zip(sizes, found, strict=True)), batch, cosine_min)
+            stage = runner.failing_stage(images[:1].numpy()) if isinstance(runner, Opened) else None
+            where = "" if stage is None else f" It fails in stage {stage}."
+            return Check.of(RUNS, [f"{refused[0]}{where}"])
+        return _baked_in(f"{refused[0]} On other numbers of images it runs")
+    return _compared(name, found, batch, cosine_min)
 
 
 def _compared(name: str, found: dict[int, torch.Tensor], batch: Batch, cosine_min: float) -> Check:
@@ -61,24 +58,22 @@ def _compared(name: str, found: dict[int, torch.Tensor], batch: Batch, cosine_mi
         both = alone & among
         if not torch.equal(alone, among):
             in_which = size if among[~both].any() else most
-            what = f"Only in a batch of {in_which} the {name} of an image are not finite: a batch size is baked in."
-            return Check(name=NAME, passed=False, message=what)
+            return _baked_in(f"Only in a batch of {in_which} the {name} of an image are not finite")
         cosine = cosine_similarity(values, widest[:size])[both]
         if not (cosine >= cosine_min).all():
-            what = (
-                f"An image gets other {name} in a batch of {size} than in one of {most} "
-                f"(cosine {cosine.min():.4f}): "
-                "a batch size is baked in."
+            return _baked_in(
+                f"An image gets other {name} in a batch of {size} than in one of {most} (cosine {cosine.min():.4f})"
             )
-            return Check(name=NAME, passed=False, message=what)
     broken = NotFinite()
     broken.add(widest[: len(batch.names)], names=batch.names)
-    if image := broken.reference:
+    if broken.reference:
         # Whatever the batch size, so outputs can be compared, and that names the stage where it begins.
-        return Check(
-            name=FINITE, passed=False, message=f"The deployed model's {name} are not finite for image {image}."
-        )
+        return Check.of(FINITE, [f"The deployed model's {name} are not finite for image {broken.reference}."])
     return Check(name=NAME, passed=True)
+
+
+def _baked_in(what: str) -> Check:
+    return Check.of(NAME, [f"{what}: a batch size is baked in."])
 
 
 def _as_many(images: torch.Tensor, count: int) -> torch.Tensor:
@@ -92,8 +87,3 @@ def _runs(runner: Runner, images: torch.Tensor) -> bool:
     except CheckFailedError:
         return False
     return True
-
-
-def _where(runner: Runner, images: torch.Tensor) -> str:
-    stage = runner.failing_stage(images.numpy()) if isinstance(runner, Opened) else None
-    return "" if stage is None else f" It fails in stage {stage}."

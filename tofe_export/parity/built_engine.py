@@ -78,11 +78,6 @@ def compare_engine(
     for size in sorted({options.batch.minimum, options.batch.optimum}):
         places = [place % count for place in range(size)]  # the images repeat where there are too few
         portions.append(Batch(crops.images[places], None, tuple(crops.names[place] for place in places)))
-    (comparison,) = compare_forms(
-        OnnxReference(source),
-        {options.precision: engine},
-        portions,
-        labelled=False,
-        tolerances={options.precision: tolerance},
-    )
+    forms, tolerances = {options.precision: engine}, {options.precision: tolerance}
+    (comparison,) = compare_forms(OnnxReference(source), forms, portions, labelled=False, tolerances=tolerances)
     return comparison

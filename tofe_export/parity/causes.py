@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -13,13 +13,9 @@ from tofe_export.model.fixed_path import FixedPath
 from tofe_export.model.outputs import SparseOutput, StageTrace
 from tofe_export.model.tofe import ToFe
 from tofe_export.parity.comparison import Comparison
-from tofe_export.parity.divergence import ModuleDifference
 from tofe_export.parity.metrics import difference
 from tofe_export.parity.tokens import RowErrors, spread
 from tofe_export.runners.base import FEATURES, LOGITS, Runner
-
-Cause = tuple[int | None, str]
-"""The stage (None: before the first), and a sentence."""
 
 
 @dataclass(frozen=True)
@@ -40,16 +36,14 @@ class Suspect:
 
     def worst(self, count: int) -> Suspect:
         """The `count` images whose outputs differ most."""
-        ours, features = self.reference.logits, self.reference.features
-        gap = difference(ours, self.outputs[LOGITS]).amax(dim=1) if LOGITS in self.outputs else None
-        if gap is None and features is not None:
-            gap = difference(features, self.outputs[FEATURES]).flatten(1).amax(dim=1)
-        assert gap is not None
+        logits, features = self.reference.logits, self.reference.features
+        name, ours = (LOGITS, logits) if LOGITS in self.outputs or features is None else (FEATURES, features)
+        gap = difference(ours, self.outputs[name]).flatten(1).amax(dim=1)
         at = gap.argsort(descending=True, stable=True)[:count]
         traces = [StageTrace(t.index, t.scores[at], t.perm[at], t.tokens[at]) for t in self.reference.stages]
         return Suspect(
             self.images[at],
-            SparseOutput(ours[at], traces, None if features is None else features[at]),
+            SparseOutput(logits[at], traces, None if features is None else features[at]),
             {stage: perm[at] for stage, perm in self.chosen.items()},
             {name: value[at] for name, value in self.outputs.items()},
         )
@@ -57,44 +51,29 @@ class Suspect:
 
 def find_cause(
     model: ToFe, runner: Runner, suspect: Suspect, result: Comparison, path: FixedPath, precision: str
-) -> Cause | None:
-    """The first hypothesis that fits.
+) -> tuple[int | None, str] | None:
+    """The stage (None: before the first) and a sentence of the first hypothesis that fits.
 
-    Args:
-        model: the reference.
-        runner: the deployed model.
-        suspect: images that differ.
-        result: what is known so far.
-        path: as the model was exported.
-        precision: what the deployed model computes in.
+    `path` is as the model was exported, `precision` the deployed model's.
     """
     first = result.modules[0] if result.modules else None
     if first is not None and first.max_abs is None:
-        return first.stage, _not_finite(first, precision)
-    drifting = [trace for trace in suspect.reference.stages if _drifts(trace, result)] if suspect.chosen else []
-    if drifting and (cause := _moved(drifting[0], suspect, result)):
-        return drifting[0].index, cause
-    if drifting and (cause := _approximator(drifting[0], model, suspect, result, path)):
-        return drifting[0].index, cause
+        above = "; float16 ends at 65504" if precision == "fp16" else ""
+        cause = f"{first.name} overflows{above}: keep it in float32, or use BF16."
+        if first.of_reference:
+            cause = "Values are not finite in PyTorch itself: look at the checkpoint, not at the export."
+        return first.stage, cause
+    shown = (trace for trace in suspect.reference.stages if trace.index in result.stages)
+    drifting = next((trace for trace in shown if result.drifted(result.stages[trace.index])), None)
+    if drifting is not None and (
+        found := _moved(drifting, suspect, result) or _approximator(drifting, model, suspect, result, path)
+    ):
+        return drifting.index, found
     if _reads_bgr(runner, model, suspect, result, path):
         return None, "With the channels in the order blue, green, red it agrees: it reads BGR where PyTorch reads RGB."
     if first is not None and first.name.startswith("vit.patch_embed"):
-        return (
-            None,
-            "The very first module differs: images reach it prepared otherwise, or its weights are others.",
-        )
+        return None, "The very first module differs: images reach it prepared otherwise, or its weights are others."
     return None
-
-
-def _not_finite(first: ModuleDifference, precision: str) -> str:
-    if first.of_reference:
-        return "Values are not finite in PyTorch itself: look at the checkpoint, not at the export."
-    above = "; float16 ends at 65504" if precision == "fp16" else ""
-    return f"{first.name} overflows{above}: keep it in float32, or use BF16."
-
-
-def _drifts(trace: StageTrace, result: Comparison) -> bool:
-    return trace.index in result.stages and result.drifted(result.stages[trace.index])
 
 
 def _moved(trace: StageTrace, suspect: Suspect, result: Comparison) -> str | None:
@@ -128,26 +107,16 @@ def _approximator(trace: StageTrace, model: ToFe, suspect: Suspect, result: Comp
     limits = result.limits(stage)
     if not limits.hold(stage.of_kept) or limits.hold(stage.of_frozen):
         return None
-    without = _without_approximator(model, trace.index, suspect, path)
-    deployed = suspect.outputs[tap_name(trace.index, "tokens")]
-    if without is not None and not limits.exceeded(RowErrors.of(without, deployed)).any():
-        return "Its frozen tokens come back as they were: the approximator was omitted."
+    approximator = getattr(model.stages[trace.index], "approximator", None)
+    if isinstance(approximator, nn.Module):
+        identity = approximator.register_forward_hook(lambda module, inputs, output: inputs[0])
+        with identity, torch.inference_mode():
+            changed = model.forward_fixed(suspect.images, path.forced(suspect.chosen))
+        without = next(other.tokens for other in changed.stages if other.index == trace.index)
+        deployed = suspect.outputs[tap_name(trace.index, "tokens")]
+        if not limits.exceeded(RowErrors.of(without, deployed)).any():
+            return "Its frozen tokens come back as they were: the approximator was omitted."
     return "Only frozen tokens differ: the approximator computes something else."
-
-
-def _without_approximator(model: ToFe, index: int, suspect: Suspect, path: FixedPath) -> Tensor | None:
-    """The stage's tokens if its approximator were an identity."""
-    approximator = getattr(model.stages[index], "approximator", None)
-    if not isinstance(approximator, nn.Module):
-        return None
-    forced = replace(path.forced(suspect.chosen), features=suspect.reference.features is not None)
-    handle = approximator.register_forward_hook(lambda module, inputs, output: inputs[0])
-    try:
-        with torch.inference_mode():
-            changed = model.forward_fixed(suspect.images, forced)
-    finally:
-        handle.remove()
-    return next(trace.tokens for trace in changed.stages if trace.index == index)
 
 
 def _reads_bgr(runner: Runner, model: ToFe, suspect: Suspect, result: Comparison, path: FixedPath) -> bool:
@@ -156,7 +125,7 @@ def _reads_bgr(runner: Runner, model: ToFe, suspect: Suspect, result: Comparison
         return False
     flipped = torch.from_numpy(runner.run(suspect.images.flip(1).contiguous().numpy())[LOGITS])
     with torch.inference_mode():
-        reference = model.forward_fixed(suspect.images, FixedPath(path.keep, path.rearranged)).logits
+        reference = model.forward_fixed(suspect.images, path).logits
     allowed = scaled(result.tolerance.logits_max_abs, float(reference.abs().max()))
     agrees = [float(difference(reference, logits).max()) <= allowed for logits in (suspect.outputs[LOGITS], flipped)]
     return agrees == [False, True]  # of gray images, or where the logits agree anyway, it explains nothing

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 from tofe_export.documents.verification import Accuracy, Agreement, Check
 from tofe_export.errors import count
-from tofe_export.extremes import least, scaled
+from tofe_export.extremes import scaled
 from tofe_export.parity.divergence import ModuleDifference
-from tofe_export.parity.metrics import FeaturesDifference, LogitsDifference
+from tofe_export.parity.metrics import FeaturesDifference, LogitsDifference, OutputDifference
 from tofe_export.parity.stages import StageDifference
 from tofe_export.parity.tokens import TokenLimits
 from tofe_export.parity.tolerances import Tolerance
@@ -32,7 +32,6 @@ class Comparison:
         modules: beyond the tolerance, the first one first.
         causes: stage (None: before the first) -> what went wrong there, where that can be told.
         reference: what it is compared with, in sentences.
-        precision: of the deployed model.
         other_checks: of files and manifests, made elsewhere; they come first.
     """
 
@@ -51,11 +50,7 @@ class Comparison:
     modules: list[ModuleDifference] = field(default_factory=list)
     causes: dict[int | None, str] = field(default_factory=dict)
     reference: str = "PyTorch"
-    precision: str = "fp32"
     other_checks: list[Check] = field(default_factory=list)
-    labelled: int = 0
-    correct_reference: int = 0
-    correct_deployed: int = 0
 
     @property
     def checks(self) -> list[Check]:
@@ -71,9 +66,10 @@ class Comparison:
         if self.outputs_broken:
             checks.append(Check(name="outputs", passed=False, message=self.outputs_broken))
         if self.features.samples or self.own_features.samples:
-            checks.append(Check.of("features", self._features()))
+            checks.append(Check.of("features", self._outputs("features", self.features, self.own_features)))
         if self.logits.samples:
-            checks += [Check.of("logits", self._logits()), Check.of("classes", self._classes())]
+            checks.append(Check.of("logits", self._outputs("logits", self.same_selection, self.logits)))
+            checks.append(Check.of("classes", self._classes()))
         return checks
 
     @property
@@ -85,7 +81,7 @@ class Comparison:
     def unjudged(self) -> list[str]:
         """Limits of the user's own of which nothing was measured."""
         measured = {
-            "accuracy_lost": self.labelled,
+            "accuracy_lost": self.logits.labelled,
             **dict.fromkeys(("top1_agreement", "kl_mean"), self.logits.samples),
             **dict.fromkeys(("tokens_max_abs", "tokens_relative", "selection_overlap", "score_gap"), len(self.stages)),
             "logits_max_abs": self.same_selection.samples or self.features.samples,
@@ -101,16 +97,6 @@ class Comparison:
     def selection_known(self) -> bool:
         """Whether the deployed model itself showed which tokens it chose."""
         return bool(self.stages or self.broken) and not self.stages_of_twin
-
-    @property
-    def least_overlap(self) -> float:
-        """Selection overlap of the stage where it is least; 1 where nothing is selected."""
-        return least(1.0, *(stage.overlap for stage in self.stages.values()))
-
-    @property
-    def accuracy_lost(self) -> float | None:
-        """Share of the labeled images, the reference's less the deployed model's; None without labels."""
-        return (self.correct_reference - self.correct_deployed) / self.labelled if self.labelled else None
 
     def limits(self, stage: StageDifference) -> TokenLimits:
         """How far a token of the stage may be from PyTorch's."""
@@ -133,7 +119,7 @@ class Comparison:
         stage = self.stages[index]
         if problems := stage.not_finite(self.reference):
             return Check.of(name, problems + self._reasons(index))
-        limit, tie = self.tolerance.selection_overlap, self.near_tie(self.stages[index])
+        limit, tie = self.tolerance.selection_overlap, self.near_tie(stage)
         # Of few tokens a single near-tie is a large share, so one is always allowed.
         if stage.flipped > max(1.0, (1 - limit) * stage.kept) or not stage.score_gap <= tie:
             problems.append(
@@ -142,9 +128,7 @@ class Comparison:
             )
         if self.drifted(stage):
             problems.append(f"On the same tokens stage {index} differs {_where(stage, self.limits(stage))}.")
-        if problems:
-            problems += self._reasons(index)
-        return Check.of(name, problems)
+        return Check.of(name, problems + self._reasons(index) if problems else [])
 
     def _reasons(self, index: int) -> list[str]:
         """What is known of why a stage failed: the first module, the cause, or an earlier stage."""
@@ -157,39 +141,22 @@ class Comparison:
         module = [] if first is None else [_module(first)]
         return module + [self.causes[key] for key in (None, index) if key in self.causes]
 
-    def _features(self) -> list[str]:
-        problems, wanted = [], self.tolerance.cosine_min
-        for difference in (self.features, self.own_features):
-            if broken := difference.not_finite.problems("features", self.reference):
+    def _outputs(self, name: str, same: OutputDifference, own: OutputDifference) -> list[str]:
+        """What is wrong with an output, with the reference forced onto the same selection and on its own."""
+        for difference in (own, same):
+            if broken := difference.not_finite.problems(name, self.reference):
                 return broken + self._after_the_stages()
-        allowed = scaled(self.tolerance.logits_max_abs, self.features.largest)
-        if not self.features.max_abs <= allowed:
-            problems.append(
-                f"On the same tokens the features differ by {self.features.max_abs:.2e}, more than {allowed:.2e}."
-            )
-        if not self.own_features.cosine_min >= wanted:
-            problems.append(
-                f"The least cosine of the features is {self.own_features.cosine_min:.4f}; the limit is {wanted}."
-            )
-        return problems
-
-    def _logits(self) -> list[str]:
         limit, problems = self.tolerance, []
-        for difference in (self.logits, self.same_selection):
-            if broken := difference.not_finite.problems("logits", self.reference):
-                return broken + self._after_the_stages()
-        allowed = scaled(limit.logits_max_abs, self.same_selection.largest)
-        if not self.same_selection.max_abs <= allowed:
+        allowed = scaled(limit.logits_max_abs, same.largest)
+        if not same.max_abs <= allowed:
+            problems.append(f"On the same tokens the {name} differ by {same.max_abs:.2e}, more than {allowed:.2e}.")
+        if not self.selection_known and not own.cosine_min >= limit.cosine_min:
+            problems.append(f"The least cosine of the {name} is {own.cosine_min:.4f}; the limit is {limit.cosine_min}.")
+        if not isinstance(own, LogitsDifference):
+            return problems
+        if not own.kl_mean <= limit.kl_mean:
             problems.append(
-                f"On the same tokens the logits differ by {self.same_selection.max_abs:.2e}, more than {allowed:.2e}."
-            )
-        if not self.selection_known and not self.logits.cosine_min >= limit.cosine_min:
-            problems.append(
-                f"The least cosine of the logits is {self.logits.cosine_min:.4f}; the limit is {limit.cosine_min}."
-            )
-        if not self.logits.kl_mean <= limit.kl_mean:
-            problems.append(
-                f"The mean KL divergence from {self.reference}'s classes is {self.logits.kl_mean:.1e}; "
+                f"The mean KL divergence from {self.reference}'s classes is {own.kl_mean:.1e}; "
                 f"{limit.kl_mean:g} is allowed."
             )
         return problems + self._after_the_stages() if problems else []
@@ -204,33 +171,31 @@ class Comparison:
         return module + ([] if self.stages or None not in self.causes else [self.causes[None]])
 
     def _classes(self) -> list[str]:
-        limit, problems = self.tolerance, []
-        if not self.logits.top1_agreement >= limit.top1_agreement:
+        limit, logits, problems = self.tolerance, self.logits, []
+        if not logits.top1_agreement >= limit.top1_agreement:
             problems.append(
-                f"Only {self.logits.top1_agreement:.2%} of the images get the same class; "
+                f"Only {logits.top1_agreement:.2%} of the images get the same class; "
                 f"{limit.top1_agreement * 100:g}% is required."
             )
-        lost = self.correct_reference - self.correct_deployed
-        if self.labelled and lost > max(1.0, limit.accuracy_lost * self.labelled):
+        lost = logits.right_reference - logits.right_deployed
+        if lost > max(1.0, limit.accuracy_lost * logits.labelled):
             allowed = f"{limit.accuracy_lost * 100:g}% is allowed"
-            problems.append(f"It loses {lost / self.labelled:.2%} of accuracy; {allowed}.")
+            problems.append(f"It loses {lost / logits.labelled:.2%} of accuracy; {allowed}.")
         return problems
 
     def agreement(self) -> Agreement:
         """What was measured and what the limits say of it: the measured part of verify.json."""
-        accuracy = None
-        if self.labelled:
-            accuracy = Accuracy(
-                reference=self.correct_reference / self.labelled, deployed=self.correct_deployed / self.labelled
-            )
+        accuracy, logits = None, self.logits
+        if images := logits.labelled:
+            accuracy = Accuracy(reference=logits.right_reference / images, deployed=logits.right_deployed / images)
         firsts = {module.stage: module.document() for module in reversed(self.modules)}
         limits = self.tolerance.values()
         return Agreement(
             passed=self.passed,
             samples=self.samples,
-            top1_agreement=self.logits.top1_agreement if self.logits.samples else None,
+            top1_agreement=logits.top1_agreement if logits.samples else None,
             accuracy=accuracy,
-            logits=self.logits.document(),
+            logits=logits.document(),
             features=self.features.document(),
             own_features=self.own_features.document(),
             logits_same_selection=self.same_selection.document(),

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tofe_export.artifacts.opened import Opened
@@ -53,9 +54,8 @@ def diverging_modules(
     are modules that PyTorch calls once and that one value of the same shape leaves in the graph.
 
     Args:
-        model: the reference.
-        runner: the deployed model.
-        images: float32 [B, 3, H, W].
+        model, runner: the reference and the deployed model.
+        images: float32 [B, D, H, W].
         path: as the model was exported, with the selection of the deployed model.
         limit: largest difference allowed; beyond 1, relative to the module's largest value.
     """
@@ -68,43 +68,27 @@ def diverging_modules(
         if name not in reference or reference[name].shape != deployed.shape:
             continue
         expected = reference[name].float().contiguous().numpy()
-        difference = _difference(name, expected, deployed.astype(np.float32), limit, stage_of_module(name, model))
-        if difference is not None:
-            differences.append(difference)
+        allowed = scaled(limit, float(np.abs(expected).max(initial=0.0)))
+        with np.errstate(all="ignore"):
+            worst = float(np.abs(expected - deployed.astype(np.float32)).max(initial=0.0))
+        if not worst <= allowed:  # NaN is not
+            stage, own = stage_of_module(name, model), not np.isfinite(expected).all()
+            differences.append(ModuleDifference(name, finite(worst), allowed, stage, of_reference=own))
     return differences
-
-
-def _difference(
-    name: str, expected: NDArray[np.float32], deployed: NDArray[np.float32], limit: float, stage: int | None
-) -> ModuleDifference | None:
-    """None where the module is within the limit."""
-    allowed = scaled(limit, float(np.abs(expected).max(initial=0.0)))
-    if not np.isfinite(expected).all():
-        return ModuleDifference(name, None, allowed, stage, of_reference=True)
-    with np.errstate(all="ignore"):
-        worst = float(np.abs(expected - deployed).max(initial=0.0))
-    if worst <= allowed:
-        return None
-    return ModuleDifference(name, finite(worst), allowed, stage)
 
 
 def check_overflow(model: ToFe, runner: Opened, images: Tensor) -> Check:
     """Whether every module's output is finite in the deployed precision.
 
     ONNX Runtime's CPU kernels compute FP16 in float32 and leave out roundings between nodes, so a value that overflows
-    on a GPU may pass there unseen. Shown as an output it is rounded.
-
-    Args:
-        model: the reference, for the stage's number.
-        runner: the deployed model.
-        images: float32 [B, 3, H, W].
+    on a GPU may pass there unseen. Shown as an output it is rounded. `model`, the reference, tells the stage.
     """
     for name, values in runner.run_modules(images.numpy()).items():
         if not np.isfinite(values.astype(np.float32)).all():
             stage = stage_of_module(name, model)
             where = "" if stage is None else f" (stage {stage})"
             what = f"{name}{where} gives values that are not finite; float16 ends at 65504."
-            return Check(name="overflow", passed=False, message=f"{what} Keep it in float32, or use BF16.")
+            return Check.of("overflow", [f"{what} Keep it in float32, or use BF16."])
     return Check(name="overflow", passed=True)
 
 
@@ -118,7 +102,7 @@ def stage_of_module(name: str, model: ToFe) -> int | None:
     return None
 
 
-@contextmanager
+@contextlib.contextmanager
 def _recorded(model: nn.Module, in_graph: set[str]) -> Iterator[dict[str, Tensor]]:
     """Fills the dictionary it yields with each module's output while the model runs.
 
@@ -126,31 +110,24 @@ def _recorded(model: nn.Module, in_graph: set[str]) -> Iterator[dict[str, Tensor
     reads does not exist there and is left out. So are modules that are called twice.
     """
     outputs: dict[str, Tensor] = {}
-    calls: dict[str, int] = {}
+    calls: Counter[str] = Counter()
     folded: list[Tensor] = []  # held, so that no later tensor takes their place in memory
 
-    def hook(name: str) -> Any:
-        def record(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-            calls[name] = calls.get(name, 0) + 1
-            if not isinstance(output, Tensor):
-                return
-            outputs[name] = output
-            if name not in in_graph and inputs and _another(inputs[0], output):
-                folded.append(inputs[0])
+    def record(name: str, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        calls[name] += 1
+        if not isinstance(output, Tensor):
+            return
+        outputs[name] = output
+        before = inputs[0] if inputs and name not in in_graph else None
+        # An identity, or dropout in evaluation, hands on what it got, so nothing was folded.
+        if isinstance(before, Tensor) and before.data_ptr() != output.data_ptr():
+            folded.append(before)
 
-        return record
-
-    handles = [module.register_forward_hook(hook(name)) for name, module in model.named_modules() if name]
-    try:
+    with contextlib.ExitStack() as hooks:
+        for name, module in model.named_modules():
+            if name:
+                hooks.enter_context(module.register_forward_hook(partial(record, name)))
         yield outputs
-    finally:
-        for handle in handles:
-            handle.remove()
-        places = {tensor.data_ptr() for tensor in folded}
-        for name in [n for n, value in outputs.items() if calls[n] > 1 or value.data_ptr() in places]:
-            del outputs[name]
-
-
-def _another(before: Any, after: Tensor) -> bool:
-    """Whether a module computed something: an identity, or dropout in evaluation, hands on what it got."""
-    return isinstance(before, Tensor) and before.data_ptr() != after.data_ptr()
+    places = {tensor.data_ptr() for tensor in folded}
+    for name in [n for n, value in outputs.items() if calls[n] > 1 or value.data_ptr() in places]:
+        del outputs[name]

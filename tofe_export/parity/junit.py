@@ -10,6 +10,7 @@ from tofe_export.documents.verification import Verification, Verifications
 
 _FORBIDDEN = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # XML 1.0, section 2.2
 _KINDS = {True: "", False: "failure", None: "skipped"}
+_TOTALS = {"tests": "testcase", "failures": "failure", "errors": "error", "skipped": "skipped"}
 
 
 def to_junit(verifications: Verifications) -> str:
@@ -19,24 +20,17 @@ def to_junit(verifications: Verifications) -> str:
     """
     root = ElementTree.Element("testsuites", name="tofe-export verify")
     for verification in verifications.artifacts:
-        _add_suite(root, verification)
-    for total in ("tests", "failures", "errors", "skipped"):
-        root.set(total, str(sum(int(suite.get(total, "0")) for suite in root)))
+        model = _text(verification.model)
+        suite = ElementTree.SubElement(root, "testsuite", name=model)
+        for name, kind, message in _cases(verification):
+            case = ElementTree.SubElement(suite, "testcase", classname=model, name=_text(name))
+            if kind:
+                ElementTree.SubElement(case, kind, message=_text(message)).text = _text(message)
+    for element in (root, *root):
+        for total, tag in _TOTALS.items():
+            element.set(total, str(len(element.findall(f".//{tag}"))))
     ElementTree.indent(root)
     return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
-
-
-def _add_suite(root: ElementTree.Element, verification: Verification) -> None:
-    name = _text(verification.model)
-    suite = ElementTree.SubElement(root, "testsuite", name=name)
-    cases = list(_cases(verification))
-    for case_name, kind, message in cases:
-        case = ElementTree.SubElement(suite, "testcase", classname=name, name=_text(case_name))
-        if kind:
-            ElementTree.SubElement(case, kind, message=_text(message)).text = _text(message)
-    suite.set("tests", str(len(cases)))
-    for attribute, kind in (("failures", "failure"), ("errors", "error"), ("skipped", "skipped")):
-        suite.set(attribute, str(sum(case_kind == kind for _, case_kind, _ in cases)))
 
 
 def _cases(verification: Verification) -> Iterator[tuple[str, str, str]]:

@@ -48,37 +48,53 @@ def _first_not_finite(values: Tensor, names: Sequence[str]) -> str:
 
 
 @dataclass
-class LogitsDifference:
-    """Running difference of logits [B, classes]: reference against deployed, in float64."""
+class OutputDifference:
+    """Running difference of an output [B, ...]: reference against deployed, in float64."""
 
     samples: int = 0
     max_abs: float = 0.0
     cosine_min: float = 1.0
     largest: float = 0.0
-    kl_max: float = 0.0
     not_finite: NotFinite = field(default_factory=NotFinite)
-    _sum_kl: float = 0.0
     _sum_abs: float = 0.0
     _values: int = 0
-    _agreeing: int = 0
 
     def add(self, reference: Tensor, deployed: Tensor, names: Sequence[str] = ()) -> None:
         """Adds a batch of the images `names`. Values that are not finite count as an infinite difference."""
-        a, b = reference.double(), deployed.double()
-        gap = difference(a, b)
-        cosine = cosine_similarity(a, b)
-        kl = kl_divergence(a, b)
+        gap = difference(reference, deployed)
+        cosine = cosine_similarity(reference.flatten(1), deployed.flatten(1))
         self.not_finite.add(reference, deployed, names)
-        self.samples += a.shape[0]
+        self.samples += reference.shape[0]
         self.max_abs = largest(self.max_abs, float(gap.max()))
         self.cosine_min = least(self.cosine_min, float(cosine.min()))
-        self.largest = largest(self.largest, float(a.abs().max()))
-        self.kl_max = largest(self.kl_max, float(kl.max()))
-        self._sum_kl += float(kl.sum())
+        self.largest = largest(self.largest, float(reference.abs().max()))
         self._sum_abs += float(gap.sum())
         self._values += gap.numel()
-        ours, theirs = best_class(a), best_class(b)
+
+
+@dataclass
+class LogitsDifference(OutputDifference):
+    """Of logits [B, classes], of the classes' probabilities, and of the images that are classified right."""
+
+    kl_max: float = 0.0
+    labelled: int = 0
+    right_reference: int = 0
+    right_deployed: int = 0
+    _sum_kl: float = 0.0
+    _agreeing: int = 0
+
+    def add(self, reference: Tensor, deployed: Tensor, names: Sequence[str] = (), labels: Tensor | None = None) -> None:
+        """See `OutputDifference.add`; `labels`, int64 [B], are of the network's own classes."""
+        super().add(reference, deployed, names)
+        kl = kl_divergence(reference, deployed)
+        self.kl_max = largest(self.kl_max, float(kl.max()))
+        self._sum_kl += float(kl.sum())
+        ours, theirs = best_class(reference), best_class(deployed)
         self._agreeing += int(((ours == theirs) & (ours >= 0)).sum())
+        if labels is not None:
+            self.labelled += len(labels)
+            self.right_reference += int((ours == labels).sum())
+            self.right_deployed += int((theirs == labels).sum())
 
     @property
     def top1_agreement(self) -> float:
@@ -103,24 +119,8 @@ class LogitsDifference:
         )
 
 
-@dataclass
-class FeaturesDifference:
-    """Running difference of features [B, N, C]: reference against deployed."""
-
-    samples: int = 0
-    max_abs: float = 0.0
-    cosine_min: float = 1.0
-    largest: float = 0.0
-    not_finite: NotFinite = field(default_factory=NotFinite)
-
-    def add(self, reference: Tensor, deployed: Tensor, names: Sequence[str] = ()) -> None:
-        """Adds a batch of the images `names`. Values that are not finite count as an infinite difference."""
-        self.not_finite.add(reference, deployed, names)
-        self.samples += reference.shape[0]
-        self.max_abs = largest(self.max_abs, float(difference(reference, deployed).max()))
-        cosine = cosine_similarity(reference.flatten(1), deployed.flatten(1))
-        self.cosine_min = least(self.cosine_min, float(cosine.min()))
-        self.largest = largest(self.largest, float(reference.abs().max()))
+class FeaturesDifference(OutputDifference):
+    """Of features [B, N, C]."""
 
     def document(self) -> FeaturesDrift | None:
         """The `features` of verify.json; None before any image was seen."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Protocol
 
 import numpy as np
 import onnx_ir as ir
@@ -12,10 +12,12 @@ import torch
 from torch import Tensor
 
 from tofe_export.artifacts.artifact import Artifact
+from tofe_export.documents.manifest import NetworkConfig
 from tofe_export.graph.functions import is_operator
 from tofe_export.graph.passes.taps import show_taps, tap_name, tapped_stages
 from tofe_export.graph.stored import copy_model, serialize
 from tofe_export.model.approximator import DISCARD, FUSE
+from tofe_export.model.config import ToFeConfig
 from tofe_export.model.fixed_path import FixedPath
 from tofe_export.model.operators import PARTITION
 from tofe_export.model.outputs import SparseOutput, StageTrace
@@ -28,48 +30,45 @@ from tofe_export.runners.onnxruntime_runner import OnnxRuntimeRunner
 _FORCED, _GIVEN, _SCORES_INPUT = "forced", "given", 1
 
 
-class Reference(Protocol):
+class Reference(ABC):
     """A model that can be told which tokens to keep.
 
     Attributes:
         name: in sentences.
         path: the fixed path it takes.
-        layout: how tokens lie between stages.
         prefix: rows before the patch tokens.
+        layout: how tokens lie between stages.
         score_scale: scores below it count as being of this size when near-ties are judged.
     """
 
-    name: str
-    path: FixedPath
-    layout: Layout
-    prefix: int
-    score_scale: float
+    def __init__(
+        self, name: str, path: FixedPath, tokens: int, prefix: int, network: ToFeConfig | NetworkConfig
+    ) -> None:
+        self.name, self.path, self.prefix = name, path, prefix
+        fuses = network.approximator == FUSE
+        self.layout = Layout(tokens, path.rearranged, fuses or network.approximator == DISCARD, fuses)
+        # Attention weights are far below 1 and add up to it; scores from logits are of any size.
+        self.score_scale = 0.0 if network.selector == CLS_ATTENTION else 1.0
 
+    @abstractmethod
     def run(self, images: Tensor, selection: Mapping[int, Tensor], features: bool) -> SparseOutput:
         """On float32 [B, D, H, W]; `selection` is a perm for each stage, or empty for the model's own."""
-        ...
 
 
-class TorchReference:
-    """A network in PyTorch. See `Reference`."""
-
-    name = "PyTorch"
+class TorchReference(Reference):
+    """A network in PyTorch."""
 
     def __init__(self, model: ToFe, path: FixedPath) -> None:
-        self.model, self.path, self.prefix = model, path, model.prefix
-        self.layout = Layout(model.tokens, path.rearranged, model.discards, model.fuses)
-        self.score_scale = _score_scale(model.config.selector)
+        super().__init__("PyTorch", path, model.tokens, model.prefix, model.config)
+        self.model = model
 
     def run(self, images: Tensor, selection: Mapping[int, Tensor], features: bool) -> SparseOutput:
         """See `Reference.run`."""
         return self.model.forward_fixed(images, replace(self.path, selection=selection, features=features))
 
 
-class OnnxReference:
-    """A float32 ONNX file in ONNX Runtime; where it is forced, a constant order stands in for the scores of a stage.
-
-    Args:
-        artifact: the file.
+class OnnxReference(Reference):
+    """An ONNX file in ONNX Runtime; where it is forced, a constant order stands in for the scores of a stage.
 
     Raises:
         InputError: not an ONNX file.
@@ -77,13 +76,10 @@ class OnnxReference:
 
     def __init__(self, artifact: Artifact) -> None:
         manifest, model = artifact.manifest, copy_model(artifact.graph)
+        name = "float32" if manifest.precision == "fp32" else manifest.precision.upper()
+        path = FixedPath(manifest.keep, manifest.rearrange == "plugin")
+        super().__init__(name, path, manifest.tokens, manifest.prefix, manifest.config)
         show_taps(model)
-        self.name = "float32" if manifest.precision == "fp32" else manifest.precision.upper()
-        self.path, self.prefix = FixedPath(manifest.keep, manifest.rearrange == "plugin"), manifest.prefix
-        approximator = manifest.config.approximator
-        discards, fuses = approximator in (DISCARD, FUSE), approximator == FUSE
-        self.layout = Layout(manifest.tokens, self.path.rearranged, discards, fuses)
-        self.score_scale = _score_scale(manifest.config.selector)
         self._stages = tapped_stages(model)
         self._widths = _make_forcible(model)
         self._runner = OnnxRuntimeRunner(serialize(model))
@@ -114,11 +110,6 @@ class OnnxReference:
 
 def _with(output: SparseOutput, features: bool) -> SparseOutput:
     return output if features else replace(output, features=None)
-
-
-def _score_scale(selector: str) -> float:
-    """Attention weights are far below 1 and add up to it; scores from logits are of any size."""
-    return 0.0 if selector == CLS_ATTENTION else 1.0
 
 
 def _make_forcible(model: ir.Model) -> dict[int, int]:

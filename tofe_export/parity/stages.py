@@ -53,12 +53,7 @@ class StageDifference:
         self.flipped += int((reference & ~deployed).sum())
 
     def add_scores(
-        self,
-        reference: Tensor,
-        perm: Tensor,
-        keep: int,
-        deployed: Tensor | None = None,
-        names: Sequence[str] = (),
+        self, reference: Tensor, perm: Tensor, keep: int, deployed: Tensor | None = None, names: Sequence[str] = ()
     ) -> None:
         """Adds the reference's scores [B, n] of the tokens that the deployed model ranked by `perm` [B, n].
 
@@ -74,7 +69,8 @@ class StageDifference:
         self.score_gap = largest(self.score_gap, float(gap.max()))
         self.largest_score = largest(self.largest_score, float(reference.abs().max()))
         best = scores.sort(dim=1, descending=True, stable=True)
-        ours, theirs = (_chosen(order, keep) for order in (best.indices, perm.long()))
+        none = torch.zeros_like(perm, dtype=torch.bool)
+        ours, theirs = (none.scatter(1, order[:, :keep], True) for order in (best.indices, perm.long()))
         lost, gained = ours & ~theirs, theirs & ~ours
         margin_lost = (scores - best.values[:, keep : keep + 1])[lost]
         margin_gained = (best.values[:, keep - 1 : keep] - scores)[gained]
@@ -84,10 +80,7 @@ class StageDifference:
     def add_tokens(self, reference: Tensor, deployed: Tensor, frozen: Tensor, names: Sequence[str] = ()) -> None:
         """Adds the tokens [B, L, C] after the stage, both computed on the deployed model's selection.
 
-        Args:
-            reference, deployed: the tokens.
-            frozen: bool [B, L], the rows of tokens that the stage froze.
-            names: of the images.
+        `frozen`, bool [B, L], names the rows of tokens that the stage froze.
         """
         self.tokens_not_finite.add(reference, deployed, names)
         rows = RowErrors.of(reference, deployed)
@@ -100,11 +93,6 @@ class StageDifference:
         """Largest difference of a token under the same selection; None before any was seen."""
         errors = [tokens.max_abs for tokens in (self.of_kept, self.of_frozen) if tokens.max_abs is not None]
         return largest(*errors) if errors else None
-
-    @property
-    def finite(self) -> bool:
-        """Whether every value of the tokens is a number, on both sides."""
-        return self.max_abs is None or math.isfinite(self.max_abs)
 
     def not_finite(self, reference: str) -> list[str]:
         """A sentence for each side, called `reference` and the deployed model, with a value that is not finite."""
@@ -128,7 +116,7 @@ class StageDifference:
                 margin_median=finite(statistics.median(self.margins)) if self.margins else None,
                 margin_max=finite(max(self.margins)) if self.margins else None,
             ),
-            finite=self.finite,
+            finite=self.max_abs is None or math.isfinite(self.max_abs),
             not_finite=StageNotFinite(
                 scores=self.scores_not_finite.document(), tokens=self.tokens_not_finite.document()
             ),
@@ -137,11 +125,6 @@ class StageDifference:
             of_frozen=self.of_frozen.document(),
             first_module=first_module,
         )
-
-
-def _chosen(order: Tensor, keep: int) -> Tensor:
-    """bool [B, n]: the first `keep` of a ranking [B, n]."""
-    return torch.zeros_like(order, dtype=torch.bool).scatter_(1, order[:, :keep], True)
 
 
 def _no_nan(values: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 
 from tofe_export.documents.fields import PRECISIONS, Precision
 from tofe_export.errors import InputError, nearest
@@ -101,7 +101,7 @@ class Tolerance:
     accuracy_lost: float
     kl_mean: float
     cosine_min: float
-    overridden: tuple[str, ...] = field(default=())
+    overridden: tuple[str, ...] = ()
 
     def values(self) -> dict[str, float]:
         """`tolerances` in verify.json."""
@@ -118,11 +118,7 @@ Overrides = Mapping[str, float]
 
 
 def check_overrides(overrides: Overrides, precisions: Collection[str] = PRECISIONS) -> None:
-    """Refuses limits that is invalid, or that would not limit anything.
-
-    Args:
-        overrides: the user's own limits.
-        precisions: of what is compared.
+    """Refuses limits that are invalid, or that would not limit anything of the `precisions` that are compared.
 
     Raises:
         InputError: no such limit or precision, a value that is invalid, or a precision that nothing is in.
@@ -141,7 +137,14 @@ def check_overrides(overrides: Overrides, precisions: Collection[str] = PRECISIO
                 code="tolerance-precision",
                 name=precision,
             )
-        _check_value(limit, value)
+        top = 1.0 if limit in _SHARES else math.inf
+        if not (0 <= value <= top and math.isfinite(value)):
+            raise InputError(
+                f"The tolerance {limit} cannot be {value:g}.",
+                f"Give a number from 0 to 1, such as {limit}=0.99." if top == 1 else f"Write {limit}=1e-3.",
+                code="tolerance-value",
+                name=limit,
+            )
         if precision and precision not in precisions:
             here = ", ".join(sorted(precisions))
             raise InputError(
@@ -158,14 +161,3 @@ def tolerance_of(precision: Precision, overrides: Overrides) -> Tolerance:
     named = (name.rpartition(".") for name in overrides)
     own |= {limit: overrides[f"{precision}.{limit}"] for where, _, limit in named if where == precision}
     return replace(TOLERANCES[precision], **own, overridden=tuple(sorted(own)))
-
-
-def _check_value(limit: str, value: float) -> None:
-    top = 1.0 if limit in _SHARES else float("inf")
-    if not (0 <= value <= top and math.isfinite(value)):
-        raise InputError(
-            f"The tolerance {limit} cannot be {value:g}.",
-            f"Give a number from 0 to 1, such as {limit}=0.99." if top == 1 else f"Write {limit}=1e-3.",
-            code="tolerance-value",
-            name=limit,
-        )

@@ -29,7 +29,7 @@ class LargeModel:
 
 
 def in_host_memory(backend: str) -> bool:
-    """Whether what `Runner.bind` of a backend times goes from host memory to host memory.
+    """Whether what `TimedRunner.bind` of a backend times goes from host memory to host memory.
 
     PyTorch and ONNX Runtime on the CPU do. Everything on a GPU finds its batch in GPU memory and leaves its outputs
     there, so that no copy is timed; an engine's run is the replay of a CUDA graph besides.
@@ -60,13 +60,13 @@ class Runner(Protocol):
         """
         ...
 
+
+class TimedRunner(Runner, Protocol):
+    """A runner that can be timed."""
+
     def bind(self, images: NDArray[np.float32]) -> Callable[[], object]:
-        """Makes one batch ready to be timed.
+        """A function that runs a batch, as in `run`, once and returns when the result is there.
 
-        Args:
-            images: as in `run`.
-
-        Returns:
-            A function that runs it once and returns when the result is there; see `in_host_memory` for where.
+        See `in_host_memory` for where that is.
         """
         ...

@@ -18,18 +18,16 @@ from tofe_export.files.names import is_text
 from tofe_export.runners.base import Array, LargeModel
 
 CPU, CUDA = "cpu", "cuda"
-_PROVIDERS: dict[str, list[Any]] = {
-    CPU: ["CPUExecutionProvider"],
+_PROVIDERS: dict[str, list[tuple[str, dict[str, str]]]] = {
+    CPU: [("CPUExecutionProvider", {})],
     # TF32 would round float32 products to 10 bits, which no tolerance of float32 allows for.
-    CUDA: [("CUDAExecutionProvider", {"use_tf32": "0"}), "CPUExecutionProvider"],
+    CUDA: [("CUDAExecutionProvider", {"use_tf32": "0"}), ("CPUExecutionProvider", {})],
 }
 PROVIDERS = tuple(_PROVIDERS)
 _AGAIN = "Export it again from its checkpoint."
-_ITS_OWN = (
-    r"\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : ",
-    r"/\S*\.(?:h|cc|cpp|cu):\d+ (?:.*?\) )?(?=[A-Z*'\[])",
-    r"Status Message: ",
-    r"Exception during initialization: ",
+_ITS_OWN = re.compile(
+    r"\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : |Exception during initialization: |Status Message: "
+    r"|/\S*\.(?:h|cc|cpp|cu):\d+ (?:.*?\) )?(?=[A-Z*'\[])"
 )
 _ORT_TYPES = ("float64", "float32", "float16", "int64", "int32", "int16", "int8", "uint8", "bool")
 
@@ -69,8 +67,7 @@ class OnnxRuntimeRunner:
         provider: str = CPU,
         prepack: bool = True,
     ) -> None:
-        self._ort = ort = _import()
-        require_provider(provider)
+        self._ort = ort = _import(provider)
         self.precision, self._provider = precision, provider
         self.backend = "onnxruntime" if provider == CPU else f"onnxruntime-{provider}"
         options = ort.SessionOptions()
@@ -94,15 +91,23 @@ class OnnxRuntimeRunner:
                 code="onnxruntime-refuses",
                 path=name,
             ) from error
-        _require_used(self._session, provider)
+        wanted = _PROVIDERS[provider][0][0]
+        if wanted not in self._session.get_providers():  # without CUDA's libraries it goes on, on the CPU
+            raise MissingError(
+                f"ONNX Runtime could not start {wanted} and would compute on the CPU.",
+                "See which library it misses: "
+                'python -c "import onnxruntime as o; o.preload_dlls(); o.print_debug_info()"',
+                code="provider-not-started",
+                provider=provider,
+            )
         inputs = self._session.get_inputs()
-        if not inputs or not self._session.get_outputs():
+        self.outputs = [output.name for output in self._session.get_outputs()]
+        if not inputs or not self.outputs:
             name = model if isinstance(model, Path) else "The model"
             raise InputError(
                 f"{name} has no {'outputs' if inputs else 'inputs'}.", _AGAIN, code="no-inputs-or-outputs", path=name
             )
-        self._input = inputs[0]
-        self.outputs = [output.name for output in self._session.get_outputs()]
+        self.input_name, self._shape = str(inputs[0].name), inputs[0].shape
 
     def run(self, images: NDArray[np.float32], others: Mapping[str, Array] | None = None) -> dict[str, Array]:
         """See `Runner.run`; `others` are inputs besides the images, where the model has any.
@@ -112,9 +117,8 @@ class OnnxRuntimeRunner:
             CheckFailedError: ONNX Runtime fails on them.
             MissingError: not enough memory for them.
         """
-        expected = self._input.shape
-        fits = len(expected) == images.ndim
-        if not fits or any(
+        expected = self._shape
+        if len(expected) != images.ndim or any(
             isinstance(want, int) and want != got for want, got in zip(expected, images.shape, strict=True)
         ):
             raise InputError(
@@ -125,7 +129,7 @@ class OnnxRuntimeRunner:
                 given=list(images.shape),
             )
         try:
-            values = self._session.run(None, {self._input.name: images, **(others or {})})
+            values = self._session.run(None, {self.input_name: images, **(others or {})})
         except Exception as error:  # again a private type
             if "allocate memory" not in str(error):
                 raise CheckFailedError(
@@ -144,26 +148,12 @@ class OnnxRuntimeRunner:
         return dict(zip(self.outputs, values, strict=True))
 
     def bind(self, images: NDArray[np.float32]) -> Callable[[], object]:
-        """See `Runner.bind`: on a GPU the batch and the outputs lie there, as they do for an engine."""
+        """See `TimedRunner.bind`: on a GPU the batch and the outputs lie there, as they do for an engine."""
         if self._provider == CPU:
             return lambda: self.run(images)
-        return self._bound(images)
-
-    @property
-    def input_name(self) -> str:
-        """The graph's name of the images."""
-        return str(self._input.name)
-
-    @property
-    def batch(self) -> int | None:
-        """The one batch size the model takes; None when it takes any."""
-        size = self._input.shape[0]
-        return size if isinstance(size, int) else None
-
-    def _bound(self, images: NDArray[np.float32]) -> Callable[[], object]:
         binding = self._session.io_binding()
         there = self._ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(images), self._provider, 0)
-        binding.bind_ortvalue_input(self._input.name, there)
+        binding.bind_ortvalue_input(self.input_name, there)
         for name in self.outputs:
             binding.bind_output(name, self._provider)
 
@@ -174,34 +164,23 @@ class OnnxRuntimeRunner:
         return execute
 
 
-def require_provider(provider: str) -> None:
-    """Raises MissingError where ONNX Runtime cannot compute there."""
-    ort = _import()
-    name = _full_name(provider)
-    if name not in ort.get_available_providers():
+def _import(provider: str) -> Any:
+    """ONNX Runtime; raises MissingError where it is not installed or cannot compute there."""
+    try:
+        import onnxruntime  # noqa: PLC0415 - an extra: its absence is an error in words, not at import
+    except ImportError as error:
+        raise MissingError(
+            "ONNX Runtime is not installed.", "pip install 'tofe-export[cpu]'", code="onnxruntime-missing"
+        ) from error
+    name = _PROVIDERS[provider][0][0]
+    if name not in onnxruntime.get_available_providers():
         raise MissingError(
             f"This ONNX Runtime has no {name}.",
             "On a machine with an NVIDIA GPU: pip uninstall onnxruntime && pip install 'tofe-export[gpu]'",
             code="provider-missing",
             provider=provider,
         )
-
-
-def _require_used(session: Any, provider: str) -> None:
-    """Raises MissingError where ONNX Runtime fell back: without CUDA's libraries it goes on, on the CPU."""
-    name = _full_name(provider)
-    if name not in session.get_providers():
-        raise MissingError(
-            f"ONNX Runtime could not start {name} and would compute on the CPU.",
-            'See which library it misses: python -c "import onnxruntime as o; o.preload_dlls(); o.print_debug_info()"',
-            code="provider-not-started",
-            provider=provider,
-        )
-
-
-def _full_name(provider: str) -> str:
-    (first, *_) = _PROVIDERS[provider]
-    return first if isinstance(first, str) else str(first[0])
+    return onnxruntime
 
 
 def _source(model: Path | bytes | LargeModel) -> str | bytes | LargeModel:
@@ -233,34 +212,22 @@ def _give_weights(ort: Any, model: LargeModel, options: Any) -> list[Any]:
     if in_files:
         folder = os.path.realpath(in_files[0].base_dir)
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
-    names, values, arrays = [], [], []
+    given: dict[str, Any] = {}
+    arrays = []
     for name, tensor in model.weights.items():
         if isinstance(tensor, ir.ExternalTensor):
             continue
         array = np.ascontiguousarray(tensor.numpy())
-        if array.dtype.kind == "V" or array.dtype.name not in _ORT_TYPES:  # types that NumPy itself does not have
+        if array.dtype.name not in _ORT_TYPES:  # types that NumPy itself does not have
             array = array.view(f"uint{8 * array.itemsize}")
-        names.append(name)
         arrays.append(array)
-        values.append(ort.OrtValue.ortvalue_from_numpy_with_onnx_type(array, int(tensor.dtype)))
-    if names:
-        options.add_external_initializers(names, values)
-    return [arrays, values]
-
-
-def _import() -> Any:
-    try:
-        import onnxruntime  # noqa: PLC0415 - an extra: its absence is an error in words, not at import
-    except ImportError as error:
-        raise MissingError(
-            "ONNX Runtime is not installed.", "pip install 'tofe-export[cpu]'", code="onnxruntime-missing"
-        ) from error
-    return onnxruntime
+        given[name] = ort.OrtValue.ortvalue_from_numpy_with_onnx_type(array, int(tensor.dtype))
+    if given:
+        options.add_external_initializers(list(given), list(given.values()))
+    return [arrays, given]
 
 
 def _first_line(error: Exception) -> str:
     """ONNX Runtime's message, without its own codes and places in its source."""
-    text = (str(error).splitlines() or [""])[0]
-    for pattern in _ITS_OWN:
-        text = re.sub(pattern, "", text)
+    text = _ITS_OWN.sub("", (str(error).splitlines() or [""])[0])
     return text[:300] or type(error).__name__

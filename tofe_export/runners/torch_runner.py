@@ -27,5 +27,5 @@ class TorchRunner:
             return {LOGITS: self._function(torch.from_numpy(np.ascontiguousarray(images))).numpy()}
 
     def bind(self, images: NDArray[np.float32]) -> Callable[[], object]:
-        """See `Runner.bind`."""
+        """See `TimedRunner.bind`."""
         return lambda: self.run(images)

@@ -13,18 +13,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tofe_export.documents.base import read_document
-from tofe_export.documents.benchmark import Benchmark, BenchRow, Gate, GateRow, GateVerdict, RowKey
+from tofe_export.documents.benchmark import Benchmark, BenchRow, Gate, GateRow, RowKey
 from tofe_export.errors import InputError
 
 _RECORD = "Benchmark a model and save the result as JSON."
 
 
 def read_baseline(path: Path) -> Benchmark:
-    """A recorded run.
-
-    Raises:
-        InputError: see `read_document` and `require_rows`.
-    """
+    """A recorded run; raises InputError as `read_document` and `require_rows` do."""
     recorded = read_document(Benchmark, path, _RECORD)
     require_rows(recorded, str(path))
     return recorded
@@ -42,13 +38,9 @@ def compared_rows(benchmark: Benchmark) -> dict[RowKey, BenchRow]:
 
 
 def judge(benchmark: Benchmark, recorded: Benchmark, file: str, max_regression: float) -> Gate:
-    """What a recorded run says of a new one.
+    """What a recorded run, called `file` in sentences, says of a new one.
 
-    Args:
-        benchmark: the new run.
-        recorded: the old one.
-        file: the name of the old one, for sentences.
-        max_regression: share of the speed-up that may be lost, 0..1.
+    `max_regression` is the share of the speed-up that may be lost, 0..1.
     """
     old, new = compared_rows(recorded), compared_rows(benchmark)
     rows = tuple(_judged(row, new.get(key), max_regression) for key, row in old.items())
@@ -62,24 +54,16 @@ def judge(benchmark: Benchmark, recorded: Benchmark, file: str, max_regression: 
 
 
 def _judged(old: BenchRow, new: BenchRow | None, limit: float) -> GateRow:
-    change: float | None = None
-    verdict: GateVerdict = "not timed"
-    if new is not None:
-        change = new.speedup / old.speedup - 1
-        fell, surely = change < -limit, new.speedup_high is not None and new.speedup_high < old.speedup
-        verdict = "regressed" if fell and surely else "unsure" if fell else "held"
-    return GateRow(
-        name=old.name,
-        backend=old.backend,
-        precision=old.precision,
-        batch=old.batch,
-        baseline=old.speedup,
-        speedup=None if new is None else new.speedup,
-        low=None if new is None else new.speedup_low,
-        high=None if new is None else new.speedup_high,
-        change=change,
-        verdict=verdict,
+    name, backend, precision, batch = old.key
+    row = GateRow(
+        name=name, backend=backend, precision=precision, batch=batch, baseline=old.speedup, verdict="not timed"
     )
+    if new is None:
+        return row
+    change = new.speedup / old.speedup - 1
+    fell, surely = change < -limit, new.speedup_high is not None and new.speedup_high < old.speedup
+    verdict = "regressed" if fell and surely else "unsure" if fell else "held"
+    return row.replaced(speedup=new.speedup, low=new.speedup_low, high=new.speedup_high, change=change, verdict=verdict)
 
 
 def _other_machine(benchmark: Benchmark, recorded: Benchmark) -> list[str]:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import onnx_ir as ir
 
 from tofe_export.artifacts.artifact import Artifact
@@ -19,10 +17,7 @@ from tofe_export.data.sources import class_note, open_source
 from tofe_export.documents.fields import Precision
 from tofe_export.documents.quantization import PrecisionAgreement, Speed
 from tofe_export.engine.backend import gpu_present, open_backend
-from tofe_export.engine.build import build_engine
 from tofe_export.engine.options import BatchProfile, BuildOptions
-from tofe_export.engine.prepare import prepare
-from tofe_export.engine.runtime import EngineSession
 from tofe_export.graph.reading import read_onnx
 from tofe_export.graph.stored import deserialize, serialize
 from tofe_export.parity.reference import OnnxReference
@@ -31,9 +26,10 @@ from tofe_export.parity.tolerances import Overrides, tolerance_of
 from tofe_export.precision.half import is_float32, to_half
 from tofe_export.precision.quantize import FORMATS
 from tofe_export.progress import Progress, tracked
-from tofe_export.runners.base import LargeModel, Runner
+from tofe_export.runners.base import LargeModel, TimedRunner
 from tofe_export.runners.onnxruntime_runner import OnnxRuntimeRunner
-from tofe_export.timing.interleaved import measure, paired_ratio
+from tofe_export.timing.groups import engine_session
+from tofe_export.timing.interleaved import time_runners
 from tofe_export.timing.shipping import REFERENCE
 
 _BATCH = 8
@@ -103,9 +99,7 @@ def time_forms(
     threads: int | None,
     progress: Progress,
 ) -> tuple[str, list[Speed]]:
-    """Float32 and each form in turn, ratios within each round.
-
-    In engines where there is a GPU, else in ONNX Runtime.
+    """Float32 and each form in turn, ratios within each round, in engines where there is a GPU, else in ONNX Runtime.
 
     Args:
         source: the float32 file.
@@ -118,49 +112,38 @@ def time_forms(
     Returns:
         The backend's name, and a speed per precision and batch size.
     """
-    every = [Form(REFERENCE, source.path), *forms]
-    runners = _engines(every, batch_sizes, progress) if gpu_present() else _sessions(every, threads)
-    speeds = []
+    every, speeds = [Form(REFERENCE, source.path), *forms], []
+    runners: Mapping[Precision, TimedRunner]
+    if gpu_present():
+        runners = _engines(every, batch_sizes, progress)
+    else:
+        runners = {form.precision: OnnxRuntimeRunner(form.content, threads, form.precision) for form in every}
     for batch in batch_sizes:
-        images = np.random.default_rng(0).standard_normal((batch, *source.manifest.image_shape), dtype=np.float32)
         task = f"Timing {', '.join(runners)} at batch {batch}"
-        progress(task, 0, rounds)
-        on_round = functools.partial(_on_round, progress, task, rounds)
-        timings = measure([runner.bind(images) for runner in runners.values()], rounds, on_round)
-        for precision, own in zip(runners, timings, strict=True):
-            ratio = paired_ratio(timings[0], own)
-            speeds.append(
-                Speed(
-                    precision=precision,
-                    batch=batch,
-                    p50_ms=own.percentile_ms(50),
-                    speedup=ratio.median,
-                    speedup_low=ratio.low,
-                    speedup_high=ratio.high,
-                )
+        timed = time_runners(list(runners.values()), source.manifest.image_shape, batch, rounds, task, progress)
+        speeds += [
+            Speed(
+                precision=precision,
+                batch=batch,
+                p50_ms=timings.percentile_ms(50),
+                speedup=ratio.median,
+                speedup_low=ratio.low,
+                speedup_high=ratio.high,
             )
+            for precision, (timings, ratio) in zip(runners, timed, strict=True)
+        ]
     return runners[REFERENCE].backend, speeds
 
 
-def _on_round(progress: Progress, task: str, total: int, done: int) -> None:
-    progress(task, done, total)
-
-
-def _sessions(forms: Sequence[Form], threads: int | None) -> Mapping[Precision, Runner]:
-    return {form.precision: OnnxRuntimeRunner(form.content, threads, form.precision) for form in forms}
-
-
-def _engines(forms: Sequence[Form], batch_sizes: Sequence[int], progress: Progress) -> Mapping[Precision, Runner]:
+def _engines(forms: Sequence[Form], batch_sizes: Sequence[int], progress: Progress) -> Mapping[Precision, TimedRunner]:
     """An engine for each form; 8-bit forms get FP16 around them, as `build` does."""
     backend = open_backend("auto")
     sizes = sorted(batch_sizes)
-    runners: dict[Precision, Runner] = {}
+    runners = {}
     for form in forms:
         options = BuildOptions(precision=form.precision, batch=BatchProfile(sizes[0], sizes[-1], sizes[-1]))
         model = read_onnx(form.content) if isinstance(form.content, Path) else deserialize(form.content)
         if form.precision in FORMATS and is_float32(model):
             to_half(model, "fp16")
-        prepared = prepare(model, backend, options, form.precision)
-        built = build_engine(prepared.content, backend, options, prepared.heavy, progress)
-        runners[form.precision] = EngineSession(built.content, backend, form.precision)
+        runners[form.precision] = engine_session(model, form.precision, backend, options, progress)
     return runners

@@ -11,6 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from tofe_export.progress import Progress
+from tofe_export.runners.base import TimedRunner
+
 Run = Callable[[], object]
 _SAMPLE_S = 0.010  # short runs are repeated until a sample lasts this long
 _REPEATS_MAX = 20
@@ -43,13 +46,7 @@ class Ratio:
 
 
 def measure(subjects: Sequence[Run], rounds: int, on_round: Callable[[int], None] = lambda done: None) -> list[Timings]:
-    """Times `subjects` in turn.
-
-    Args:
-        subjects: functions to time; each is called a few times before anything is recorded.
-        rounds: how many rounds.
-        on_round: called with the number of rounds done.
-    """
+    """Times `subjects` in turn, each called a few times before; `on_round` gets the number of rounds done."""
     repeats = [_repeats(subject) for subject in subjects]
     samples: list[list[list[float]]] = [[] for _ in subjects]
     for number in range(rounds):
@@ -61,6 +58,22 @@ def measure(subjects: Sequence[Run], rounds: int, on_round: Callable[[int], None
         Timings(np.array([np.median(runs) for runs in by_round]), np.array([t for runs in by_round for t in runs]))
         for by_round in samples
     ]
+
+
+def time_runners(
+    runners: Sequence[TimedRunner],
+    image_shape: tuple[int, int, int],
+    batch: int,
+    rounds: int,
+    task: str,
+    progress: Progress,
+) -> list[tuple[Timings, Ratio]]:
+    """Times runners in turn on the same batch of noise; each with its speed-up over the first of them."""
+    images = np.random.default_rng(0).standard_normal((batch, *image_shape), dtype=np.float32)
+    progress(task, 0, rounds)
+    bound = [runner.bind(images) for runner in runners]
+    timings = measure(bound, rounds, lambda done: progress(task, done, rounds))
+    return [(own, paired_ratio(timings[0], own)) for own in timings]
 
 
 def paired_ratio(baseline: Timings, subject: Timings, resamples: int = 2000) -> Ratio:

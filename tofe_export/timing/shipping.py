@@ -20,10 +20,7 @@ def judge(precision: Precision, agreements: Sequence[PrecisionAgreement], speeds
     Two are equally fast where their 95% intervals, both against float32 in the same rounds, overlap. Where one
     precision is as fast as any at every batch size it is shipped for all of them.
 
-    Args:
-        precision: the quantized one.
-        agreements: each precision against float32.
-        speeds: each precision, float32 among them, at one or more batch sizes.
+    `precision` is the quantized one; `speeds` are of each precision, float32 among them, at one or more batch sizes.
     """
     by_precision = {agreement.precision: agreement for agreement in agreements}
     fit: set[Precision] = {REFERENCE, *(name for name, agreement in by_precision.items() if not agreement.failures)}
@@ -37,16 +34,12 @@ def judge(precision: Precision, agreements: Sequence[PrecisionAgreement], speeds
     if quantized.samples < _ENOUGH:
         images = "image was" if quantized.samples == 1 else "images were"
         reasons.append(f"Only {quantized.samples} held-out {images} compared: take more.")
-    ship = everywhere[0] if everywhere else by_batch[-1].ship
-    return ShippingVerdict(ship=ship, summary=_summary(ship, by_batch), reasons=tuple(reasons), by_batch=by_batch)
-
-
-def _summary(ship: Precision, by_batch: Sequence[BatchVerdict]) -> str:
-    """What to ship; batch size by batch size where no precision is right for all of them."""
-    if all(ship in verdict.as_fast for verdict in by_batch):
-        return f"Ship {ship.upper()}."
-    parts = [f"{verdict.ship.upper()} at batch {verdict.batch}" for verdict in by_batch]
-    return f"Ship {', '.join(parts[:-1])} and {parts[-1]}."
+    if everywhere:
+        ship, summary = everywhere[0], f"Ship {everywhere[0].upper()}."
+    else:  # no precision is right for every batch size
+        ship, parts = by_batch[-1].ship, [f"{verdict.ship.upper()} at batch {verdict.batch}" for verdict in by_batch]
+        summary = f"Ship {', '.join(parts[:-1])} and {parts[-1]}."
+    return ShippingVerdict(ship=ship, summary=summary, reasons=tuple(reasons), by_batch=by_batch)
 
 
 def _at(batch: int, precision: Precision, speeds: Mapping[Precision, Speed], fit: set[Precision]) -> BatchVerdict:
