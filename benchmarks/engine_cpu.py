@@ -26,7 +26,7 @@ from tofe_export.data.preprocessing import Preprocessing
 from tofe_export.data.sources import open_source
 from tofe_export.documents.machine import describe_machine, describe_versions
 from tofe_export.files.writing import write_json
-from tofe_export.graph.reading import read_onnx
+from tofe_export.graph.stored import read_onnx
 from tofe_export.model.config import ToFeConfig
 from tofe_export.model.fixed_path import FixedPath
 from tofe_export.model.tofe import build_tofe

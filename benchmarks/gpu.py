@@ -26,7 +26,6 @@ from tofe_export.documents.machine import describe_machine, describe_versions
 from tofe_export.engine.backend import open_backend
 from tofe_export.engine.build import build_engine
 from tofe_export.engine.options import BatchProfile, BuildOptions
-from tofe_export.engine.prepare import prepare
 from tofe_export.engine.runtime import EngineSession
 from tofe_export.files.writing import write_json
 from tofe_export.graph.export import export_dense, export_tofe
@@ -195,8 +194,7 @@ def _engine(model: ToFe, keep: list[int], name: str, plugin: str, precision: str
     graphs = [export_dense(model), export_tofe(model, keep, rearrange=plugin == "on", taps=False)]
     sessions = []
     for graph in graphs:
-        ready = prepare(graph, backend, options, "fp32")
-        built = build_engine(ready.content, backend, options, ready.heavy, lambda task, done, total: None)
+        built = build_engine(graph, backend, options, "fp32", lambda task, done, total: None)
         sessions.append(EngineSession(built.content, backend, precision))
 
     def pair(batch: int) -> tuple[Run, Run]:

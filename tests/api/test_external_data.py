@@ -26,7 +26,7 @@ from tofe_export.documents.manifest import OnnxManifest
 from tofe_export.errors import CheckFailedError, InputError
 from tofe_export.files.reading import sha256
 from tofe_export.graph import stored
-from tofe_export.graph.reading import read_onnx
+from tofe_export.graph.stored import read_onnx
 from tofe_export.precision.half import to_half
 from tofe_export.runners.base import LargeModel
 from tofe_export.runners.onnxruntime_runner import OnnxRuntimeRunner

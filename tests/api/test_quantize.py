@@ -20,7 +20,7 @@ from tofe_export.documents.quantization import Quantization, Sensitivity
 from tofe_export.documents.recipe import QuantizePolicy
 from tofe_export.errors import InputError
 from tofe_export.files.reading import sha256
-from tofe_export.graph.reading import read_onnx
+from tofe_export.graph.stored import read_onnx
 from tofe_export.precision.half import to_half
 from tofe_export.precision.quantize import is_quantized
 from tofe_export.precision.recipe import read_recipe

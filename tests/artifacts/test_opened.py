@@ -13,7 +13,7 @@ from tofe_export.artifacts.opened import Opened
 from tofe_export.data.images import Batch
 from tofe_export.errors import InputError
 from tofe_export.graph.passes.taps import show_taps
-from tofe_export.graph.reading import read_onnx
+from tofe_export.graph.stored import read_onnx
 from tofe_export.model.fixed_path import FixedPath
 from tofe_export.parity.comparison import Comparison
 from tofe_export.parity.side_by_side import compare

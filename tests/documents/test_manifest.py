@@ -251,6 +251,6 @@ def test_content_of_any_kind_is_read_or_refused(name: str, data: st.DataObject) 
 
 @given(st.text(alphabet="0123456789: -x²٣", max_size=14))
 def test_batch_sizes_of_any_text(text: str) -> None:
-    if refused(BatchProfile.parse, text) is None:
-        profile = BatchProfile.parse(text)
+    if refused(BatchProfile.of, text) is None:
+        profile = BatchProfile.of(text)
         assert 1 <= profile.minimum <= profile.optimum <= profile.maximum

@@ -12,14 +12,14 @@ import pytest
 from tofe_export.api.build import build
 from tofe_export.artifacts.manifests import read_manifest
 from tofe_export.documents.manifest import Network
+from tofe_export.engine import build as engine_build
 from tofe_export.engine.backend import Backend
 from tofe_export.engine.build import build_engine
 from tofe_export.engine.network import check_precision
 from tofe_export.engine.options import BatchProfile, BuildOptions
-from tofe_export.engine.prepare import prepare
 from tofe_export.errors import CheckFailedError, InputError
 from tofe_export.files.reading import sha256
-from tofe_export.graph.reading import read_onnx
+from tofe_export.graph.stored import read_onnx
 from tofe_export.progress import silent
 
 
@@ -70,14 +70,12 @@ def test_profiles_compute_capabilities_workspace_and_taps(models: dict[str, Path
     assert outputs["stage1.perm"] == ("int32", (-1, 16))
 
 
-def build_graph(model: ir.Model, rtx: Backend, options: BuildOptions, heavy: dict[str, int] | None = None) -> bytes:
-    prepared = prepare(model, rtx, options, "fp32")
-    return build_engine(prepared.content, rtx, options, prepared.heavy if heavy is None else heavy, silent).content
-
-
-def test_a_network_in_another_precision_is_refused(models: dict[str, Path], rtx: Backend) -> None:
+def test_a_network_in_another_precision_is_refused(
+    models: dict[str, Path], rtx: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_build, "_precision_of", lambda node: "fp16")
     with pytest.raises(CheckFailedError) as caught:
-        build_graph(read_onnx(models["plugin"]), rtx, BuildOptions(), {"fp16": 40})
+        build_engine(read_onnx(models["plugin"]), rtx, BuildOptions(), "fp32", silent)
     assert caught.value.code == "network-precision"
     layers = {"MATRIX_MULTIPLY": {"fp16": 3}, "CONVOLUTION": {"fp16": 1}}
     network = Network(layers=layers, plugins=(), inputs={}, outputs={})
@@ -132,7 +130,7 @@ def test_graphs_that_cannot_be_right(models: dict[str, Path], rtx: Backend, spoi
     model = read_onnx(models["plugin"])
     spoil(model)
     with pytest.raises(InputError, match=words) as caught:
-        prepare(model, rtx, BuildOptions(), "fp32")
+        build_engine(model, rtx, BuildOptions(), "fp32", silent)
     assert caught.value.code == code
     assert caught.value.next_step
 

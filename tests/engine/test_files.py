@@ -13,7 +13,7 @@ from tofe_export.artifacts.artifact import Artifact, open_artifact
 from tofe_export.artifacts.manifests import manifest_path
 from tofe_export.engine import backend
 from tofe_export.engine.backend import gpu_present
-from tofe_export.engine.inspect import lacks_precision, layer_histogram, precisions
+from tofe_export.engine.network import lacks_precision, layer_histogram, precisions
 from tofe_export.engine.options import BatchProfile
 from tofe_export.errors import InputError, MissingError
 from tofe_export.files.reading import read_json

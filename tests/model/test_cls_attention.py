@@ -11,10 +11,11 @@ from torch import Tensor
 
 from tests.helpers import refused_as, small_images, small_tofe
 from tofe_export.model import backbones
-from tofe_export.model.choices import gumbel_choice, threshold_choice
+from tofe_export.model.blocks import run_steps
 from tofe_export.model.config import ToFeConfig
 from tofe_export.model.fixed_path import FixedPath
 from tofe_export.model.selection import Layout, kept_masks
+from tofe_export.model.selector import gumbel_choice, threshold_choice
 from tofe_export.model.tofe import ToFe, check_keep
 
 NETWORKS: list[dict[str, Any]] = [
@@ -47,7 +48,7 @@ def attention_by_hand(block: Block, tokens: Tensor, prefix: int) -> Tensor:
 
 def tokens_after(model: ToFe, images: Tensor, blocks: int) -> Tensor:
     """The dense backbone's tokens after its first `blocks` blocks."""
-    return backbones.run_blocks(model.vit.blocks[:blocks], backbones.embed(model.vit, images))
+    return run_steps(model.vit.blocks[:blocks], backbones.embed(model.vit, images))
 
 
 def attended(block: Block, tokens: Tensor) -> Tensor:
@@ -232,6 +233,6 @@ def test_more_than_arrive_cannot_be_kept(approximator: str, keep: tuple[int, ...
 def test_one_more_than_before_keeps_the_fused_token_too() -> None:
     model, images = evit(), small_images(2)
     (only,) = model.forward_fixed(images, FixedPath((8, 9, 9))).stages
-    rest = backbones.run_blocks(model.vit.blocks[2:], only.tokens)
-    expected = backbones.classify(model.vit, rest)
+    rest = run_steps(model.vit.blocks[2:], only.tokens)
+    expected = backbones.classify(model.vit, model.vit.norm(rest))
     torch.testing.assert_close(model.forward_fixed(images, FixedPath((8, 9, 9))).logits, expected, rtol=0, atol=1e-5)

@@ -13,9 +13,9 @@ from timm.models.vision_transformer import checkpoint_filter_fn
 from tests.helpers import SMALL, refused_as, small_images, small_tofe
 from tofe_export.checkpoints.checkpoint import Checkpoint
 from tofe_export.data.preprocessing import Preprocessing
-from tofe_export.model.choices import threshold_choice
 from tofe_export.model.fixed_path import FixedPath
 from tofe_export.model.flops import dense_macs, tofe_macs
+from tofe_export.model.selector import threshold_choice
 from tofe_export.model.tofe import build_tofe
 
 BACKBONES: dict[str, dict[str, Any]] = {

@@ -9,10 +9,10 @@ from torch import nn
 
 from tests.helpers import refused_as, small_images, small_tofe, weightless
 from tofe_export.errors import InputError
-from tofe_export.model.choices import gumbel_choice, threshold_choice
 from tofe_export.model.fixed_path import FixedPath
 from tofe_export.model.flops import dense_macs
 from tofe_export.model.lvvit import LVViT
+from tofe_export.model.selector import gumbel_choice, threshold_choice
 from tofe_export.model.tofe import ToFe
 
 

@@ -10,11 +10,10 @@ from timm.models.vision_transformer import VisionTransformer
 from tests.helpers import refused_as, small_images, small_tofe
 from tofe_export.errors import InputError
 from tofe_export.model import blocks
-from tofe_export.model.choices import gumbel_choice, threshold_choice
 from tofe_export.model.fixed_path import FixedPath
 from tofe_export.model.flops import count_macs, dense_macs, tofe_macs
 from tofe_export.model.selection import Layout, kept_masks
-from tofe_export.model.selector import keep_scores
+from tofe_export.model.selector import gumbel_choice, keep_scores, threshold_choice
 from tofe_export.model.tofe import ToFe, check_keep
 
 BACKBONES: list[dict[str, Any]] = [
@@ -242,3 +241,9 @@ def test_configurations_that_cannot_be_built(arguments: dict[str, Any], code: st
         small_tofe(**arguments)
     assert caught.value.code == code
     assert nearest in caught.value.next_step
+
+
+def test_a_dense_network_may_have_no_block() -> None:
+    model, images = small_tofe(depth=0, selector="none"), small_images(2)
+    with torch.inference_mode():
+        assert torch.equal(model.forward_fixed(images, FixedPath(())).logits, model.vit(images))

@@ -1,6 +1,6 @@
 """Calibration in a stream: resumable, bound to what it was made for, and it names what it cannot use."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -121,13 +121,32 @@ def test_the_images_hash_knows_pixels_and_order_but_not_batches() -> None:
     assert hash_images(stream(images)) != hash_images(stream(images + 1e-3))
 
 
-def test_a_calibration_of_fewer_images_than_none(model: ir.Model, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("entry", "change"),
+    [
+        ("done", lambda done: np.array(-1)),
+        ("names", lambda names: np.array([f"other {name}" for name in names])),
+        ("counts", lambda counts: -counts),
+        ("counts", lambda counts: counts.astype(str)),
+        ("counts", lambda counts: counts.astype(np.uint8)),
+        ("counts", lambda counts: counts[:, :-1]),
+        ("limits", lambda limits: -limits),
+        ("limits", lambda limits: limits * 3),
+        ("limits", lambda limits: limits * np.inf),
+        ("largest", lambda largest: largest * np.nan),
+        ("largest", lambda largest: largest * 4),
+    ],
+)
+def test_a_calibration_with_numbers_that_no_images_give(
+    model: ir.Model, tmp_path: Path, entry: str, change: Callable[[np.ndarray], np.ndarray]
+) -> None:
     cache = tmp_path / "c.npz"
     calibrate(model, stream(small_images(2)), KEY, cache)
     with np.load(cache) as content:
-        np.savez(cache, **{**content, "done": np.array(-1)})
-    with pytest.raises(InputError, match="damaged"):
-        calibrate(model, stream(small_images(2)), KEY, cache)
+        np.savez(cache, **{**content, entry: change(content[entry])})
+    with pytest.raises(InputError, match="damaged") as caught:
+        calibrate(model, stream(small_images(4)), KEY, cache)
+    assert caught.value.code == "not-calibration"
 
 
 @pytest.mark.parametrize("trouble", ["none", "damaged", "of something else", "a folder", "cannot be written"])
@@ -159,7 +178,7 @@ def test_a_calibration_file_with_any_bytes_changed_is_read_or_refused(model: ir.
             damaged[place] = random.integers(256)
         cache.write_bytes(bytes(damaged))
         try:
-            _read(cache, KEY)
+            _read(cache, KEY, read_by(model))
         except InputError:
             refused += 1
     assert refused > 100

@@ -12,7 +12,7 @@ from onnx import NodeProto, TensorProto, helper
 
 from tests.helpers import refused_as
 from tofe_export.errors import InputError
-from tofe_export.graph.reading import read_onnx
+from tofe_export.graph.stored import read_onnx
 from tofe_export.runners.onnxruntime_runner import OnnxRuntimeRunner
 
 RELU = helper.make_node("Relu", ["x"], ["y"])

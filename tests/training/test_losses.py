@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from tofe_export.model.choices import gumbel_choice
 from tofe_export.model.config import ToFeConfig
 from tofe_export.model.flops import dense_macs, tofe_macs
+from tofe_export.model.selector import gumbel_choice
 from tofe_export.model.tofe import build_tofe
 from tofe_export.training import losses, schedule
 

@@ -24,14 +24,13 @@ from tofe_export.documents.recipe import CalibrationRecipe
 from tofe_export.engine.backend import Backend, gpu_present, open_backend
 from tofe_export.engine.build import Built, build_engine
 from tofe_export.engine.options import BatchProfile, BuildOptions
-from tofe_export.engine.prepare import Prepared, prepare
 from tofe_export.errors import InputError
 from tofe_export.files.names import readable
 from tofe_export.graph.passes.taps import show_taps
 from tofe_export.graph.stored import copy_model
 from tofe_export.parity.built_engine import check_built_engine
 from tofe_export.parity.tolerances import Overrides, check_overrides
-from tofe_export.precision.calibrated import calibrate_model, choose_recipe, require_float32, require_images_of
+from tofe_export.precision.calibrated import calibrate_model, choose_recipe, require_float32
 from tofe_export.precision.half import to_half
 from tofe_export.precision.quantize import FORMATS
 from tofe_export.precision.recipe import recipe_file
@@ -58,7 +57,7 @@ class _Calibration:
     """Arguments of the calibration of an engine that is built in 8 bits from a float32 file."""
 
     recipe: CalibrationRecipe | Path | str | None
-    data: str | None
+    data: str | Path | None
     cache: Path | None
 
     @property
@@ -106,15 +105,15 @@ def build(
         progress: called with what is being done, steps done, steps in all.
 
     Raises:
-        InputError: see `read_manifest`, `calibrate_model`, `prepare` and `build_engine`; or a path that must not or
-            cannot be written.
+        InputError: see `read_manifest`, `calibrate_model` and `build_engine`; or a path that must not or cannot be
+            written.
         CheckFailedError: see `build_engine`; or the engine does not agree with the ONNX file.
         MissingError: see `open_backend` and `build_engine`.
     """
     file = path_of(model)
     target = beside(file, ".engine") if path is None else Path(path)
     timings = None if timing_cache is None else Path(timing_cache)
-    calibration = _Calibration(recipe, None if data is None else str(data), None if cache is None else Path(cache))
+    calibration = _Calibration(recipe, data, None if cache is None else Path(cache))
     options = BuildOptions(
         precision=precision,
         backend=backend,
@@ -153,11 +152,10 @@ def _build(
         show_taps(model)
     with atomic_artifact(target) as draft:
         model, known = _in_precision(source, model, options.precision, calibration, log, progress)
-        prepared = prepare(model, backend, options, known.precision)
-        built = build_engine(prepared.content, backend, options, prepared.heavy, progress)
+        built = build_engine(model, backend, options, known.precision, progress)
         draft.path.write_bytes(built.content)
         checked = check_built_engine(built.content, backend, options, source, limits, log)
-        draft.manifest = _manifest(source, known, backend, options, prepared, built, checked)
+        draft.manifest = _manifest(source, known, backend, options, built, checked)
     assert isinstance(draft.manifest, EngineManifest)
     notes = coarse_notes(draft.manifest.coarse, options.precision)
     return BuiltArtifact(target, draft.manifest, (*built.warnings, *notes), log.document())
@@ -220,8 +218,6 @@ def _in_precision(
         return model, manifest
     require_float32(model, manifest.precision, str(source.path))
     recipe = choose_recipe(calibration.recipe, calibration.data, manifest.data)
-    if calibration.data is None:
-        require_images_of(recipe, "data")
     calibrated = calibrate_model(model, manifest, recipe, log, calibration.cache, progress)
     quantized, around = calibrated.quantized(model, precision, engine=True)
     changes = {"around": around, "calibration": calibrated.document(), "coarse": quantized.coarse}
@@ -233,7 +229,6 @@ def _manifest(
     known: OnnxManifest,
     backend: Backend,
     options: BuildOptions,
-    prepared: Prepared,
     built: Built,
     checked: GpuCheck,
 ) -> EngineManifest:
@@ -248,7 +243,7 @@ def _manifest(
         backend=EngineBackend(
             name=backend.name, version=backend.version, gpu=torch.cuda.get_device_name() if gpu_present() else None
         ),
-        operators=tuple(prepared.operators),
+        operators=tuple(built.operators),
         network=built.network,
         options=options.document(),
         checked=checked,

@@ -21,12 +21,12 @@ from tofe_export.documents.inspection import (
     OnnxInspection,
 )
 from tofe_export.documents.manifest import EngineManifest
-from tofe_export.engine.inspect import layer_histogram
+from tofe_export.engine.network import layer_histogram
 from tofe_export.errors import InputError, MissingError
 from tofe_export.files.names import readable
 from tofe_export.files.reading import require_file, sha256
 from tofe_export.graph.functions import is_operator
-from tofe_export.graph.reading import read_onnx
+from tofe_export.graph.stored import read_onnx
 from tofe_export.model.flops import dense_macs, tofe_macs
 
 

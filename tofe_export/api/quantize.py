@@ -33,7 +33,6 @@ from tofe_export.precision.calibrated import (
     choose_recipe,
     readable_recipe,
     require_float32,
-    require_images_of,
 )
 from tofe_export.precision.half import WeightTooLargeError
 from tofe_export.precision.quantize import FORMATS, QuantizedGraph
@@ -110,9 +109,7 @@ def quantize(
     kept_in = None if cache is None else Path(cache)
     require_outputs([Output(target, Kind.ONNX), Output(kept_in, Kind.CALIBRATION)], [file, recipe_file(recipe)])
     source, log = open_quantizable(model), ImageLog()
-    chosen = choose_recipe(recipe, None if data is None else str(data), source.manifest.data)
-    if data is None:
-        require_images_of(chosen, "data")
+    chosen = choose_recipe(recipe, data, source.manifest.data)
     with atomic_artifact(target) as draft:  # first of all, since a place that cannot be written is known at once
         calibrated = calibrate_model(source.graph, source.manifest, chosen, log, kept_in, progress)
         quantized, around = calibrated.quantized(source.graph, precision, engine=False)

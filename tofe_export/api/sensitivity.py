@@ -15,7 +15,7 @@ from tofe_export.documents.recipe import ATTENTION, KINDS, CalibrationRecipe, Qu
 from tofe_export.files.names import readable
 from tofe_export.graph.stored import serialize
 from tofe_export.parity.tolerances import Overrides, check_overrides
-from tofe_export.precision.calibrated import calibrate_model, choose_recipe, require_images_of
+from tofe_export.precision.calibrated import calibrate_model, choose_recipe
 from tofe_export.precision.kinds import quantizable
 from tofe_export.precision.quantize import quantize_graph, ranges_of
 from tofe_export.precision.recipe import recipe_file
@@ -48,9 +48,7 @@ def sensitivity(
     kept_in = None if cache is None else Path(cache)
     require_outputs([Output(kept_in, Kind.CALIBRATION)], [path_of(model), recipe_file(recipe)])
     source, log = open_quantizable(model), ImageLog()
-    chosen = choose_recipe(recipe, None if data is None else str(data), source.manifest.data)
-    if data is None:
-        require_images_of(chosen, "data")
+    chosen = choose_recipe(recipe, data, source.manifest.data)
     calibrated = calibrate_model(source.graph, source.manifest, chosen, log, kept_in, progress)
     ranges, present = ranges_of(calibrated.histograms, chosen.ranges), set(quantizable(source.graph.graph).values())
     costs = []

@@ -14,7 +14,7 @@ from tofe_export.documents.manifest import EngineManifest, OnnxManifest
 from tofe_export.engine.backend import open_backend
 from tofe_export.engine.runtime import EngineSession, require_gpu
 from tofe_export.errors import InputError, MissingError
-from tofe_export.graph.reading import read_onnx
+from tofe_export.graph.stored import read_onnx
 from tofe_export.runners.base import TimedRunner
 from tofe_export.runners.onnxruntime_runner import CPU, OnnxRuntimeRunner
 

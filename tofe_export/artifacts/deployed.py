@@ -13,15 +13,13 @@ from tofe_export.documents.manifest import EngineManifest, Manifest
 from tofe_export.engine.backend import open_backend
 from tofe_export.engine.build import Built, build_engine
 from tofe_export.engine.options import BatchProfile, BuildOptions
-from tofe_export.engine.prepare import prepare
 from tofe_export.engine.runtime import EngineSession
 from tofe_export.files.reading import sha256
 from tofe_export.graph.export import export_tofe
 from tofe_export.graph.passes.taps import show_taps
-from tofe_export.graph.reading import read_onnx
-from tofe_export.graph.stored import copy_model
+from tofe_export.graph.stored import copy_model, read_onnx
 from tofe_export.precision.half import HALVES, is_float32, to_half
-from tofe_export.precision.quantize import FORMATS
+from tofe_export.precision.quantize import FORMATS, is_quantized
 from tofe_export.progress import Progress
 from tofe_export.runners.base import Runner
 from tofe_export.runners.wrapped import Padded
@@ -64,7 +62,7 @@ def built_from(artifact: Artifact, manifest: EngineManifest, checkpoint: Checkpo
     precision = manifest.precision
     if at_hand:
         model = read_onnx(source)
-        if precision in FORMATS and not any(node.op_type == "DequantizeLinear" for node in model.graph):
+        if precision in FORMATS and not is_quantized(model):
             return None
         if manifest.around == "fp16" and is_float32(model):
             to_half(model, "fp16")
@@ -83,8 +81,7 @@ def build_twin(graph: ir.Model, manifest: EngineManifest, progress: Progress) ->
     """An engine of `graph`, which is left as it is, with the options of the manifest's engine."""
     options = replace(BuildOptions.of(manifest.options), taps=True)
     backend = open_backend(manifest.backend.name)
-    prepared = prepare(copy_model(graph), backend, options, manifest.precision)
-    return build_engine(prepared.content, backend, options, prepared.heavy, progress)
+    return build_engine(copy_model(graph), backend, options, manifest.precision, progress)
 
 
 def tried_batches(manifest: Manifest) -> list[int]:

@@ -14,8 +14,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from tofe_export.errors import CheckFailedError
 from tofe_export.graph.modules import module_values, modules_with_nodes
 from tofe_export.graph.passes.taps import show_taps, tap_name, tapped_stages
-from tofe_export.graph.reading import read_onnx
-from tofe_export.graph.stored import copy_model, deserialize, fits, serialize
+from tofe_export.graph.stored import copy_model, deserialize, fits, read_onnx, serialize
 from tofe_export.runners.base import Array, LargeModel, Runner
 from tofe_export.runners.onnxruntime_runner import CPU, OnnxRuntimeRunner
 from tofe_export.runners.wrapped import Reopened

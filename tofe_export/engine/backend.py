@@ -46,10 +46,7 @@ def installed(name: str) -> bool:
 
 
 def open_backend(name: str) -> Backend:
-    """Imports a backend.
-
-    Args:
-        name: "tensorrt", "rtx", or "auto": TensorRT where it is installed and has a GPU, else RTX.
+    """Imports "tensorrt", "rtx", or for "auto" TensorRT where it is installed and has a GPU, else RTX.
 
     Raises:
         MissingError: it is not installed, too old, or its libraries do not load.

@@ -29,9 +29,6 @@ def make_logger(trt: Any, log: Log) -> Any:
     """An `ILogger` that writes into `log`."""
 
     class Logger(trt.ILogger):  # type: ignore[misc]
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-
         def log(self, severity: Any, message: str) -> None:
             if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
                 log.errors.append(message)
@@ -41,40 +38,34 @@ def make_logger(trt: Any, log: Log) -> Any:
     return Logger()
 
 
-class Cancelled:
-    """Whether the user pressed Ctrl-C during a build; TensorRT then stops at its next step."""
+def make_monitor(trt: Any, progress: Progress) -> Any:
+    """An `IProgressMonitor` that reports the steps of outermost phases.
 
-    happened = False
-
-
-def make_monitor(trt: Any, progress: Progress, cancelled: Cancelled) -> Any:
-    """An `IProgressMonitor` that reports the steps of the outermost phase."""
+    Its `cancelled` says whether the user pressed Ctrl-C; TensorRT then stops at its next step.
+    """
+    steps: dict[str, int] = {}
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
-        def __init__(self) -> None:
-            trt.IProgressMonitor.__init__(self)
-            self.steps: dict[str, int] = {}
-            self.outermost: str | None = None
+        cancelled = False
 
         def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
             if parent_phase is None:
-                self.outermost = phase_name
-                self.steps[phase_name] = num_steps
+                steps[phase_name] = num_steps
                 self._show(phase_name, 0)
 
         def step_complete(self, phase_name: str, step: int) -> bool:
-            if phase_name in self.steps:
-                self._show(phase_name, step + 1)
-            return not cancelled.happened
+            self._show(phase_name, step + 1)
+            return not self.cancelled
 
         def phase_finish(self, phase_name: str) -> None:
-            if phase_name in self.steps:
-                self._show(phase_name, self.steps[phase_name])
+            self._show(phase_name, steps.get(phase_name, 0))
 
         def _show(self, phase_name: str, done: int) -> None:
+            if phase_name not in steps:
+                return
             try:
-                progress(phase_name, done, self.steps[phase_name])
+                progress(phase_name, done, steps[phase_name])
             except KeyboardInterrupt:
-                cancelled.happened = True
+                self.cancelled = True
 
     return Monitor()

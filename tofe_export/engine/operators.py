@@ -23,22 +23,24 @@ _NAMES = {ir.DataType.FLOAT: "float32", ir.DataType.FLOAT16: "float16", ir.DataT
 
 
 def prepare_operators(model: ir.Model, backend: Backend, plugin: str) -> list[OperatorUse]:
-    """Decides plugin or function body for the file's own operators, registers plugins, and marks the graph accordingly.
+    """Decides plugin or function body for the file's own operators, registers plugins, and marks the graph in place.
 
     A node without `plugin_namespace` is expanded from its body even where somebody has registered a plugin.
-
-    Args:
-        model: changed in place.
-        backend: what will parse it.
-        plugin: "auto", "on" or "off".
 
     Raises:
         InputError: `on` with RTX, an operator that is neither standard nor ours nor defined in the file, or inputs
             that do not fit an operator.
         MissingError: `on` without NVRTC.
     """
+    for node in model.graph:
+        if node.domain not in _STANDARD and not is_operator(node) and node.op_identifier() not in model.functions:
+            raise InputError(
+                f"The file needs the operator {_name(node)}, which nothing here provides.",
+                _AGAIN,
+                code="operator-unknown",
+                operator=_name(node),
+            )
     nodes = [node for node in model.graph if is_operator(node)]
-    _check_known(model)
     for node in nodes:
         _check_inputs(node)
     guard_plugins(backend)
@@ -47,10 +49,16 @@ def prepare_operators(model: ir.Model, backend: Backend, plugin: str) -> list[Op
         if by == "plugin":
             node.attributes["aot"] = ir.AttrInt64("aot", 1)  # asks TensorRT's parser for the ahead-of-time form
         else:
-            _require_body(model, node)
+            if node.op_identifier() not in model.functions:
+                raise InputError(
+                    f"The file has lost the function body of {_name(node)}, and no plugin can replace it.",
+                    f"Some optimizers drop it. {_AGAIN}",
+                    code="operator-body-missing",
+                    operator=_name(node),
+                )
             for name in _PLUGIN_ATTRIBUTES:
                 node.attributes.pop(name, None)
-    counts = Counter(f"{node.domain}::{node.op_type}" for node in nodes)
+    counts = Counter(map(_name, nodes))
     return [OperatorUse(operator=name, nodes=count, by=by, why=why) for name, count in sorted(counts.items())]
 
 
@@ -76,28 +84,8 @@ def _choose(backend: Backend, plugin: str) -> tuple[str, str]:
     return "plugin", "compiled by NVRTC and stored in the engine"
 
 
-def _check_known(model: ir.Model) -> None:
-    defined = {(function.domain, function.name) for function in model.functions.values()}
-    for node in model.graph:
-        if node.domain not in _STANDARD and not is_operator(node) and (node.domain, node.op_type) not in defined:
-            operator = f"{node.domain}::{node.op_type}"
-            raise InputError(
-                f"The file needs the operator {operator}, which nothing here provides.",
-                _AGAIN,
-                code="operator-unknown",
-                operator=operator,
-            )
-
-
-def _require_body(model: ir.Model, node: ir.Node) -> None:
-    if not any((f.domain, f.name) == (node.domain, node.op_type) for f in model.functions.values()):
-        operator = f"{node.domain}::{node.op_type}"
-        raise InputError(
-            f"The file has lost the function body of {operator}, and no plugin can replace it.",
-            f"Some optimizers drop it. {_AGAIN}",
-            code="operator-body-missing",
-            operator=operator,
-        )
+def _name(node: ir.Node) -> str:
+    return f"{node.domain}::{node.op_type}"
 
 
 def _check_inputs(node: ir.Node) -> None:

@@ -25,31 +25,14 @@ class BatchProfile:
     maximum: int = 64
 
     @staticmethod
-    def parse(text: str) -> BatchProfile:
-        """Reads "1:8:64", or "8" for one fixed size.
-
-        Raises:
-            InputError: any other text, or see `of`.
-        """
-        parts = [part.strip() for part in text.split(":")]
-        if len(parts) not in (1, 3) or not all(part.isdecimal() for part in parts):
-            raise InputError(f"`batch` {text} is not MIN:OPT:MAX.", "Write 1:8:64, or 8.", code="batch-text")
-        if any(len(part) > _MOST_DIGITS for part in parts):
-            raise InputError(
-                f"`batch` {text} is beyond {LARGEST_BATCH:,} images.", "Write 1:8:64.", code="out-of-range"
-            )
-        sizes = [int(part) for part in parts]
-        return BatchProfile.of(sizes[0] if len(sizes) == 1 else sizes)
-
-    @staticmethod
     def of(batch: int | str | Sequence[int]) -> BatchProfile:
-        """The profile of one fixed size, of (minimum, optimum, maximum), or of a text that `parse` takes.
+        """The profile of one fixed size, of (minimum, optimum, maximum), or of either as text: "8", "1:8:64".
 
         Raises:
             InputError: not one or three sizes, sizes that do not rise from 1, or that are too large.
         """
         if isinstance(batch, str):
-            return BatchProfile.parse(batch)
+            batch = _parsed(batch)
         sizes = [batch] * 3 if isinstance(batch, int) else list(batch)
         if len(sizes) != 3 or not 1 <= sizes[0] <= sizes[1] <= sizes[2]:
             text = ":".join(map(str, sizes))
@@ -65,15 +48,23 @@ class BatchProfile:
         return f"{self.minimum}:{self.optimum}:{self.maximum}"
 
 
+def _parsed(batch: str) -> int | list[int]:
+    parts = [part.strip() for part in batch.split(":")]
+    if len(parts) not in (1, 3) or not all(part.isdecimal() for part in parts):
+        raise InputError(f"`batch` {batch} is not MIN:OPT:MAX.", "Write 1:8:64, or 8.", code="batch-text")
+    if any(len(part) > _MOST_DIGITS for part in parts):
+        raise InputError(f"`batch` {batch} is beyond {LARGEST_BATCH:,} images.", "Write 1:8:64.", code="out-of-range")
+    sizes = [int(part) for part in parts]
+    return sizes[0] if len(sizes) == 1 else sizes
+
+
 @dataclass(frozen=True)
 class BuildOptions:
     """What an engine is built for, and how.
 
     Attributes:
-        precision: one of `PRECISIONS`.
         backend: "auto", "tensorrt" or "rtx".
         plugin: "auto": the plugins where the backend hosts them; "on": required; "off": the function bodies.
-        batch: the optimization profile.
         workspace_mib: most scratch memory a layer may use; None keeps TensorRT's own limit.
         timing_cache: measured kernel times to read and extend (tensorrt only).
         version_compatible: an engine for later TensorRT versions too (tensorrt only).
@@ -95,9 +86,8 @@ class BuildOptions:
 
     def document(self) -> EngineOptions:
         """For the manifest, without the folder of a timing cache."""
-        values = {name: getattr(self, name) for name in EngineOptions.model_fields}
         cache = self.timing_cache.name if self.timing_cache else None
-        return EngineOptions(**{**values, "batch": str(self.batch), "timing_cache": cache})
+        return EngineOptions(**{**vars(self), "batch": str(self.batch), "timing_cache": cache})
 
     @staticmethod
     def of(document: EngineOptions) -> BuildOptions:
@@ -106,8 +96,7 @@ class BuildOptions:
         Raises:
             InputError: a value that is invalid.
         """
-        values = {name: getattr(document, name) for name in EngineOptions.model_fields}
-        return BuildOptions(**{**values, "batch": BatchProfile.parse(document.batch), "timing_cache": None})
+        return BuildOptions(**{**document.fields(), "batch": BatchProfile.of(document.batch), "timing_cache": None})
 
     def __post_init__(self) -> None:
         require_within("workspace_mib", 1 if self.workspace_mib is None else self.workspace_mib, 1, MOST_MIB)

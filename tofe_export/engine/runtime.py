@@ -19,12 +19,7 @@ _WARM_UP = 3  # runs before a capture: the first ones allocate and choose kernel
 
 
 class EngineSession:
-    """An engine on the current CUDA device. A `TimedRunner`.
-
-    Args:
-        content: the serialized engine.
-        backend: the TensorRT that built it.
-        precision: of the engine, such as "fp16".
+    """A serialized engine, built by `backend` in `precision`, on the current CUDA device. A `TimedRunner`.
 
     Raises:
         MissingError: no GPU, or this TensorRT does not take the engine here.
@@ -62,7 +57,8 @@ class EngineSession:
         values, execute = self._bind(images)
         execute()
         self._stream.synchronize()
-        return {name: _numpy(value) for name, value in values.items()}
+        wide = {n: value.float() if value.dtype == torch.bfloat16 else value for n, value in values.items()}
+        return {name: value.cpu().numpy() for name, value in wide.items()}  # NumPy knows no bfloat16
 
     def bind(self, images: NDArray[np.float32]) -> Callable[[], object]:
         """See `TimedRunner.bind`: the batch lies on the GPU, and a run replays a CUDA graph, as trtexec times it.
@@ -129,12 +125,6 @@ class EngineSession:
 def in_one_piece(images: NDArray[np.float32]) -> Tensor:
     """The images as a contiguous tensor: an engine gets an address only, and no strides."""
     return torch.from_numpy(np.ascontiguousarray(images, dtype=np.float32))
-
-
-def _numpy(value: Tensor) -> Array:
-    """NumPy knows no bfloat16."""
-    host = value.cpu()
-    return host.float().numpy() if host.dtype == torch.bfloat16 else host.numpy()
 
 
 def require_gpu() -> None:

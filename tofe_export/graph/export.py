@@ -25,21 +25,21 @@ from tofe_export.runners.base import FEATURES, LOGITS
 
 Network = TypeVar("Network", bound=nn.Module)
 INPUT = "images"
-TRACE_BATCH = 2  # a batch of 1 would be taken for a constant
+_TRACE_BATCH = 2  # a batch of 1 would be taken for a constant
 
 
 class _Deployed(nn.Module):
     """The fixed path as a function of images alone; every stage's trace is an output until a pass drops it."""
 
-    def __init__(self, tofe: ToFe, keep: Sequence[int], rearrange: bool, outputs: Sequence[str]) -> None:
+    def __init__(self, tofe: ToFe, path: FixedPath, outputs: Sequence[str]) -> None:
         super().__init__()
-        self.tofe, self.keep, self.rearrange, self.outputs = tofe, tuple(keep), rearrange, tuple(outputs)
+        self.tofe, self.path, self.outputs = tofe, path, outputs
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        out = self.tofe.forward_fixed(images, FixedPath(tuple(self.keep), self.rearrange, FEATURES in self.outputs))
-        found = [out.logits if name == LOGITS else out.features for name in self.outputs]
+        out = self.tofe.forward_fixed(images, self.path)
+        wanted = [out.logits if name == LOGITS else out.features for name in self.outputs]
         taps = [value for trace in out.stages for value in (trace.scores, trace.perm, trace.tokens)]
-        return tuple(value for value in (*found, *taps) if value is not None)
+        return tuple(value for value in (*wanted, *taps) if value is not None)
 
 
 class _Dense(nn.Module):
@@ -60,8 +60,7 @@ def export_tofe(
 
     Args:
         model: the network; it is not changed. The result holds its weights, not copies of them.
-        keep: keep count per stage.
-        rearrange: `plugin` form (tokens put back by ScatterRearrange) if true, else `elide`.
+        keep, rearrange: see `FixedPath`; `plugin` form (tokens put back by ScatterRearrange) if true, else `elide`.
         taps: keep per-stage scores, perm and tokens as outputs.
         outputs: logits, features or both. With features and elide, tokens are put back once, at the end.
 
@@ -77,11 +76,11 @@ def export_tofe(
         check_features(model)
     stages = [index for index, count in enumerate(keep) if count != model.arriving(keep)[index]]
     names = [*outputs, *(tap_name(index, what) for index in stages for what in ("scores", "perm", "tokens"))]
-    traced = _trace(_Deployed(_structure_of(model).eval(), keep, rearrange, outputs), model, names)
-    finished = _finish(traced)
+    path = FixedPath(keep, rearrange, FEATURES in outputs)
+    exported = _finish(_trace(_Deployed(_structure_of(model).eval(), path, outputs), model, names))
     if not taps:
-        hide_taps(finished)
-    return finished
+        hide_taps(exported)
+    return exported
 
 
 def export_dense(model: ToFe) -> ir.Model:
@@ -96,7 +95,7 @@ def _structure_of(module: Network) -> Network:
 
 def _trace(module: nn.Module, model: ToFe, outputs: list[str]) -> ir.Model:
     explicit_attention(module)
-    images = backbones.zero_images(model.vit, TRACE_BATCH)
+    images = backbones.zero_images(model.vit, _TRACE_BATCH)
     with torch.no_grad(), _quiet():
         program = torch.onnx.export(
             module,

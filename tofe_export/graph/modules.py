@@ -17,10 +17,7 @@ def module_of(node: ir.Node) -> str:
 
 def modules_with_nodes(model: ir.Model) -> set[str]:
     """Every module that has a node in the graph, and every module around one."""
-    modules: set[str] = set()
-    for node in model.graph:
-        modules.update(_and_around(module_of(node)))
-    return modules
+    return {module for node in model.graph for module in _and_around(module_of(node))}
 
 
 def module_values(model: ir.Model) -> dict[str, ir.Value]:

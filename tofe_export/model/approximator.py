@@ -7,8 +7,6 @@ import copy
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from tofe_export.errors import InputError, nearest
-
 DISCARD = "discard"
 FUSE = "fuse"
 """Frozen tokens are added up into one more token, each by its score (EViT's fused token)."""
@@ -66,19 +64,7 @@ def build_approximator(name: str, dim: int, block: nn.Module) -> nn.Module:
     """The approximator called `name`; `discard` and `fuse` have none (their frozen tokens never come back).
 
     The `block` kind starts as a copy of `block`, the first of its stage.
-
-    Raises:
-        InputError: no approximator of that name.
     """
-    if name == "bottleneck":
-        return BottleneckApproximator(dim)
-    if name == "identity":
-        return IdentityApproximator()
     if name == "block":
         return BlockApproximator(copy.deepcopy(block))
-    raise InputError(
-        f"There is no token approximator {name!r}.",
-        f"Use {nearest(name, APPROXIMATORS)}.",
-        code="unknown-approximator",
-        name=name,
-    )
+    return BottleneckApproximator(dim) if name == "bottleneck" else IdentityApproximator()

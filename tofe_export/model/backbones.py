@@ -21,17 +21,14 @@ _DEEPEST = 1000  # blocks; the deepest vision transformers have some forty
 def create_backbone(name: str, arguments: Mapping[str, Any], pretrained: bool = False) -> VisionTransformer:
     """A timm plain ViT (`vit_*`, `deit_*`, distilled, with registers) or an LV-ViT (`lvvit_*`) by name.
 
-    Args:
-        name: timm model name.
-        arguments: keyword arguments of `timm.create_model`.
-        pretrained: download timm's weights.
+    `arguments` are keyword arguments of `timm.create_model`; `pretrained` downloads timm's weights.
 
     Raises:
         InputError: unknown name, no plain ViT, or arguments it does not take.
         MissingError: the weights cannot be downloaded here.
     """
     if not timm.is_model(name):
-        plain = [known for known in timm.list_models() if known.startswith(("vit_", "deit_", "lvvit_"))]
+        plain = timm.list_models(["vit_*", "deit_*", "lvvit_*"])
         raise InputError(
             f"timm has no backbone called {name!r}.",
             f"Nearest: {nearest(name, plain)}.",
@@ -156,40 +153,20 @@ def embed(vit: VisionTransformer, images: Tensor) -> Tensor:
     return tokens
 
 
-def classify(vit: VisionTransformer, tokens: Tensor, alive: Tensor | None = None) -> Tensor:
-    """Final tokens [B, L, C] to logits [B, classes]; a CLS head needs only the prefix rows in `tokens`.
+def classify(vit: VisionTransformer, normed: Tensor, alive: Tensor | None = None) -> Tensor:
+    """Tokens [B, L, C] after the final norm to logits [B, classes]; a CLS head needs only their prefix rows.
 
-    Args:
-        vit: the backbone.
-        tokens: before the final norm.
-        alive: [B, N], 0.0 where a patch token no longer exists; None if all do.
+    `alive` [B, N] is 0.0 where a patch token no longer exists; None if all do.
     """
-    return classify_normed(vit, vit.norm(tokens), alive)
-
-
-def classify_normed(vit: VisionTransformer, normed: Tensor, alive: Tensor | None = None) -> Tensor:
-    """`classify`, from tokens that have been through the final norm."""
     if isinstance(vit, LVViT):
         return vit.forward_head(normed, alive=alive)
     logits: Tensor = vit.forward_head(normed)
     return logits
 
 
-def run_blocks(blocks: Iterable[nn.Module], tokens: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Tokens through `blocks`; `bias` [B, 1, 1, L] is added to the attention scores of every key."""
-    for block in blocks:
-        tokens = block(tokens) if bias is None else block(tokens, attn_mask=bias)
-    return tokens
-
-
 def head_reads_prefix_only(vit: VisionTransformer) -> bool:
     """Whether the classifier looks at prefix tokens alone (a CLS head), so that the last stage can be cut."""
     return not isinstance(vit, LVViT) and vit.attn_pool is None and vit.global_pool == "token"
-
-
-def head_takes_any_tokens(vit: VisionTransformer) -> bool:
-    """Whether the classifier means the same with fewer tokens: a CLS head, or LV-ViT's maximum over those there are."""
-    return isinstance(vit, LVViT) or head_reads_prefix_only(vit)
 
 
 def has_attention_weights(vit: VisionTransformer) -> bool:
@@ -198,28 +175,20 @@ def has_attention_weights(vit: VisionTransformer) -> bool:
 
 
 def dense_tokens(vit: VisionTransformer, images: Tensor, ends: Iterable[int]) -> tuple[Tensor, list[Tensor]]:
-    """The dense forward pass, with the tokens after the blocks before each of `ends`.
-
-    Returns:
-        logits [B, classes] and, for each end, tokens [B, P+N, C].
-    """
+    """Dense logits [B, classes], and the tokens [B, P+N, C] after the blocks before each of `ends`."""
     tokens = embed(vit, images)
     wanted, at_ends = set(ends), []
     for index, block in enumerate(vit.blocks, start=1):
         tokens = block(tokens)
         if index in wanted:
             at_ends.append(tokens)
-    return classify(vit, tokens), at_ends
+    return classify(vit, vit.norm(tokens)), at_ends
 
 
 def image_shape(vit: VisionTransformer) -> tuple[int, int, int]:
     """(channels, height, width) the backbone takes."""
-    size = vit.patch_embed.img_size
-    if size is None:
-        raise InputError(
-            "The backbone has no fixed image size.", "Give img_size in `backbone_args`.", code="no-image-size"
-        )
-    return 3, int(size[0]), int(size[1])  # `check_arguments` allows no other number of channels
+    height, width = vit.patch_embed.img_size  # `create_backbone` always sets one
+    return 3, int(height), int(width)  # `check_arguments` allows no other number of channels
 
 
 def zero_images(vit: VisionTransformer, batch: int, device: torch.device | str = "cpu") -> Tensor:

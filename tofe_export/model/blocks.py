@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from jaxtyping import Float
@@ -11,29 +11,24 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-Step = Callable[[Tensor], Tensor]
+Step = Callable[..., Tensor]
 """Tokens [B, L, C] to tokens: a whole block, or the second half of one."""
 
 
-def run_steps(steps: Sequence[Step], tokens: Tensor) -> Tensor:
-    """Tokens [B, L, C] through `steps`, one after the other."""
+def run_steps(steps: Iterable[Step], tokens: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Tokens [B, L, C] through `steps`; `bias` [B, 1, 1, L] is added to the attention scores of every key."""
     for step in steps:
-        tokens = step(tokens)
+        tokens = step(tokens) if bias is None else step(tokens, attn_mask=bias)
     return tokens
 
 
 def run_steps_to_prefix(steps: Sequence[Step], tokens: Tensor, prefix: int) -> Tensor:
-    """All steps, the last one for the prefix rows alone, which are all that is read afterwards. Inference only.
-
-    Returns:
-        [B, P, C].
-    """
+    """All steps, the last one for the prefix rows [B, P, C] alone, the only ones read afterwards. Inference only."""
     *first, last = steps
     tokens = run_steps(first, tokens)
     if isinstance(last, FeedForward):
         return last(tokens[:, :prefix])
-    if can_split(last):
-        assert isinstance(last, Block)
+    if isinstance(last, Block) and can_split(last):
         return block_on_prefix(last, tokens, prefix)
     return last(tokens)[:, :prefix]
 
@@ -57,11 +52,7 @@ class FeedForward:
 
 
 def attend(block: Block, tokens: Float[Tensor, "B L C"]) -> tuple[Float[Tensor, "B L C"], Float[Tensor, "B H L L"]]:
-    """The first half of a block: tokens + attention(norm(tokens)).
-
-    Returns:
-        The tokens, and the attention weights of every head.
-    """
+    """The first half of a block, tokens + attention(norm(tokens)), and the attention weights of every head."""
     normed = block.norm1(tokens)
     attention = block.attn
     query, key, value = _split_heads(attention.qkv(normed), attention).unbind(0)
@@ -73,12 +64,8 @@ def block_on_prefix(block: Block, tokens: Float[Tensor, "B L C"], prefix: int) -
     """A block evaluated for the first `prefix` rows only: they are the only queries.
 
     Every row still serves as key and value; projection and MLP run on the prefix rows. The same weights in the
-    same order, so the result equals `block(tokens)[:, :prefix]` up to the order of floating-point sums.
-
-    Args:
-        block: one that `can_split`.
-        tokens: [B, L, C].
-        prefix: P >= 1.
+    same order, so the result equals `block(tokens)[:, :prefix]` up to the order of floating-point sums. The block must
+    be one that `can_split`, and P at least 1.
     """
     attention = block.attn
     inner = attention.num_heads * attention.head_dim

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -41,20 +41,17 @@ class ToFeConfig:
     dense_output: bool = False
 
     def __post_init__(self) -> None:
-        if self.selector not in SELECTORS:
-            raise InputError(
-                f"There is no token selector {self.selector!r}.",
-                f"Use {nearest(self.selector, SELECTORS)}.",
-                code="unknown-selector",
-                name=self.selector,
-            )
-        if self.approximator not in APPROXIMATORS:
-            raise InputError(
-                f"There is no token approximator {self.approximator!r}.",
-                f"Use {nearest(self.approximator, APPROXIMATORS)}.",
-                code="unknown-approximator",
-                name=self.approximator,
-            )
+        for part, name, known in (
+            ("selector", self.selector, SELECTORS),
+            ("approximator", self.approximator, APPROXIMATORS),
+        ):
+            if name not in known:
+                raise InputError(
+                    f"There is no token {part} {name!r}.",
+                    f"Use {nearest(name, known)}.",
+                    code=f"unknown-{part}",
+                    name=name,
+                )
         gone = self.approximator in (DISCARD, FUSE)
         if self.approximator == FUSE and self.selector != CLS_ATTENTION:
             raise InputError(
@@ -85,11 +82,7 @@ class ToFeConfig:
 
     @classmethod
     def of(cls, document: NetworkConfig) -> ToFeConfig:
-        """What a manifest says.
-
-        Raises:
-            InputError: see `from_dict`.
-        """
+        """What a manifest says; see `from_dict`."""
         return cls.from_dict(document.to_dict())
 
     def document(self) -> NetworkConfig:
@@ -110,8 +103,8 @@ class ToFeConfig:
                 "Save it again.",
                 code="config-not-a-mapping",
             )
-        known = set(cls.__dataclass_fields__)
-        unknown = sorted({str(key) for key in document if not isinstance(key, str)} | {*map(str, document)} - known)
+        known = cls.__dataclass_fields__
+        unknown = sorted(str(key) for key in document if key not in known)
         if unknown:
             raise InputError(
                 f"The checkpoint's configuration has the unknown key {unknown[0]!r}.",
@@ -155,22 +148,17 @@ class ToFeConfig:
         )
 
 
-def default_stage_starts(depth: int) -> tuple[int, ...]:
-    """Quarters of the depth: 12 blocks (3, 6, 9), 16 blocks (4, 8, 12), 20 blocks (5, 10, 15)."""
-    return tuple(depth * quarter // (STAGES + 1) for quarter in range(1, STAGES + 1))
-
-
 def stage_starts_of(config: ToFeConfig, depth: int) -> tuple[int, ...]:
-    """First block of each stage of a backbone of `depth` blocks; see `check_stage_starts`."""
-    return () if config.selector == NO_SELECTOR else check_stage_starts(config.stage_starts, depth)
+    """First block of each stage of a backbone of `depth` blocks.
 
-
-def check_stage_starts(starts: Sequence[int], depth: int) -> tuple[int, ...]:
-    """The starts themselves, or the default when empty (which needs at least 4 blocks).
+    By default quarters of the depth (12 blocks: 3, 6, 9; 16: 4, 8, 12), which needs at least 4 blocks.
 
     Raises:
         InputError: not ascending, or outside 0..depth-1.
     """
+    if config.selector == NO_SELECTOR:
+        return ()
+    starts = config.stage_starts
     if not starts and depth <= STAGES:
         raise InputError(
             f"A backbone of {depth} blocks is too shallow for {STAGES} stages after its first block.",
@@ -178,7 +166,7 @@ def check_stage_starts(starts: Sequence[int], depth: int) -> tuple[int, ...]:
             code="backbone-too-shallow",
             depth=depth,
         )
-    chosen = tuple(starts) or default_stage_starts(depth)
+    chosen = starts or tuple(depth * quarter // (STAGES + 1) for quarter in range(1, STAGES + 1))
     ascending = all(a < b for a, b in itertools.pairwise(chosen))
     if not ascending or chosen[0] < 0 or chosen[-1] >= depth:
         raise InputError(

@@ -39,7 +39,7 @@ def tofe_macs(model: ToFe, counts: Sequence[Count], features: bool | None = None
     """MACs of one image through ToFe's inference path.
 
     Args:
-        model: the network.
+        model: see there.
         counts: kept patch tokens per stage; floats, or 0-dimensional tensors to differentiate through.
         features: the patch tokens are read too, not only the logits; None takes what the network was made for.
     """
@@ -127,17 +127,13 @@ def _attention_width(block: nn.Module) -> int:
 def _ends_macs(vit: VisionTransformer) -> float:
     """Patch embedding and head, counted on the meta device by running them: once a network, for training asks
     at every step."""
-    known, tokens = _ENDS.setdefault(vit, {}), int(vit.patch_embed.num_patches)
-    if tokens not in known:
-        known[tokens] = _count_ends(vit)
-    return known[tokens]
-
-
-def _count_ends(vit: VisionTransformer) -> float:
-    parts = copy.deepcopy(vit).to("meta").eval().requires_grad_(False)
-    image = backbones.zero_images(parts, 1, "meta")
-    tokens = torch.empty(1, int(vit.patch_embed.num_patches) + int(vit.num_prefix_tokens), vit.embed_dim, device="meta")
-    return count_macs(lambda: backbones.embed(parts, image)) + count_macs(lambda: backbones.classify(parts, tokens))
+    known, patches = _ENDS.setdefault(vit, {}), int(vit.patch_embed.num_patches)
+    if patches not in known:
+        parts = copy.deepcopy(vit).to("meta").eval().requires_grad_(False)
+        image = backbones.zero_images(parts, 1, "meta")
+        tokens = torch.empty(1, patches + int(vit.num_prefix_tokens), vit.embed_dim, device="meta")
+        known[patches] = count_macs(lambda: (backbones.embed(parts, image), backbones.classify(parts, tokens)))
+    return known[patches]
 
 
 def count_macs(run: Callable[[], object]) -> float:

@@ -18,19 +18,14 @@ from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["LVViT", "lvvit_l", "lvvit_m", "lvvit_s", "lvvit_t"]
-
 
 class ConvolutionalStem(PatchEmbed):
     """Three convolutions at half the resolution, each with BatchNorm and ReLU, then patches of their output.
 
     Args:
-        img_size: (height, width) in pixels, or one number for both.
         patch_size: even; the last convolution takes half of it, for the first has halved the image.
-        in_chans: 3.
-        embed_dim: C.
         stem: channels of the convolutions.
-        options: whatever else timm hands to its own patch embedding.
+        img_size, in_chans, embed_dim, options: what timm hands to its own patch embedding.
     """
 
     def __init__(
@@ -80,10 +75,8 @@ class LVViT(VisionTransformer):
     Args:
         skip_lam: what residual branches are divided by.
         stem: channels of the stem's convolutions.
-        num_classes: K.
-        embed_dim: C.
         global_pool: "token" only; the head is LV-ViT's own.
-        options: of timm's `VisionTransformer`.
+        num_classes, embed_dim, options: of timm's `VisionTransformer`.
 
     Raises:
         ValueError: another pooling, or no classes.
@@ -115,17 +108,11 @@ class LVViT(VisionTransformer):
                 block.ls1, block.ls2 = SkipScale(skip_lam), SkipScale(skip_lam)
 
     def forward_head(
-        self,
-        x: Float[Tensor, "B L C"],
-        pre_logits: bool = False,
-        alive: Float[Tensor, "B N"] | None = None,
+        self, x: Float[Tensor, "B L C"], pre_logits: bool = False, alive: Float[Tensor, "B N"] | None = None
     ) -> Tensor:
-        """Final tokens to logits [B, K].
+        """Final tokens, normalized, to logits [B, K]; with `pre_logits` they are returned as they are.
 
-        Args:
-            x: [B, P+N, C], normalized.
-            pre_logits: return the tokens as they are.
-            alive: 0.0 where a patch token no longer exists, so that no maximum is its; None if all do.
+        `alive` is 0.0 where a patch token no longer exists, so that no maximum is its; None if all do.
         """
         if pre_logits:
             return x

@@ -30,13 +30,9 @@ def rank_tokens(scores: Float[Tensor, "B N"]) -> Int[Tensor, "B N"]:
 def token_partition(
     tokens: Shaped[Tensor, "B L C"], scores: Float[Tensor, "B N"], keep: int, prefix: int
 ) -> tuple[Shaped[Tensor, "B K C"], Shaped[Tensor, "B F C"], Int[Tensor, "B N"]]:
-    """Splits the patch tokens into the `keep` best and the rest; prefix tokens go first among the kept.
+    """Splits the N patch tokens into the `keep` best, by their float32 scores, and the rest.
 
-    Args:
-        tokens: [B, P+N, C], any dtype.
-        scores: float32 [B, N].
-        keep: how many patch tokens to keep, 0..N.
-        prefix: P, the number of leading tokens that are never frozen.
+    The P = `prefix` leading tokens are never frozen and go first among the kept. `keep` is 0..N.
 
     Returns:
         kept [B, P+keep, C], frozen [B, N-keep, C], perm int32 [B, N] (index of the token of each rank).
@@ -69,13 +65,9 @@ def split_by(
 def scatter_rearrange(
     kept: Shaped[Tensor, "B K C"], frozen: Shaped[Tensor, "B F C"], perm: Int[Tensor, "B N"], prefix: int
 ) -> Shaped[Tensor, "B L C"]:
-    """Puts kept and frozen tokens back in the order `token_partition` found them in.
+    """Puts kept [B, P+K, C] and frozen tokens [B, F, C] back in the order `token_partition` found them in.
 
-    Args:
-        kept: [B, P+K, C], the prefix rows first.
-        frozen: [B, F, C], same dtype.
-        perm: int32 [B, K+F] from `token_partition`.
-        prefix: P.
+    `perm` is int32 [B, K+F], from there.
 
     Returns:
         [B, P+K+F, C] with out[b, P + perm[b, r]] = concat(kept[b, P:], frozen[b])[r].

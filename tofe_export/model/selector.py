@@ -11,12 +11,12 @@ from timm.layers import Attention
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tofe_export.errors import InputError, nearest
-
 CLS_ATTENTION = "cls-attention"
 """Keep what the CLS token attends to (EViT, arXiv 2202.07800). No module: the stage's first block gives the scores."""
 NO_SELECTOR = "none"
 """The dense backbone: no stages at all."""
+Choose = Callable[[int, Tensor], Tensor]
+"""(stage index, keep/freeze logits [B, N, 2]) -> mask [B, N] of 0.0 and 1.0, for the masked path."""
 
 
 class Selector(nn.Module):
@@ -24,9 +24,6 @@ class Selector(nn.Module):
 
     Selectors are handed prefix rows too and told by a mask not to look at them: dropping the prefix rows' scores
     at the end is cheaper than copying every patch row at the start.
-
-    Args:
-        width: width of the features.
     """
 
     def __init__(self, width: int) -> None:
@@ -42,10 +39,7 @@ class Selector(nn.Module):
     ) -> Float[Tensor, "B N 2"]:
         """Keep/freeze logits of the patch tokens, for training.
 
-        Args:
-            x: [B, P+N, C].
-            prefix: P.
-            alive: [B, N], 0.0 where a token no longer exists; None if all do.
+        `x` has P = `prefix` rows and then N patches; `alive` is 0.0 where one no longer exists, None if all do.
         """
         out: Tensor = self.out(self.features(x, _seen(x, prefix, alive)))
         return out[:, prefix:]
@@ -80,7 +74,8 @@ class MlpSelector(Selector):
         rows = norm(x)
         local = act(F.linear(rows, embed.weight[:half], embed.bias[:half]))
         context = act(F.linear(rows, embed.weight[half:], embed.bias[half:]))
-        context = _mean_weights(seen).to(context.dtype).unsqueeze(1) @ context
+        shares = seen / seen.sum(dim=1, keepdim=True).clamp(min=torch.finfo(seen.dtype).tiny)
+        context = shares.to(context.dtype).unsqueeze(1) @ context
         weight, bias = self.mix.weight, self.mix.bias
         mixed = F.linear(local, weight[:, :half]) + F.linear(context, weight[:, half:], bias)
         out: Tensor = self.mlp(mixed)
@@ -124,18 +119,7 @@ SELECTORS = (*_LEARNED, CLS_ATTENTION, NO_SELECTOR)
 
 
 def build_selector(name: str, dim: int, heads: int) -> Selector | None:
-    """The selector called `name` for tokens of width `dim`; None where it has no parameters of its own.
-
-    Raises:
-        InputError: no selector of that name.
-    """
-    if name not in SELECTORS:
-        raise InputError(
-            f"There is no token selector {name!r}.",
-            f"Use {nearest(name, SELECTORS)}.",
-            code="unknown-selector",
-            name=name,
-        )
+    """The selector called `name` for tokens of width `dim`; None where it has no parameters of its own."""
     return _LEARNED[name](dim, heads) if name in _LEARNED else None
 
 
@@ -143,6 +127,33 @@ def keep_scores(logits: Float[Tensor, "B N 2"]) -> Float[Tensor, "B N"]:
     """logit_keep - logit_freeze in float32, from logits (the masked path's form of `Selector.forward`)."""
     wide = logits.float()
     return wide[..., 0] - wide[..., 1]
+
+
+def gumbel_choice(temperature: float, noise: float = 1.0) -> Choose:
+    """Straight-through Gumbel-Softmax: hard 0/1 forward, soft gradients (Jang et al., arXiv 1611.01144).
+
+    Args:
+        temperature: of the softmax that the gradients see.
+        noise: scale of the Gumbel noise. With 0 the mask is the threshold path's own (score > 0), gradients still
+            flowing: a training that ends there has met its budget on the path that will be used, where ending on
+            noisy masks leaves the two apart by all tokens whose score is near 0.
+    """
+
+    def choose(stage: int, logits: Tensor) -> Tensor:
+        wide = logits.float()
+        if noise > 0:
+            gumbel = -torch.empty_like(wide).exponential_().clamp(min=torch.finfo(wide.dtype).tiny).log()
+            wide = wide + noise * gumbel
+        soft = F.softmax(wide / temperature, dim=-1)[..., 0]
+        hard = (wide[..., 0] > wide[..., 1]).to(soft.dtype)
+        return hard + (soft - soft.detach())
+
+    return choose
+
+
+def threshold_choice(stage: int, logits: Tensor) -> Tensor:
+    """The threshold path's rule, score > 0, as a mask for the dense path: what evaluation in batches uses."""
+    return (keep_scores(logits) > 0).float()
 
 
 def attention_bias(mask: Float[Tensor, "B N"], prefix: int, eps: float = 1e-12) -> Float[Tensor, "B 1 1 L"]:
@@ -161,7 +172,3 @@ def _seen(x: Tensor, prefix: int, alive: Tensor | None) -> Tensor:
     if alive is None:
         alive = x.new_ones(1, x.shape[1] - prefix)
     return F.pad(alive, (prefix, 0))
-
-
-def _mean_weights(seen: Tensor) -> Tensor:
-    return seen / seen.sum(dim=1, keepdim=True).clamp(min=torch.finfo(seen.dtype).tiny)

@@ -6,33 +6,14 @@ Putting both together again is the network's business (`tofe.py`), for it knows 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from tofe_export.model.backbones import run_blocks
 from tofe_export.model.blocks import FeedForward, Step, attend, run_steps, run_steps_to_prefix
 from tofe_export.model.operators import split_by, token_partition
 from tofe_export.model.selector import Selector, attention_bias
-
-
-@dataclass(frozen=True)
-class Split:
-    """What a stage made of its tokens.
-
-    Attributes:
-        kept: [B, P+k, C] after the blocks, and after them the fused token where there is one.
-        frozen: [B, N-k, C], estimated, in order of rank.
-        scores: float32 [B, n], in the order the stage found its tokens.
-        perm: int32 [B, n], rank to index in that order.
-    """
-
-    kept: Tensor
-    frozen: Tensor
-    scores: Tensor
-    perm: Tensor
 
 
 class Stage(nn.Module):
@@ -56,7 +37,7 @@ class Stage(nn.Module):
 
     def forward(
         self, x: Tensor, blocks: Sequence[nn.Module], keep: int | None, selection: Tensor | None, cut: bool
-    ) -> Split:
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The sparse paths: only kept tokens run.
 
         Args:
@@ -65,6 +46,10 @@ class Stage(nn.Module):
             keep: keep count below n; None counts the scores > 0 (batch 1 only).
             selection: perm int [B, n] to use instead of the selector's own.
             cut: only the prefix rows are read afterwards, so the last block computes only those.
+
+        Returns:
+            kept [B, P+k, C] after the blocks, and after them the fused token where there is one; frozen [B, N-k, C],
+            estimated, in order of rank; scores and perm as in `StageTrace`.
         """
         x, scores, steps = self._score(x, blocks)
         count = int((scores > 0).sum()) if keep is None else keep
@@ -76,27 +61,20 @@ class Stage(nn.Module):
         if self.fuse:
             weights = scores.gather(1, perm[:, count:].long()).to(frozen.dtype)
             kept = torch.cat([kept, weights.unsqueeze(1) @ frozen], dim=1)
-        out = self._run(steps, kept, cut)
+        kept = self.run(steps, kept, cut)
         if self.approximator is not None and not cut and frozen.shape[1]:
             frozen = self.approximator(frozen)
-        return Split(out, frozen, scores, perm)
-
-    def whole(self, x: Tensor, blocks: Sequence[nn.Module], cut: bool) -> Tensor:
-        """Every token is kept, so nothing is selected; see `forward`."""
-        return self._run(list(blocks), x, cut)
+        return kept, frozen, scores, perm
 
     def masked(self, x: Tensor, blocks: Sequence[nn.Module], mask: Tensor) -> tuple[Tensor, Tensor | None]:
         """The dense path: mask * blocks(x) + (1 - mask) * approximator(x), frozen tokens invisible as keys.
 
-        Args:
-            x: [B, P+N, C].
-            blocks: the backbone's blocks of this stage.
-            mask: [B, N], 1.0 where the token is kept.
+        `mask` [B, N] is 1.0 where a token of `x` [B, P+N, C] is kept.
 
         Returns:
             Tokens [B, P+N, C], and the approximator's estimate of every token [B, N, C] where there is one.
         """
-        out = run_blocks(blocks, x, attention_bias(mask, self.prefix))
+        out = run_steps(blocks, x, attention_bias(mask, self.prefix))
         if self.approximator is None:
             return out, None
         estimate: Tensor = self.approximator(x[:, self.prefix :], attention_bias(1 - mask, 0))
@@ -113,7 +91,8 @@ class Stage(nn.Module):
         x, weights = attend(first, x)
         return x, weights[:, :, 0, self.prefix :].float().mean(dim=1), [FeedForward(first), *rest]
 
-    def _run(self, steps: Sequence[Step], tokens: Tensor, cut: bool) -> Tensor:
+    def run(self, steps: Sequence[Step], tokens: Tensor, cut: bool) -> Tensor:
+        """All tokens through `steps`; see `forward`."""
         if not tokens.shape[1]:
             return tokens
         return run_steps_to_prefix(steps, tokens, self.prefix) if cut else run_steps(steps, tokens)

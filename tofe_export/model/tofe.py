@@ -20,21 +20,20 @@ from torch import Tensor, nn
 from tofe_export.errors import InputError
 from tofe_export.model import backbones
 from tofe_export.model.approximator import DISCARD, FUSE, build_approximator
-from tofe_export.model.choices import Choose, gumbel_choice
+from tofe_export.model.blocks import run_steps
 from tofe_export.model.config import ToFeConfig, stage_starts_of
 from tofe_export.model.fixed_path import FixedPath
+from tofe_export.model.lvvit import LVViT
 from tofe_export.model.operators import scatter_rearrange
 from tofe_export.model.outputs import MaskedOutput, SparseOutput, StageTrace
-from tofe_export.model.selector import CLS_ATTENTION, build_selector
-from tofe_export.model.stage import Split, Stage
+from tofe_export.model.selector import CLS_ATTENTION, Choose, build_selector, gumbel_choice
+from tofe_export.model.stage import Stage
 
 
 class ToFe(nn.Module):
-    """Token freezing and reusing around a backbone's own blocks.
+    """Token freezing and reusing around a backbone's own blocks, which are used as they are.
 
-    Args:
-        vit: the backbone; its blocks are used as they are.
-        config: stages, selector and approximator. `stage_starts` left empty is filled in `self.config`.
+    Empty `stage_starts` are filled in `self.config`.
 
     Raises:
         InputError: the configuration does not fit the backbone.
@@ -51,13 +50,13 @@ class ToFe(nn.Module):
         self.fuses = config.approximator == FUSE
         self.discards = self.fuses or config.approximator == DISCARD
         self._check(config)
-        dim, heads = int(vit.embed_dim), int(vit.blocks[0].attn.num_heads)
+        dim = int(vit.embed_dim)
         # Frozen tokens that nobody will read need no estimate.
         unread = len(starts) - 1 if self.prefix_head and not config.dense_output else None
         self.stages = nn.ModuleList(
             Stage(
                 index=index,
-                selector=build_selector(config.selector, dim, heads),
+                selector=build_selector(config.selector, dim, int(vit.blocks[start].attn.num_heads)),
                 approximator=None
                 if self.discards or index == unread
                 else build_approximator(config.approximator, dim, vit.blocks[start]),
@@ -68,7 +67,8 @@ class ToFe(nn.Module):
         )
 
     def _check(self, config: ToFeConfig) -> None:
-        if self.discards and not backbones.head_takes_any_tokens(self.vit):
+        # LV-ViT's head takes a maximum over the tokens there are, so it means the same with fewer.
+        if self.discards and not (self.prefix_head or isinstance(self.vit, LVViT)):
             raise InputError(
                 f"{config.backbone}'s head reads every token, so none can be discarded.",
                 "Use the bottleneck approximator.",
@@ -134,9 +134,7 @@ class ToFe(nn.Module):
     def forward_masked(self, images: Float[Tensor, "B D H W"], choose: Choose) -> MaskedOutput:
         """The dense path: every token through every block, frozen tokens invisible as attention keys.
 
-        Args:
-            images: float [B, D, H, W].
-            choose: turns a stage's logits into its mask; `gumbel_choice` or `threshold_choice`.
+        `choose` turns a stage's logits into its mask: `gumbel_choice` or `threshold_choice`.
 
         Raises:
             InputError: the selector has no logits to choose by.
@@ -158,7 +156,7 @@ class ToFe(nn.Module):
                 estimates.append(estimate)
         if self.prefix_head:
             x = x[:, : self.prefix]
-        return MaskedOutput(backbones.classify(self.vit, x, alive), masks, estimates)
+        return MaskedOutput(backbones.classify(self.vit, self.vit.norm(x), alive), masks, estimates)
 
     @torch.no_grad()
     def forward_threshold(self, images: Float[Tensor, "B D H W"]) -> list[SparseOutput]:
@@ -176,10 +174,6 @@ class ToFe(nn.Module):
         With features and elide, tokens are put back once, at the end, for permutations compose. Where the last stage
         has no approximator (a classifier trained for its logits alone), the features of its frozen tokens are those
         that stage found.
-
-        Args:
-            images: float [B, D, H, W].
-            path: see there.
 
         Raises:
             InputError: counts that do not fit, or features of a network that discards tokens.
@@ -205,24 +199,22 @@ class ToFe(nn.Module):
             last = stage.index == len(self.stages) - 1
             cut = last and self.prefix_head and not features
             if keep is not None and stage.index not in choosing:
-                x = stage.whole(x, blocks, cut)
+                x = stage.run(blocks, x, cut)
                 continue
-            split = stage(x, blocks, None if keep is None else keep[stage.index], selection.get(stage.index), cut)
+            count = None if keep is None else keep[stage.index]
+            kept, frozen, scores, perm = stage(x, blocks, count, selection.get(stage.index), cut)
             if self.discards or cut:
-                x = split.kept
+                x = kept
             elif rearrange:
-                x = self._in_place(split, split.perm)
+                x = scatter_rearrange(kept, frozen, perm, self.prefix)
             else:
-                order = split.perm if order is None else order.gather(1, split.perm.long())
+                order = perm if order is None else order.gather(1, perm.long())
                 finished = features and stage.index == choosing[-1]
-                x = self._in_place(split, order) if finished else torch.cat([split.kept, split.frozen], dim=1)
-            traces.append(StageTrace(stage.index, split.scores, split.perm, x))
+                x = scatter_rearrange(kept, frozen, order, self.prefix) if finished else torch.cat([kept, frozen], 1)
+            traces.append(StageTrace(stage.index, scores, perm, x))
         normed = self.vit.norm(x)
-        logits = backbones.classify_normed(self.vit, normed)
+        logits = backbones.classify(self.vit, normed)
         return SparseOutput(logits, traces, normed[:, self.prefix :] if features else None)
-
-    def _in_place(self, split: Split, perm: Tensor) -> Tensor:
-        return scatter_rearrange(split.kept, split.frozen, perm, self.prefix)
 
     def _require_logits(self) -> None:
         if not self.has_threshold:
@@ -235,7 +227,7 @@ class ToFe(nn.Module):
 
     def _before_stages(self, images: Tensor) -> Tensor:
         first = next(iter(self.config.stage_starts), len(self.vit.blocks))
-        return backbones.run_blocks(self.vit.blocks[:first], backbones.embed(self.vit, images))
+        return run_steps(self.vit.blocks[:first], backbones.embed(self.vit, images))
 
     def _stages(self) -> Iterator[tuple[Stage, list[nn.Module]]]:
         for stage, indices in zip(self.stages, self.stage_blocks, strict=True):

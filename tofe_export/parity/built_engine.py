@@ -11,7 +11,7 @@ from tofe_export.data.preprocessing import Preprocessing
 from tofe_export.data.sources import open_source
 from tofe_export.documents.manifest import GpuCheck
 from tofe_export.engine.backend import Backend, gpu_present
-from tofe_export.engine.inspect import lacks_precision, precisions
+from tofe_export.engine.network import lacks_precision, precisions
 from tofe_export.engine.options import BuildOptions
 from tofe_export.engine.runtime import EngineSession
 from tofe_export.errors import CheckFailedError

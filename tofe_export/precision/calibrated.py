@@ -21,7 +21,7 @@ from tofe_export.errors import InputError
 from tofe_export.files.names import expanded, readable, shipped_recipes
 from tofe_export.files.places import is_there
 from tofe_export.precision.calibration import CalibrationKey, calibrate, hash_images
-from tofe_export.precision.half import to_half
+from tofe_export.precision.half import FROM_FLOAT32, to_half
 from tofe_export.precision.histogram import Histogram
 from tofe_export.precision.quantize import FORMATS, QuantizedGraph, is_quantized, quantize_graph, ranges_of
 from tofe_export.precision.recipe import read_recipe
@@ -29,7 +29,6 @@ from tofe_export.progress import Progress, silent, tracked
 
 _BATCH = 4
 Around = Literal["fp16", "fp32"]
-_FROM_FLOAT32 = "Start from the float32 file that was exported from the checkpoint."
 
 
 @dataclass(frozen=True)
@@ -41,12 +40,9 @@ class Calibrated:
     histograms: dict[str, Histogram]
 
     def quantized(self, model: ir.Model, precision: str, engine: bool) -> tuple[QuantizedGraph, Around]:
-        """A quantized copy of `model`, and the precision around its 8-bit layers; see `quantize_graph`.
+        """A quantized copy of the calibrated model, and the precision around its 8-bit layers; see `quantize_graph`.
 
-        Args:
-            model: the model that was calibrated.
-            precision: "int8" or "fp8".
-            engine: it becomes an engine, where "auto" means fp16 around; in an ONNX file it means fp32.
+        "auto" means fp16 around in an `engine`, and fp32 in an ONNX file.
         """
         policy = self.recipe.quantize
         around: Around = policy.around if policy.around != "auto" else "fp16" if engine else "fp32"
@@ -68,7 +64,7 @@ def readable_recipe(recipe: CalibrationRecipe) -> CalibrationRecipe:
 
 
 def choose_recipe(
-    recipe: CalibrationRecipe | Path | str | None, data: str | None, trained_on: str
+    recipe: CalibrationRecipe | Path | str | None, data: str | Path | None, trained_on: str
 ) -> CalibrationRecipe:
     """The recipe to follow, with the user's own images put in.
 
@@ -78,7 +74,7 @@ def choose_recipe(
         trained_on: what the model was trained on, as its manifest says.
 
     Raises:
-        InputError: see `read_recipe`; or none was named and none fits.
+        InputError: see `read_recipe`; or none was named and none fits, or its images are not here.
     """
     if recipe is None:
         if trained_on not in shipped_recipes():
@@ -89,7 +85,10 @@ def choose_recipe(
             )
         recipe = trained_on
     chosen = read_recipe(recipe)
-    return chosen if data is None else chosen.replaced(data=chosen.data.replaced(source=data))
+    if data is not None:
+        return chosen.replaced(data=chosen.data.replaced(source=str(data)))
+    require_images_of(chosen, "data")
+    return chosen
 
 
 def require_images_of(recipe: CalibrationRecipe, argument: str) -> None:
@@ -108,11 +107,11 @@ def require_images_of(recipe: CalibrationRecipe, argument: str) -> None:
 def require_float32(model: ir.Model, precision: str, name: str) -> None:
     """Raises InputError unless a model can be calibrated: its graph and its manifest's `precision` are float32."""
     if is_quantized(model) or precision in FORMATS:
-        raise InputError(f"{name} is quantized already.", _FROM_FLOAT32, code="already-quantized", name=name)
+        raise InputError(f"{name} is quantized already.", FROM_FLOAT32, code="already-quantized", name=name)
     if precision != "fp32":
         raise InputError(
             f"{name} is in {precision}; only a float32 model can be calibrated.",
-            _FROM_FLOAT32,
+            FROM_FLOAT32,
             code="not-float32",
             name=name,
             precision=precision,
@@ -127,10 +126,10 @@ def calibrate_model(
     cache: Path | None = None,
     progress: Progress = silent,
 ) -> Calibrated:
-    """Calibrates an exported float32 model.
+    """Calibrates an exported float32 model, which is not changed.
 
     Args:
-        model: the graph; not changed.
+        model: the graph.
         manifest: of its file.
         recipe: from `choose_recipe`.
         log: told which images were read and which were left out.
@@ -154,15 +153,13 @@ def calibrate_model(
     hashed = hash_images(tracked(stream(), "Reading calibration images", steps, progress))
     key = CalibrationKey(manifest.sha256, preprocessing.digest(), hashed)
     loop = tracked(stream(), f"Calibrating on {count} images of {data.source}", steps, progress)
-    kept_in = cache or _own_cache(key)
-    if kept_in is None:
-        log.note("The calibration was not kept: your cache folder cannot be written.")
-    return Calibrated(recipe, key, calibrate(model, loop, key, kept_in, asked_for=cache is not None))
-
-
-def _own_cache(key: CalibrationKey) -> Path | None:
+    if cache is not None:
+        return Calibrated(recipe, key, calibrate(model, loop, key, cache))
     folder = cache_folder()
-    return None if folder is None else folder / f"{key.digest()[:32]}.npz"
+    own = None if folder is None else folder / f"{key.digest()[:32]}.npz"
+    if own is None:
+        log.note("The calibration was not kept: your cache folder cannot be written.")
+    return Calibrated(recipe, key, calibrate(model, loop, key, own, asked_for=False))
 
 
 def cache_folder() -> Path | None:
@@ -172,14 +169,8 @@ def cache_folder() -> Path | None:
     folder = base / "tofe-export" / "calibration"
     if not folder.is_absolute():  # no home
         return None
-    return folder if _can_be_written(folder) else None
-
-
-def _can_be_written(folder: Path) -> bool:
-    """Found out by doing it, for permissions tell root nothing about a read-only disk."""
-    try:
-        existing = next(place for place in (folder, *folder.parents) if is_there(place))
-        with tempfile.TemporaryFile(dir=existing):
-            return True
+    try:  # permissions tell root nothing about a read-only disk
+        tempfile.TemporaryFile(dir=next(place for place in (folder, *folder.parents) if is_there(place))).close()
     except (InputError, OSError):
-        return False
+        return None
+    return folder

@@ -6,6 +6,7 @@ model again. It is bound to the model, its preprocessing and these very images.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -72,11 +73,7 @@ def hash_images(batches: Iterable[Batch]) -> str:
 
 
 def calibrate(
-    model: ir.Model,
-    batches: Iterable[Batch],
-    key: CalibrationKey,
-    cache: Path | None,
-    asked_for: bool = True,
+    model: ir.Model, batches: Iterable[Batch], key: CalibrationKey, cache: Path | None, asked_for: bool = True
 ) -> dict[str, Histogram]:
     """Runs `model` in ONNX Runtime and counts the magnitudes of every value that a quantizable layer reads.
 
@@ -90,68 +87,41 @@ def calibrate(
         cache: file to read and write; None keeps nothing.
         asked_for: the user named the cache, so a problem with it is an error; otherwise the calibration ignores it.
 
-    Returns:
-        Value name -> histogram.
-
     Raises:
         InputError: `cache` belongs to something else or is damaged; an image or a value is not finite (named), or has
             a size that the model does not take.
     """
     tensors = read_by(model)
-    file = _CacheFile(cache, key, asked_for)
-    histograms, done = file.read() or ({name: Histogram() for name in tensors}, 0)
+    histograms, done = {name: Histogram() for name in tensors}, 0
+    ignored = () if asked_for else (TofeError, OSError)
+    with contextlib.suppress(*ignored):
+        if cache is not None and cache.exists():
+            histograms, done = _read(cache, key, tensors)
+
+    def save() -> None:
+        with contextlib.suppress(*ignored):
+            if cache is not None:
+                _write(cache, key, histograms, done)
+
     runner = OnnxRuntimeRunner(_opened(model, tensors))
-    seen = 0
-    fresh = 0
+    seen = fresh = 0
     for batch in batches:
         seen += len(batch.names)
         if seen > done:
             _add(histograms, batch, tensors, runner)
             done, fresh = seen, fresh + 1
             if fresh % _SAVE_EVERY == 0:
-                file.write(histograms, done)
+                save()
     if fresh:
-        file.write(histograms, done)
+        save()
     return histograms
-
-
-@dataclass
-class _CacheFile:
-    """The file of a calibration; one that the user did not name is ignored where it cannot be used."""
-
-    cache: Path | None
-    key: CalibrationKey
-    asked_for: bool
-
-    def read(self) -> tuple[dict[str, Histogram], int] | None:
-        if self.cache is None:
-            return None
-        try:
-            return _read(self.cache, self.key) if self.cache.exists() else None
-        except (TofeError, OSError):
-            if self.asked_for:
-                raise
-            return None
-
-    def write(self, histograms: Mapping[str, Histogram], done: int) -> None:
-        if self.cache is None:
-            return
-        try:
-            _write(self.cache, self.key, histograms, done)
-        except TofeError:
-            if self.asked_for:
-                raise
-            self.cache = None
 
 
 def read_by(model: ir.Model) -> list[str]:
     """Names of the computed values that quantizable layers read, without weights."""
     nodes = quantizable(model.graph)
-    names: dict[str, None] = {}
-    for node in model.graph:
-        if node.name in nodes:
-            names.update({str(v.name): None for v in node.inputs[:2] if v is not None and not v.is_initializer()})
-    return list(names)
+    values = (value for node in model.graph if node.name in nodes for value in node.inputs[:2])
+    return list(dict.fromkeys(str(v.name) for v in values if v is not None and not v.is_initializer()))
 
 
 def _add(histograms: Mapping[str, Histogram], batch: Batch, tensors: list[str], runner: OnnxRuntimeRunner) -> None:
@@ -164,10 +134,11 @@ def _add(histograms: Mapping[str, Histogram], batch: Batch, tensors: list[str], 
 
 
 def _require_finite(values: NDArray[Any], batch: Batch, what: str) -> None:
-    if np.isfinite(values).all():
+    finite = np.isfinite(values)
+    if finite.all():
         return
-    broken = ~np.isfinite(values).reshape(len(batch.names), -1).all(1) if len(values) == len(batch.names) else None
-    name = batch.names[int(np.argmax(broken))] if broken is not None else batch.names[0]
+    count = len(batch.names)
+    name = batch.names[int(finite.reshape(count, -1).all(1).argmin()) if len(values) == count else 0]
     raise InputError(
         f"Calibration met NaN or infinity: on {name}, {what} is not finite.",
         "Remove that image; if others do the same, check the checkpoint's weights.",
@@ -204,32 +175,27 @@ def _write(cache: Path, key: CalibrationKey, histograms: Mapping[str, Histogram]
         ) from error
 
 
-def _read(cache: Path, key: CalibrationKey) -> tuple[dict[str, Histogram], int]:
-    """The histograms in a calibration file, and how many images they are of."""
+def _read(cache: Path, key: CalibrationKey, tensors: list[str]) -> tuple[dict[str, Histogram], int]:
+    """The histograms of `tensors` in a calibration file, and how many images they are of."""
     again = f"Delete {cache}, or name another file as `cache`."
     try:
         with np.load(io.BytesIO(cache.read_bytes()), allow_pickle=False) as archive:
-            written = parse_json(str(archive["key"]), str(cache), again)
-            columns = (archive["names"], archive["counts"], archive["limits"], archive["largest"])
+            _require_same(parse_json(str(archive["key"]), str(cache), again), key, cache, again)
+            names, counts, limits, tops = (archive[name] for name in ("names", "counts", "limits", "largest"))
             done = int(archive["done"])
-        histograms = {
-            str(name): Histogram(counts.copy(), float(limit), float(largest))
-            for name, counts, limit, largest in zip(*columns, strict=True)
-        }
-        if any(histogram.counts.shape != (BINS,) for histogram in histograms.values()):
-            raise ValueError("counts of another shape")
-        if done < 0:
-            raise ValueError("a negative number of images")
+        if (names.tolist(), counts.shape, counts.dtype) != (tensors, (len(tensors), BINS), np.int64):
+            raise ValueError("other values, or counts of another kind")
+        powers_of_two = np.isin(np.frexp(limits)[0], (0.0, 0.5)).all()  # or 0, as `Histogram.limit` says
+        if done < 0 or not powers_of_two or not (counts >= 0).all() or not ((tops >= 0) & (tops <= limits)).all():
+            raise ValueError("numbers that no images give")
     except TofeError:
         raise
     except Exception as error:  # a damaged header can lead zipfile and NumPy anywhere
         raise InputError(
             f"{cache} is not a calibration file, or it is damaged.", again, code="not-calibration", path=cache
         ) from error
-    _require_same(written, key, cache, again)
-    if not all(np.isfinite(column).all() for column in columns[2:]):
-        raise InputError(f"{cache} holds ranges that are not finite.", again, code="not-calibration", path=cache)
-    return histograms, done
+    columns = zip(tensors, counts, limits, tops, strict=True)
+    return {name: Histogram(row.copy(), float(limit), float(top)) for name, row, limit, top in columns}, done
 
 
 def _require_same(written: Any, key: CalibrationKey, cache: Path, again: str) -> None:

@@ -16,8 +16,7 @@ Weights are stored in the precision of the node that reads them.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from typing import Any
+from itertools import chain, repeat
 
 import numpy as np
 import onnx
@@ -26,22 +25,25 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from tofe_export.errors import InputError
 from tofe_export.graph.functions import is_operator
+from tofe_export.graph.stored import add_initializer, tensor_of
 from tofe_export.model.operators import PARTITION
 
+FROM_FLOAT32 = "Start from the float32 file that was exported from the checkpoint."
 HALVES = {"fp16": ir.DataType.FLOAT16, "bf16": ir.DataType.BFLOAT16}
 _FLOAT = ir.DataType.FLOAT
+PRECISION_NAMES = {dtype: name for name, dtype in HALVES.items()} | {_FLOAT: "fp32"}
 _LARGEST = {ir.DataType.FLOAT16: 65504.0, ir.DataType.BFLOAT16: 3.3895e38}
 _FULL = ("Softmax", "LayerNormalization", "ReduceMean", "ReduceSum", "Exp", "Log", "Pow", "Sqrt")
 _ACTIVATIONS = ("Gelu", "Relu", "Sigmoid", "Tanh", "Softmax", "LayerNormalization")
 _SCORES_INPUT = 1  # of TokenPartition
 
 
-def to_half(model: ir.Model, precision: str) -> dict[str, int]:
-    """Rewrites `model` in place; function bodies work in any type and stay as they are.
+class WeightTooLargeError(InputError):
+    """A weight is beyond what the precision can hold."""
 
-    Args:
-        model: an exported float32 model.
-        precision: "fp16" or "bf16".
+
+def to_half(model: ir.Model, precision: str) -> dict[str, int]:
+    """Rewrites an exported float32 model in place; function bodies work in any type and stay as they are.
 
     Returns:
         How many nodes compute in which precision, e.g. {"fp16": 310, "fp32": 92}.
@@ -53,11 +55,7 @@ def to_half(model: ir.Model, precision: str) -> dict[str, int]:
     half = HALVES[precision]
     graph = model.graph
     if any(value.dtype in HALVES.values() for node in graph for value in node.outputs):
-        raise InputError(
-            "The graph is no longer in float32.",
-            "Start from the float32 file that was exported from the checkpoint.",
-            code="not-float32",
-        )
+        raise InputError("The graph is no longer in float32.", FROM_FLOAT32, code="not-float32")
     opset = model.opset_imports[""]
     scoring = score_heads(graph)
     full = {
@@ -74,16 +72,19 @@ def to_half(model: ir.Model, precision: str) -> dict[str, int]:
     for node in list(graph):
         if node.op_type == "Cast":
             continue  # it reads any type and its own attribute says what it gives
-        floats = [index for index, value in enumerate(node.inputs) if value is not None and _floating(value, half)]
         produced = [value for value in node.outputs if value.dtype == _FLOAT]
         wanted = _FLOAT if id(node) in full else half
-        for index in floats:
-            node.replace_input_with(index, casts.get(node.inputs[index], _input_type(node, index, wanted)))
+        for index, value in enumerate(node.inputs):
+            if value is not None and value.dtype in (_FLOAT, half):
+                node.replace_input_with(index, casts.get(value, _FLOAT if _is_scores(node, index) else wanted))
         for value in produced:
             value.dtype = wanted
         if produced:
-            counts["fp32" if wanted == _FLOAT else precision] += 1
-    _outputs_in_float32(graph, half)
+            counts[PRECISION_NAMES[wanted]] += 1
+    for index, value in enumerate(graph.outputs):
+        if value.dtype == half:
+            name, value.name = str(value.name), f"{value.name}.{precision}"
+            graph.outputs[index] = casts.insert(value, _FLOAT, name)
     RemoveUnusedNodesPass()(model)
     return dict(counts)
 
@@ -92,17 +93,11 @@ def score_heads(graph: ir.Graph) -> set[int]:
     """Ids of the nodes between a selector's last activation and its keep scores, whatever they are called."""
     found: set[int] = set()
     outputs = {id(value) for value in graph.outputs if not (value.name or "").endswith(".scores")}
-    for node in reversed(list(graph)):
-        values = node.outputs
-        uses = [use for value in values for use in value.uses()]
-        if (
-            is_operator(node)
-            or node.op_type in _ACTIVATIONS
-            or not uses
-            or any(id(value) in outputs for value in values)
-        ):
+    for node in reversed(graph):
+        uses = [use for value in node.outputs for use in value.uses()]
+        if is_operator(node) or node.op_type in _ACTIVATIONS or any(id(value) in outputs for value in node.outputs):
             continue
-        if all(id(user) in found or _is_scores(user, index) for user, index in uses):
+        if uses and all(id(user) in found or _is_scores(user, index) for user, index in uses):
             found.add(id(node))
     return found
 
@@ -119,18 +114,13 @@ def _defined(node: ir.Node, opset: int, half: ir.DataType) -> bool:
     schema = onnx.defs.get_schema(node.op_type, opset)
     allowed = {found.type_param_str: found.allowed_type_strs for found in schema.type_constraints}
     name = f"tensor({half.name.lower()})"
-    pairs = [*zip(_formal(schema.inputs, len(node.inputs)), node.inputs, strict=True)]
-    pairs += zip(_formal(schema.outputs, len(node.outputs)), node.outputs, strict=True)
     return all(
         name in allowed.get(formal.type_str, [formal.type_str])
-        for formal, value in pairs
+        for known, values in ((schema.inputs, node.inputs), (schema.outputs, node.outputs))
+        # The last formal input or output may stand for many.
+        for formal, value in zip(chain(known, repeat(known[-1])) if known else (), values, strict=False)
         if value is not None and value.dtype == _FLOAT
     )
-
-
-def _formal(known: Sequence[Any], count: int) -> list[Any]:
-    """Of each of `count` inputs or outputs what the schema says; the last may stand for many."""
-    return [known[min(index, len(known) - 1)] for index in range(count)]
 
 
 def _biases_softmax(node: ir.Node) -> bool:
@@ -143,18 +133,6 @@ def _is_scores(user: ir.Node, index: int) -> bool:
     return is_operator(user) and user.op_type == PARTITION and index == _SCORES_INPUT
 
 
-def _input_type(node: ir.Node, index: int, wanted: ir.DataType) -> ir.DataType:
-    return _FLOAT if _is_scores(node, index) else wanted
-
-
-def _floating(value: ir.Value, half: ir.DataType) -> bool:
-    return value.dtype in (_FLOAT, half)
-
-
-class WeightTooLargeError(InputError):
-    """A weight is beyond what the precision can hold."""
-
-
 class _Casts:
     """A value in another type, made once: a cast right behind its producer, or a converted weight."""
 
@@ -162,19 +140,29 @@ class _Casts:
         self._graph, self._half = graph, half
         self._made: dict[tuple[int, ir.DataType], ir.Value] = {}
 
-    def get(self, value: ir.Value | None, dtype: ir.DataType) -> ir.Value:
-        assert value is not None
+    def get(self, value: ir.Value, dtype: ir.DataType) -> ir.Value:
         if value.dtype == dtype:
             return value
         key = (id(value), dtype)
         if key not in self._made:
-            self._made[key] = self._weight(value, dtype) if value.is_initializer() else self._cast(value, dtype)
+            name = f"{value.name}.{PRECISION_NAMES[dtype]}"
+            make = self._weight if value.is_initializer() else self.insert
+            self._made[key] = make(value, dtype, name)
         return self._made[key]
 
-    def _weight(self, value: ir.Value, dtype: ir.DataType) -> ir.Value:
-        tensor = value.const_value
-        assert tensor is not None
-        array = tensor.numpy()
+    def insert(self, value: ir.Value, dtype: ir.DataType, name: str) -> ir.Value:
+        """The output, called `name`, of a new Cast of `value` to `dtype`."""
+        made = ir.Value(name=name, shape=value.shape, type=ir.TensorType(dtype))
+        node = ir.node("Cast", [value], {"to": int(dtype)}, outputs=[made], name=f"{name}/Cast")
+        producer = value.producer()
+        if producer is None:
+            self._graph.insert_before(self._graph[0], node)
+        else:
+            self._graph.insert_after(producer, node)
+        return made
+
+    def _weight(self, value: ir.Value, dtype: ir.DataType, name: str) -> ir.Value:
+        array = tensor_of(value).numpy()
         largest = float(np.abs(array[np.isfinite(array)]).max(initial=0.0))
         if largest > _LARGEST[self._half]:
             raise WeightTooLargeError(
@@ -183,42 +171,7 @@ class _Casts:
                 code="weight-too-large",
                 weight=value.name,
             )
-        name = f"{value.name}.{_short(dtype)}"
-        converted = ir.Tensor(array.astype(dtype.numpy()), name=name)
-        made = ir.Value(name=name, shape=value.shape, type=ir.TensorType(dtype), const_value=converted)
-        self._graph.initializers[name] = made
-        return made
-
-    def _cast(self, value: ir.Value, dtype: ir.DataType) -> ir.Value:
-        node, made = make_cast(value, dtype, f"{value.name}.{_short(dtype)}")
-        producer = value.producer()
-        if producer is None:
-            self._graph.insert_before(self._graph[0], node)
-        else:
-            self._graph.insert_after(producer, node)
-        return made
-
-
-def make_cast(value: ir.Value, dtype: ir.DataType, name: str) -> tuple[ir.Node, ir.Value]:
-    """A Cast node of `value` to `dtype`, in no graph yet, and its output, called `name`."""
-    made = ir.Value(name=name, shape=value.shape, type=ir.TensorType(dtype))
-    attributes = [ir.AttrInt64("to", int(dtype))]
-    return ir.Node("", "Cast", [value], attributes=attributes, outputs=[made], name=f"{name}/Cast"), made
-
-
-def _outputs_in_float32(graph: ir.Graph, half: ir.DataType) -> None:
-    for index, value in enumerate(graph.outputs):
-        if value.dtype != half:
-            continue
-        name = value.name or ""
-        value.name = f"{name}.{_short(half)}"
-        node, made = make_cast(value, _FLOAT, name)
-        graph.append(node)
-        graph.outputs[index] = made
-
-
-def _short(dtype: ir.DataType) -> str:
-    return {ir.DataType.FLOAT16: "fp16", ir.DataType.BFLOAT16: "bf16", _FLOAT: "fp32"}[dtype]
+        return add_initializer(self._graph, name, array.astype(dtype.numpy()))
 
 
 def is_float32(model: ir.Model) -> bool:

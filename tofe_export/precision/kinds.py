@@ -10,7 +10,7 @@ import onnx_ir as ir
 from tofe_export.documents.recipe import ATTENTION
 from tofe_export.precision.half import score_heads
 
-_MATMUL_TYPES = ("MatMul", "Gemm", "Conv")
+PRODUCTS = ("MatMul", "Gemm", "Conv")
 _OWN_PARTS = (".selector", ".approximator")  # whatever is inside counts to them
 _BEHIND_ACTIVATION = ("fc2", "w3")  # timm's names of a feed-forward part's second layer
 
@@ -22,16 +22,15 @@ def quantizable(graph: ir.Graph) -> dict[str, str]:
     neighbors. Neither are products with a constant on the left (averages over tokens).
     """
     scoring = score_heads(graph)
-    found = {}
-    for node in graph:
-        if node.op_type not in _MATMUL_TYPES or id(node) in scoring or _constant(node.inputs[0]):
-            continue
-        found[str(node.name)] = kind_of(node)
-    return found
+    return {
+        str(node.name): _kind_of(node)
+        for node in graph
+        if node.op_type in PRODUCTS and id(node) not in scoring and not _constant(node.inputs[0])
+    }
 
 
-def kind_of(node: ir.Node) -> str:
-    """The kind of a matrix product or convolution, by the module it is named after and by what it multiplies."""
+def _kind_of(node: ir.Node) -> str:
+    """By the module that a matrix product or convolution is named after, and by what it multiplies."""
     name = str(node.name)
     for part in _OWN_PARTS:
         if part in name:
@@ -40,7 +39,7 @@ def kind_of(node: ir.Node) -> str:
         return "patch_embed"
     if not _constant(node.inputs[1]):
         return ATTENTION
-    module, _, _ = name.rpartition("/")
+    module = name.rpartition("/")[0]
     layer = module.rpartition(".")[2]
     if ".mlp." in module:
         return "fc2" if layer in _BEHIND_ACTIVATION else "fc1"

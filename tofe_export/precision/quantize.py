@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,10 +24,12 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from tofe_export.documents.manifest import LayerCounts
 from tofe_export.documents.recipe import KINDS, QuantizePolicy, RangePolicy
-from tofe_export.errors import InputError, MissingError
-from tofe_export.graph.stored import whole_proto
+from tofe_export.errors import InputError
+from tofe_export.graph.stored import add_initializer, tensor_of, whole_proto
+from tofe_export.precision.half import FROM_FLOAT32
 from tofe_export.precision.histogram import Histogram
-from tofe_export.precision.kinds import quantizable
+from tofe_export.precision.kinds import PRODUCTS, quantizable
+from tofe_export.runners.onnxruntime_runner import import_onnxruntime
 
 FORMATS = {"int8": ir.DataType.INT8, "fp8": ir.DataType.FLOAT8E4M3FN}
 _LARGEST = {"int8": 127.0, "fp8": 448.0}
@@ -85,11 +87,7 @@ def quantize_graph(
         MissingError: ONNX Runtime is not installed.
     """
     if is_quantized(model):
-        raise InputError(
-            "The model is quantized already.",
-            "Start from the float32 file that was exported from the checkpoint.",
-            code="already-quantized",
-        )
+        raise InputError("The model is quantized already.", FROM_FLOAT32, code="already-quantized")
     kinds = quantizable(model.graph)
     chosen = {name for name, kind in kinds.items() if kind in policy.kinds}
     if not chosen:
@@ -99,7 +97,8 @@ def quantize_graph(
             code="nothing-to-quantize",
         )
     weights_up_to = _LARGEST_REDUCED if precision == "int8" and policy.reduce_range else _LARGEST[precision]
-    overrides, coarse = _overrides(model.graph, chosen, ranges, policy.per_channel, precision, weights_up_to)
+    nodes = [node for node in model.graph if node.name in chosen]
+    overrides, coarse = _overrides(nodes, ranges, policy.per_channel, precision, weights_up_to)
     quantized = ir.from_proto(_insert(whole_proto(model), chosen, overrides, ranges, precision))
     quantized.producer_name, quantized.producer_version = model.producer_name, model.producer_version
     quantized.metadata_props.clear()
@@ -120,35 +119,38 @@ def quantize_graph(
 
 
 def _overrides(
-    graph: ir.Graph,
-    chosen: set[str],
-    ranges: Mapping[str, float],
-    per_channel: bool,
-    precision: str,
-    weights_up_to: float,
+    nodes: Iterable[ir.Node], ranges: Mapping[str, float], per_channel: bool, precision: str, weights_up_to: float
 ) -> tuple[Overrides, dict[str, int]]:
-    """The scales of every value that a chosen layer reads, and `QuantizedGraph.coarse`."""
+    """The scales of every value that the chosen layers read, and `QuantizedGraph.coarse`."""
     overrides: Overrides = {}
     coarse: Counter[str] = Counter()
-    for node in (node for node in graph if node.name in chosen):
+    for node in nodes:
         for value in node.inputs[:2]:
             assert value is not None
-            axis, tops, largest = None, _activation_top(value, node, ranges), _LARGEST[precision]
             if value.is_initializer():
-                axis, tops = _weight_tops(value, _channel_axis(node), per_channel)
+                axis, tops = _weight_tops(value, node, per_channel)
                 largest = weights_up_to
-            _require_scale(value, tops, precision, largest)
+            else:
+                axis, tops, largest = None, _activation_top(value, node, ranges), _LARGEST[precision]
+            if not (tops <= _GREATEST_SCALE * largest).all():
+                raise InputError(
+                    f"{value.name} has values up to {tops.max():.3g}, for which there is no {precision.upper()} scale.",
+                    "Keep that kind of layer in quantize.high_precision; for NaN look at the checkpoint's weights.",
+                    code="range-too-large",
+                    value=value.name,
+                )
             if floored := int(((tops > 0) & (tops < _LEAST_SCALE * largest)).sum()):
                 coarse[str(node.name)] += floored
             at_axis = {} if axis is None else {"axis": axis}
+            zero = np.zeros((), FORMATS[precision].numpy())
             steps = np.atleast_1d(scales(tops, largest))
-            overrides[str(value.name)] = [{**at_axis, **_override(step, precision)} for step in steps]
+            overrides[str(value.name)] = [{**at_axis, "scale": np.asarray(s), "zero_point": zero} for s in steps]
     return overrides, dict(coarse)
 
 
 def _activation_top(value: ir.Value, node: ir.Node, ranges: Mapping[str, float]) -> NDArray[Any]:
     top = ranges.get(str(value.name), 0.0)
-    if top == 0 and not value.is_initializer():
+    if top == 0:
         raise InputError(
             f"The value {value.name}, read by {node.name}, is zero on every calibration image, so it has no range.",
             "Take other or more images, or keep that kind of layer in quantize.high_precision.",
@@ -158,31 +160,14 @@ def _activation_top(value: ir.Value, node: ir.Node, ranges: Mapping[str, float])
     return np.array(top)
 
 
-def _weight_tops(value: ir.Value, axis: int, per_channel: bool) -> tuple[int | None, NDArray[Any]]:
-    """The axis of output channels and the greatest magnitude in each; or None and the greatest of all."""
-    assert value.const_value is not None
-    magnitudes = np.abs(value.const_value.numpy())
+def _weight_tops(value: ir.Value, node: ir.Node, per_channel: bool) -> tuple[int | None, NDArray[Any]]:
+    """The axis of the output channels of `node` and the greatest magnitude in each; or None and the greatest of all."""
+    magnitudes = np.abs(tensor_of(value).numpy())
     if magnitudes.ndim < 2 or not per_channel:
         return None, magnitudes.max()
+    transposed = node.op_type == "Gemm" and node.attributes.get_int("transB", 0) == 1
+    axis = 0 if transposed or node.op_type == "Conv" else 1
     return axis, magnitudes.max(tuple(index for index in range(magnitudes.ndim) if index != axis))
-
-
-def _require_scale(value: ir.Value, tops: NDArray[Any], precision: str, largest: float) -> None:
-    """Raises InputError where magnitudes up to `tops` have no scale that FP16 can hold."""
-    if not (tops <= _GREATEST_SCALE * largest).all():
-        raise InputError(
-            f"{value.name} has values up to {tops.max():.3g}, for which there is no {precision.upper()} scale.",
-            "Keep that kind of layer in quantize.high_precision; for NaN look at the checkpoint's weights.",
-            code="range-too-large",
-            value=value.name,
-        )
-
-
-def _channel_axis(node: ir.Node) -> int:
-    """Which axis of the weight counts output channels."""
-    if node.op_type == "Conv":
-        return 0
-    return 0 if node.op_type == "Gemm" and "transB" in node.attributes and node.attributes.get_int("transB") else 1
 
 
 def scales(top: NDArray[Any], largest: float) -> NDArray[np.float32]:
@@ -192,27 +177,16 @@ def scales(top: NDArray[Any], largest: float) -> NDArray[np.float32]:
     return np.where(half < exact, np.nextafter(half, np.float16(np.inf)), half).astype(np.float32)
 
 
-def _override(scale: NDArray[Any], precision: str) -> dict[str, Any]:
-    return {"scale": np.asarray(scale, np.float32), "zero_point": np.zeros((), FORMATS[precision].numpy())}
-
-
 def _insert(
-    proto: onnx.ModelProto,
-    chosen: set[str],
-    overrides: Overrides,
-    ranges: Mapping[str, float],
-    precision: str,
+    proto: onnx.ModelProto, chosen: set[str], overrides: Overrides, ranges: Mapping[str, float], precision: str
 ) -> onnx.ModelProto:
     """Q/DQ pairs by ONNX Runtime, weights as Q/DQ pairs too."""
-    try:
-        from onnxruntime.quantization import QuantType  # noqa: PLC0415 - an extra
-        from onnxruntime.quantization.calibrate import TensorData  # noqa: PLC0415
-        from onnxruntime.quantization.qdq_quantizer import QDQQuantizer  # noqa: PLC0415
-        from onnxruntime.quantization.quant_utils import add_infer_metadata  # noqa: PLC0415
-    except ImportError as error:
-        raise MissingError(
-            "ONNX Runtime is not installed.", "pip install 'tofe-export[cpu]'", code="onnxruntime-missing"
-        ) from error
+    import_onnxruntime()
+    from onnxruntime.quantization import QuantType  # noqa: PLC0415 - an extra
+    from onnxruntime.quantization.calibrate import TensorData  # noqa: PLC0415
+    from onnxruntime.quantization.qdq_quantizer import QDQQuantizer  # noqa: PLC0415
+    from onnxruntime.quantization.quant_utils import add_infer_metadata  # noqa: PLC0415
+
     add_infer_metadata(proto)  # the exporter wrote every type and shape
     kind = getattr(QuantType, _ORT_TYPES[precision])
     bounds = {
@@ -220,7 +194,6 @@ def _insert(
         for name in overrides
         if name in ranges
     }
-    types = ["MatMul", "Gemm", "Conv"]
     options = {
         "TensorQuantOverrides": overrides,
         "ActivationSymmetric": True,
@@ -229,9 +202,9 @@ def _insert(
         "QDQDisableWeightAdjustForInt32Bias": True,
         "AddQDQPairToWeight": True,
         "DedicatedQDQPair": True,
-        "OpTypesToExcludeOutputQuantization": types,
+        "OpTypesToExcludeOutputQuantization": list(PRODUCTS),
     }
-    quantizer = QDQQuantizer(proto, True, False, kind, kind, bounds, sorted(chosen), [], types, options)
+    quantizer = QDQQuantizer(proto, True, False, kind, kind, bounds, sorted(chosen), [], list(PRODUCTS), options)
     root = logging.getLogger()
     level = root.level
     root.setLevel(logging.ERROR)  # it warns through the root logger about what is intended here
@@ -248,35 +221,34 @@ def _type_new_values(graph: ir.Graph) -> None:
     for node in graph:
         if node.op_type not in (_Q, _DQ):
             continue
-        source, scale, zero = node.inputs
+        source, typed = node.inputs[0], node.inputs[2 if node.op_type == _Q else 1]
         assert source is not None
-        assert scale is not None
-        assert zero is not None
-        typed = zero if node.op_type == _Q else scale
+        assert typed is not None
         assert typed.dtype is not None
-        node.outputs[0].type = ir.TensorType(typed.dtype)
-        node.outputs[0].shape = source.shape
+        node.outputs[0].type, node.outputs[0].shape = ir.TensorType(typed.dtype), source.shape
 
 
 def _feed_others_unquantized(graph: ir.Graph, chosen: set[str]) -> None:
     """A value that a chosen layer shares with others, or that is an output, reaches those as it was."""
     for node in list(graph):
-        if node.op_type != _DQ:
-            continue
-        quantizer = node.inputs[0].producer() if node.inputs[0] is not None else None
-        assert quantizer is not None
-        for user, index in list(node.outputs[0].uses()):
-            if user.name not in chosen or index > 1:
-                user.replace_input_with(index, quantizer.inputs[0])
+        if node.op_type == _DQ:
+            for user, index in list(node.outputs[0].uses()):
+                if user.name not in chosen or index > 1:
+                    user.replace_input_with(index, _before_rounding(node))
     for index, value in enumerate(graph.outputs):
-        rounded = value.producer()
-        if rounded is None or rounded.op_type != _DQ or rounded.inputs[0] is None:
-            continue
-        quantizer = rounded.inputs[0].producer()
-        original = quantizer.inputs[0] if quantizer is not None else None
-        assert original is not None
-        original.name, value.name = value.name, original.name
-        graph.outputs[index] = original
+        producer = value.producer()
+        if producer is not None and producer.op_type == _DQ:
+            original = _before_rounding(producer)
+            original.name, value.name = value.name, original.name
+            graph.outputs[index] = original
+
+
+def _before_rounding(dequantizer: ir.Node) -> ir.Value:
+    assert dequantizer.inputs[0] is not None
+    quantizer = dequantizer.inputs[0].producer()
+    assert quantizer is not None
+    assert quantizer.inputs[0] is not None
+    return quantizer.inputs[0]
 
 
 def _fold_weights(graph: ir.Graph, precision: str, largest: float) -> None:
@@ -285,23 +257,13 @@ def _fold_weights(graph: ir.Graph, precision: str, largest: float) -> None:
         weight, scale, _ = node.inputs
         if weight is None or not weight.is_initializer():
             continue
-        assert weight.const_value is not None
-        assert scale is not None
-        assert scale.const_value is not None
-        axis = node.attributes.get_int("axis", 1)
-        steps = scale.const_value.numpy()
+        values, steps = tensor_of(weight).numpy(), tensor_of(scale).numpy()
         if steps.ndim:
-            steps = steps.reshape([-1 if index == axis else 1 for index in range(len(weight.const_value.shape))])
-        levels = np.clip(weight.const_value.numpy() / steps, -largest, largest)
+            axis = node.attributes.get_int("axis", 1)
+            steps = steps.reshape([-1 if index == axis else 1 for index in range(values.ndim)])
+        levels = np.clip(values / steps, -largest, largest)
         integers = (np.rint(levels) if precision == "int8" else levels).astype(FORMATS[precision].numpy())
-        name = f"{weight.name}.{precision}"
-        stored = ir.Value(
-            name=name,
-            shape=weight.shape,
-            type=ir.TensorType(FORMATS[precision]),
-            const_value=ir.Tensor(integers, dtype=FORMATS[precision], name=name),
-        )
-        graph.initializers[name] = stored
+        stored = add_initializer(graph, f"{weight.name}.{precision}", integers)
         for user, index in list(node.outputs[0].uses()):
             user.replace_input_with(index, stored)
         graph.remove(node, safe=True)

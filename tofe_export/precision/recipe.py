@@ -18,15 +18,13 @@ from tofe_export.errors import InputError, brief, nearest
 from tofe_export.files.names import expanded, readable, shipped_recipes
 from tofe_export.files.reading import read_toml, require_file
 
-_SUFFIX = ".toml"
-
 
 def recipe_file(recipe: CalibrationRecipe | Path | str | None) -> Path | None:
     """The user's own file that `recipe` names; None for a recipe that is shipped or in memory."""
     if recipe is None or isinstance(recipe, CalibrationRecipe):
         return None
     path = expanded(str(recipe))
-    return path if path.suffix == _SUFFIX else None
+    return path if path.suffix == ".toml" else None
 
 
 def read_recipe(recipe: CalibrationRecipe | Path | str) -> CalibrationRecipe:

@@ -13,7 +13,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from tofe_export.documents.machine import processors
-from tofe_export.errors import CheckFailedError, InputError, MissingError
+from tofe_export.errors import CheckFailedError, InputError, MissingError, brief
 from tofe_export.files.names import is_text
 from tofe_export.runners.base import Array, LargeModel
 
@@ -56,7 +56,7 @@ class OnnxRuntimeRunner:
 
     Raises:
         MissingError: ONNX Runtime is not installed, or has no such provider here.
-        InputError: ONNX Runtime refuses the model.
+        InputError: there is no such provider, or ONNX Runtime refuses the model.
     """
 
     def __init__(
@@ -67,7 +67,8 @@ class OnnxRuntimeRunner:
         provider: str = CPU,
         prepack: bool = True,
     ) -> None:
-        self._ort = ort = _import(provider)
+        self._ort = ort = import_onnxruntime()
+        _require(provider)
         self.precision, self._provider = precision, provider
         self.backend = "onnxruntime" if provider == CPU else f"onnxruntime-{provider}"
         options = ort.SessionOptions()
@@ -164,23 +165,29 @@ class OnnxRuntimeRunner:
         return execute
 
 
-def _import(provider: str) -> Any:
-    """ONNX Runtime; raises MissingError where it is not installed or cannot compute there."""
+def import_onnxruntime() -> Any:
+    """The package, which is an extra. Raises MissingError where it is not installed."""
     try:
         import onnxruntime  # noqa: PLC0415 - an extra: its absence is an error in words, not at import
     except ImportError as error:
         raise MissingError(
             "ONNX Runtime is not installed.", "pip install 'tofe-export[cpu]'", code="onnxruntime-missing"
         ) from error
+    return onnxruntime
+
+
+def _require(provider: str) -> None:
+    if provider not in _PROVIDERS:
+        known = " or ".join(_PROVIDERS)
+        raise InputError(f"`provider` is {brief(provider)}, not {known}.", code="provider-unknown")
     name = _PROVIDERS[provider][0][0]
-    if name not in onnxruntime.get_available_providers():
+    if name not in import_onnxruntime().get_available_providers():
         raise MissingError(
             f"This ONNX Runtime has no {name}.",
             "On a machine with an NVIDIA GPU: pip uninstall onnxruntime && pip install 'tofe-export[gpu]'",
             code="provider-missing",
             provider=provider,
         )
-    return onnxruntime
 
 
 def _source(model: Path | bytes | LargeModel) -> str | bytes | LargeModel:

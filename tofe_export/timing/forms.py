@@ -18,8 +18,7 @@ from tofe_export.documents.fields import Precision
 from tofe_export.documents.quantization import PrecisionAgreement, Speed
 from tofe_export.engine.backend import gpu_present, open_backend
 from tofe_export.engine.options import BatchProfile, BuildOptions
-from tofe_export.graph.reading import read_onnx
-from tofe_export.graph.stored import deserialize, serialize
+from tofe_export.graph.stored import deserialize, read_onnx, serialize
 from tofe_export.parity.reference import OnnxReference
 from tofe_export.parity.side_by_side import compare_forms
 from tofe_export.parity.tolerances import Overrides, tolerance_of

@@ -18,7 +18,6 @@ from tofe_export.documents.recipe import QuantizePolicy
 from tofe_export.engine.backend import Backend, open_backend
 from tofe_export.engine.build import build_engine
 from tofe_export.engine.options import BuildOptions
-from tofe_export.engine.prepare import prepare
 from tofe_export.engine.runtime import EngineSession
 from tofe_export.errors import InputError
 from tofe_export.files.names import distinct_names
@@ -117,8 +116,7 @@ def engine_session(
     model: ir.Model, precision: str, backend: Backend, options: BuildOptions, progress: Progress
 ) -> EngineSession:
     """An engine of a graph in `precision`, which is rewritten in place, built and loaded here and now."""
-    prepared = prepare(model, backend, options, precision)
-    built = build_engine(prepared.content, backend, options, prepared.heavy, progress)
+    built = build_engine(model, backend, options, precision, progress)
     return EngineSession(built.content, backend, options.precision)
 
 

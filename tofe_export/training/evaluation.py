@@ -10,9 +10,9 @@ from torch import Tensor
 
 from tofe_export.data.images import Batch
 from tofe_export.errors import InputError
-from tofe_export.model.choices import threshold_choice
 from tofe_export.model.flops import dense_macs, tofe_macs
 from tofe_export.model.outputs import best_class
+from tofe_export.model.selector import threshold_choice
 from tofe_export.model.tofe import ToFe
 
 

@@ -16,8 +16,8 @@ from torch import Tensor
 from tofe_export.data.images import Batch
 from tofe_export.errors import InputError, MissingError
 from tofe_export.model import backbones
-from tofe_export.model.choices import gumbel_choice
 from tofe_export.model.flops import dense_macs
+from tofe_export.model.selector import gumbel_choice
 from tofe_export.model.tofe import ToFe
 from tofe_export.progress import Progress
 from tofe_export.training import losses, schedule

@@ -12,9 +12,4 @@ from tofe_export.graph.passes.names import name_by_module
 from tofe_export.graph.passes.scales import fold_scales
 from tofe_export.graph.passes.strip import strip_metadata
 
-PIPELINE: tuple[Callable[[ir.Model], bool], ...] = (
-    fold_weights,
-    fold_scales,
-    name_by_module,
-    strip_metadata,
-)
+PIPELINE: tuple[Callable[[ir.Model], bool], ...] = (fold_weights, fold_scales, name_by_module, strip_metadata)

@@ -17,6 +17,8 @@ from collections import Counter
 
 import onnx_ir as ir
 
+from tofe_export.graph.stored import tensor_of
+
 _SCOPES = "pkg.torch.onnx.name_scopes"
 _NO_MODULE = ("", "tofe", "_empty_nn_module_stack_from_metadata_hook")
 _WRAPPER = "tofe."  # the attribute under which the traced wrapper holds the network
@@ -55,12 +57,7 @@ def _initializer_name(value: ir.Value) -> str:
     if "." in (value.name or ""):
         return value.name or ""
     user, index = next(iter(value.uses()))
-    tensor = value.const_value
-    if (
-        user.op_type == "MatMul"
-        and (user.name or "").endswith("/MatMul")
-        and tensor is not None
-        and len(tensor.shape) == 2
-    ):
-        return f"{(user.name or '').removesuffix('/MatMul')}.weight.T"
+    module, _, operator = str(user.name).rpartition("/")
+    if operator == "MatMul" and len(tensor_of(value).shape) == 2:
+        return f"{module}.weight.T"
     return f"{user.name}_input_{index}"

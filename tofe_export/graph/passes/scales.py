@@ -15,6 +15,8 @@ from typing import Any
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from tofe_export.graph.stored import add_initializer, tensor_of
+
 
 def fold_scales(model: ir.Model) -> bool:
     """Applies the rules above in place."""
@@ -27,7 +29,7 @@ def fold_scales(model: ir.Model) -> bool:
         assert total is not None
         assert divisor is not None
         for layer, index in inputs:
-            _divide(model.graph, layer, index, _constant(divisor))
+            _divide(model.graph, layer, index, tensor_of(divisor).numpy().item())
         ir.convenience.replace_all_uses_with(node.outputs[0], total)
         model.graph.remove(node, safe=True)
         if not divisor.uses():
@@ -51,31 +53,25 @@ def _linear_before(node: ir.Node) -> list[tuple[ir.Node, int]] | None:
     return [(matmul, 1), (add, bias)]
 
 
-def _divide(graph: ir.Graph, node: ir.Node, index: int, divisor: NDArray[Any] | None) -> None:
+def _divide(graph: ir.Graph, node: ir.Node, index: int, divisor: float) -> None:
     """Divides one constant input; where others read it too (equal biases are stored once), they keep theirs."""
     value = node.inputs[index]
-    values = _constant(value)
     assert value is not None
-    assert values is not None
-    assert divisor is not None
-    scaled = (values / divisor.item()).astype(values.dtype)
+    values = tensor_of(value).numpy()
+    scaled = (values / divisor).astype(values.dtype)
     if len(value.uses()) == 1:
         value.const_value = ir.tensor(scaled, name=value.name)
         return
     name = f"{node.outputs[0].name}_divided"  # the pass that names things after modules comes later
-    own = ir.Value(name=name, shape=value.shape, type=value.type, const_value=ir.tensor(scaled, name=name))
-    graph.register_initializer(own)
-    node.replace_input_with(index, own)
+    node.replace_input_with(index, add_initializer(graph, name, scaled))
 
 
 def _only_producer(value: ir.Value | None, operator: str) -> ir.Node | None:
     """The node that computes `value`, if it is an `operator` and has one reader."""
-    producer = None if value is None else value.producer()
-    if value is None or producer is None or producer.op_type != operator:
+    if value is None or len(value.uses()) != 1 or value.is_graph_output():
         return None
-    if len(value.uses()) != 1 or value.is_graph_output():
-        return None
-    return producer
+    producer = value.producer()
+    return producer if producer is not None and producer.op_type == operator else None
 
 
 def _constant(value: ir.Value | None) -> NDArray[Any] | None:
