@@ -20,15 +20,15 @@ from tofe_export.documents.machine import describe_machine, describe_versions
 from tofe_export.files.reading import read_json
 from tofe_export.files.writing import write_json
 from tofe_export.page.drawing import write_png
+from tofe_export.page.gallery import token_map_figure
 from tofe_export.page.token_maps import token_maps
-from tofe_export.page.token_pictures import token_map_figure
 
 
 def draw(path: Path, keep: list[int], picture: Path) -> None:
     """Token maps of four held-out images, the README's picture."""
     checkpoint, source = load(path), open_source("digits", "val")
     images = batches(source, checkpoint.preprocessing, 4, limit=4)
-    write_png(token_map_figure(token_maps(checkpoint, keep, images), source.classes, columns=2), picture)
+    write_png(token_map_figure(token_maps(checkpoint, tuple(keep), images), source.classes, columns=2), picture)
 
 
 def main() -> None:

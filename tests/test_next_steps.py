@@ -135,7 +135,7 @@ def test_steps_of_codes_can_be_typed(code: str, details: dict[str, object]) -> N
 
 def report_of(folder: Path) -> Path:
     """Its page."""
-    from tofe_export.page import build_report
+    from tofe_export.page.build import build_report
 
     return build_report(folder, images=1)
 

@@ -13,7 +13,7 @@ from tests.cli.conftest import Run
 from tofe_export.api import demo
 from tofe_export.api.bench import bench
 from tofe_export.cli import main as entry
-from tofe_export.training.demo_settings import DEMO
+from tofe_export.training.demo_settings import SETTINGS
 
 SMALL = "img_size=32,patch_size=8,embed_dim=32,depth=4,num_heads=2"
 
@@ -21,8 +21,8 @@ SMALL = "img_size=32,patch_size=8,embed_dim=32,depth=4,num_heads=2"
 def test_the_demo_makes_every_file_it_promises(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    short = dataclasses.replace(DEMO.settings, dense_epochs=1, epochs=1, limit_batches=2, limit_val=20)
-    monkeypatch.setattr(demo, "DEMO", dataclasses.replace(DEMO, settings=short))
+    short = dataclasses.replace(SETTINGS, dense_epochs=1, epochs=1, limit_batches=2, limit_val=20)
+    monkeypatch.setattr(demo, "SETTINGS", short)
     monkeypatch.setattr(demo, "bench", functools.partial(bench, batches=(1, 2), rounds=3))
     monkeypatch.setattr(sys, "argv", ["tofe-export", "demo", "-o", str(tmp_path / "demo")])
     with pytest.raises(SystemExit) as caught:

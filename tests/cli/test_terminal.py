@@ -17,7 +17,7 @@ from tofe_export.cli import console, terminal
 from tofe_export.documents.benchmark import Benchmark
 from tofe_export.errors import MissingError
 from tofe_export.files.commands import command
-from tofe_export.training.progress import EpochMeans
+from tofe_export.training.loop import EpochMeans
 
 HOSTILE = "m\udcff[v2] :cat: \x1b[31m\nx"  # bytes that are not UTF-8, markup, an escape sequence, two lines
 

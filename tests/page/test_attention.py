@@ -12,7 +12,7 @@ from tofe_export.data.images import Batch
 from tofe_export.model.fixed_path import FixedPath
 from tofe_export.model.tofe import ToFe
 from tofe_export.page.attention import mean_similarity, reused_attention, why_not
-from tofe_export.page.heat import VERSIONS, HeatMap
+from tofe_export.page.attention_section import VERSIONS, HeatMap
 
 KEEP = (6, 7, 8)  # growing, so that tokens come back
 

@@ -112,6 +112,13 @@ def test_images_that_are_gone_are_replaced_and_said(clean_run: Path, tmp_path: P
         report(tmp_path, images=1, data=tmp_path / "gone")
 
 
+def test_labels_of_other_classes_count_nowhere(clean_run: Path, tmp_path: Path) -> None:
+    """The network has five classes, the digits ten."""
+    text = build_report(clean_run, tmp_path / "page.html", images=3, figures=tmp_path / "figures").read_text()
+    assert "wrong: it is" not in text
+    assert "(is " not in (tmp_path / "figures" / "token-maps.svg").read_text()
+
+
 @pytest.mark.parametrize("kind", ["cls-attention", "another size"])
 def test_token_maps_are_of_the_network_that_was_exported(tmp_path: Path, kind: str) -> None:
     size = (48, 32) if kind == "another size" else None

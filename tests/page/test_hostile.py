@@ -23,12 +23,12 @@ from tofe_export.documents.base import read_document
 from tofe_export.documents.benchmark import Benchmark
 from tofe_export.documents.verification import read_verifications
 from tofe_export.errors import InputError
-from tofe_export.page.bench_tables import bench_section
+from tofe_export.page import speed
 from tofe_export.page.build import build_report
 from tofe_export.page.folder import read_folder
 from tofe_export.page.headline import headline
 from tofe_export.page.labels import distinct, short, shown
-from tofe_export.page.speed_charts import latency_chart, speed_chart
+from tofe_export.page.speed import latency_chart, speed_chart
 from tofe_export.runners.base import in_host_memory
 from tofe_export.runners.onnxruntime_runner import OnnxRuntimeRunner
 from tofe_export.runners.torch_runner import TorchRunner
@@ -220,7 +220,7 @@ def test_a_manifest_alone_and_a_benchmark_without_rows(full_run: Path, tmp_path:
     assert "There is no ckpt.pth here to look into." in text
     assert "tofe-export verify" not in text, "there is nothing to verify it against"
     (tmp_path / "bench.json").write_text('{"schema": "tofe-export/bench/1", "rows": []}')
-    assert headline(None, read_folder(tmp_path).benchmark) == (
+    assert headline((), read_folder(tmp_path).benchmark) == (
         "Not yet compared with PyTorch. Not yet timed.",
         "open",
     )
@@ -254,16 +254,16 @@ def test_times_are_said_of_each_backend(full_run: Path, tmp_path: Path) -> None:
         (engine, False, True, True, False),
         ([dense, deployed, *engine], True, True, True, True),
     ):
-        section = bench_section(read_benchmark(tmp_path, timed | {"rows": chosen}))
-        times = " ".join(section.times)
+        benchmark = read_benchmark(tmp_path, timed | {"rows": chosen})
+        times = " ".join(speed.times(benchmark))
         assert ("host memory to the outputs in host memory" in times) == host
         assert ("copies are not included" in times) == copies
         assert ("CUDA graph" in times) == graph
-        assert ("1 thread" in section.machine) == threads
-        assert "what the precision gains" not in section.speedup
+        assert ("1 thread" in speed.machine(benchmark)) == threads
+        assert "what the precision gains" not in speed.speedup(benchmark)
     mixed = read_benchmark(tmp_path, timed | {"rows": [dense, {**deployed, "precision": "int8"}]})
-    assert "A model in int8 was timed beside a dense backbone in fp32" in bench_section(mixed).speedup
-    assert "the dense backbone in fp32" in headline(None, mixed)[0]
+    assert "A model in int8 was timed beside a dense backbone in fp32" in speed.speedup(mixed)
+    assert "the dense backbone in fp32" in headline((), mixed)[0]
 
 
 def test_what_runners_time_is_where_the_page_says(full_run: Path) -> None:
@@ -291,7 +291,7 @@ def test_the_headline_says_what_holds(
 ) -> None:
     document = json.loads((full_run / "verify.json").read_text())["artifacts"][0]
     (tmp_path / "verify.json").write_text(json.dumps(document | {"top1_agreement": 1.0} | change))
-    verified = read_verifications(tmp_path / "verify.json", "")
+    verified = read_verifications(tmp_path / "verify.json", "").artifacts
     line, _ = headline(verified, None)
     assert words in line
     timed = json.loads((full_run / "bench.json").read_text())

@@ -8,10 +8,10 @@ import pytest
 
 from tofe_export.documents.benchmark import Benchmark, BenchRow
 from tofe_export.documents.history import Epoch, History
-from tofe_export.documents.verification import LogitsDrift, Verification, Verifications
+from tofe_export.documents.verification import LogitsDrift, Verification
 from tofe_export.page import wording
 from tofe_export.page.headline import headline, quoted_row
-from tofe_export.page.speed_charts import speed_chart
+from tofe_export.page.speed import speed_chart
 from tofe_export.page.training_charts import training_charts
 
 EPOCHS = (
@@ -55,7 +55,7 @@ def bench(*rows: BenchRow) -> Benchmark:
     return Benchmark(rows=(row(1.0, dense=True), *rows))
 
 
-def verified(passed: bool = True, agreement: float = 1.0) -> Verifications:
+def verified(passed: bool = True, agreement: float = 1.0) -> tuple[Verification, ...]:
     drift = LogitsDrift(max_abs=1e-6, mean_abs=1e-7, cosine_min=1.0)
     failures = () if passed else ("Stage 0 went astray.",)
     one = Verification(
@@ -67,7 +67,7 @@ def verified(passed: bool = True, agreement: float = 1.0) -> Verifications:
         stages=(),
         failures=failures,
     )
-    return Verifications(passed=passed, against="c", artifacts=(one,))
+    return (one,)
 
 
 @pytest.mark.parametrize(
@@ -101,12 +101,12 @@ def test_differences_in_words(value: float | None, text: str) -> None:
         (verified(), bench(row(0.8, 0.7, 0.9)), "bad", "slower than the dense"),
         (verified(), bench(row(1.02, 0.9, 1.1)), "bad", "not measurably faster"),
         (verified(passed=False), bench(row(1.9)), "bad", "Stage 0 went astray."),
-        (None, bench(row(1.9)), "open", "Not yet compared"),
+        ((), bench(row(1.9)), "open", "Not yet compared"),
         (verified(), None, "open", "Not yet timed"),
         (verified(agreement=0.995), bench(row(1.9)), "good", "99.5"),
     ],
 )
-def test_the_headline(parity: Verifications | None, speed: Benchmark | None, tone: str, phrase: str) -> None:
+def test_the_headline(parity: tuple[Verification, ...], speed: Benchmark | None, tone: str, phrase: str) -> None:
     line, actual = headline(parity, speed)
     assert actual == tone
     assert phrase in line
@@ -124,7 +124,7 @@ def test_speed_is_quoted_of_what_was_compared_and_by_name() -> None:
 
 
 def test_the_smallest_batch_is_quoted_though_others_are_faster() -> None:
-    quoted = quoted_row(None, bench(row(3.0, batch=32), row(1.2, batch=1)))
+    quoted = quoted_row((), bench(row(3.0, batch=32), row(1.2, batch=1)))
     assert quoted is not None
     assert quoted.speedup == 1.2
 

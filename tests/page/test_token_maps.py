@@ -14,9 +14,9 @@ from tofe_export.data.preprocessing import Preprocessing
 from tofe_export.errors import InputError
 from tofe_export.model.fixed_path import FixedPath
 from tofe_export.page.drawing import write_figure, write_png
+from tofe_export.page.gallery import stage_picture, token_map_figure
 from tofe_export.page.pictures import REUSED
 from tofe_export.page.token_maps import TokenMap, reused, summarize_reuse, to_pixels, token_maps
-from tofe_export.page.token_pictures import stage_picture, token_map_figure
 
 KEEP = (8, 5, 6)
 

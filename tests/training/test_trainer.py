@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,8 @@ from tofe_export.data.image_log import ImageLog
 from tofe_export.errors import InputError, MissingError, TofeError
 from tofe_export.model.config import ToFeConfig
 from tofe_export.training import loop, trainer
+from tofe_export.training.loop import EpochMeans
 from tofe_export.training.losses import LossWeights
-from tofe_export.training.progress import EpochMeans
 from tofe_export.training.settings import TrainSettings
 from tofe_export.training.state import load_state
 
@@ -119,7 +120,7 @@ def test_both_phases_train_and_the_teacher_is_the_dense_phases_result(finished: 
     assert changed  # the student moved away from it
     fresh = trainer.setup.build_network(
         SETTINGS, trainer.setup.with_classes(CONFIG, trainer.setup.open_labelled(SETTINGS, "train")), False, None
-    )[0]
+    )
     assert any(not torch.equal(value, fresh.vit.state_dict()[key]) for key, value in state.teacher.items())
     moved = [
         key for key, value in fresh.stages.state_dict().items() if not torch.equal(value, state.model[f"stages.{key}"])
@@ -185,6 +186,7 @@ def test_damaged_state_is_a_sentence(tmp_path: Path) -> None:
         {"metrics": [{"phase": "dense", "loss": torch.ones(1)}]},
         {"phase": "dreaming"},
         {"config": "vit"},
+        {"settings": {"lr": torch.ones(2)}},
     ],
     ids=str,
 )
@@ -197,6 +199,13 @@ def test_a_state_with_a_part_that_cannot_be_right(finished: Path, tmp_path: Path
     with pytest.raises(InputError, match="damaged, so the run cannot be resumed"):
         trainer.train(SETTINGS, CONFIG, tmp_path, resume=True)
     assert (tmp_path / "metrics.jsonl").read_bytes() == log
+
+
+@pytest.mark.parametrize("width", [8, 16])  # at 8 the selector's MLP has another layer with two outputs
+def test_fresh_selectors_keep_most_tokens(width: int) -> None:
+    narrow = dataclasses.replace(CONFIG, backbone_args={**CONFIG.backbone_args, "embed_dim": width})
+    for stage in trainer.setup.build_network(SETTINGS, narrow, False, None).stages:
+        assert stage.selector.out.bias.tolist() == pytest.approx([math.log(9), 0])
 
 
 def test_init_skips_the_dense_phase_and_starts_from_the_file(finished: Path, tmp_path: Path) -> None:

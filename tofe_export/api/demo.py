@@ -20,8 +20,8 @@ from tofe_export.errors import CheckFailedError
 from tofe_export.files.names import BENCH, CHECKPOINT, MODEL, STATE, VERIFY
 from tofe_export.files.writing import write_text
 from tofe_export.progress import Progress, silent
-from tofe_export.training.demo_settings import DEMO
-from tofe_export.training.progress import Watch, unwatched
+from tofe_export.training.demo_settings import CONFIG, SETTINGS
+from tofe_export.training.loop import Watch, unwatched
 from tofe_export.training.trainer import train
 
 Step = Literal["export", "verify", "bench", "report"]
@@ -55,7 +55,7 @@ def demo(folder: Path | str = "demo", *, progress: Progress = silent) -> DemoRes
 def train_demo(
     folder: Path, progress: Progress = silent, watch: Watch = unwatched, log: ImageLog | None = None
 ) -> Path:
-    """Trains the network of `DEMO` into `folder`/ckpt.pth; a run that was stopped there is continued.
+    """Trains the demo's network into `folder`/ckpt.pth; a run that was stopped there is continued.
 
     Args:
         folder: created when missing.
@@ -63,7 +63,7 @@ def train_demo(
         log: takes the names of the images that were read.
     """
     resume = (folder / STATE).exists()
-    return train(DEMO.settings, DEMO.config, folder, resume=resume, progress=progress, watch=watch, log=log)
+    return train(SETTINGS, CONFIG, folder, resume=resume, progress=progress, watch=watch, log=log)
 
 
 def deploy_demo(

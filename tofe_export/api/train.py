@@ -16,7 +16,7 @@ from tofe_export.errors import InputError
 from tofe_export.files.names import CHECKPOINT, METRICS, STATE, expanded
 from tofe_export.model.config import ToFeConfig
 from tofe_export.progress import Progress, silent
-from tofe_export.training.progress import Watch, unwatched
+from tofe_export.training.loop import Watch, unwatched
 from tofe_export.training.settings import TrainSettings
 from tofe_export.training.trainer import train as run
 

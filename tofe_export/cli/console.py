@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bars
     from rich.progress import TaskID
 
-    from tofe_export.training.progress import EpochMeans, Watch
+    from tofe_export.training.loop import EpochMeans, Watch
 
 # A pipe or a log has no width of its own; a narrow terminal wraps lines, which loses less than narrow columns do.
 _WIDTH = max(80, shutil.get_terminal_size().columns) if sys.stdout is not None and sys.stdout.isatty() else 110

@@ -96,7 +96,7 @@ class BuildOptions:
         Raises:
             InputError: a value that is invalid.
         """
-        return BuildOptions(**{**document.fields(), "batch": BatchProfile.of(document.batch), "timing_cache": None})
+        return BuildOptions(**{**dict(document), "batch": BatchProfile.of(document.batch), "timing_cache": None})
 
     def __post_init__(self) -> None:
         require_within("workspace_mib", 1 if self.workspace_mib is None else self.workspace_mib, 1, MOST_MIB)

@@ -9,8 +9,8 @@ one in all three. Weights are means over heads, without the prefix columns, and 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,9 +24,9 @@ from tofe_export.model import backbones
 from tofe_export.model.approximator import IdentityApproximator
 from tofe_export.model.blocks import attend
 from tofe_export.model.fixed_path import FixedPath
-from tofe_export.model.selection import Layout, kept_masks
-from tofe_export.model.tofe import ToFe, check_keep
-from tofe_export.page.token_maps import reused
+from tofe_export.model.outputs import SparseOutput
+from tofe_export.model.tofe import ToFe
+from tofe_export.page.token_maps import kept_in_stages, reused
 
 
 @dataclass(frozen=True)
@@ -51,13 +51,7 @@ class StageAttention:
 
 @dataclass(frozen=True)
 class Similarity:
-    """Mean cosine of reused tokens' attention to the dense teacher's, over many images.
-
-    Attributes:
-        stage: stage number.
-        tokens: reused tokens that were looked at.
-        before, after: without and with the approximator.
-    """
+    """Mean cosine of a stage's reused tokens' attention to the dense teacher's, without and with the approximator."""
 
     stage: int
     tokens: int
@@ -71,14 +65,14 @@ def why_not(model: ToFe) -> str:
         return "No token is ever used again after it was frozen."
     if not backbones.has_attention_weights(model.vit):
         return f"{model.config.backbone} does not show its attention weights."
-    if isinstance(getattr(model.stages[0], "approximator", None), IdentityApproximator):
+    if isinstance(model.stages[0].approximator, IdentityApproximator):
         return "The identity approximator leaves frozen tokens as they are, so before and after are the same."
     return ""
 
 
 @torch.inference_mode()
 def reused_attention(
-    model: ToFe, teacher: VisionTransformer, keep: Sequence[int], images: Tensor
+    model: ToFe, teacher: VisionTransformer, keep: tuple[int, ...], images: Tensor
 ) -> list[StageAttention]:
     """Attention of the reused tokens of every stage that has some.
 
@@ -88,27 +82,28 @@ def reused_attention(
         keep: keep counts.
         images: float32 [B, 3, H, W].
     """
-    counts = check_keep(keep, model)
-    with _entering(model) as after:
-        fixed = model.forward_fixed(images, FixedPath(counts))
-    perms = {trace.index: trace.perm for trace in fixed.stages}
-    if not perms:
+    fixed, after = _run(model, FixedPath(keep), images, approximated=True)
+    again = reused(kept_in_stages(model, fixed, keep))
+    if not again.any():
         return []
-    with _entering(model) as before, _without_approximators(model):
-        model.forward_fixed(images, FixedPath(counts, selection=perms))
-    masks = torch.stack(kept_masks(perms, counts, Layout(model.tokens, True, False)), dim=1)
-    again = reused(masks)
+    perms = {trace.index: trace.perm for trace in fixed.stages}
+    _, before = _run(model, FixedPath(keep, selection=perms), images, approximated=False)
     starts = model.config.stage_starts
-    stages = [stage for stage in sorted(after) if stage and again[:, stage].any()]
-    _, tokens = backbones.dense_tokens(teacher, images, [starts[stage] for stage in stages])
-    return [
-        _stage(model, teacher, stage, again[:, stage], (before[stage], after[stage], dense))
-        for stage, dense in zip(stages, tokens, strict=True)
-    ]
+    stages = [stage for stage in sorted(after) if again[:, stage].any()]
+    _, dense = backbones.dense_tokens(teacher, images, [starts[stage] for stage in stages])
+    attention = []
+    for stage, dense_tokens in zip(stages, dense, strict=True):
+        own, tokens = model.vit.blocks[starts[stage]], again[:, stage]
+        weights = [_attention(own, rows[stage], model.prefix) for rows in (before, after)]
+        weights.append(_attention(teacher.blocks[starts[stage]], dense_tokens, model.prefix))
+        each_before, each_after, each_dense = (rows[tokens].double() for rows in weights)
+        near = (F.cosine_similarity(each, each_dense, dim=1) for each in (each_before, each_after))
+        attention.append(StageAttention(stage, tokens, *(_mean(rows, tokens) for rows in weights), *near))
+    return attention
 
 
 def mean_similarity(
-    model: ToFe, teacher: VisionTransformer, keep: Sequence[int], batches: Iterable[Batch]
+    model: ToFe, teacher: VisionTransformer, keep: tuple[int, ...], batches: Iterable[Batch]
 ) -> list[Similarity]:
     """The mean cosine over all reused tokens of `batches`, per stage."""
     near: dict[int, tuple[list[Tensor], list[Tensor]]] = {}
@@ -123,15 +118,22 @@ def mean_similarity(
     ]
 
 
-def _stage(
-    model: ToFe, teacher: VisionTransformer, stage: int, tokens: Tensor, versions: tuple[Tensor, Tensor, Tensor]
-) -> StageAttention:
-    start = model.config.stage_starts[stage]
-    blocks = model.vit.blocks[start], model.vit.blocks[start], teacher.blocks[start]
-    before, after, dense = (_attention(block, rows, model.prefix) for block, rows in zip(blocks, versions, strict=True))
-    near = [F.cosine_similarity(own[tokens].double(), dense[tokens].double(), dim=1) for own in (before, after)]
-    means = [_mean(weights, tokens) for weights in (before, after, dense)]
-    return StageAttention(stage, tokens, *means, *near)
+def _run(model: ToFe, path: FixedPath, images: Tensor, approximated: bool) -> tuple[SparseOutput, dict[int, Tensor]]:
+    """The fixed path, and the tokens [B, P+N, C] that reach each stage that chooses.
+
+    Unless `approximated`, frozen tokens come back as they went.
+    """
+    tokens: dict[int, Tensor] = {}
+
+    def record(stage: Any, inputs: tuple[Any, ...]) -> None:
+        tokens[stage.index] = inputs[0]
+
+    with ExitStack() as hooks:
+        for stage in model.stages:
+            hooks.enter_context(stage.register_forward_pre_hook(record))
+            if isinstance(stage.approximator, nn.Module) and not approximated:
+                hooks.enter_context(stage.approximator.register_forward_hook(lambda part, inputs, output: inputs[0]))
+        return model.forward_fixed(images, path), tokens
 
 
 def _attention(block: nn.Module, rows: Tensor, prefix: int) -> Tensor:
@@ -145,31 +147,3 @@ def _mean(weights: Tensor, tokens: Tensor) -> Tensor:
     """[B, N]: the mean row of the chosen tokens per image."""
     chosen = tokens.to(weights.dtype)
     return (chosen.unsqueeze(1) @ weights).squeeze(1) / chosen.sum(dim=1, keepdim=True).clamp(min=1)
-
-
-@contextmanager
-def _entering(model: ToFe) -> Iterator[dict[int, Tensor]]:
-    """Stage -> the tokens [B, P+N, C] that reach it, of every stage that chooses while the model runs."""
-    tokens: dict[int, Tensor] = {}
-
-    def record(stage: Any, inputs: tuple[Any, ...]) -> None:
-        tokens[stage.index] = inputs[0]
-
-    handles = [stage.register_forward_pre_hook(record) for stage in model.stages]
-    try:
-        yield tokens
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-@contextmanager
-def _without_approximators(model: ToFe) -> Iterator[None]:
-    """Within it, frozen tokens come back as they went."""
-    parts = [stage.approximator for stage in model.stages if isinstance(stage.approximator, nn.Module)]
-    handles = [part.register_forward_hook(lambda module, inputs, output: inputs[0]) for part in parts]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()

@@ -2,32 +2,67 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import matplotlib
 import numpy as np
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from PIL import Image
 
-from tofe_export.checkpoints.checkpoint import Checkpoint
-from tofe_export.page.attention import Similarity, StageAttention, mean_similarity, reused_attention, why_not
+from tofe_export.page.attention import Similarity, mean_similarity, reused_attention, why_not
 from tofe_export.page.folder import RunFolder
-from tofe_export.page.heat import TITLES, VERSIONS, HeatMap
 from tofe_export.page.images import ShownImages
-from tofe_export.page.pictures import data_uri
+from tofe_export.page.pictures import Canvas, picture_grid
 from tofe_export.page.tables import Row, Table
-from tofe_export.page.token_maps import grid_of, to_pixels
+from tofe_export.page.token_maps import to_pixels
 
+VERSIONS = {"before": "before approximation", "after": "after approximation", "dense": "dense teacher"}
+"""Of the tokens; see `attention`."""
 _SHOWN = 3  # pictures; the numbers are over many more
+_STRENGTH = 0.72  # of the color over the gray image
 _HEAD = "Cosine to the dense attention", "reused\ntokens", "before\napproximation", "after\napproximation"
 
 
 @dataclass(frozen=True)
-class AttentionImage:
-    """One image: the stage that uses most tokens again, and (title, URI, words) of each version."""
+class HeatMap:
+    """Attention of one image's reused tokens in one stage.
+
+    Attributes:
+        name: of the image.
+        stage: stage number.
+        pixels: uint8 [H, W, 3].
+        tokens: bool [h, w], the reused tokens.
+        maps: version -> float [h, w], adding up to 1.
+    """
 
     name: str
     stage: int
-    tokens: int
-    pictures: list[tuple[str, str, str]]
+    pixels: NDArray[np.uint8]
+    tokens: NDArray[np.bool_]
+    maps: dict[str, NDArray[np.float64]]
+
+    def picture(self, version: str) -> Image.Image:
+        """The image in gray, the more attention the brighter; reused tokens outlined.
+
+        All versions have the same scale of brightness, so that they can be compared side by side.
+        """
+        canvas = Canvas(self.pixels, self.tokens.shape)
+        top = max(float(values.max()) for values in self.maps.values()) or 1.0
+        color = matplotlib.colormaps["inferno"](canvas.spread(self.maps[version] / top))[..., :3] * 255
+        return canvas.outlined(canvas.gray * (1 - _STRENGTH) + color * _STRENGTH, self.tokens, share=14)
+
+    def words(self, version: str) -> str:
+        """The picture for those who cannot see it: where the attention lies, in ninths of the image."""
+        values = self.maps[version]
+        row, column = np.unravel_index(int(values.argmax()), values.shape)
+        down = ("top", "middle", "bottom")[3 * int(row) // values.shape[0]]
+        across = ("left", "center", "right")[3 * int(column) // values.shape[1]]
+        return (
+            f"Attention of {self.tokens.sum()} reused tokens in stage {self.stage}, {VERSIONS[version]}: greatest "
+            f"at the {down} {across}, {values.max():.1%} on one token."
+        )
 
 
 @dataclass(frozen=True)
@@ -39,24 +74,18 @@ class AttentionSection:
         teacher: the network that it is compared with, in words.
         table: similarity per stage, None where there is none.
         sentence: what the table says.
-        images: pictures.
-        maps: the same, for files.
+        maps: of a few images, each of the stage that uses most of its tokens again.
     """
 
     reason: str = ""
     teacher: str = ""
     table: Table | None = None
     sentence: str = ""
-    images: list[AttentionImage] = field(default_factory=list)
     maps: list[HeatMap] = field(default_factory=list)
 
 
 def attention_section(run: RunFolder, images: ShownImages | None) -> AttentionSection:
-    """Attention of reused tokens before and after approximation, beside the dense teacher's.
-
-    Args:
-        run: the run.
-        images: None omits the section.
+    """Attention of reused tokens before and after approximation, beside the dense teacher's; nothing without `images`.
 
     Raises:
         InputError: not one image can be read.
@@ -64,47 +93,44 @@ def attention_section(run: RunFolder, images: ShownImages | None) -> AttentionSe
     checkpoint, keep = run.checkpoint, run.keep_counts()
     if images is None or checkpoint is None or keep is None:
         return AttentionSection()
-    if reason := why_not(checkpoint.model):
+    model = checkpoint.model
+    if reason := why_not(model):
         return AttentionSection(reason)
-    teacher = checkpoint.model.vit if run.teacher is None else run.teacher
-    similarity = mean_similarity(checkpoint.model, teacher, keep, images.averaged("Attention"))
+    teacher = model.vit if run.teacher is None else run.teacher
+    similarity = mean_similarity(model, teacher, keep, images.averaged("Attention"))
     if not similarity:
         return AttentionSection("No token of these images is used again after it was frozen.")
     maps: list[HeatMap] = []
+    grid = model.vit.patch_embed.grid_size
     for batch in images.shown("Attention maps"):
-        stages = reused_attention(checkpoint.model, teacher, keep, batch.images)
+        stages = reused_attention(model, teacher, keep, batch.images)
         for place, name in enumerate(batch.names):
-            heat = _heat(checkpoint, stages, place, name, to_pixels(batch.images[place], checkpoint.preprocessing))
-            maps += [] if heat is None else [heat]
+            most = max(stages, key=lambda stage: int(stage.tokens[place].sum()), default=None)
+            if most is None or not most.tokens[place].any():
+                continue
+            tokens = most.tokens[place].reshape(grid).numpy()
+            cells = {version: getattr(most, version)[place].double().reshape(grid).numpy() for version in VERSIONS}
+            pixels = to_pixels(batch.images[place], checkpoint.preprocessing)
+            maps.append(HeatMap(name, most.stage, pixels, tokens, cells))
+    rows = [Row(f"Stage {one.stage}", (str(one.tokens), f"{one.before:.3f}", f"{one.after:.3f}")) for one in similarity]
     return AttentionSection(
         teacher="its own backbone, run densely" if run.teacher is None else "the dense teacher that training kept",
-        table=Table.of("Similarity of attention", _HEAD, [_row(one) for one in similarity], narrow=True),
+        table=Table.of("Similarity of attention", _HEAD, rows, narrow=True),
         sentence=_sentence(similarity),
-        images=[_image(heat) for heat in maps[:_SHOWN]],
         maps=maps[:_SHOWN],
     )
 
 
-def _heat(
-    checkpoint: Checkpoint, stages: list[StageAttention], place: int, name: str, pixels: NDArray[np.uint8]
-) -> HeatMap | None:
-    """Of the stage that uses most tokens of the image again; None where none does."""
-    most = max(stages, key=lambda stage: int(stage.tokens[place].sum()), default=None)
-    if most is None or not most.tokens[place].any():
-        return None
-    grid = grid_of(checkpoint.model)
-    maps = {version: getattr(most, version)[place].double().reshape(grid).numpy() for version in VERSIONS}
-    return HeatMap(name, most.stage, pixels, most.tokens[place].reshape(grid).numpy(), maps)
-
-
-def _image(heat: HeatMap) -> AttentionImage:
-    pictures = [(TITLES[version], data_uri(heat.picture(version)), heat.words(version)) for version in VERSIONS]
-    return AttentionImage(heat.name, heat.stage, int(heat.tokens.sum()), pictures)
-
-
-def _row(similarity: Similarity) -> Row:
-    values = str(similarity.tokens), f"{similarity.before:.3f}", f"{similarity.after:.3f}"
-    return Row(f"Stage {similarity.stage}", values)
+def heat_figure(maps: Sequence[HeatMap]) -> Figure:
+    """A row per image: before, after, dense."""
+    rows = [
+        [
+            (heat.picture(version), "" if place else f"stage {heat.stage}, {heat.tokens.sum()} reused")
+            for place, version in enumerate(VERSIONS)
+        ]
+        for heat in maps
+    ]
+    return picture_grid(rows, list(VERSIONS.values()), 1.5)
 
 
 def _sentence(similarities: list[Similarity]) -> str:

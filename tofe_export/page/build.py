@@ -15,22 +15,17 @@ from tofe_export.data.image_log import ImageLog
 from tofe_export.documents.history import DENSE
 from tofe_export.errors import InputError
 from tofe_export.files.names import CHECKPOINT, PAGE, READ_BY_REPORT
-from tofe_export.files.places import reason_of, resolved
-from tofe_export.files.writing import write_text
-from tofe_export.page.attention_section import AttentionSection, attention_section
-from tofe_export.page.bench_tables import bench_section
+from tofe_export.files.places import resolved
+from tofe_export.files.writing import explained, write_text
+from tofe_export.page import agreement, speed
+from tofe_export.page.attention_section import VERSIONS, AttentionSection, attention_section, heat_figure
 from tofe_export.page.drawing import Chart, write_figure
-from tofe_export.page.facts import facts, key_numbers
 from tofe_export.page.folder import RunFolder, read_folder
-from tofe_export.page.gallery import Gallery, gallery
-from tofe_export.page.headline import WORDS, headline
-from tofe_export.page.heat import heat_figure
+from tofe_export.page.gallery import Gallery, class_name, gallery, stage_picture, token_map_figure
+from tofe_export.page.headline import WORDS, facts, headline, key_numbers
 from tofe_export.page.images import open_images
 from tofe_export.page.labels import shown
-from tofe_export.page.parity_tables import artifact_parity, overview, threshold_table
-from tofe_export.page.quality_charts import cost_chart, cost_points, kept_charts
-from tofe_export.page.speed_charts import latency_chart, speed_chart
-from tofe_export.page.token_pictures import token_map_figure
+from tofe_export.page.pictures import data_uri
 from tofe_export.page.training_charts import training_charts
 from tofe_export.page.wording import percent
 from tofe_export.progress import Progress, silent
@@ -66,7 +61,12 @@ def build_report(
         raise InputError(f"`data` says where pictures come from, but {why}.", "Omit `data`.", code="data-unused")
     page = folder / PAGE if page is None else page
     charts = _charts(run)
-    _require_writable(folder, page, figures, charts)
+    outputs = [Output(page, Kind.PAGE)]
+    if figures is not None:
+        require_folder(figures)
+        names = [*(chart.name for section in charts.values() for chart in section), _TOKEN_MAPS, _ATTENTION]
+        outputs += [Output(figures / f"{name}.{end}", Kind.PICTURE) for name in names for end in ("png", "svg")]
+    require_outputs(outputs, [folder / name for name in READ_BY_REPORT])
     pictured = None
     if images and run.checkpoint is not None:
         pictured = open_images(run.checkpoint, images, data, log or ImageLog(), progress)
@@ -78,25 +78,14 @@ def build_report(
 
 
 def _charts(run: RunFolder) -> Charts:
-    threshold = run.verification.threshold if run.verification else None
-    dense = run.history.final_accuracy(DENSE) if run.history else None
-    speed = (speed_chart(run.benchmark), latency_chart(run.benchmark)) if run.benchmark else ()
-    cost = cost_chart(cost_points(run.verifications.artifacts if run.verifications else (), dense))
+    timed = (speed.speed_chart(run.benchmark), speed.latency_chart(run.benchmark)) if run.benchmark else ()
+    cost = agreement.cost_chart(run.artifacts, run.history.final_accuracy(DENSE) if run.history else None)
     return {
-        "speed": [chart for chart in speed if chart is not None],
-        "kept": kept_charts(threshold) if threshold else [],
+        "speed": [chart for chart in timed if chart is not None],
+        "kept": agreement.kept_charts(run.threshold) if run.threshold else [],
         "cost": [cost] if cost else [],
         "training": training_charts(run.history, run.budget) if run.history else [],
     }
-
-
-def _require_writable(folder: Path, page: Path, figures: Path | None, charts: Charts) -> None:
-    outputs = [Output(page, Kind.PAGE)]
-    if figures is not None:
-        require_folder(figures)
-        names = [*(chart.name for section in charts.values() for chart in section), _TOKEN_MAPS, _ATTENTION]
-        outputs += [Output(figures / f"{name}.{end}", Kind.PICTURE) for name in names for end in ("png", "svg")]
-    require_outputs(outputs, [folder / name for name in READ_BY_REPORT])
 
 
 def _render(run: RunFolder, charts: Charts, maps: Gallery, attention: AttentionSection) -> str:
@@ -108,16 +97,14 @@ def _render(run: RunFolder, charts: Charts, maps: Gallery, attention: AttentionS
         undefined=jinja2.StrictUndefined,
         finalize=lambda value: shown(value) if type(value) is str else value,  # whatever a file called itself
     )
-    environment.filters["percent"] = percent
+    environment.filters |= {"percent": percent, "data_uri": data_uri, "class_name": class_name}
     # Not escaped because it is this program's own: matplotlib drew it, and escapes the texts in it.
     environment.filters["svg"] = lambda chart: Markup(chart.svg())
-    sentence, tone = headline(run.verifications, run.benchmark)
+    sentence, tone = headline(run.artifacts, run.benchmark)
     word = WORDS[tone]
     if run.outdated:
         word, tone = "Outdated", "open"
         sentence = "What was exported, compared or timed is not what lies here now: see below."
-    artifacts = run.verifications.artifacts if run.verifications else ()
-    threshold = run.verification.threshold if run.verification else None
     return environment.get_template("report.html.j2").render(
         run=run,
         title=_title(run),
@@ -127,25 +114,20 @@ def _render(run: RunFolder, charts: Charts, maps: Gallery, attention: AttentionS
         key_numbers=key_numbers(run),
         facts=facts(run),
         charts=charts,
-        bench=bench_section(run.benchmark) if run.benchmark else None,
-        overview=overview(artifacts),
-        artifacts=[artifact_parity(artifact) for artifact in artifacts],
-        both_kinds=any(artifact.stages and artifact.logits_same_selection for artifact in artifacts),
-        threshold=threshold,
-        threshold_table=threshold_table(threshold) if threshold else None,
+        speed=speed,
+        agreement=agreement,
+        both_kinds=any(artifact.stages and artifact.logits_same_selection for artifact in run.artifacts),
         gallery=maps,
+        stage_picture=stage_picture,
         attention=attention,
+        versions_of_tokens=VERSIONS,
         version=__version__,
     )
 
 
 def _write_figures(folder: Path, charts: Charts, maps: Gallery, attention: AttentionSection) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"{folder} cannot be created: {reason_of(error)}.", "Name another folder.", code="not-writable", path=folder
-        ) from error
+    with explained(folder):
+        folder.mkdir(parents=True, exist_ok=True)  # though there may be no figure
     for section in charts.values():
         for chart in section:
             chart.write(folder)

@@ -26,8 +26,6 @@ from matplotlib.figure import Figure
 from tofe_export.files.writing import atomic_path, write_text
 from tofe_export.page.labels import shown
 
-SIZE = 3.4, 2.5  # inches: about 330 CSS pixels, a phone's width or a third of the page, so that text keeps its size
-
 
 @dataclass(frozen=True)
 class Ink:
@@ -69,7 +67,7 @@ class Chart:
     title: str
     text: str
     draw: Callable[[Figure, Axes, Ink], None]
-    size: tuple[float, float] = SIZE
+    size: tuple[float, float] = (3.4, 2.5)  # about 330 CSS pixels, a phone's width, so that text keeps its size
 
     def figure(self, ink: Ink = PAPER) -> Figure:
         """The chart in these colors; call it within `drawing`."""
@@ -94,20 +92,15 @@ class Chart:
 
 
 def write_figure(figure: Figure, stem: Path) -> list[Path]:
-    """`stem`.png at twice the screen's pixels and `stem`.svg, on white, each atomically.
-
-    Raises:
-        InputError, MissingError: a folder that cannot be written, a full disk.
-    """
+    """`stem`.png and `stem`.svg; see `write_png`."""
     png, svg = stem.with_name(f"{stem.name}.png"), stem.with_name(f"{stem.name}.svg")
     write_png(figure, png)
-    with drawing():
-        write_text(svg, _to_svg(figure, facecolor="white"))
+    write_text(svg, _to_svg(figure, facecolor="white"))
     return [png, svg]
 
 
 def write_png(figure: Figure, path: Path) -> None:
-    """The figure at twice the screen's pixels, on white, atomically.
+    """At twice the screen's pixels, on white, atomically.
 
     Raises:
         InputError, MissingError: a folder that cannot be written, a full disk.
@@ -118,12 +111,24 @@ def write_png(figure: Figure, path: Path) -> None:
 
 @contextlib.contextmanager
 def drawing(ink: Ink | None = None) -> Iterator[None]:
-    """Within it every figure is drawn and saved: texts are not formulas, and a character that the font lacks is a box.
+    """Within it every figure is drawn and saved, a chart in its `ink`.
 
-    Args:
-        ink: colors and sizes of a chart.
+    Texts are not formulas, and a character that the font lacks is a box.
     """
-    settings = {"text.parse_math": False, "svg.fonttype": "none", "svg.hashsalt": "tofe-export", **_style(ink)}
+    settings: dict[Any, Any] = {"text.parse_math": False, "svg.fonttype": "none", "svg.hashsalt": "tofe-export"}
+    if ink is not None:
+        settings |= {
+            "font.family": ["sans-serif"],
+            "font.size": 9,
+            "text.color": ink.ink,
+            "axes.edgecolor": ink.rule,
+            "axes.labelcolor": ink.faint,
+            "axes.linewidth": 0.8,
+            "grid.color": ink.rule,
+            "grid.linewidth": 0.6,
+        }
+        for axis in ("xtick", "ytick"):
+            settings |= {f"{axis}.color": ink.rule, f"{axis}.labelcolor": ink.faint}
     with matplotlib.rc_context(settings), warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"Glyph \d+ .*missing from", UserWarning)
         warnings.filterwarnings("ignore", r"Matplotlib currently does not support .* natively", UserWarning)
@@ -146,28 +151,10 @@ def legend_above(figure: Figure, entries: Sequence[Entry], columns: int = 3) -> 
         text.set_text(shown(label))
 
 
-def _style(ink: Ink | None) -> Any:
-    if ink is None:
-        return {}
-    return {
-        "font.family": ["sans-serif"],
-        "font.size": 9,
-        "axes.edgecolor": ink.rule,
-        "axes.labelcolor": ink.faint,
-        "axes.linewidth": 0.8,
-        "text.color": ink.ink,
-        "xtick.color": ink.rule,
-        "ytick.color": ink.rule,
-        "xtick.labelcolor": ink.faint,
-        "ytick.labelcolor": ink.faint,
-        "grid.color": ink.rule,
-        "grid.linewidth": 0.6,
-    }
-
-
 def _to_svg(figure: Figure, **background: Any) -> str:
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None}, **background)
+    with drawing():
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None}, **background)
     return buffer.getvalue()
 
 

@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import torch
 from timm.models.vision_transformer import VisionTransformer
@@ -19,47 +20,19 @@ from tofe_export.documents.base import read_document
 from tofe_export.documents.benchmark import Benchmark
 from tofe_export.documents.history import History, read_history
 from tofe_export.documents.manifest import OnnxManifest
-from tofe_export.documents.verification import Verification, Verifications, read_verifications
+from tofe_export.documents.verification import (
+    ThresholdComparison,
+    Verification,
+    read_verifications,
+)
 from tofe_export.errors import InputError
 from tofe_export.files.commands import command
 from tofe_export.files.names import BENCH, CHECKPOINT, METRICS, MODEL, STATE, VERIFY
 from tofe_export.files.places import is_there
-from tofe_export.files.reading import sha256
 from tofe_export.model.config import ToFeConfig
 from tofe_export.training.state import RunState, load_state
 
-
-@dataclass(frozen=True)
-class Commands:
-    """The command that makes each part of a folder, ready to type."""
-
-    folder: Path
-
-    @property
-    def train(self) -> str:
-        """Command that fills the folder, in minutes on any CPU."""
-        return command("demo", "-o", self.folder)
-
-    @property
-    def pictures(self) -> str:
-        """Command that writes the page with pictures."""
-        return command("report", self.folder, "--images", "6")
-
-    @property
-    def onnx(self) -> str:
-        """Command that exports the checkpoint."""
-        return command("onnx", self.folder / CHECKPOINT, "-o", self.folder / MODEL)
-
-    @property
-    def verify(self) -> str:
-        """Command that compares the export with the checkpoint."""
-        at = self.folder
-        return command("verify", at / MODEL, "--against", at / CHECKPOINT, "--json", at / VERIFY)
-
-    @property
-    def bench(self) -> str:
-        """Command that times the export."""
-        return command("bench", self.folder / MODEL, "--json", self.folder / BENCH)
+Step = Literal["train", "pictures", "onnx", "verify", "bench"]
 
 
 @dataclass(frozen=True)
@@ -70,7 +43,8 @@ class RunFolder:
         path: the folder.
         teacher: the dense teacher that training kept, where it fits the checkpoint.
         budget: the cost that training aimed at, as a share of the dense backbone's MACs.
-        verifications: every artifact that was compared with PyTorch.
+        artifacts: every one that was compared with PyTorch.
+        verification: the exported model's, else that of the first artifact.
         manifest: of `model.onnx`.
         notes: sentences about parts that do not fit together.
         outdated: what was compared or timed, or what was exported, is not what lies here now.
@@ -81,38 +55,36 @@ class RunFolder:
     teacher: VisionTransformer | None
     history: History | None
     budget: float | None
-    verifications: Verifications | None
+    artifacts: tuple[Verification, ...]
+    verification: Verification | None
     benchmark: Benchmark | None
     manifest: OnnxManifest | None
     notes: tuple[str, ...]
     outdated: bool
 
     @property
-    def commands(self) -> Commands:
-        """How to make what is missing."""
-        return Commands(self.path)
+    def commands(self) -> dict[Step, str]:
+        """The command that makes each part of the folder, ready to type."""
+        at, model, checkpoint = self.path, self.path / MODEL, self.path / CHECKPOINT
+        return {
+            "train": command("demo", "-o", at),  # in minutes on any CPU
+            "pictures": command("report", at, "--images", "6"),
+            "onnx": command("onnx", checkpoint, "-o", model),
+            "verify": command("verify", model, "--against", checkpoint, "--json", at / VERIFY),
+            "bench": command("bench", model, "--json", at / BENCH),
+        }
+
+    def command_towards(self, step: Literal["verify", "bench"]) -> str:
+        """What leads on to `step`: that, or the export before it; "" without a checkpoint that it needs."""
+        exported = is_there(self.path / MODEL) and is_there(manifest_path(self.path / MODEL))
+        if exported and (self.checkpoint or step == "bench"):
+            return self.commands[step]
+        return self.commands["onnx"] if self.checkpoint else ""
 
     @property
-    def exported(self) -> bool:
-        """Whether the model and its manifest are here."""
-        return is_there(self.path / MODEL) and is_there(manifest_path(self.path / MODEL))
-
-    @property
-    def verify_command(self) -> str:
-        """What leads on to a comparison: that, or the export before it; "" without a checkpoint to compare with."""
-        if self.checkpoint is None:
-            return ""
-        return self.commands.verify if self.exported else self.commands.onnx
-
-    @property
-    def bench_command(self) -> str:
-        """What leads on to a benchmark: that, or the export before it; "" without a checkpoint to export."""
-        return self.commands.bench if self.exported else self.verify_command
-
-    @property
-    def verification(self) -> Verification | None:
-        """The exported model's, else that of the first artifact."""
-        return self.verifications.of_model(MODEL) if self.verifications else None
+    def threshold(self) -> ThresholdComparison | None:
+        """The fixed path against the threshold path."""
+        return self.verification.threshold if self.verification else None
 
     def keep_counts(self) -> tuple[int, ...] | None:
         """Keep counts of the exported model if there is one, else as learned; None when neither says."""
@@ -143,20 +115,25 @@ def read_folder(path: Path) -> RunFolder:
         raise InputError(
             f"{path} holds nothing to report: none of {parts}.", "Train into it first.", code="no-run", path=path
         )
-    state = _read_state(path) if checkpoint or history else None
+    state = None
+    if checkpoint or history:
+        with contextlib.suppress(InputError):  # the page does without a state that cannot be read
+            state = load_state(path)
+    budget = state.settings.get("budget") if state else None
     run = RunFolder(
         path=path,
         checkpoint=checkpoint,
         teacher=_teacher(state, checkpoint, path / STATE) if state and checkpoint else None,
         history=history,
-        budget=_budget(state) if state and history else None,
-        verifications=verifications,
+        budget=budget if isinstance(budget, float) and 0 < budget < 1 else None,
+        artifacts=verifications.artifacts if verifications else (),
+        verification=verifications.of_model(MODEL) if verifications else None,
         benchmark=timed,
         manifest=manifest,
         notes=(),
         outdated=False,
     )
-    outdated = [*_outdated_documents(run), *_outdated_export(run)]
+    outdated = tuple(_outdated(run))
     return replace(
         run,
         manifest=None if checkpoint and not _fits(manifest, checkpoint) else manifest,
@@ -192,52 +169,36 @@ def _fits(manifest: OnnxManifest | None, checkpoint: Checkpoint) -> bool:
     return manifest is None or checkpoint.model.config.document() == manifest.config
 
 
-def _outdated_export(run: RunFolder) -> Iterator[str]:
-    """Sentences on an export of another checkpoint than the one that is shown."""
-    if run.manifest is None or run.checkpoint is None:
+def _outdated(run: RunFolder) -> Iterator[str]:
+    """Sentences on results about another export under the same name, and on an export of another checkpoint."""
+    manifest, verified = run.manifest, run.verification
+    if manifest is None:
         return
-    if run.manifest.source.sha256 != sha256(run.path / CHECKPOINT):
-        yield (
-            f"{MODEL} was exported from another checkpoint than the {CHECKPOINT} in this folder. "
-            f"Export, verify and time it again, beginning with: {run.commands.onnx}"
-        )
-    if not _fits(run.manifest, run.checkpoint):
-        yield f"{MODEL} is another network than {CHECKPOINT} holds, so what its manifest says is omitted."
-
-
-def _outdated_documents(run: RunFolder) -> Iterator[str]:
-    """Sentences on results about another model: the same file name may hold a newer export."""
-    if run.manifest is None:
-        return
-    keep, verified = run.manifest.keep, run.verification
     if verified is not None and verified.model == MODEL:
-        if verified.keep and verified.keep != keep:
+        if verified.keep and verified.keep != manifest.keep:
             yield (
                 f"{VERIFY} is about an export with keep counts {', '.join(map(str, verified.keep))}; {MODEL} now has "
-                f"{', '.join(map(str, keep))}. Compare again: {run.commands.verify}"
+                f"{', '.join(map(str, manifest.keep))}. Compare again: {run.commands['verify']}"
             )
-        elif verified.model_sha256 not in ("", run.manifest.sha256):  # documents of older versions do not say
-            yield f"{VERIFY} is about another {MODEL} than this one. Compare again: {run.commands.verify}"
+        elif verified.model_sha256 not in ("", manifest.sha256):  # documents of older versions do not say
+            yield f"{VERIFY} is about another {MODEL} than this one. Compare again: {run.commands['verify']}"
     rows = [row for row in run.benchmark.rows if row.name == MODEL] if run.benchmark else []
-    if any(not math.isclose(row.gmacs, run.manifest.gmacs, rel_tol=1e-6) for row in rows):
-        yield f"{BENCH} is about an export of another cost than {MODEL} now. Time it again: {run.commands.bench}"
-
-
-def _read_state(folder: Path) -> RunState | None:
-    """The trainer's saved state, or None where there is none that can be read."""
-    with contextlib.suppress(InputError):
-        return load_state(folder)
-    return None
-
-
-def _budget(state: RunState) -> float | None:
-    budget = state.settings.get("budget") if isinstance(state.settings, dict) else None
-    return float(budget) if isinstance(budget, float) and 0 < budget < 1 else None
+    if any(not math.isclose(row.gmacs, manifest.gmacs, rel_tol=1e-6) for row in rows):
+        yield f"{BENCH} is about an export of another cost than {MODEL} now. Time it again: {run.commands['bench']}"
+    if run.checkpoint is None:
+        return
+    if manifest.source.sha256 != run.checkpoint.file_sha256:
+        yield (
+            f"{MODEL} was exported from another checkpoint than the {CHECKPOINT} in this folder. "
+            f"Export, verify and time it again, beginning with: {run.commands['onnx']}"
+        )
+    if not _fits(manifest, run.checkpoint):
+        yield f"{MODEL} is another network than {CHECKPOINT} holds, so what its manifest says is omitted."
 
 
 def _teacher(state: RunState, checkpoint: Checkpoint, path: Path) -> VisionTransformer | None:
     """The dense teacher that training saved, or None where there is none that fits."""
-    if not isinstance(state.teacher, dict) or not state.teacher:
+    if not state.teacher:
         return None
     teacher = copy.deepcopy(checkpoint.model.vit)
     plain = {key: value for key, value in state.teacher.items() if isinstance(value, torch.Tensor)}

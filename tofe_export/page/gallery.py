@@ -1,8 +1,14 @@
-"""Token maps of held-out images, ready for the page."""
+"""The section on token maps: frozen tokens of held-out images veiled, kept ones clear, reused ones outlined."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from PIL import Image
 
 from tofe_export.checkpoints.checkpoint import Checkpoint
 from tofe_export.data.images import ImageSource
@@ -12,78 +18,39 @@ from tofe_export.files.commands import quoted
 from tofe_export.files.names import CHECKPOINT
 from tofe_export.page.folder import RunFolder
 from tofe_export.page.images import ShownImages
-from tofe_export.page.pictures import data_uri
+from tofe_export.page.labels import short
+from tofe_export.page.pictures import REUSED, Canvas, Panel, picture_grid
 from tofe_export.page.token_maps import ReuseSummary, TokenMap, summarize_reuse, token_maps
-from tofe_export.page.token_pictures import class_name, plain, stage_picture
 
-
-@dataclass(frozen=True)
-class StagePicture:
-    """A stage's picture: the image's URI, how many tokens were kept and reused, and the same in words.
-
-    `threshold` is how many the threshold rule would keep; None where the network has none.
-    """
-
-    uri: str
-    kept: int
-    reused: int
-    threshold: int | None
-    alt: str
-
-
-@dataclass(frozen=True)
-class GalleryImage:
-    """One image of the gallery with its stages; `right` is None where the label is unknown."""
-
-    name: str
-    uri: str
-    predicted: str
-    label: str
-    right: bool | None
-    disagreement: str
-    stages: list[StagePicture]
+VEIL = (150, 150, 148)  # a middle gray, so that neither white nor black content passes for frozen
+_VEIL_STRENGTH = 0.84
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """The section on token maps.
+    """What the page shows.
 
     Attributes:
-        images: empty when there is nothing to show.
+        maps: empty when there is nothing to show.
         reason: why there is nothing, or "".
         command: what makes it, or "".
         reuse: a sentence on how many tokens come back.
         source: where the images are from.
         notes: sentences on images that were replaced or skipped.
-        keep: keep counts, and tokens of an image.
-        maps: the token maps themselves, and the names of their classes, for files.
-        discards: frozen tokens never come back.
+        classes: names of the network's outputs; empty where it has none.
     """
 
-    images: list[GalleryImage] = field(default_factory=list)
+    maps: list[TokenMap] = field(default_factory=list)
     reason: str = ""
     command: str = ""
     reuse: str = ""
     source: str = ""
     notes: list[str] = field(default_factory=list)
-    keep: tuple[int, ...] = ()
-    tokens: int = 0
-    maps: list[TokenMap] = field(default_factory=list)
     classes: tuple[str, ...] = ()
-    discards: bool = False
-
-    @property
-    def by_threshold(self) -> bool:
-        """Whether the network has a threshold to compare with."""
-        return any(stage.threshold is not None for image in self.images for stage in image.stages)
 
 
 def gallery(run: RunFolder, images: ShownImages | None) -> Gallery:
-    """Token maps of images, evenly spread over their source.
-
-    Args:
-        run: the run.
-        images: None for no pictures.
+    """Token maps of `images`, evenly spread over their source, or why there are none.
 
     Raises:
         InputError: not one image can be read.
@@ -91,64 +58,86 @@ def gallery(run: RunFolder, images: ShownImages | None) -> Gallery:
     if run.checkpoint is None:
         return Gallery(reason=f"There is no {CHECKPOINT} here to look into. Copy the checkpoint here under that name.")
     if images is None:
-        return Gallery(reason="The page was written without pictures.", command=run.commands.pictures)
+        return Gallery(reason="The page was written without pictures.", command=run.commands["pictures"])
     keep = run.keep_counts()
     if keep is None:
         return Gallery(
             reason="The checkpoint holds no learned keep ratios, and no model was exported.",
-            command=f"{run.commands.onnx} --keep-from {quoted(run.checkpoint.data or 'photos')}",
+            command=f"{run.commands['onnx']} --keep-from {quoted(run.checkpoint.data or 'photos')}",
         )
-    source, model = images.source, run.checkpoint.model
+    source = images.source
     classes = _class_names(run.checkpoint, source)
     maps = token_maps(run.checkpoint, keep, images.shown("Token maps"))
-    reuse = summarize_reuse(model, keep, images.averaged("Reused tokens"))
-    notes = [*images.notes, class_note(source, classes) if source.classes else ""]
+    if source.classes != classes:  # a label counts only where it means what the network's output of that number means
+        maps = [replace(token_map, label=None) for token_map in maps]
+    reuse = summarize_reuse(run.checkpoint.model, keep, images.averaged("Reused tokens"))
+    notes = [images.note, class_note(source, classes) if source.classes else ""]
     return Gallery(
-        images=[_image(token_map, classes, source.classes) for token_map in maps],
+        maps=maps,
         reuse=_reuse_sentence(reuse, run.checkpoint),
         source=source.name,
         notes=[note for note in notes if note] + (images.log.lines() if images.log.left_out else []),
-        keep=keep,
-        tokens=model.tokens,
-        maps=maps,
         classes=classes,
-        discards=model.discards,
     )
+
+
+def stage_picture(token_map: TokenMap, stage: int | None) -> Image.Image:
+    """The image as one stage sees it; without a stage the image itself, enlarged as they are."""
+    canvas = Canvas(token_map.pixels, token_map.kept.shape[1:])
+    if stage is None:
+        return canvas.image
+    veiled = canvas.gray + (np.array(VEIL) - canvas.gray) * _VEIL_STRENGTH
+    values = np.where(canvas.spread(token_map.kept[stage])[..., None], canvas.values, veiled)
+    return canvas.outlined(values, token_map.reused[stage], share=10)
+
+
+def token_map_figure(maps: Sequence[TokenMap], classes: Sequence[str] = (), columns: int = 1) -> Figure:
+    """A row per image, or `columns` images in a row: the image, then every stage, with a legend.
+
+    Args:
+        maps: one or more, all of one model.
+        classes: class names, for the captions.
+        columns: how many images stand side by side; it divides their number.
+    """
+    rows = [
+        [panel for token_map in maps[start : start + columns] for panel in _panels(token_map, classes)]
+        for start in range(0, len(maps), columns)
+    ]
+    titles = ["image", *(f"stage {stage}" for stage in range(len(maps[0].kept)))]
+    legend = (
+        (Patch(facecolor="none", edgecolor="#8a867d"), "kept: runs the blocks"),
+        (Patch(color=_color(VEIL)), "frozen: estimated"),
+        (Patch(facecolor="none", edgecolor=_color(REUSED)), "reused: frozen before, kept now"),
+    )
+    return picture_grid(rows, titles * columns, 1.18, legend)
+
+
+def class_name(index: int, classes: Sequence[str]) -> str:
+    """The class's name, or its number where there are no names."""
+    return classes[index] if 0 <= index < len(classes) else f"class {index}"
+
+
+def _panels(token_map: TokenMap, classes: Sequence[str]) -> list[Panel]:
+    caption = short(class_name(token_map.predicted, classes))
+    if token_map.label is not None and token_map.label != token_map.predicted:
+        caption += f" (is {short(class_name(token_map.label, classes))})"
+    panels = [(stage_picture(token_map, None), caption)]
+    for stage, (kept, reused) in enumerate(zip(token_map.kept, token_map.reused, strict=True)):
+        again = f", {reused.sum()} reused" if reused.any() else ""
+        panels.append((stage_picture(token_map, stage), f"{kept.sum()} kept{again}"))
+    return panels
+
+
+def _color(rgb: tuple[int, int, int]) -> str:
+    """In the form that matplotlib takes."""
+    return "#" + bytes(rgb).hex()
 
 
 def _class_names(checkpoint: Checkpoint, source: ImageSource) -> tuple[str, ...]:
     """What the network's outputs are called: its own names; those of the images only where it has none and they fit."""
     if checkpoint.classes:
         return checkpoint.classes
-    outputs = getattr(checkpoint.model.vit, "num_classes", None)
-    return source.classes if len(source.classes) == outputs else ()
-
-
-def _image(token_map: TokenMap, classes: tuple[str, ...], labels: tuple[str, ...]) -> GalleryImage:
-    # A label counts only where it means what the network's output of that number means.
-    label = token_map.label if labels == classes else None
-    other = token_map.predicted_by_threshold
-    return GalleryImage(
-        name=token_map.name,
-        uri=data_uri(plain(token_map)),
-        predicted=class_name(token_map.predicted, classes),
-        label="" if label is None else class_name(label, labels),
-        right=None if label is None else token_map.predicted == label,
-        disagreement="" if other in (None, token_map.predicted) else class_name(other, classes),
-        stages=[_stage(token_map, stage) for stage in range(len(token_map.kept))],
-    )
-
-
-def _stage(token_map: TokenMap, stage: int) -> StagePicture:
-    kept, reused = int(token_map.kept[stage].sum()), int(token_map.reused[stage].sum())
-    tokens = token_map.kept[stage].size
-    return StagePicture(
-        uri=data_uri(stage_picture(token_map, stage)),
-        kept=kept,
-        reused=reused,
-        threshold=token_map.counts[stage] if stage < len(token_map.counts) else None,
-        alt=f"Stage {stage}: {kept} of {tokens} tokens kept, {reused} of them reused, {tokens - kept} frozen.",
-    )
+    return source.classes if len(source.classes) == checkpoint.model.vit.num_classes else ()
 
 
 def _reuse_sentence(summary: ReuseSummary, checkpoint: Checkpoint) -> str:

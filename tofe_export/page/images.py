@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tofe_export.checkpoints.checkpoint import Checkpoint
 from tofe_export.data.image_log import ImageLog
@@ -22,12 +22,12 @@ class ShownImages:
 
     Attributes:
         source: where they come from.
-        notes: sentences on why it is those.
+        note: a sentence on why it is those, or "".
         count: how many are on the page; averages are over more.
     """
 
     source: ImageSource
-    notes: tuple[str, ...]
+    note: str
     count: int
     checkpoint: Checkpoint
     log: ImageLog
@@ -35,15 +35,12 @@ class ShownImages:
 
     def shown(self, task: str) -> Iterator[Batch]:
         """The images that are on the page; `task` names the job for those who wait."""
-        return self._batches(self.count, task)
+        loop = batches(self.source, self.checkpoint.preprocessing, _BATCH, self.count, log=self.log)
+        return tracked(loop, task, -(-min(self.count, len(self.source)) // _BATCH), self.progress)
 
     def averaged(self, task: str) -> Iterator[Batch]:
         """The images that averages are over."""
-        return self._batches(max(self.count, _AVERAGED), task)
-
-    def _batches(self, count: int, task: str) -> Iterator[Batch]:
-        loop = batches(self.source, self.checkpoint.preprocessing, _BATCH, count, log=self.log)
-        return tracked(loop, task, -(-min(count, len(self.source)) // _BATCH), self.progress)
+        return replace(self, count=max(self.count, _AVERAGED)).shown(task)
 
 
 def open_images(checkpoint: Checkpoint, count: int, data: str | None, log: ImageLog, progress: Progress) -> ShownImages:
@@ -52,18 +49,16 @@ def open_images(checkpoint: Checkpoint, count: int, data: str | None, log: Image
     Raises:
         InputError: `data` names no images.
     """
-    source, notes = _source(checkpoint, data)
-    return ShownImages(source, notes, count, checkpoint, log, progress)
-
-
-def _source(checkpoint: Checkpoint, data: str | None) -> tuple[ImageSource, tuple[str, ...]]:
+    note = ""
     if data is not None:
-        return open_source(data, "any"), ()
-    if checkpoint.data:
+        source = open_source(data, "any")
+    elif checkpoint.data:
         try:
-            return open_source(checkpoint.data, "val"), ()
+            source = open_source(checkpoint.data, "val")
         except InputError:
+            source = open_source("photos", "val")
             note = f"The images it was trained on ({checkpoint.data}) are not here, so these are bundled photographs."
     else:
+        source = open_source("photos", "val")
         note = "What it was trained on is unknown, so these are bundled photographs."
-    return open_source("photos", "val"), (note,)
+    return ShownImages(source, note, count, checkpoint, log, progress)

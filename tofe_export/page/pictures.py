@@ -41,7 +41,7 @@ class Canvas:
         scale = max(1, -(-_SIDE // min(height, width)))
         self.image = Image.fromarray(pixels).resize((width * scale, height * scale), Image.Resampling.BICUBIC)
         self.values = np.asarray(self.image, dtype=np.float64)
-        self.grey = self.values.mean(axis=2, keepdims=True)
+        self.gray = self.values.mean(axis=2, keepdims=True)
         self._down, self._across = (
             np.arange(cells + 1) * side // cells for side, cells in zip(self.values.shape, grid, strict=False)
         )

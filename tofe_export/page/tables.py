@@ -16,14 +16,7 @@ class Toned:
 
 @dataclass(frozen=True)
 class Row:
-    """One row.
-
-    Attributes:
-        name: what the values are of.
-        values: the other cells.
-        how: what ran it, in small letters behind the name.
-        dense: this is the dense backbone, which others are compared with.
-    """
+    """One row: what the values are of, and in small letters what ran it; `dense` is what others are compared with."""
 
     name: str
     values: Sequence[str | Toned]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +17,7 @@ from tofe_export.errors import InputError
 from tofe_export.model.fixed_path import FixedPath
 from tofe_export.model.outputs import SparseOutput
 from tofe_export.model.selection import Layout, kept_masks
-from tofe_export.model.tofe import ToFe, check_keep
+from tofe_export.model.tofe import ToFe
 
 
 @dataclass(frozen=True)
@@ -62,34 +62,27 @@ class ReuseSummary:
 
 
 @torch.inference_mode()
-def token_maps(checkpoint: Checkpoint, keep: Sequence[int], batches: Iterable[Batch]) -> list[TokenMap]:
-    """One map per image of `batches`.
-
-    Args:
-        checkpoint: the network and its preprocessing.
-        keep: keep count of each stage.
-        batches: images preprocessed by `checkpoint.preprocessing`.
+def token_maps(checkpoint: Checkpoint, keep: tuple[int, ...], batches: Iterable[Batch]) -> list[TokenMap]:
+    """One map per image of `batches`, which `checkpoint.preprocessing` has prepared.
 
     Raises:
         InputError: keep counts that do not fit the model.
     """
     model = checkpoint.model
-    counts = check_keep(keep, model)
+    rows, columns = model.vit.patch_embed.grid_size
     maps: list[TokenMap] = []
     for batch in batches:
-        fixed = model.forward_fixed(batch.images, FixedPath(counts))
-        kept = _kept(model, fixed, counts, len(batch.names))
-        used_again = reused(kept)
-        rows, columns = grid_of(model)
-        singles = model.forward_threshold(batch.images) if model.has_threshold else []
-        for place in range(len(batch.names)):
-            single = singles[place] if singles else None
+        fixed = model.forward_fixed(batch.images, FixedPath(keep))
+        masks = kept_in_stages(model, fixed, keep)
+        kept, again = (mask.reshape(*mask.shape[:2], rows, columns).numpy() for mask in (masks, reused(masks)))
+        singles = model.forward_threshold(batch.images) if model.has_threshold else [None] * len(batch.names)
+        for place, single in enumerate(singles):
             maps.append(
                 TokenMap(
                     name=batch.names[place],
                     pixels=to_pixels(batch.images[place], checkpoint.preprocessing),
-                    kept=kept[place].reshape(-1, rows, columns).numpy(),
-                    reused=used_again[place].reshape(-1, rows, columns).numpy(),
+                    kept=kept[place],
+                    reused=again[place],
                     counts=tuple(int((trace.scores > 0).sum()) for trace in (single.stages if single else ())),
                     predicted=int(fixed.logits[place].argmax()),
                     predicted_by_threshold=int(single.logits.argmax()) if single else None,
@@ -100,18 +93,16 @@ def token_maps(checkpoint: Checkpoint, keep: Sequence[int], batches: Iterable[Ba
 
 
 @torch.inference_mode()
-def summarize_reuse(model: ToFe, keep: Sequence[int], batches: Iterable[Batch]) -> ReuseSummary:
+def summarize_reuse(model: ToFe, keep: tuple[int, ...], batches: Iterable[Batch]) -> ReuseSummary:
     """How many tokens come back, averaged over `batches`.
 
     Raises:
         InputError: keep counts that do not fit the model, or no image.
     """
-    counts = check_keep(keep, model)
     images, ever = 0, 0
-    per_stage = torch.zeros(len(counts), dtype=torch.int64)
+    per_stage = torch.zeros(len(keep), dtype=torch.int64)
     for batch in batches:
-        fixed = model.forward_fixed(batch.images, FixedPath(counts))
-        again = reused(_kept(model, fixed, counts, len(batch.names)))
+        again = reused(kept_in_stages(model, model.forward_fixed(batch.images, FixedPath(keep)), keep))
         images += len(batch.names)
         per_stage += again.sum(dim=(0, 2))
         ever += int(again.any(dim=1).sum())
@@ -120,23 +111,18 @@ def summarize_reuse(model: ToFe, keep: Sequence[int], batches: Iterable[Batch]) 
     return ReuseSummary(images, tuple(int(total) / images for total in per_stage), ever / images)
 
 
+def kept_in_stages(model: ToFe, fixed: SparseOutput, keep: tuple[int, ...]) -> Tensor:
+    """bool [B, S, N] in spatial order: the tokens that each stage kept."""
+    perms = {trace.index: trace.perm for trace in fixed.stages}
+    if not perms:  # every stage keeps everything, so nothing was selected
+        return torch.ones(len(fixed.logits), len(keep), model.tokens, dtype=torch.bool)
+    return torch.stack(kept_masks(perms, keep, Layout(model.tokens, True, model.discards, model.fuses)), dim=1)
+
+
 def reused(kept: Tensor) -> Tensor:
-    """The tokens that a stage kept and some earlier stage had frozen.
-
-    Args:
-        kept: bool [B, S, N].
-
-    Returns:
-        bool [B, S, N]; nothing in the first stage.
-    """
+    """The tokens that a stage kept and some earlier stage had frozen, none in the first: bool [B, S, N], as `kept`."""
     always = kept.cumprod(dim=1).bool()  # kept by this stage and by every earlier one
     return kept & ~always
-
-
-def grid_of(model: ToFe) -> tuple[int, int]:
-    """Rows and columns of the model's patch tokens."""
-    rows, columns = model.vit.patch_embed.grid_size
-    return int(rows), int(columns)
 
 
 def to_pixels(image: Tensor, preprocessing: Preprocessing) -> NDArray[np.uint8]:
@@ -144,11 +130,3 @@ def to_pixels(image: Tensor, preprocessing: Preprocessing) -> NDArray[np.uint8]:
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (preprocessing.mean, preprocessing.std))
     pixels: NDArray[np.uint8] = ((image * std + mean).clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
     return pixels
-
-
-def _kept(model: ToFe, output: SparseOutput, counts: tuple[int, ...], images: int) -> Tensor:
-    """bool [B, S, N] in spatial order."""
-    perms = {trace.index: trace.perm for trace in output.stages}
-    if not perms:  # every stage keeps everything, so nothing was selected
-        return torch.ones(images, len(counts), model.tokens, dtype=torch.bool)
-    return torch.stack(kept_masks(perms, counts, Layout(model.tokens, True, model.discards, model.fuses)), dim=1)

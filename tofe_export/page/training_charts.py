@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
@@ -34,11 +35,10 @@ def training_charts(history: History, budget: float | None) -> list[Chart]:
         history: the training log.
         budget: the cost that training aimed at, as a share of the dense backbone's.
     """
-    charts = _accuracy(history), _kept(history), _cost(history, budget)
-    return [chart for chart in charts if chart is not None]
+    return [*_accuracy(history), *_kept(history), *_cost(history, budget)]
 
 
-def _accuracy(history: History) -> Chart | None:
+def _accuracy(history: History) -> Iterator[Chart]:
     phases: tuple[tuple[Phase, str, Callable[[Ink], str]], ...] = (
         (DENSE, "dense backbone", lambda ink: ink.faint),
         (TOFE, "ToFe", lambda ink: ink.accent),
@@ -48,19 +48,19 @@ def _accuracy(history: History) -> Chart | None:
         for phase, label, ink in phases
         if (points := [(x, one.val_accuracy, 0.0) for x, one in history.phase(phase) if one.val_accuracy is not None])
     ]
-    if not series:
-        return None
-    text = "; ".join(
-        f"{one.label} ends at {percent(one.points[-1][1])} after {count(len(one.points), 'epoch')}" for one in series
-    )
-    return _over_epochs("training-accuracy", "Accuracy on held-out images", text, series, 1, history)
+    if series:
+        text = "; ".join(
+            f"{one.label} ends at {percent(one.points[-1][1])} after {count(len(one.points), 'epoch')}"
+            for one in series
+        )
+        yield _over_epochs("training-accuracy", "Accuracy on held-out images", text, series, 1, len(history.epochs))
 
 
-def _kept(history: History) -> Chart | None:
+def _kept(history: History) -> Iterator[Chart]:
     epochs = [(x, epoch.keep_mean, epoch.keep_std or ()) for x, epoch in history.phase(TOFE) if epoch.keep_mean]
     stages = min((len(means) for _, means, _ in epochs), default=0)
     if not stages:
-        return None
+        return
     spreads = all(len(spread) >= stages for _, _, spread in epochs)
     series = [
         _Series(
@@ -72,30 +72,23 @@ def _kept(history: History) -> Chart | None:
     ]
     text = "At the end: " + ", ".join(f"{one.label} {percent(one.points[-1][1])}" for one in series)
     title = "Tokens kept" + ("; band: spread over images" if spreads else "")
-    return _over_epochs("training-kept", title, text, series, epochs[0][0], history)
+    yield _over_epochs("training-kept", title, text, series, epochs[0][0], len(history.epochs))
 
 
-def _cost(history: History, budget: float | None) -> Chart | None:
+def _cost(history: History, budget: float | None) -> Iterator[Chart]:
     points = [(x, epoch.macs_ratio, 0.0) for x, epoch in history.phase(TOFE) if epoch.macs_ratio is not None]
-    if not points:
-        return None
-    text = f"ends at {percent(points[-1][1])}" + (f", with a budget of {percent(budget)}" if budget is not None else "")
-    series = [_Series("ToFe", points, lambda ink: ink.accent)]
-    title = "Cost (MACs), dense backbone = 100\u202f%"
-    return _over_epochs("training-cost", title, text, series, points[0][0], history, budget)
+    if points:
+        aim = f", with a budget of {percent(budget)}" if budget is not None else ""
+        series = [_Series("ToFe", points, lambda ink: ink.accent)]
+        title = "Cost (MACs), dense backbone = 100\u202f%"
+        text = f"ends at {percent(points[-1][1])}{aim}"
+        yield _over_epochs("training-cost", title, text, series, points[0][0], len(history.epochs), budget)
 
 
 def _over_epochs(
-    name: str,
-    title: str,
-    text: str,
-    series: Sequence[_Series],
-    first: int,
-    history: History,
-    budget: float | None = None,
+    name: str, title: str, text: str, series: Sequence[_Series], first: int, last: int, budget: float | None = None
 ) -> Chart:
-    """From epoch `first` to the last of the run, with a legend."""
-    last = len(history.epochs)
+    """From epoch `first` to `last`, with a legend."""
 
     def draw(figure: Figure, axes: Axes, ink: Ink) -> None:
         entries = list[Entry]()
@@ -105,8 +98,7 @@ def _over_epochs(
             (line,) = axes.plot(x, y, color=color, linewidth=1.8, marker="o", markersize=dot)
             entries.append((line, one.label))
             if any(spread):
-                low, high = ([value + sign * width for value, width in zip(y, spread, strict=True)] for sign in (-1, 1))
-                axes.fill_between(x, low, high, color=color, alpha=0.13, linewidth=0)
+                axes.fill_between(x, np.subtract(y, spread), np.add(y, spread), color=color, alpha=0.13, linewidth=0)
         if budget is not None:
             limit = axes.axhline(budget, color=ink.warm, linewidth=1.2, linestyle=(0, (4, 3)))
             entries.append((limit, f"budget {percent(budget)}"))

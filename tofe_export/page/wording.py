@@ -30,11 +30,6 @@ def times(factor: float) -> str:
     return f"{factor:.2f}×"
 
 
-def span(low: float, high: float) -> str:
-    """An interval that is not broken over two lines."""
-    return f"{low:.2f}\u2060–\u2060{high:.2f}"
-
-
 def per_second(value: float) -> str:
     """Images per second, thousands apart."""
     return f"{value:,.0f}".replace(",", "\u202f") if value >= 100 else digits(value)
@@ -54,6 +49,11 @@ def difference(value: float | None) -> str:
     return f"{mantissa}\u202f×\u202f10{str(int(exponent)).translate(_RAISED)}"
 
 
+def measured(value: float | None) -> str:
+    """The same of what was measured: null is then what is not finite."""
+    return difference(math.inf if value is None else value)
+
+
 def cosine(value: float) -> str:
     """How far from 1, which is what can be seen of it: "1 − 2.4 × 10⁻⁹", or "1"."""
     gap = 1 - value
@@ -68,8 +68,10 @@ def how(backend: str, precision: str) -> str:
 
 
 def interval(row: BenchRow) -> str:
-    """The interval of a speed-up; "" where there is none."""
-    return "" if row.speedup_low is None or row.speedup_high is None else span(row.speedup_low, row.speedup_high)
+    """The interval of a speed-up, which is not broken over two lines; "" where there is none."""
+    if row.speedup_low is None or row.speedup_high is None:
+        return ""
+    return f"{row.speedup_low:.2f}\u2060–\u2060{row.speedup_high:.2f}"
 
 
 def digits(value: float) -> str:

@@ -1,12 +1,11 @@
-"""One epoch of either phase."""
+"""One epoch of either phase: its steps, and then the network on held-out images."""
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -16,13 +15,59 @@ from torch import Tensor
 from tofe_export.data.images import Batch
 from tofe_export.errors import InputError, MissingError
 from tofe_export.model import backbones
-from tofe_export.model.flops import dense_macs
-from tofe_export.model.selector import gumbel_choice
+from tofe_export.model.flops import dense_macs, tofe_macs
+from tofe_export.model.outputs import best_class
+from tofe_export.model.selector import gumbel_choice, threshold_choice
 from tofe_export.model.tofe import ToFe
 from tofe_export.progress import Progress
 from tofe_export.training import losses, schedule
-from tofe_export.training.progress import EpochMeans, Watch
 from tofe_export.training.settings import TrainSettings
+
+
+@dataclass(frozen=True)
+class EpochMeans:
+    """Means over the images of an epoch so far, for whoever watches a training run.
+
+    Attributes:
+        epoch: its title, as `Progress` calls it: "ToFe 3/30".
+        loss: the weighted sum.
+        accuracy: top-1 on the training images, 0..1.
+        kept: share of the tokens kept per stage; empty in the dense phase.
+        macs_ratio: MACs as a share of the dense backbone's; None in the dense phase.
+        budget: the share that `macs_ratio` is trained towards.
+    """
+
+    epoch: str
+    loss: float
+    accuracy: float
+    kept: tuple[float, ...]
+    macs_ratio: float | None
+    budget: float
+
+
+Watch = Callable[[EpochMeans], None]
+"""Called after each training step."""
+
+
+def unwatched(means: EpochMeans) -> None:
+    """Ignores them."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What the metrics log says of the held-out images.
+
+    Attributes:
+        val_accuracy: top-1, 0..1.
+        keep_mean, keep_std: per stage, mean and standard deviation over images of the kept share of tokens,
+            on the threshold path; empty for the dense backbone.
+        macs_ratio: mean over images of their own MACs, as a share of the dense backbone's.
+    """
+
+    val_accuracy: float
+    keep_mean: list[float] = field(default_factory=list)
+    keep_std: list[float] = field(default_factory=list)
+    macs_ratio: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -37,13 +82,9 @@ class Phase:
     settings: TrainSettings
     device: torch.device
 
-    def share_done(self, epoch: int, step: int, steps: int) -> float:
-        """Share of the phase that is done, 0..1."""
-        return (epoch + step / steps) / self.epochs
-
-    def title(self, epoch: int) -> str:
-        """What `Progress` calls an epoch: "ToFe 3/30"."""
-        return f"{'dense backbone' if self.name == 'dense' else 'ToFe'} {epoch + 1}/{self.epochs}"
+    def temperature(self, share: float) -> float:
+        """Of the Gumbel softmax when this share of the phase is done."""
+        return schedule.temperature_at(share, self.settings.temperature_start, self.settings.temperature_end)
 
 
 def run_epoch(
@@ -63,25 +104,15 @@ def run_epoch(
         The epoch's entry for the metrics log: means over its images.
 
     Raises:
-        InputError: a loss that is not finite, or images without labels.
+        InputError: a loss that is not finite.
         MissingError: not enough memory.
     """
-    settings, totals, images = phase.settings, defaultdict[str, float](float), 0
-    dense, title = dense_macs(phase.model.vit), phase.title(epoch)
+    totals, means, images = defaultdict[str, float](float), dict[str, float](), 0
+    title = f"{'dense backbone' if phase.teacher is None else 'ToFe'} {epoch + 1}/{phase.epochs}"
     progress(title, 0, steps)
     phase.model.train()
     for step, batch in enumerate(batches):
-        share = phase.share_done(epoch, min(step, steps - 1), steps)
-        _set_rates(phase, share)
-        try:
-            parts = _step(phase, batch, share, dense)
-        except torch.OutOfMemoryError as error:
-            raise MissingError(
-                f"{phase.device} has not enough memory for batches of {settings.batch_size} images.",
-                "Give a smaller `batch_size`.",
-                code="memory",
-                batch=settings.batch_size,
-            ) from error
+        parts = _step(phase, batch, (epoch + min(step, steps - 1) / steps) / phase.epochs)
         if not math.isfinite(parts["loss"]):
             raise InputError(
                 f"The loss became {parts['loss']} at step {step + 1} of epoch {epoch + 1} ({phase.name} phase).",
@@ -91,41 +122,83 @@ def run_epoch(
                 epoch=epoch + 1,
                 step=step + 1,
             )
-        count = len(batch.names)
-        images += count
+        images += len(batch.names)
         for name, value in parts.items():
-            totals[name] += value * count
-        watch(EpochMeans.of(title, totals, images, settings.budget))
+            totals[name] += value * len(batch.names)
+        means = {name: total / images for name, total in totals.items()}
+        kept = tuple(mean for name, mean in means.items() if name.startswith("train_keep_"))
+        ratio = means.get("train_macs_ratio")
+        watch(EpochMeans(title, means["loss"], means["accuracy"], kept, ratio, phase.settings.budget))
         progress(title, step + 1, steps)
-    means = {name: value / max(1, images) for name, value in totals.items()}
-    share = phase.share_done(epoch, 0, 1)
     entry: dict[str, Any] = {"phase": phase.name, "epoch": epoch + 1, "images": images, **means}
     entry["lr"] = max(group["lr"] for group in phase.optimizer.param_groups)
     if phase.teacher is not None:
-        entry["temperature"] = schedule.temperature_at(share, settings.temperature_start, settings.temperature_end)
+        entry["temperature"] = phase.temperature(epoch / phase.epochs)
     return entry
 
 
-def _step(phase: Phase, batch: Batch, share: float, dense: float) -> dict[str, float]:
-    if batch.labels is None:
-        raise InputError(
-            "Some training images have no labels.",
-            "Give a folder with one subfolder of images per class.",
-            code="no-labels",
-        )
-    images, labels = batch.images.to(phase.device), batch.labels.to(phase.device)
-    with _autocast(phase):
-        logits, parts = _forward(phase, images, labels, share, dense)
-    loss = torch.stack([weight * part for weight, part in parts.values()]).sum()
-    phase.optimizer.zero_grad(set_to_none=True)
-    values = {name: float(part.detach()) for name, (_, part) in parts.items()}
-    values["loss"] = float(loss.detach())
-    if math.isfinite(values["loss"]):
-        loss.backward()  # type: ignore[no-untyped-call]
-        parameters = [p for group in phase.optimizer.param_groups for p in group["params"]]
-        torch.nn.utils.clip_grad_norm_(parameters, phase.settings.clip_norm)
-        phase.optimizer.step()
-    values["accuracy"] = float((logits.detach().argmax(dim=1) == labels).float().mean())
+@torch.no_grad()
+def evaluate(model: ToFe, dense: bool, batches: Iterable[Batch], device: torch.device) -> Evaluation:
+    """The backbone alone where `dense`, else the threshold path.
+
+    Its selection is run on the masked path so that it goes in batches; the logits are the same.
+    """
+    model.eval()
+    right = images = 0
+    kept: list[Tensor] = []
+    for batch in batches:
+        if dense:
+            logits = model.vit(batch.images.to(device))
+        else:
+            out = model.forward_masked(batch.images.to(device), threshold_choice)
+            logits = out.logits
+            kept.append(torch.stack([mask.sum(dim=1) for mask in out.masks], dim=1).cpu())
+        assert batch.labels is not None  # see `open_labelled`
+        right += int((best_class(logits).cpu() == batch.labels).sum())
+        images += len(batch.names)
+    if dense:
+        return Evaluation(right / images)
+    counts = torch.cat(kept).double()  # [images, stages]: small, whatever the number of images
+    ratios = counts / model.tokens
+    macs = sum(tofe_macs(model, row) for row in counts.tolist())
+    return Evaluation(
+        val_accuracy=right / images,
+        keep_mean=ratios.mean(dim=0).tolist(),
+        keep_std=ratios.std(dim=0, correction=0).tolist(),
+        macs_ratio=macs / images / dense_macs(model.vit),
+    )
+
+
+def _step(phase: Phase, batch: Batch, share: float) -> dict[str, float]:
+    """One step, when `share` of the phase is done: the parts of the loss, their sum, and the accuracy."""
+    assert batch.labels is not None  # see `open_labelled`
+    factor = schedule.learning_rate_factor(share, min(0.9, phase.settings.warmup_epochs / phase.epochs))
+    for group in phase.optimizer.param_groups:
+        # A first step at rate 0 would be wasted, and log as one.
+        group["lr"] = group["peak_lr"] * max(factor, 1e-3)
+    try:
+        images, labels = batch.images.to(phase.device), batch.labels.to(phase.device)
+        # Never float16: the gradient of log(mask + eps) needs float32's exponents, which bfloat16 has.
+        narrow = phase.settings.amp and phase.device.type == "cuda" and torch.cuda.is_bf16_supported()
+        with torch.autocast(phase.device.type, torch.bfloat16, enabled=narrow):
+            logits, parts = _forward(phase, images, labels, share)
+        loss = torch.stack([weight * part for weight, part in parts.values()]).sum()
+        phase.optimizer.zero_grad(set_to_none=True)
+        values = {name: float(part.detach()) for name, (_, part) in parts.items()}
+        values["loss"] = float(loss.detach())
+        if math.isfinite(values["loss"]):
+            loss.backward()  # type: ignore[no-untyped-call]
+            parameters = [p for group in phase.optimizer.param_groups for p in group["params"]]
+            torch.nn.utils.clip_grad_norm_(parameters, phase.settings.clip_norm)
+            phase.optimizer.step()
+        values["accuracy"] = float((logits.detach().argmax(dim=1) == labels).float().mean())
+    except torch.OutOfMemoryError as error:
+        raise MissingError(
+            f"{phase.device} has not enough memory for batches of {phase.settings.batch_size} images.",
+            "Give a smaller `batch_size`.",
+            code="memory",
+            batch=phase.settings.batch_size,
+        ) from error
     return values
 
 
@@ -133,47 +206,26 @@ Parts = dict[str, tuple[float, Tensor]]
 """name -> (weight, loss part)."""
 
 
-def _forward(phase: Phase, images: Tensor, labels: Tensor, share: float, dense: float) -> tuple[Tensor, Parts]:
-    model, weights = phase.model, phase.settings.loss
+def _forward(phase: Phase, images: Tensor, labels: Tensor, share: float) -> tuple[Tensor, Parts]:
+    model, settings, weights = phase.model, phase.settings, phase.settings.loss
     if phase.teacher is None:
         logits: Tensor = model.vit(images)
         return logits, {"classification": (1.0, losses.classification_loss(logits, labels, weights.label_smoothing))}
-    settings = phase.settings
-    choose = gumbel_choice(
-        schedule.temperature_at(share, settings.temperature_start, settings.temperature_end),
-        schedule.noise_at(share, settings.quiet_share),
-    )
+    choose = gumbel_choice(phase.temperature(share), schedule.noise_at(share, settings.quiet_share))
     out = model.forward_masked(images, choose)
     ends = [blocks.stop for blocks in model.stage_blocks[: len(out.estimates)]]
     with torch.no_grad():
         teacher_logits, tokens = backbones.dense_tokens(phase.teacher, images, ends)
+    classification = losses.classification_loss(out.logits, labels, weights.label_smoothing)
+    distillation = losses.distillation_loss(out.logits, teacher_logits)
     targets = [at_end[:, model.prefix :] for at_end in tokens]
-    ratio = losses.macs_ratio(model, out.masks, dense)
+    approximation = losses.approximation_loss(out.estimates, out.masks, targets).to(phase.device)
+    ratio = losses.macs_ratio(model, out.masks)
     return out.logits, {
-        "classification": (
-            weights.classification,
-            losses.classification_loss(out.logits, labels, weights.label_smoothing),
-        ),
-        "distillation": (weights.distillation, losses.distillation_loss(out.logits, teacher_logits)),
-        "approximation": (
-            weights.approximation,
-            losses.approximation_loss(out.estimates, out.masks, targets).to(phase.device),
-        ),
+        "classification": (weights.classification, classification),
+        "distillation": (weights.distillation, distillation),
+        "approximation": (weights.approximation, approximation),
         "budget": (weights.budget, losses.budget_loss(ratio, settings.budget)),
         "train_macs_ratio": (0.0, ratio),
         **{f"train_keep_{stage}": (0.0, mask.mean()) for stage, mask in enumerate(out.masks)},
     }
-
-
-def _set_rates(phase: Phase, share: float) -> None:
-    factor = schedule.learning_rate_factor(share, min(0.9, phase.settings.warmup_epochs / phase.epochs))
-    for group in phase.optimizer.param_groups:
-        # A first step at rate 0 would be wasted, and log as one.
-        group["lr"] = group["peak_lr"] * max(factor, 1e-3)
-
-
-def _autocast(phase: Phase) -> AbstractContextManager[Any]:
-    """bfloat16, never float16: the gradient of log(mask + eps) needs float32's exponents."""
-    if phase.settings.amp and phase.device.type == "cuda" and torch.cuda.is_bf16_supported():
-        return torch.autocast("cuda", dtype=torch.bfloat16)
-    return nullcontext()

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from tofe_export.model.flops import tofe_macs
+from tofe_export.model.flops import dense_macs, tofe_macs
 from tofe_export.model.tofe import ToFe
 
 
@@ -70,10 +70,10 @@ def approximation_loss(
     return torch.stack(errors).mean()
 
 
-def macs_ratio(model: ToFe, masks: Sequence[Float[Tensor, "B N"]], dense: float) -> Tensor:
+def macs_ratio(model: ToFe, masks: Sequence[Float[Tensor, "B N"]]) -> Tensor:
     """MACs at the batch's mean kept counts, as a share of the dense backbone's; differentiable."""
     counts = [mask.float().sum(dim=1).mean() for mask in masks]
-    return torch.as_tensor(tofe_macs(model, counts)) / dense
+    return torch.as_tensor(tofe_macs(model, counts)) / dense_macs(model.vit)
 
 
 def budget_loss(ratio: Tensor, budget: float) -> Tensor:

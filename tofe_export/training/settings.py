@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field
 
 from tofe_export.bounds import LARGEST_BATCH, require_within
 from tofe_export.errors import InputError
 from tofe_export.training.losses import LossWeights
 
-FREE_TO_CHANGE = frozenset({"device", "workers"})  # a resumed run may move to another machine
 POSITIONS = ("learned", "sincos")
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:[0-9]{1,2})?")
 _MOST_EPOCHS = 1_000_000
@@ -99,20 +97,6 @@ class TrainSettings:
         _require(0 <= self.quiet_share < 1, "quiet_share", self.quiet_share, "from 0 to below 1")
         _require(self.warmup_epochs >= 0, "warmup_epochs", self.warmup_epochs, "at least 0")
         _require(self.positions in POSITIONS, "positions", self.positions, f"one of {', '.join(POSITIONS)}")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain containers, for JSON and for `torch.load(weights_only=True)`."""
-        return asdict(self)
-
-    def differences(self, saved: dict[str, Any]) -> list[str]:
-        """Settings in which a saved run differs from this one, as phrases; free ones do not count."""
-        now = self.to_dict()
-        names = sorted((set(now) | set(saved)) - FREE_TO_CHANGE)
-        return [
-            f"{name} was {saved.get(name)} and is now {now.get(name)}"
-            for name in names
-            if saved.get(name) != now.get(name)
-        ]
 
 
 def _require(holds: bool, name: str, value: object, wanted: str) -> None:

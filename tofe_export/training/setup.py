@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import torch
 from timm.models.vision_transformer import VisionTransformer
 from timm.optim import param_groups_weight_decay
@@ -22,12 +20,12 @@ from tofe_export.errors import InputError, MissingError
 from tofe_export.files.names import readable
 from tofe_export.model.config import ToFeConfig
 from tofe_export.model.selector import CLS_ATTENTION, NO_SELECTOR
-from tofe_export.model.stage import Stage
 from tofe_export.model.tofe import ToFe, build_tofe
 from tofe_export.training.settings import TrainSettings
 
 _WITHOUT_DECAY = ("pos_embed", "cls_token", "reg_token", "dist_token")
-DIGITS_MEAN, DIGITS_STD = (0.30, 0.30, 0.30), (0.30, 0.30, 0.30)  # measured on the canvases, rounded
+_DIGITS = (0.30, 0.30, 0.30)  # their mean and their standard deviation, measured on the canvases, rounded
+_SINCOS_SCALE = 0.5
 
 
 def choose_device(name: str) -> torch.device:
@@ -90,13 +88,11 @@ def with_classes(config: ToFeConfig, source: ImageSource) -> ToFeConfig:
 def preprocessing_for(data: str, vit: VisionTransformer) -> Preprocessing:
     """The backbone's own; digits are never cropped, for they lie at the very edge, and have a mean of their own."""
     own = Preprocessing.of_backbone(vit)
-    return own if data != "digits" else dataclasses.replace(own, mean=DIGITS_MEAN, std=DIGITS_STD, crop_pct=1.0)
+    return own if data != "digits" else dataclasses.replace(own, mean=_DIGITS, std=_DIGITS, crop_pct=1.0)
 
 
-def build_network(
-    settings: TrainSettings, config: ToFeConfig, pretrained: bool, init: Path | None
-) -> tuple[ToFe, bool]:
-    """The network on the CPU, and whether its backbone already has weights worth keeping.
+def build_network(settings: TrainSettings, config: ToFeConfig, pretrained: bool, init: Path | None) -> ToFe:
+    """The network on the CPU.
 
     Raises:
         InputError, MissingError: see `build_tofe` and `load_init`.
@@ -110,13 +106,15 @@ def build_network(
         )
     torch.manual_seed(settings.seed)
     model = build_tofe(config, pretrained)
-    set_initial_keep(model, settings.initial_keep)
+    for stage in model.stages:
+        # Fresh selectors keep most tokens: fine-tuning starts near the dense network, not from half of its tokens.
+        bias = stage.get_submodule("selector.out").get_parameter("bias")
+        bias.data = torch.tensor([math.log(settings.initial_keep / (1 - settings.initial_keep)), 0.0])
     if init is not None:
         load_init(model, init)
-    ready = pretrained or init is not None
-    if not ready and settings.positions == "sincos":
+    elif not pretrained and settings.positions == "sincos":
         set_sincos_positions(model.vit)
-    return model, ready
+    return model
 
 
 def load_init(model: ToFe, path: Path) -> None:
@@ -151,20 +149,7 @@ def load_init(model: ToFe, path: Path) -> None:
     target.load_state_dict(fitting, strict=False)
 
 
-def set_initial_keep(model: ToFe, probability: float) -> None:
-    """Makes fresh selectors keep most tokens, so that fine-tuning starts near the dense network and not from a
-    random half of its tokens."""
-    for stage in model.stages:
-        assert isinstance(stage, Stage)
-        assert stage.selector is not None
-        last = [
-            layer for layer in stage.selector.modules() if isinstance(layer, nn.Linear) and layer.out_features == 2
-        ][-1]
-        with torch.no_grad():
-            last.bias.copy_(torch.tensor([math.log(probability / (1 - probability)), 0.0]))
-
-
-def set_sincos_positions(vit: VisionTransformer, scale: float = 0.5) -> None:
+def set_sincos_positions(vit: VisionTransformer) -> None:
     """Fixed 2-D sine-cosine waves as the first value of the (still learned) position embedding.
 
     A small ViT from scratch learns where tokens are faster from there than from noise (Beyer et al., arXiv 2205.01580).
@@ -179,35 +164,16 @@ def set_sincos_positions(vit: VisionTransformer, scale: float = 0.5) -> None:
     waves = torch.exp(-math.log(10000.0) * torch.arange(quarter) / quarter)
     y = torch.arange(rows).repeat_interleave(columns)[:, None] * waves
     x = torch.arange(columns).repeat(rows)[:, None] * waves
-    table = torch.cat([x.sin(), x.cos(), y.sin(), y.cos()], dim=1) * scale
+    table = torch.cat([x.sin(), x.cos(), y.sin(), y.cos()], dim=1) * _SINCOS_SCALE
     with torch.no_grad():
         positions[0, positions.shape[1] - rows * columns :, : table.shape[1]] = table
 
 
 def build_optimizer(model: ToFe, settings: TrainSettings, phase: str) -> torch.optim.AdamW:
     """AdamW; every group carries its peak rate as `peak_lr`. The dense phase trains the backbone alone."""
+    rates = [(model.vit, settings.lr * settings.backbone_lr_scale), (model.stages, settings.lr)]
     groups = []
-    if phase == "dense":
-        groups += _decay_groups(model.vit, settings.dense_lr, settings.weight_decay)
-    else:
-        groups += _decay_groups(model.vit, settings.lr * settings.backbone_lr_scale, settings.weight_decay)
-        groups += _decay_groups(model.stages, settings.lr, settings.weight_decay)
+    for module, lr in [(model.vit, settings.dense_lr)] if phase == "dense" else rates:
+        decayed = param_groups_weight_decay(module, settings.weight_decay, no_weight_decay_list=_WITHOUT_DECAY)
+        groups += [{**group, "peak_lr": lr, "lr": lr} for group in reversed(decayed)]  # as in saved optimizers
     return torch.optim.AdamW(groups, lr=settings.lr, betas=(0.9, 0.95), fused=True)
-
-
-def _decay_groups(module: nn.Module, lr: float, weight_decay: float) -> list[dict[str, object]]:
-    groups = param_groups_weight_decay(module, weight_decay, no_weight_decay_list=_WITHOUT_DECAY)
-    return [{**group, "peak_lr": lr, "lr": lr} for group in reversed(groups)]  # in the order of saved optimizers
-
-
-def seed_for(settings: TrainSettings, phase: str, epoch: int) -> int:
-    """One seed for everything random in an epoch: nothing else needs to be saved for an exact resume."""
-    mixed = np.random.SeedSequence((settings.seed, 0 if phase == "dense" else 1, epoch))
-    return int(mixed.generate_state(1)[0])
-
-
-def phases(settings: TrainSettings, ready: bool) -> Iterator[tuple[str, int]]:
-    """(phase, its epochs) in order."""
-    if not ready and settings.dense_epochs:
-        yield "dense", settings.dense_epochs
-    yield "tofe", settings.epochs

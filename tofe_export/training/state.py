@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,7 @@ class RunState:
     model: Mapping[str, Tensor]
     teacher: Mapping[str, Tensor]
     optimizer: dict[str, Any]
-    metrics: list[dict[str, Any]] = field(default_factory=list)
+    metrics: list[dict[str, Any]]
 
 
 def save_state(folder: Path, state: RunState) -> None:
@@ -77,8 +77,8 @@ def load_state(folder: Path) -> RunState | None:
     if {one.name for one in fields(RunState)} != set(document):
         raise _unusable(f"{path} was written by another version of this program.", path)
     state = RunState(**document)
-    try:
-        json.dumps(state.metrics)
+    try:  # all four are plain containers
+        json.dumps([state.settings, state.start, state.config, state.metrics])
     except (TypeError, ValueError, RecursionError) as error:
         raise damaged(folder) from error
     if not _is_whole(state):

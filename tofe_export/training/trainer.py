@@ -6,26 +6,27 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from tofe_export.checkpoints import checkpoint
 from tofe_export.data.image_log import ImageLog
-from tofe_export.data.images import ImageSource, batches
+from tofe_export.data.images import batches
 from tofe_export.errors import InputError
 from tofe_export.files.names import CHECKPOINT, STATE, readable
 from tofe_export.model.config import ToFeConfig
-from tofe_export.model.tofe import ToFe
 from tofe_export.progress import Progress, silent
 from tofe_export.training import setup
-from tofe_export.training.evaluation import Evaluation, evaluate_dense, evaluate_tofe
-from tofe_export.training.loop import Phase, run_epoch
-from tofe_export.training.progress import Watch, unwatched
+from tofe_export.training.loop import Evaluation, Phase, Watch, evaluate, run_epoch, unwatched
 from tofe_export.training.settings import TrainSettings
 from tofe_export.training.state import RunState, damaged, load_state, save_state, write_metrics
+
+_FREE_TO_CHANGE = {"device", "workers"}  # a resumed run may move to another machine
 
 
 def train(
@@ -63,52 +64,52 @@ def train(
     return _Run(settings, config, out_dir, pretrained, init, resume, progress, watch, log or ImageLog()).go()
 
 
+@dataclass
 class _Run:
-    """One call of `train`: its parts, and its progress."""
+    """One call of `train`: its arguments, its parts, and its progress."""
 
-    def __init__(
-        self,
-        settings: TrainSettings,
-        config: ToFeConfig,
-        out_dir: Path,
-        pretrained: bool,
-        init: Path | None,
-        resume: bool,
-        progress: Progress,
-        watch: Watch,
-        log: ImageLog,
-    ) -> None:
-        self.settings, self.out_dir, self.log = settings, out_dir, log
-        self.progress, self.watch = progress, watch
-        self.device = setup.choose_device(settings.device)
-        self.train_source = setup.open_labelled(settings, "train")
-        self.val_source = setup.open_labelled(settings, "val")
+    settings: TrainSettings
+    config: ToFeConfig
+    out_dir: Path
+    pretrained: bool
+    init: Path | None
+    resume: bool
+    progress: Progress
+    watch: Watch
+    log: ImageLog
+
+    def __post_init__(self) -> None:
+        self.device = setup.choose_device(self.settings.device)
+        self.train_source = setup.open_labelled(self.settings, "train")
+        self.val_source = setup.open_labelled(self.settings, "val")
         if self.val_source.classes != self.train_source.classes:
             raise InputError(
                 f"{self.train_source.name} and {self.val_source.name} do not have the same class folders.",
                 "Make them equal.",
                 code="classes-differ",
             )
-        config = setup.with_classes(config, self.train_source)
-        self.start = {"pretrained": pretrained, "init": None if init is None else str(init)}
-        self.state = self._saved_state(config, resume)
+        self.config = setup.with_classes(self.config, self.train_source)
+        self.start = {"pretrained": self.pretrained, "init": None if self.init is None else str(self.init)}
+        self.state = self._saved_state()
         fresh = self.state is None
         # A resumed run takes its weights from its own state: neither the network nor the file is needed again.
-        self.model, ready = setup.build_network(settings, config, fresh and pretrained, init if fresh else None)
-        self.phases = list(setup.phases(settings, ready or pretrained or init is not None))
-        self.model.to(self.device)
-        self.preprocessing = setup.preprocessing_for(settings.data, self.model.vit)
+        self.model = setup.build_network(
+            self.settings, self.config, fresh and self.pretrained, self.init if fresh else None
+        ).to(self.device)
+        self.preprocessing = setup.preprocessing_for(self.settings.data, self.model.vit)
         self.metrics: list[dict[str, Any]] = [] if self.state is None else self.state.metrics
-        self.last = Evaluation(0, 0.0)
+        self.last: Evaluation | None = None
 
     def go(self) -> Path:
-        names = [name for name, _ in self.phases]
-        first = 0 if self.state is None else names.index(self.state.phase)
+        phases = [("dense", self.settings.dense_epochs), ("tofe", self.settings.epochs)]
+        dense_done = self.state is not None and self.state.phase == "tofe"
+        if dense_done or self.pretrained or self.init is not None or not self.settings.dense_epochs:
+            del phases[0]
         if self.state is not None:
             with self._taken_from_state():
                 self.model.load_state_dict(dict(self.state.model))
         write_metrics(self.out_dir, self.metrics)
-        for name, epochs in self.phases[first:]:
+        for name, epochs in phases:
             self._run_phase(name, epochs)
             self.state = None  # the next phase starts with a fresh optimizer
         return self._finish()
@@ -129,34 +130,30 @@ class _Run:
             self._save(phase, epoch + 1)
 
     def _run_epoch(self, phase: Phase, epoch: int) -> dict[str, Any]:
-        seed = setup.seed_for(self.settings, phase.name, epoch)
+        settings = self.settings
+        # One seed for everything random in an epoch: nothing else needs to be saved for an exact resume.
+        mixed = np.random.SeedSequence((settings.seed, 0 if phase.name == "dense" else 1, epoch))
+        seed = int(mixed.generate_state(1)[0])
         torch.manual_seed(seed)
-        source: ImageSource = self.train_source.at_epoch(seed)  # each phase has its own pictures
-        limit = None if self.settings.limit_batches is None else self.settings.limit_batches * self.settings.batch_size
-        transform = self.preprocessing.train_transform(augment=self.settings.data != "digits")
-        loader = batches(source, transform, self.settings.batch_size, limit, seed, self.log, self.settings.workers)
+        source = self.train_source.at_epoch(seed)  # each phase has its own pictures
+        limit = None if settings.limit_batches is None else settings.limit_batches * settings.batch_size
+        transform = self.preprocessing.train_transform(augment=settings.data != "digits")
+        loader = batches(source, transform, settings.batch_size, limit, seed, self.log, settings.workers)
         images = len(source) if limit is None else min(limit, len(source))
-        steps = -(-images // self.settings.batch_size)
-        entry = run_epoch(phase, epoch, loader, steps, self.progress, self.watch)
+        entry = run_epoch(phase, epoch, loader, -(-images // settings.batch_size), self.progress, self.watch)
         self.last = self._evaluate(phase.name)
-        return {**entry, **_evaluation_entry(self.last)}
+        return {**entry, **vars(self.last)}
 
     def _evaluate(self, phase: str) -> Evaluation:
-        loader = batches(
-            self.val_source,
-            self.preprocessing,
-            self.settings.batch_size,
-            self.settings.limit_val,
-            log=self.log,
-            workers=self.settings.workers,
-        )
-        return (evaluate_dense if phase == "dense" else evaluate_tofe)(self.model, loader, self.device)
+        size, limit, workers = self.settings.batch_size, self.settings.limit_val, self.settings.workers
+        loader = batches(self.val_source, self.preprocessing, size, limit, log=self.log, workers=workers)
+        return evaluate(self.model, phase == "dense", loader, self.device)
 
     def _save(self, phase: Phase, epochs_done: int) -> None:
         save_state(
             self.out_dir,
             RunState(
-                settings=self.settings.to_dict(),
+                settings=dataclasses.asdict(self.settings),
                 start=self.start,
                 config=self.model.config.to_dict(),
                 phase=phase.name,
@@ -176,10 +173,10 @@ class _Run:
         except (RuntimeError, KeyError, ValueError, TypeError, AttributeError, IndexError) as error:
             raise damaged(self.out_dir) from error
 
-    def _saved_state(self, config: ToFeConfig, resume: bool) -> RunState | None:
-        state = load_state(self.out_dir) if resume else None
+    def _saved_state(self) -> RunState | None:
+        state = load_state(self.out_dir) if self.resume else None
         if state is None:
-            if not resume and (self.out_dir / STATE).exists():
+            if not self.resume and (self.out_dir / STATE).exists():
                 raise InputError(
                     f"{self.out_dir} already holds a run.",
                     "Continue it with `resume`, or choose another folder.",
@@ -194,8 +191,11 @@ class _Run:
                     path=self.out_dir,
                 )
             return None
-        changed = self.settings.differences(state.settings) + _differences(state.start, self.start)
-        changed += _config_differences(ToFeConfig.from_dict(state.config), config)
+        changed = [
+            *_differences(state.settings, dataclasses.asdict(self.settings)),
+            *_differences(state.start, self.start),
+            *_differences(vars(ToFeConfig.from_dict(state.config)), vars(self.config)),
+        ]
         if changed:
             raise InputError(
                 f"The run in {self.out_dir} was started with other settings: {'; '.join(changed)}.",
@@ -207,47 +207,24 @@ class _Run:
         return state
 
     def _finish(self) -> Path:
-        if not self.last.images:  # resumed after its last epoch
-            self.last = self._evaluate("tofe")
-        path = self.out_dir / CHECKPOINT
-        # A stage that keeps nothing on average still runs with one token when exported.
-        ratios = tuple(max(ratio, 1 / self.model.tokens) for ratio in self.last.keep_mean)
+        last = self.last or self._evaluate("tofe")  # resumed after its last epoch
         trained = checkpoint.Checkpoint(
-            model=_on_cpu(self.model),
-            keep_ratios=ratios,
+            model=self.model.to("cpu").eval(),
+            # A stage that keeps nothing on average still runs with one token when exported.
+            keep_ratios=tuple(max(ratio, 1 / self.model.tokens) for ratio in last.keep_mean),
             preprocessing=self.preprocessing,
             metrics={key: value for key, value in self.metrics[-1].items() if isinstance(value, (int, float, list))},
             data=readable(self.settings.data),
             classes=self.train_source.classes,
         )
-        checkpoint.save(path, trained)
-        return path
+        checkpoint.save(self.out_dir / CHECKPOINT, trained)
+        return self.out_dir / CHECKPOINT
 
 
-def _evaluation_entry(evaluation: Evaluation) -> dict[str, Any]:
-    return {
-        "val_accuracy": evaluation.accuracy,
-        "keep_mean": list(evaluation.keep_mean),
-        "keep_std": list(evaluation.keep_std),
-        "macs_ratio": evaluation.macs_ratio,
-    }
-
-
-def _differences(saved: dict[str, Any], now: dict[str, Any]) -> list[str]:
+def _differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What a saved run was started with and this one is not, as phrases."""
     return [
-        f"{name} was {saved.get(name)} and is now {given}" for name, given in now.items() if saved.get(name) != given
+        f"{name} was {saved.get(name)} and is now {now.get(name)}"
+        for name in sorted({*saved, *now} - _FREE_TO_CHANGE, key=str)
+        if saved.get(name) != now.get(name) and (name != "stage_starts" or now.get(name))  # empty, they were filled in
     ]
-
-
-def _config_differences(saved: ToFeConfig, now: ToFeConfig) -> list[str]:
-    differences = []
-    for field in dataclasses.fields(ToFeConfig):
-        was, given = getattr(saved, field.name), getattr(now, field.name)
-        filled_in = field.name == "stage_starts" and not given
-        if was != given and not filled_in:
-            differences.append(f"{field.name} was {was} and is now {given}")
-    return differences
-
-
-def _on_cpu(model: ToFe) -> ToFe:
-    return model.to("cpu").eval()

@@ -13,17 +13,14 @@ from tofe_export.bounds import MOST_IMAGES, require_within
 from tofe_export.checkpoints.checkpoint import Checkpoint
 from tofe_export.checkpoints.keep_rates import counts_of_ratios
 from tofe_export.data.image_log import ImageLog
-from tofe_export.data.images import ImageSource, batches
+from tofe_export.data.images import batches
 from tofe_export.data.sources import is_ambiguous, open_source
 from tofe_export.errors import CheckFailedError, InputError, brief
 from tofe_export.files.names import readable
-from tofe_export.model.tofe import ToFe, check_keep
+from tofe_export.model.tofe import check_keep
 from tofe_export.precision.calibrated import require_images_of
 from tofe_export.precision.recipe import read_recipe
 from tofe_export.progress import Progress, silent, tracked
-
-_SAMPLES = 1000
-_QUANTILE = 0.5
 
 
 @dataclass(frozen=True)
@@ -32,21 +29,6 @@ class KeepCounts:
 
     counts: tuple[int, ...]
     source: str
-
-
-@dataclass(frozen=True)
-class _CountedImages:
-    """Images to count kept tokens on; with a seed they are drawn from the training part."""
-
-    name: str
-    samples: int
-    seed: int | None
-    quantile: float
-    description: str
-
-    def open(self) -> ImageSource:
-        """The images."""
-        return open_source(self.name, "any") if self.seed is None else open_source(self.name, "train", self.seed)
 
 
 def choose_keep(
@@ -76,14 +58,31 @@ def choose_keep(
         CheckFailedError: the scores of an image are not finite.
     """
     model = checkpoint.model
-    _require_one_source(model, keep, keep_from, keep_quantile, keep_samples)
+    if keep_quantile is not None and not 0 <= keep_quantile <= 1:
+        raise InputError(
+            f"`keep_quantile` {keep_quantile} is not between 0 and 1.",
+            "0.5 takes the median image.",
+            code="keep-quantile-range",
+        )
+    require_within("keep_samples", 1 if keep_samples is None else keep_samples, 1, MOST_IMAGES)
+    if keep_from is None and (keep_quantile, keep_samples) != (None, None):
+        raise InputError(
+            "`keep_quantile` and `keep_samples` choose from images, and none are named.",
+            "Add `keep_from=DATA`.",
+            code="keep-without-images",
+        )
+    if keep_from is not None and not model.stages:
+        raise InputError(
+            "This network is dense: it has no stages and keeps every token.", "Omit `keep_from`.", code="keep-of-dense"
+        )
+    if keep is not None and keep_from is not None:
+        raise InputError("`keep` and `keep_from` were both given.", "Give one of them.", code="keep-conflict")
     if keep is not None:
         return KeepCounts(check_keep(counts_of(keep, model.tokens), model), "given")
-    if keep_from is None:
-        return KeepCounts(check_keep(checkpoint.keep_counts(), model), _known_from(checkpoint))
-    images = _images_of(keep_from, keep_quantile, keep_samples)
-    counts = _kept_counts(model, checkpoint, images, ImageLog() if log is None else log, progress)
-    return KeepCounts(check_keep(quantile_counts(counts, images.quantile), model), images.description)
+    if keep_from is not None:
+        return _from_images(checkpoint, str(keep_from), keep_quantile, keep_samples, log or ImageLog(), progress)
+    learned = "learned" if checkpoint.keep_rate is None else f"keep rate {checkpoint.keep_rate:g}"
+    return KeepCounts(check_keep(checkpoint.keep_counts(), model), learned if model.stages else "dense")
 
 
 def counts_of(keep: Sequence[float], tokens: int) -> tuple[int, ...]:
@@ -110,64 +109,24 @@ def quantile_counts(counts: Sequence[Sequence[int]], quantile: float) -> tuple[i
     return tuple(max(1, int(np.ceil(value))) for value in quantiles)
 
 
-def _require_one_source(
-    model: ToFe,
-    keep: Sequence[float] | None,
-    keep_from: str | Path | None,
-    keep_quantile: float | None,
-    keep_samples: int | None,
-) -> None:
-    if keep_quantile is not None and not 0 <= keep_quantile <= 1:
-        raise InputError(
-            f"`keep_quantile` {keep_quantile} is not between 0 and 1.",
-            "0.5 takes the median image.",
-            code="keep-quantile-range",
-        )
-    require_within("keep_samples", 1 if keep_samples is None else keep_samples, 1, MOST_IMAGES)
-    if keep_from is None and (keep_quantile, keep_samples) != (None, None):
-        raise InputError(
-            "`keep_quantile` and `keep_samples` choose from images, and none are named.",
-            "Add `keep_from=DATA`.",
-            code="keep-without-images",
-        )
-    if keep_from is not None and not model.stages:
-        raise InputError(
-            "This network is dense: it has no stages and keeps every token.", "Omit `keep_from`.", code="keep-of-dense"
-        )
-    if keep is not None and keep_from is not None:
-        raise InputError("`keep` and `keep_from` were both given.", "Give one of them.", code="keep-conflict")
-
-
-def _known_from(checkpoint: Checkpoint) -> str:
-    if not checkpoint.model.stages:
-        return "dense"
-    return "learned" if checkpoint.keep_rate is None else f"keep rate {checkpoint.keep_rate:g}"
-
-
-def _images_of(keep_from: str | Path, quantile: float | None, samples: int | None) -> _CountedImages:
-    name = str(keep_from)
-    if not name.endswith(".toml"):
-        share = _QUANTILE if quantile is None else quantile
-        return _CountedImages(name, samples or _SAMPLES, None, share, f"{readable(name)} quantile {share}")
-    recipe = read_recipe(name)
-    require_images_of(recipe, "keep_from")
-    data = recipe.data
-    share = recipe.keep.quantile if quantile is None else quantile
-    description = f"{readable(data.source)} quantile {share}, recipe {recipe.name}"
-    return _CountedImages(data.source, samples or data.samples, data.seed, share, description)
-
-
-def _kept_counts(
-    model: ToFe, checkpoint: Checkpoint, images: _CountedImages, log: ImageLog, progress: Progress
-) -> list[list[int]]:
-    """How many tokens the threshold path keeps of each image, stage by stage."""
-    source = images.open()
-    if images.seed is not None and is_ambiguous(images.name):
-        log.note(f"{images.name} in the recipe is the bundled set; for the folder of that name write ./{images.name}.")
-    loop = batches(source, checkpoint.preprocessing, 1, limit=images.samples, seed=images.seed, log=log)
+def _from_images(
+    checkpoint: Checkpoint, name: str, quantile: float | None, samples: int | None, log: ImageLog, progress: Progress
+) -> KeepCounts:
+    seed, by_recipe, usual_samples, usual_quantile = None, "", 1000, 0.5
+    if name.endswith(".toml"):
+        recipe = read_recipe(name)
+        require_images_of(recipe, "keep_from")
+        name, seed, by_recipe = recipe.data.source, recipe.data.seed, f", recipe {recipe.name}"
+        usual_samples, usual_quantile = recipe.data.samples, recipe.keep.quantile
+        if is_ambiguous(name):
+            log.note(f"{name} in the recipe is the bundled set; for the folder of that name write ./{name}.")
+    samples = usual_samples if samples is None else samples
+    quantile = usual_quantile if quantile is None else quantile
+    source = open_source(name, "any") if seed is None else open_source(name, "train", seed)
     counts: list[list[int]] = []
-    for batch in tracked(loop, "Counting kept tokens", min(len(source), images.samples), progress):
-        (single,) = model.forward_threshold(batch.images)
+    loop = batches(source, checkpoint.preprocessing, 1, limit=samples, seed=seed, log=log)
+    for batch in tracked(loop, "Counting kept tokens", min(len(source), samples), progress):
+        (single,) = checkpoint.model.forward_threshold(batch.images)
         if not all(trace.scores.isfinite().all() for trace in single.stages):
             image = readable(batch.names[0])
             raise CheckFailedError(
@@ -177,4 +136,5 @@ def _kept_counts(
                 image=image,
             )
         counts.append([int((trace.scores > 0).sum()) for trace in single.stages])
-    return counts
+    chosen = check_keep(quantile_counts(counts, quantile), checkpoint.model)
+    return KeepCounts(chosen, f"{readable(name)} quantile {quantile}{by_recipe}")
