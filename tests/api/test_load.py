@@ -7,7 +7,7 @@ import torch
 
 from tests.checkpoints.published_files import HINTED, dynamicvit
 from tests.helpers import refused_as, small_tofe
-from tofe_export.api.load import load, opened
+from tofe_export.api.load import load
 from tofe_export.checkpoints import checkpoint as module
 from tofe_export.checkpoints.checkpoint import Checkpoint, load_like, save
 from tofe_export.data.preprocessing import Preprocessing
@@ -27,8 +27,7 @@ def test_a_file_and_its_folder_are_one_checkpoint(run: Path) -> None:
     assert by_file.path == by_folder.path == run / "ckpt.pth"
     assert by_file.file_sha256 == by_folder.file_sha256 == sha256(run / "ckpt.pth")
     assert by_file.keep_counts() == (8, 5, 3)
-    assert opened(by_file) is by_file
-    assert opened(run).weights_sha256 == by_file.weights_sha256
+    assert by_folder.weights_sha256 == by_file.weights_sha256
 
 
 def test_a_folder_without_a_checkpoint(tmp_path: Path) -> None:
@@ -50,13 +49,13 @@ def test_hints_are_arguments(tmp_path: Path) -> None:
 
 def test_a_loaded_checkpoint_becomes_the_network_that_was_exported(run: Path) -> None:
     loaded, larger = load(run), load(run, image_size=(64, 32))
-    assert opened(loaded, loaded.model.config) is loaded
-    again = opened(loaded, larger.model.config)
+    assert load_like(loaded, loaded.model.config) is loaded
+    again = load_like(loaded, larger.model.config)
     assert again.model.config == larger.model.config
     torch.testing.assert_close(again.model.state_dict(), larger.model.state_dict(), rtol=0, atol=0)
     assert loaded.model.tokens == 16, "the one that was handed in stays as it is"
     unsaved = Checkpoint(loaded.model, (0.5, 0.3, 0.2), loaded.preprocessing)
-    assert opened(unsaved, larger.model.config).preprocessing.height == 64
+    assert load_like(unsaved, larger.model.config).preprocessing.height == 64
     assert unsaved.model.tokens == 16
 
 

@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from tests.helpers import small_tofe
+from tests.helpers import refused_as, small_tofe
 from tofe_export.api.export import export
 from tofe_export.api.load import load
 from tofe_export.api.verify import verify
@@ -80,6 +80,21 @@ def test_a_file_given_twice_is_one_artifact(checkpoint: Path) -> None:
     result = verify([model, str(again)], against=checkpoint, samples=2, threshold=False)
     assert len(result.artifacts) == 1
     assert json.loads(result.to_json())["schema"] == "tofe-export/verify/1"
+
+
+def test_files_whose_names_read_alike_are_both_compared(checkpoint: Path, tmp_path: Path) -> None:
+    models = [tmp_path / name for name in ("m\\xff.onnx", "m\udcff.onnx")]
+    for model in models:
+        for suffix in ("", ".json"):
+            shutil.copy(checkpoint.with_name(f"model.onnx{suffix}"), f"{model}{suffix}")
+    result = verify(models, against=checkpoint, samples=2, threshold=False)
+    assert [one.passed for one in result.artifacts] == [True, True]
+
+
+@pytest.mark.parametrize("samples", [0, -3])
+def test_no_image_is_not_agreement(checkpoint: Path, samples: int) -> None:
+    with refused_as("out-of-range", name="samples"):
+        verify(checkpoint.with_name("model.onnx"), against=checkpoint, samples=samples)
 
 
 def test_what_was_not_run_is_said_even_when_something_else_failed(checkpoint: Path, tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ def test_a_result_that_cannot_be_written_is_shown_all_the_same(
     row = {"name": "model.onnx", "backend": "onnxruntime", "batch": 1, **numbers, **ratios}
     benchmark = Benchmark.model_validate({"settings": {"threads": 1, "rounds": 1}, "rows": [row]})
     monkeypatch.setattr("tofe_export.api.bench.bench", lambda *_, **__: benchmark)
-    monkeypatch.setattr("tofe_export.files.writing.write_json", full)
+    monkeypatch.setattr(console, "write_text", full)
     monkeypatch.chdir(tmp_path)
     code, text = refused(["bench", "model.onnx", "--json", "b.json"], monkeypatch, capsys)
     assert code == 3

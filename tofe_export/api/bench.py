@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from tofe_export.api.load import load
-from tofe_export.api.subjects import DEPLOYED, AnyModel, listed, path_of
+from tofe_export.api.load import DEPLOYED, AnyModel, listed, load, path_of
 from tofe_export.artifacts.artifact import Artifact, open_artifact
 from tofe_export.bounds import LARGEST_BATCH, MOST_ROUNDS, MOST_THREADS, require_within
 from tofe_export.checkpoints.checkpoint import Checkpoint
@@ -19,20 +18,16 @@ from tofe_export.runners.onnxruntime_runner import CPU, require_onnx
 from tofe_export.timing.baseline import judge, read_baseline, require_rows
 from tofe_export.timing.groups import open_groups, time_groups
 
-BATCHES = (1, 8, 32)
-ROUNDS = 30
-MAX_REGRESSION = 0.05
-
 
 def bench(
     models: AnyModel | Sequence[AnyModel],
     *,
-    batches: Sequence[int] = BATCHES,
-    rounds: int = ROUNDS,
+    batches: Sequence[int] = (1, 8, 32),
+    rounds: int = 30,
     threads: int | None = None,
     provider: str = CPU,
     baseline: Benchmark | Path | str | None = None,
-    max_regression: float = MAX_REGRESSION,
+    max_regression: float = 0.05,
     progress: Progress = silent,
 ) -> Benchmark:
     """Times every model and its dense backbone in turn, in one process.
@@ -56,48 +51,35 @@ def bench(
         MissingError: an engine or a provider that cannot run here.
     """
     given = listed(models)
-    _check(given, batches, rounds, threads, max_regression)
+    require_timing(batches, rounds, threads)
+    require_within("max_regression", max_regression, 0, 1)
+    if threads is not None and all(path_of(model).suffix == ".engine" for model in given):
+        raise InputError(
+            "`threads` is for processors, and engines run on a GPU.", "Omit it.", code="threads-for-engines"
+        )
     require_onnx(map(path_of, given), provider)
-    recorded, name = _recorded(baseline)  # before anything is timed
+    name = "the baseline"
+    if isinstance(baseline, Benchmark):
+        require_rows(baseline, "`baseline`")
+    elif baseline is not None:  # read before anything is timed
+        name = readable(Path(baseline).name)
+        baseline = read_baseline(Path(baseline))
     count = threads or processors()
     groups = open_groups([_opened(model) for model in given], count, progress, provider)
     benchmark = time_groups(groups, batches, rounds, count, progress)
-    if recorded is None:
+    if baseline is None:
         return benchmark
-    return benchmark.replaced(baseline=judge(benchmark, recorded, name, max_regression))
+    return benchmark.replaced(baseline=judge(benchmark, baseline, name, max_regression))
 
 
-def _check(
-    models: Sequence[Artifact | Checkpoint | Path],
-    batches: Sequence[int],
-    rounds: int,
-    threads: int | None,
-    max_regression: float,
-) -> None:
-    if not models:
-        raise InputError("No model was given.", "Name at least one in `models`.", code="no-model")
+def require_timing(batches: Sequence[int], rounds: int, threads: int | None) -> None:
+    """Raises InputError where models cannot be timed at these batch sizes, in so many rounds, with so many threads."""
     if not batches:
         raise InputError("No batch size was given.", "Name at least one in `batches`.", code="no-batch")
     for batch in batches:
         require_within("batches", batch, 1, LARGEST_BATCH)
     require_within("rounds", rounds, 1, MOST_ROUNDS)
     require_within("threads", 1 if threads is None else threads, 1, MOST_THREADS)
-    require_within("max_regression", max_regression, 0, 1)
-    if threads is not None and all(path_of(model).suffix == ".engine" for model in models):
-        raise InputError(
-            "`threads` is for processors, and engines run on a GPU.", "Omit it.", code="threads-for-engines"
-        )
-
-
-def _recorded(baseline: Benchmark | Path | str | None) -> tuple[Benchmark | None, str]:
-    """The recorded result, and its name for sentences."""
-    if baseline is None:
-        return None, ""
-    if isinstance(baseline, Benchmark):
-        require_rows(baseline, "`baseline`")
-        return baseline, "the baseline"
-    path = Path(baseline)
-    return read_baseline(path), readable(path.name)
 
 
 def _opened(model: Artifact | Checkpoint | Path) -> Artifact | Checkpoint:

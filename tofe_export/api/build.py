@@ -10,8 +10,8 @@ import onnx_ir as ir
 import torch
 
 from tofe_export import __version__
+from tofe_export.api.load import AnyArtifact, open_onnx, path_of
 from tofe_export.api.quantize import coarse_notes
-from tofe_export.api.subjects import AnyArtifact, open_onnx, path_of
 from tofe_export.artifacts.artifact import Artifact
 from tofe_export.artifacts.file_kinds import Kind
 from tofe_export.artifacts.outputs import Output, beside, require_outputs
@@ -42,7 +42,6 @@ class BuiltArtifact(Artifact):
     """An engine that was just built.
 
     Attributes:
-        manifest: its manifest.
         warnings: TensorRT's, and what the user should know about the ranges.
         images: which images were read and omitted.
     """
@@ -50,20 +49,6 @@ class BuiltArtifact(Artifact):
     manifest: EngineManifest
     warnings: tuple[str, ...]
     images: ImagesRead
-
-
-@dataclass(frozen=True)
-class _Calibration:
-    """Arguments of the calibration of an engine that is built in 8 bits from a float32 file."""
-
-    recipe: CalibrationRecipe | Path | str | None
-    data: str | Path | None
-    cache: Path | None
-
-    @property
-    def given(self) -> bool:
-        """Whether the user gave any of them."""
-        return (self.recipe, self.data, self.cache) != (None, None, None)
 
 
 def build(
@@ -113,7 +98,7 @@ def build(
     file = path_of(model)
     target = beside(file, ".engine") if path is None else Path(path)
     timings = None if timing_cache is None else Path(timing_cache)
-    calibration = _Calibration(recipe, data, None if cache is None else Path(cache))
+    kept_in = None if cache is None else Path(cache)
     options = BuildOptions(
         precision=precision,
         backend=backend,
@@ -129,35 +114,25 @@ def build(
     limits = tolerances or {}
     check_overrides(limits, (precision,))
     require_outputs(
-        [Output(target, Kind.ENGINE), Output(calibration.cache, Kind.CALIBRATION), Output(timings, Kind.TIMINGS)],
+        [Output(target, Kind.ENGINE), Output(kept_in, Kind.CALIBRATION), Output(timings, Kind.TIMINGS)],
         [file, recipe_file(recipe)],
     )
     _require_engine_name(target)
     source = open_onnx(model)
-    _require_use(source, calibration, precision)
-    return _build(source, target, options, calibration, limits, progress)
-
-
-def _build(
-    source: Artifact,
-    target: Path,
-    options: BuildOptions,
-    calibration: _Calibration,
-    limits: Overrides,
-    progress: Progress,
-) -> BuiltArtifact:
-    backend, log = open_backend(options.backend), ImageLog()
-    model = copy_model(source.graph)
-    if options.taps:
-        show_taps(model)
+    if (recipe, data, cache) != (None, None, None):
+        _require_calibrated(source, precision)
+    installed, log = open_backend(backend), ImageLog()
+    graph = copy_model(source.graph)
+    if taps:
+        show_taps(graph)
     with atomic_artifact(target) as draft:
-        model, known = _in_precision(source, model, options.precision, calibration, log, progress)
-        built = build_engine(model, backend, options, known.precision, progress)
+        graph, known = _in_precision(source, graph, precision, recipe, data, kept_in, log, progress)
+        built = build_engine(graph, installed, options, known.precision, progress)
         draft.path.write_bytes(built.content)
-        checked = check_built_engine(built.content, backend, options, source, limits, log)
-        draft.manifest = _manifest(source, known, backend, options, built, checked)
+        checked = check_built_engine(built.content, installed, options, source, limits, log)
+        draft.manifest = _manifest(source, known, installed, options, built, checked)
     assert isinstance(draft.manifest, EngineManifest)
-    notes = coarse_notes(draft.manifest.coarse, options.precision)
+    notes = coarse_notes(draft.manifest.coarse, precision)
     return BuiltArtifact(target, draft.manifest, (*built.warnings, *notes), log.document())
 
 
@@ -171,10 +146,8 @@ def _require_engine_name(target: Path) -> None:
         )
 
 
-def _require_use(source: Artifact, calibration: _Calibration, precision: Precision) -> None:
-    """Raises InputError where arguments of a calibration are given and none would be done."""
-    if not calibration.given:
-        return
+def _require_calibrated(source: Artifact, precision: Precision) -> None:
+    """Raises InputError unless the engine is calibrated, as the arguments of a calibration say."""
     if precision not in FORMATS:
         raise InputError(
             "`recipe`, `data` and `cache` are for engines in INT8 and FP8.",
@@ -194,7 +167,9 @@ def _in_precision(
     source: Artifact,
     model: ir.Model,
     precision: Precision,
-    calibration: _Calibration,
+    recipe: CalibrationRecipe | Path | str | None,
+    data: Path | str | None,
+    cache: Path | None,
     log: ImageLog,
     progress: Progress,
 ) -> tuple[ir.Model, OnnxManifest]:
@@ -217,8 +192,8 @@ def _in_precision(
             manifest = manifest.replaced(around="fp16")
         return model, manifest
     require_float32(model, manifest.precision, str(source.path))
-    recipe = choose_recipe(calibration.recipe, calibration.data, manifest.data)
-    calibrated = calibrate_model(model, manifest, recipe, log, calibration.cache, progress)
+    chosen = choose_recipe(recipe, data, manifest.data)
+    calibrated = calibrate_model(model, manifest, chosen, log, cache, progress)
     quantized, around = calibrated.quantized(model, precision, engine=True)
     changes = {"around": around, "calibration": calibrated.document(), "coarse": quantized.coarse}
     return quantized.model, manifest.replaced(precision=precision, **changes)
@@ -237,12 +212,11 @@ def _manifest(
         "precision": options.precision,
         "versions": {**known.versions, "tofe_export": __version__, backend.module.__name__: backend.version},
     }
+    gpu = torch.cuda.get_device_name() if gpu_present() else None
     return EngineManifest(
         **shared,
         source=FileIdentity(file=readable(source.path.name), sha256=source.manifest.sha256),
-        backend=EngineBackend(
-            name=backend.name, version=backend.version, gpu=torch.cuda.get_device_name() if gpu_present() else None
-        ),
+        backend=EngineBackend(name=backend.name, version=backend.version, gpu=gpu),
         operators=tuple(built.operators),
         network=built.network,
         options=options.document(),

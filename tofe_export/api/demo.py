@@ -52,32 +52,16 @@ def demo(folder: Path | str = "demo", *, progress: Progress = silent) -> DemoRes
     return deploy_demo(Path(folder), progress)
 
 
-def train_demo(
-    folder: Path, progress: Progress = silent, watch: Watch = unwatched, log: ImageLog | None = None
-) -> Path:
-    """Trains the demo's network into `folder`/ckpt.pth; a run that was stopped there is continued.
-
-    Args:
-        folder: created when missing.
-        progress, watch: see `training.trainer.train`.
-        log: takes the names of the images that were read.
-    """
+def train_demo(folder: Path, progress: Progress, watch: Watch = unwatched, log: ImageLog | None = None) -> None:
+    """Trains the demo's network into `folder`/ckpt.pth; see `trainer.train` and `demo`."""
     resume = (folder / STATE).exists()
-    return train(SETTINGS, CONFIG, folder, resume=resume, progress=progress, watch=watch, log=log)
+    train(SETTINGS, CONFIG, folder, resume=resume, progress=progress, watch=watch, log=log)
 
 
-def deploy_demo(
-    folder: Path, progress: Progress = silent, announce: Callable[[Step], None] = lambda step: None
-) -> DemoResult:
+def deploy_demo(folder: Path, progress: Progress, announce: Callable[[Step], None] = lambda step: None) -> DemoResult:
     """From `folder`/ckpt.pth to model.onnx, model.onnx.json, verify.json, bench.json and report.html.
 
-    Args:
-        folder: from `train_demo`.
-        progress: of the steps.
-        announce: called with each step before it begins.
-
-    Raises:
-        CheckFailedError: the exported model does not agree with PyTorch.
+    `announce` is called with each step before it begins. Raises as `demo` does.
     """
     checkpoint = load(folder / CHECKPOINT)
     announce("export")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import shutil
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -17,14 +18,19 @@ from tofe_export.engine.backend import INSTALL, MODULES
 
 _DISTRIBUTION = "tofe-export"
 _SHOWN = ("torch", "torchvision", "timm", "onnx", "onnxscript", "onnxruntime", "safetensors")
+_CPU = f"pip install '{_DISTRIBUTION}[cpu]'"
+_ENGINES = {
+    "tensorrt": " (engines with plugins; needs a GPU to build and to run)",
+    "rtx": " (engines built without a GPU, run on one; hosts no plugins)",
+}
 _ROOM_BYTES = 2 * 2**30  # an export of a large backbone, twice, while the old file is kept
 
 
 def doctor() -> Diagnosis:
     """Looks at processor, disk, packages and GPU."""
-    machine = describe_machine()
+    machine, required = describe_machine(), _requirements()
     sets = ", ".join(machine.instruction_sets) or "no AVX2"
-    packages = [_package(name) for name in _SHOWN]
+    packages = [_package(name, required, _CPU if name == "onnxruntime" else "") for name in _SHOWN]
     broken = any(row.status == "missing" for row in packages)
     rows = [
         _finding("tofe-export", __version__),
@@ -34,46 +40,48 @@ def doctor() -> Diagnosis:
         _disk(),
         *packages,
         _gpu(),
-        *_engines(),
+        _driver(),
+        *(_package(MODULES[name], required, INSTALL[name], use, "warn") for name, use in _ENGINES.items()),
+        _nvrtc(),
         _finding("train, export, verify, bench", *(("not all of them", "warn") if broken else ("work here", "ok"))),
     ]
-    return Diagnosis(rows=tuple(rows), matrix=_matrix(), missing=broken)
+    matrix = [
+        (name, str(required[name].specifier), _installed(name) or "-")
+        for name in (*_SHOWN, "tensorrt", "tensorrt-rtx", "cuda-bindings")
+        if name in required
+    ]
+    return Diagnosis(rows=tuple(rows), matrix=tuple(matrix), missing=broken)
 
 
 def _finding(name: str, value: str, status: Status = "ok", next_step: str = "") -> Finding:
     return Finding(name=name, value=value, status=status, next_step=next_step)
 
 
-def minimum_versions() -> dict[str, Requirement]:
-    """The requirements this distribution declares, by package, those of its extras among them."""
+def _requirements() -> dict[str, Requirement]:
+    """What this distribution declares, by package, its extras included."""
     try:
         declared = importlib.metadata.requires(_DISTRIBUTION) or []
     except importlib.metadata.PackageNotFoundError:
         declared = []
-    requirements = [Requirement(text) for text in declared]
-    return {requirement.name: requirement for requirement in requirements}
+    return {requirement.name: requirement for requirement in map(Requirement, declared)}
 
 
-def _matrix() -> tuple[tuple[str, str, str], ...]:
-    required = minimum_versions()
-    names = (*_SHOWN, "tensorrt", "tensorrt-rtx", "cuda-bindings")
-    return tuple((name, str(required[name].specifier), _installed(name) or "-") for name in names if name in required)
-
-
-def _package(name: str) -> Finding:
-    required = minimum_versions().get(name)
-    install = f"pip install '{_DISTRIBUTION}[cpu]'" if name == "onnxruntime" else f"pip install '{required or name}'"
-    version = _installed(name)
+def _package(
+    name: str, required: Mapping[str, Requirement], install: str = "", use: str = "", status: Status = "missing"
+) -> Finding:
+    """A package and its `use`; with `status` and the command to `install` it where it is missing or too old."""
+    distribution = name.replace("_", "-")
+    version, needed = _installed(distribution), required.get(distribution)
+    install = install or f"pip install '{needed or name}'"
     if version is None:
-        return _finding(name, "not installed", "missing", install)
-    if required is not None and Version(version) not in required.specifier:
-        return _finding(name, f"{version}, but {required.specifier} is required", "missing", install)
-    return _finding(name, version + (_providers() if name == "onnxruntime" else ""))
+        return _finding(name, f"not installed{use}", status, install)
+    if needed is not None and Version(version) not in needed.specifier:
+        return _finding(name, f"{version}, but {needed.specifier} is required", status, install)
+    return _finding(name, version + (_providers() if name == "onnxruntime" else use))
 
 
 def _installed(name: str) -> str | None:
-    candidates = (name, "onnxruntime-gpu") if name == "onnxruntime" else (name,)
-    for candidate in candidates:
+    for candidate in (name, "onnxruntime-gpu") if name == "onnxruntime" else (name,):
         try:
             return importlib.metadata.version(candidate)
         except importlib.metadata.PackageNotFoundError:
@@ -99,28 +107,11 @@ def _gpu() -> Finding:
     return _finding("GPU", f"{names}; train uses it")
 
 
-def _engines() -> list[Finding]:
-    """Driver, TensorRT, TensorRT-RTX and NVRTC, each with what it lets you do."""
-    driver = Path("/proc/driver/nvidia/version")
-    shown = driver.read_text(encoding="utf-8").splitlines()[0] if driver.is_file() else ""
+def _driver() -> Finding:
+    file = Path("/proc/driver/nvidia/version")
+    version = file.read_text(encoding="utf-8").partition("\n")[0] if file.is_file() else ""
     none = _finding("NVIDIA driver", "none: engines can be built, not run", "warn")
-    return [
-        _finding("NVIDIA driver", shown) if shown else none,
-        _engine_package("tensorrt", "engines with plugins; needs a GPU to build and to run"),
-        _engine_package("rtx", "engines built without a GPU, run on one; hosts no plugins"),
-        _nvrtc(),
-    ]
-
-
-def _engine_package(backend: str, use: str) -> Finding:
-    module, install = MODULES[backend], INSTALL[backend]
-    version = _installed(module.replace("_", "-"))
-    if version is None:
-        return _finding(module, f"not installed ({use})", "warn", install)
-    required = minimum_versions().get(module.replace("_", "-"))
-    if required is not None and Version(version) not in required.specifier:
-        return _finding(module, f"{version}, but {required.specifier} is required", "warn", install)
-    return _finding(module, f"{version} ({use})")
+    return _finding("NVIDIA driver", version) if version else none
 
 
 def _nvrtc() -> Finding:
@@ -129,12 +120,8 @@ def _nvrtc() -> Finding:
     try:
         return _finding("NVRTC", f"{nvrtc_version()} (compiles the plugins)")
     except CompilerError:
-        return _finding(
-            "NVRTC",
-            "not installed: plugins cannot be compiled, function bodies stand in for them",
-            "warn",
-            "pip install cuda-bindings nvidia-cuda-nvrtc",
-        )
+        without = "not installed: plugins cannot be compiled, function bodies stand in for them"
+        return _finding("NVRTC", without, "warn", "pip install cuda-bindings nvidia-cuda-nvrtc")
 
 
 def _disk() -> Finding:

@@ -10,8 +10,7 @@ from typing import Literal
 import onnx_ir as ir
 
 from tofe_export import __version__
-from tofe_export.api.load import Source, opened
-from tofe_export.api.subjects import require_onnx_name
+from tofe_export.api.load import Source, load, require_onnx_name
 from tofe_export.artifacts.artifact import Artifact
 from tofe_export.artifacts.checks import ask_polygraphy, run_two_batches, write_checked
 from tofe_export.artifacts.file_kinds import Kind
@@ -25,12 +24,7 @@ from tofe_export.data.images import ImageSource, batches
 from tofe_export.data.sources import images_like_training
 from tofe_export.documents.images import ImagesRead
 from tofe_export.documents.machine import describe_versions
-from tofe_export.documents.manifest import (
-    FileIdentity,
-    OnnxManifest,
-    OnnxOptions,
-    Output,
-)
+from tofe_export.documents.manifest import FileIdentity, OnnxManifest, OnnxOptions, Output
 from tofe_export.documents.verification import Agreement
 from tofe_export.errors import CheckFailedError, InputError
 from tofe_export.files.names import expanded, readable
@@ -56,7 +50,6 @@ class ExportedArtifact(Artifact):
     """An ONNX file that was just exported.
 
     Attributes:
-        manifest: its manifest.
         parity: how it agreed with PyTorch on a few images.
         images: which images were read and omitted.
         notes: what the user should know about the network, a sentence each.
@@ -104,7 +97,7 @@ def export(
     """
     target = Path(path)
     require_onnx_name(target)
-    loaded = opened(checkpoint)
+    loaded = checkpoint if isinstance(checkpoint, Checkpoint) else load(checkpoint)
     source = _identity(loaded)
     require_outputs([OutputFile(target, Kind.ONNX)], [loaded.path, expanded(str(keep_from)) if keep_from else None])
     _require_usable(loaded, outputs)

@@ -8,18 +8,12 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from tofe_export.api.load import load
-from tofe_export.api.subjects import DEPLOYED, AnyModel
+from tofe_export.api.load import DEPLOYED, AnyModel, load
 from tofe_export.artifacts.artifact import Artifact, open_artifact, open_engine
 from tofe_export.artifacts.manifests import has_manifest
 from tofe_export.checkpoints.checkpoint import Checkpoint
 from tofe_export.documents.fields import plain
-from tofe_export.documents.inspection import (
-    CheckpointInspection,
-    EngineInspection,
-    GraphOperator,
-    OnnxInspection,
-)
+from tofe_export.documents.inspection import CheckpointInspection, EngineInspection, GraphOperator, OnnxInspection
 from tofe_export.documents.manifest import EngineManifest
 from tofe_export.engine.network import layer_histogram
 from tofe_export.errors import InputError, MissingError
@@ -127,11 +121,8 @@ def _engine(path: Path, manifest: EngineManifest) -> EngineInspection:
         sha256=manifest.sha256,
         layers_from="engine" if why is None else "manifest",
         why=why,
-        layers=layers,
+        **{**dict(network), "layers": layers},
         precisions=dict(counts),
-        plugins=network.plugins,
-        inputs=network.inputs,
-        outputs=network.outputs,
         batch=manifest.options.batch,
         manifest=manifest,
     )

@@ -1,16 +1,22 @@
-"""`load`: a checkpoint, this program's or another method's, as a network that can be exported."""
+"""`load`: a checkpoint, this program's or another method's, as a network that can be exported; and other models."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
-from tofe_export.checkpoints.checkpoint import Checkpoint, load_like
+from tofe_export.artifacts.artifact import Artifact, open_artifact
+from tofe_export.checkpoints.checkpoint import Checkpoint
 from tofe_export.checkpoints.checkpoint import load as load_file
 from tofe_export.checkpoints.foreign import Hints
-from tofe_export.files.names import expanded
-from tofe_export.model.config import ToFeConfig
+from tofe_export.errors import InputError
+from tofe_export.files.names import WEIGHTS, expanded
 
+AnyArtifact = Artifact | Path | str
+AnyModel = Artifact | Checkpoint | Path | str
+DEPLOYED = (".onnx", ".engine")
+"""Endings of artifacts; a file with another one is a checkpoint."""
 Source = Checkpoint | str | os.PathLike[str]
 """A checkpoint: loaded, or its file, or the folder of its training run."""
 
@@ -56,16 +62,43 @@ def load(
     return load_file(expanded(os.fspath(path)), hints)
 
 
-def opened(source: Source, config: ToFeConfig | None = None) -> Checkpoint:
-    """`source` itself where it is loaded already, else loaded.
+def listed(models: AnyModel | Sequence[AnyModel]) -> list[Artifact | Checkpoint | Path]:
+    """One model or several as a list; a text becomes a path. Raises InputError where there is none."""
+    several = [models] if isinstance(models, (Artifact, Checkpoint, Path, str)) else models
+    if not several:
+        raise InputError("No model was given.", "Name at least one in `models`.", code="no-model")
+    return [Path(model) if isinstance(model, str) else model for model in several]
 
-    Args:
-        source: see `Source`.
-        config: the network that was made from it before; see `load_like`.
+
+def path_of(model: AnyModel) -> Path:
+    """The file of a model; "." for a checkpoint that was never in one."""
+    if isinstance(model, (Path, str)):
+        return Path(model)
+    return Path() if model.path is None else model.path
+
+
+def open_onnx(model: AnyArtifact) -> Artifact:
+    """The artifact of an ONNX file.
 
     Raises:
-        InputError: see `load`.
+        InputError: it is not one; and see `read_manifest`.
     """
-    if config is not None:
-        return load_like(source if isinstance(source, Checkpoint) else expanded(os.fspath(source)), config)
-    return source if isinstance(source, Checkpoint) else load(source)
+    path = path_of(model)
+    if path.suffix in WEIGHTS:
+        raise InputError(f"{path} is a checkpoint, not an ONNX file.", "Export it first.", code="not-onnx", path=path)
+    if path.suffix != ".onnx":
+        raise InputError(
+            f"{path} is not an ONNX file.",
+            "Name the file that was exported from a checkpoint.",
+            code="onnx-expected",
+            path=path,
+        )
+    return open_artifact(model)
+
+
+def require_onnx_name(target: Path) -> None:
+    """Raises InputError unless the name of a file to write ends in .onnx."""
+    if target.suffix != ".onnx":
+        raise InputError(
+            f"{target} does not end in .onnx.", "Name a file that does.", code="not-onnx-name", path=target
+        )

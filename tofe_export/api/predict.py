@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from tofe_export.api.subjects import DEPLOYED, AnyModel
+from tofe_export.api.load import DEPLOYED, AnyModel, load
 from tofe_export.artifacts.artifact import Artifact, open_artifact
-from tofe_export.checkpoints.checkpoint import Checkpoint, load
 from tofe_export.data.image_file import read_image
 from tofe_export.data.preprocessing import Preprocessing
 from tofe_export.documents.prediction import ClassScore, Prediction
@@ -55,13 +52,9 @@ def predict(
         )
     files = [Path(images)] if isinstance(images, (Path, str)) else [Path(image) for image in images]
     runner, preprocessing, names = _opened(model, provider)
-    return tuple(_predictions(runner, preprocessing, names, tracked(files, "Predicting", len(files), progress), top))
-
-
-def _predictions(
-    runner: Runner, preprocessing: Preprocessing, names: Sequence[str], files: Iterable[Path], top: int
-) -> Iterable[Prediction]:
-    for file in files:  # one at a time: every engine profile and every model takes a single image
+    predictions = []
+    for file in tracked(files, "Predicting", len(files), progress):
+        # One at a time: every engine profile and every model takes a single image.
         outputs = runner.run(preprocessing(read_image(file)).unsqueeze(0).numpy())
         if LOGITS not in outputs:
             raise InputError(
@@ -69,17 +62,22 @@ def _predictions(
                 "Export it with `outputs` that include logits.",
                 code="no-logits",
             )
-        probabilities = _softmax(outputs[LOGITS][0].astype(np.float64), file)
-        best = np.argsort(-probabilities, kind="stable")[:top]
-        classes = tuple(
-            ClassScore(
-                index=int(index),
-                name=names[index] if index < len(names) else "",
-                probability=float(probabilities[index]),
+        logits = torch.tensor(outputs[LOGITS][0], dtype=torch.float64)
+        if not logits.isfinite().all():
+            raise CheckFailedError(
+                f"The logits of {readable(file.name)} are not finite.",
+                "Look at the checkpoint's weights, or use a wider precision.",
+                code="logits-not-finite",
+                path=file,
             )
-            for index in best
-        )
-        yield Prediction(image=readable(file.name), classes=classes)
+        best = logits.softmax(dim=0).sort(descending=True, stable=True)
+        ranked = zip(best.indices.tolist()[:top], best.values.tolist(), strict=False)
+        classes = [
+            ClassScore(index=index, name=names[index] if index < len(names) else "", probability=probability)
+            for index, probability in ranked
+        ]
+        predictions.append(Prediction(image=readable(file.name), classes=tuple(classes)))
+    return tuple(predictions)
 
 
 def _opened(model: AnyModel, provider: str) -> tuple[Runner, Preprocessing, Sequence[str]]:
@@ -90,21 +88,6 @@ def _opened(model: AnyModel, provider: str) -> tuple[Runner, Preprocessing, Sequ
     if isinstance(model, Artifact):
         manifest = model.manifest
         return model.open(provider), Preprocessing.of(manifest.preprocessing), manifest.classes
-    return _in_pytorch(model), model.preprocessing, model.classes
-
-
-def _in_pytorch(checkpoint: Checkpoint) -> Runner:
-    path = FixedPath(checkpoint.keep_counts(), rearranged=False)
-    return TorchRunner(lambda images: checkpoint.model.forward_fixed(images, path).logits)
-
-
-def _softmax(logits: NDArray[np.float64], file: Path) -> NDArray[np.float64]:
-    if not np.isfinite(logits).all():
-        raise CheckFailedError(
-            f"The logits of {readable(file.name)} are not finite.",
-            "Look at the checkpoint's weights, or use a wider precision.",
-            code="logits-not-finite",
-            path=file,
-        )
-    probabilities: NDArray[np.float64] = torch.from_numpy(logits).softmax(dim=0).numpy()
-    return probabilities
+    network, counts = model.model, FixedPath(model.keep_counts(), rearranged=False)
+    runner = TorchRunner(lambda images: network.forward_fixed(images, counts).logits)
+    return runner, model.preprocessing, model.classes

@@ -10,13 +10,14 @@ from typing import Literal
 import onnx_ir as ir
 
 from tofe_export import __version__
-from tofe_export.api.subjects import AnyArtifact, open_onnx, path_of, require_onnx_name
+from tofe_export.api.bench import require_timing
+from tofe_export.api.load import AnyArtifact, open_onnx, path_of, require_onnx_name
 from tofe_export.artifacts.artifact import Artifact
 from tofe_export.artifacts.checks import run_two_batches, write_checked
 from tofe_export.artifacts.file_kinds import Kind
 from tofe_export.artifacts.outputs import Output, beside, require_outputs
-from tofe_export.artifacts.sets import Draft, atomic_artifact
-from tofe_export.bounds import LARGEST_BATCH, MOST_IMAGES, MOST_ROUNDS, MOST_THREADS, require_within
+from tofe_export.artifacts.sets import atomic_artifact
+from tofe_export.bounds import MOST_IMAGES, require_within
 from tofe_export.data.image_log import ImageLog
 from tofe_export.documents.benchmark import BenchSettings
 from tofe_export.documents.machine import describe_machine, describe_versions, processors
@@ -43,6 +44,7 @@ from tofe_export.timing.forms import Form, against_float32, half_of, time_forms
 from tofe_export.timing.shipping import judge
 
 QuantizedPrecision = Literal["int8", "fp8"]
+_CHECKING = "Checking the quantized graph"
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,6 @@ class QuantizedArtifact(Artifact):
     """An ONNX file that was just quantized.
 
     Attributes:
-        manifest: its manifest.
         quantization: how it agreed with float32, how fast it ran, and which precision to ship.
         notes: what the user should know about its ranges, a sentence each.
     """
@@ -99,21 +100,21 @@ def quantize(
         CheckFailedError: the checker refuses the quantized graph, or it gives NaN.
         MissingError: ONNX Runtime is missing, or the disk is full.
     """
-    limits = tolerances or {}
+    limits, log = tolerances or {}, ImageLog()
     require_quantized(precision)
-    _check_numbers(samples, batches, rounds, threads)
+    require_timing(batches, rounds, threads)
     check_overrides(limits, ("fp16", precision))
-    file = path_of(model)
-    target = beside(file, f".{precision}.onnx") if path is None else Path(path)
+    target = beside(path_of(model), f".{precision}.onnx") if path is None else Path(path)
     require_onnx_name(target)
     kept_in = None if cache is None else Path(cache)
-    require_outputs([Output(target, Kind.ONNX), Output(kept_in, Kind.CALIBRATION)], [file, recipe_file(recipe)])
-    source, log = open_quantizable(model), ImageLog()
-    chosen = choose_recipe(recipe, data, source.manifest.data)
+    source, chosen = checked(model, recipe, data, samples, [Output(target, Kind.ONNX)], kept_in)
     with atomic_artifact(target) as draft:  # first of all, since a place that cannot be written is known at once
         calibrated = calibrate_model(source.graph, source.manifest, chosen, log, kept_in, progress)
         quantized, around = calibrated.quantized(source.graph, precision, engine=False)
-        _write(quantized, draft, source, progress)
+        progress(_CHECKING, 0, 1)
+        write_checked(quantized.model, draft)
+        run_two_batches(draft.path, source.manifest.image_shape)
+        progress(_CHECKING, 1, 1)
         draft.manifest = _manifest(source, calibrated, precision, around, quantized)
         halves, omitted = half_beside(source.graph)
         forms = [*halves, Form(precision, draft.path)]
@@ -142,24 +143,6 @@ def quantize(
     return QuantizedArtifact(target, draft.manifest, quantization, coarse_notes(quantized.coarse, precision))
 
 
-def open_quantizable(model: AnyArtifact) -> Artifact:
-    """The artifact of an ONNX file that can be quantized and judged.
-
-    Raises:
-        InputError: not a float32 ONNX file, or one without logits; and see `read_manifest`.
-    """
-    source = open_onnx(model)
-    require_float32(source.graph, source.manifest.precision, str(source.path))
-    if LOGITS not in source.manifest.outputs:
-        raise InputError(
-            f"{source.path} has features but no logits, by which a quantized model is judged.",
-            "Export it again with `outputs=('features', 'logits')`.",
-            code="no-logits",
-            path=source.path,
-        )
-    return source
-
-
 def require_quantized(precision: str) -> None:
     """Raises InputError unless `precision` has 8 bits."""
     if precision not in FORMATS:
@@ -172,14 +155,31 @@ def require_quantized(precision: str) -> None:
         )
 
 
-def _check_numbers(samples: int, batches: Sequence[int], rounds: int, threads: int | None) -> None:
-    if not batches:
-        raise InputError("No batch size was given.", "Name at least one in `batches`.", code="no-batch")
-    for batch in batches:
-        require_within("batches", batch, 1, LARGEST_BATCH)
+def checked(
+    model: AnyArtifact,
+    recipe: CalibrationRecipe | Path | str | None,
+    data: str | Path | None,
+    samples: int,
+    outputs: Sequence[Output],
+    cache: Path | None,
+) -> tuple[Artifact, CalibrationRecipe]:
+    """A float32 ONNX file with logits, and the recipe to calibrate it by: what `quantize` and `sensitivity` start from.
+
+    Raises:
+        InputError: an argument of either that cannot be used, as far as that is known before the calibration.
+    """
     require_within("samples", samples, 1, MOST_IMAGES)
-    require_within("rounds", rounds, 1, MOST_ROUNDS)
-    require_within("threads", 1 if threads is None else threads, 1, MOST_THREADS)
+    require_outputs([*outputs, Output(cache, Kind.CALIBRATION)], [path_of(model), recipe_file(recipe)])
+    source = open_onnx(model)
+    require_float32(source.graph, source.manifest.precision, str(source.path))
+    if LOGITS not in source.manifest.outputs:
+        raise InputError(
+            f"{source.path} has features but no logits, by which a quantized model is judged.",
+            "Export it again with `outputs=('features', 'logits')`.",
+            code="no-logits",
+            path=source.path,
+        )
+    return source, choose_recipe(recipe, None if data is None else str(data), source.manifest.data)
 
 
 def half_beside(model: ir.Model) -> tuple[list[Form], list[OmittedPrecision]]:
@@ -197,14 +197,6 @@ def coarse_notes(coarse: Mapping[str, int], precision: str) -> tuple[str, ...]:
         f"than {precision.upper()} could; to spare the layer, name its kind in quantize.high_precision."
         for layer, ranges in coarse.items()
     )
-
-
-def _write(quantized: QuantizedGraph, draft: Draft, source: Artifact, progress: Progress) -> None:
-    task = "Checking the quantized graph"
-    progress(task, 0, 1)
-    write_checked(quantized.model, draft)
-    run_two_batches(draft.path, source.manifest.image_shape)
-    progress(task, 1, 1)
 
 
 def _manifest(

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tofe_export.api.quantize import QuantizedPrecision, open_quantizable, require_quantized
-from tofe_export.api.subjects import AnyArtifact, path_of
-from tofe_export.artifacts.file_kinds import Kind
-from tofe_export.artifacts.outputs import Output, require_outputs
-from tofe_export.bounds import MOST_IMAGES, require_within
+from tofe_export.api.load import AnyArtifact
+from tofe_export.api.quantize import QuantizedPrecision, checked, require_quantized
 from tofe_export.data.image_log import ImageLog
 from tofe_export.documents.quantization import KindCost, Sensitivity
-from tofe_export.documents.recipe import ATTENTION, KINDS, CalibrationRecipe, QuantizePolicy
+from tofe_export.documents.recipe import ATTENTION, KINDS, CalibrationRecipe
 from tofe_export.files.names import readable
 from tofe_export.graph.stored import serialize
 from tofe_export.parity.tolerances import Overrides, check_overrides
-from tofe_export.precision.calibrated import calibrate_model, choose_recipe
+from tofe_export.precision.calibrated import calibrate_model
 from tofe_export.precision.kinds import quantizable
 from tofe_export.precision.quantize import quantize_graph, ranges_of
-from tofe_export.precision.recipe import recipe_file
 from tofe_export.progress import Progress, silent
 from tofe_export.timing.forms import Form, against_float32
 
@@ -41,19 +37,18 @@ def sensitivity(
     Raises:
         InputError: see `quantize`.
     """
-    limits = tolerances or {}
+    limits, log = tolerances or {}, ImageLog()
     require_quantized(precision)
-    require_within("samples", samples, 1, MOST_IMAGES)
     check_overrides(limits, (precision,))
     kept_in = None if cache is None else Path(cache)
-    require_outputs([Output(kept_in, Kind.CALIBRATION)], [path_of(model), recipe_file(recipe)])
-    source, log = open_quantizable(model), ImageLog()
-    chosen = choose_recipe(recipe, data, source.manifest.data)
+    source, chosen = checked(model, recipe, data, samples, [], kept_in)
     calibrated = calibrate_model(source.graph, source.manifest, chosen, log, kept_in, progress)
     ranges, present = ranges_of(calibrated.histograms, chosen.ranges), set(quantizable(source.graph.graph).values())
     costs = []
     for kind in [kind for kind in KINDS if kind in present]:
-        quantized = quantize_graph(source.graph, ranges, only(kind, chosen.quantize), precision)
+        others = tuple(name for name in KINDS if name not in (kind, ATTENTION))
+        alone = chosen.quantize.replaced(attention=kind == ATTENTION, high_precision=others)
+        quantized = quantize_graph(source.graph, ranges, alone, precision)
         form = Form(precision, serialize(quantized.model))
 
         def of_kind(task: str, done: int, total: int, kind: str = kind) -> None:
@@ -73,12 +68,6 @@ def sensitivity(
         kinds=tuple(sorted(costs, key=_rank)),
         images=log.document(),
     )
-
-
-def only(kind: str, policy: QuantizePolicy) -> QuantizePolicy:
-    """`policy` with nothing but `kind` in 8 bits."""
-    others = tuple(name for name in KINDS if name not in (kind, ATTENTION))
-    return policy.replaced(attention=kind == ATTENTION, high_precision=others)
 
 
 def _rank(cost: KindCost) -> tuple[float, float, float]:

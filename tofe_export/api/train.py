@@ -97,7 +97,14 @@ def train(
         InputError: arguments, data or weights that cannot be used; a run already in `path`; a loss that is not finite.
         MissingError: no such device, no network for pretrained weights, not enough memory.
     """
-    _require_one_start(pretrained, init is not None, dense_epochs, dense_lr)
+    if pretrained and init is not None:
+        raise InputError("`pretrained` and `init` were both given.", "Give one of them.", code="two-starts")
+    if (pretrained or init is not None) and (dense_epochs or dense_lr is not None):
+        raise InputError(
+            "With `pretrained` or `init` there is no dense phase for `dense_epochs` and `dense_lr`.",
+            "Omit `dense_epochs` and `dense_lr`.",
+            code="no-dense-phase",
+        )
     settings = TrainSettings(
         data=os.fspath(data),
         epochs=epochs,
@@ -124,14 +131,3 @@ def run_outputs(folder: Path) -> list[Output]:
     """The files that training writes into `folder`."""
     kinds = {CHECKPOINT: Kind.CHECKPOINT, STATE: Kind.CHECKPOINT, METRICS: Kind.METRICS}
     return [Output(folder / name, kind) for name, kind in kinds.items()]
-
-
-def _require_one_start(pretrained: bool, init: bool, dense_epochs: int | None, dense_lr: float | None) -> None:
-    if pretrained and init:
-        raise InputError("`pretrained` and `init` were both given.", "Give one of them.", code="two-starts")
-    if (pretrained or init) and (dense_epochs or dense_lr is not None):
-        raise InputError(
-            "With `pretrained` or `init` there is no dense phase for `dense_epochs` and `dense_lr`.",
-            "Omit `dense_epochs` and `dense_lr`.",
-            code="no-dense-phase",
-        )

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tofe_export.api.load import Source, opened
-from tofe_export.api.subjects import AnyArtifact, listed, path_of
+from tofe_export.api.load import AnyArtifact, Source, listed, path_of
 from tofe_export.artifacts.artifact import Artifact, open_artifact
 from tofe_export.artifacts.deployed import compared_batch, open_deployed, tried_batches
 from tofe_export.artifacts.opened import Opened
-from tofe_export.checkpoints.checkpoint import Checkpoint
+from tofe_export.bounds import MOST_IMAGES, require_within
+from tofe_export.checkpoints.checkpoint import Checkpoint, load_like
 from tofe_export.data.image_log import ImageLog
 from tofe_export.data.images import ImageSource, batches
 from tofe_export.data.sources import class_note, images_like_training
 from tofe_export.documents.manifest import Manifest
 from tofe_export.documents.verification import Check, Problem, Verification, Verifications
 from tofe_export.errors import InputError, MissingError, TofeError
-from tofe_export.files.names import distinct_names, readable
+from tofe_export.files.names import distinct_names, expanded, readable
 from tofe_export.files.places import resolved
 from tofe_export.model.config import ToFeConfig
 from tofe_export.model.fixed_path import FixedPath
@@ -64,31 +65,31 @@ def verify(
         One verification per model; `passed` is None where something could not run here.
 
     Raises:
-        InputError: no model, or arguments that no model could be compared with.
+        InputError: no model, no image, or arguments that no model could be compared with.
     """
     given = listed(models)
-    if not given:
-        raise InputError("No model was given.", "Name at least one in `models`.", code="no-model")
+    require_within("samples", samples, 1, MOST_IMAGES)  # no image would pass for agreement
     require_onnx(map(path_of, given), provider)
-    check_overrides(tolerances or {})
+    limits = tolerances or {}
+    check_overrides(limits)
     # One file given twice, by a pattern and by name, say, is one artifact.
     unique = list({resolved(path_of(model)): model for model in given}.values())
     names = distinct_names([path_of(model) for model in unique])
     images = None if data is None else str(data)
-    session = _Session(against, images, samples, tolerances or {}, threshold, provider, progress)
-    by_name = {name: _artifact(model) for name, model in zip(names, unique, strict=True)}
-    artifacts = [one for one in by_name.values() if isinstance(one, Artifact)]
-    if len(artifacts) == len(by_name):  # else the precision of one is not known, and its error is what matters
-        check_overrides(tolerances or {}, {artifact.manifest.precision for artifact in artifacts})
-    verifications = [session.verify(name, one) for name, one in by_name.items()]
+    reference = against if isinstance(against, Checkpoint) else expanded(os.fspath(against))
+    session = _Session(reference, images, samples, limits, threshold, provider, progress)
+    opened = [_artifact(model) for model in unique]
+    precisions = [one.manifest.precision for one in opened if isinstance(one, Artifact)]
+    if len(precisions) == len(opened):  # else the precision of one is not known, and its error is what matters
+        check_overrides(limits, set(precisions))
+    verifications = [session.verify(name, one) for name, one in zip(names, opened, strict=True)]
     return Verifications.of(verifications, session.against_name, session.log.document())
 
 
 def _artifact(model: Artifact | Checkpoint | Path) -> Artifact | TofeError:
     if isinstance(model, Checkpoint):
-        return InputError(
-            "A checkpoint was given where a deployed model is needed.", "Export it first.", code="not-onnx"
-        )
+        problem = "A checkpoint was given where a deployed model is needed."
+        return InputError(problem, "Export it first.", code="not-onnx")
     try:
         return open_artifact(model)
     except TofeError as error:
@@ -101,7 +102,7 @@ def _artifact(model: Artifact | Checkpoint | Path) -> Artifact | TofeError:
 class _Session:
     """What artifacts of one checkpoint share: the checkpoint, images, and the threshold path of equal keep counts."""
 
-    against: Source
+    against: Checkpoint | Path
     data: str | None
     samples: int
     tolerances: Overrides
@@ -115,7 +116,7 @@ class _Session:
     @property
     def against_name(self) -> str:
         """The file name of the checkpoint."""
-        path = self.against.path if isinstance(self.against, Checkpoint) else Path(self.against)
+        path = self.against.path if isinstance(self.against, Checkpoint) else self.against
         return "" if path is None else readable(path.name)
 
     def verify(self, name: str, artifact: Artifact | TofeError) -> Verification:
@@ -159,7 +160,7 @@ class _Session:
         config = ToFeConfig.of(artifact.manifest.config)
         if (known := next((one for one in self._checkpoints if one.model.config == config), None)) is not None:
             return known
-        checkpoint = opened(self.against, config)
+        checkpoint = load_like(self.against, config)
         if config != checkpoint.model.config:
             raise InputError(
                 f"{artifact.path} was exported from another network than {self.against_name} holds "
@@ -195,8 +196,8 @@ class _Session:
             return comparison, runner.backend
         note, size = class_note(images, checkpoint.classes), compared_batch(manifest)
         named = self.data is not None and images.classes  # the user's own, with labels
-        if note and (named or _ACCURACY_LOST in tolerance.overridden):
-            checks.append(Check(name=_ACCURACY, passed=None, message=note))
+        if note and (named or "accuracy_lost" in tolerance.overridden):
+            checks.append(Check(name="accuracy", passed=None, message=note))
         loop = batches(images, checkpoint.preprocessing, size, self.samples, log=self.log)
         steps = -(-min(self.samples, len(images)) // size)
         comparison = compare(
@@ -241,7 +242,6 @@ class _Session:
         return self._thresholds[key]
 
 
-_ACCURACY, _ACCURACY_LOST = "accuracy", "accuracy_lost"
 _COMPARISON = "comparison"
 _NOT_COMPARED = Check(name=_COMPARISON, passed=None, message="Its outputs and stages were not compared with PyTorch's.")
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import typer
+from typer import Argument, BadParameter, Exit, Option
 
 from tofe_export.bounds import MOST_ROUNDS, MOST_THREADS
 from tofe_export.cli import console
-from tofe_export.cli.parse import provider_name, whole_numbers
+from tofe_export.cli.parse import share, whole_numbers
 
 if TYPE_CHECKING:
     from tofe_export.documents.benchmark import Benchmark, BenchRow, Gate, GateRow
@@ -20,30 +19,29 @@ _GATE_COLUMNS = ("model", "backend", "precision", "batch", "before", "now", "cha
 
 
 def bench(
-    models: Annotated[list[Path], typer.Argument(help="ONNX files, engines and checkpoints.", metavar="MODEL...")],
-    batch: Annotated[str, typer.Option(help="Batch sizes.", metavar="B1,B2")] = "1,8,32",
-    rounds: Annotated[
-        int, typer.Option(help="Rounds of interleaved runs at each batch size.", min=1, max=MOST_ROUNDS)
-    ] = 30,
+    models: Annotated[list[Path], Argument(help="ONNX files, engines and checkpoints.", metavar="MODEL...")],
+    batch: Annotated[str, Option(help="Batch sizes.", metavar="B1,B2")] = "1,8,32",
+    rounds: Annotated[int, Option(help="Rounds of interleaved runs at each batch size.", min=1, max=MOST_ROUNDS)] = 30,
     threads: Annotated[
-        int | None, typer.Option(help="Threads; default: every processor of this process.", min=1, max=MOST_THREADS)
+        int | None, Option(help="Threads; default: every processor of this process.", min=1, max=MOST_THREADS)
     ] = None,
-    json: Annotated[Path | None, typer.Option(help="Write the result as JSON.", metavar="FILE")] = None,
+    json: Annotated[Path | None, Option(help="Write the result as JSON.", metavar="FILE")] = None,
     baseline: Annotated[
-        Path | None, typer.Option(help="A recorded result (--json); exit 1 when a speed-up fell.", metavar="FILE")
+        Path | None, Option(help="A recorded result (--json); exit 1 when a speed-up fell.", metavar="FILE")
     ] = None,
     max_regression: Annotated[
-        str | None,
-        typer.Option(help="How much of a speed-up may be lost against --baseline; default 5%.", metavar="SHARE"),
+        str | None, Option(help="How much of a speed-up may be lost against --baseline; default 5%.", metavar="SHARE")
     ] = None,
-    provider: Annotated[str, typer.Option(help="Where ONNX Runtime computes: cpu or cuda.")] = "cpu",
+    provider: Annotated[Literal["cpu", "cuda"], Option(help="Where ONNX Runtime computes.")] = "cpu",
 ) -> None:
     """Time models beside their dense backbone, in turn and in one process."""
     from tofe_export.api.bench import bench as time_models
     from tofe_export.artifacts.file_kinds import Kind
     from tofe_export.artifacts.outputs import Output, require_outputs
 
-    sizes, limit = whole_numbers(batch, "--batch"), _limit(baseline, max_regression)
+    if max_regression is not None and baseline is None:
+        raise BadParameter("it needs a recorded run: add --baseline FILE.", param_hint="--max-regression")
+    sizes, limit = whole_numbers(batch, "--batch"), share(max_regression or "5%")
     require_outputs([Output(json, Kind.BENCH)], [*models, baseline])
     with console.progress() as progress:
         benchmark = time_models(
@@ -51,47 +49,25 @@ def bench(
             batches=sizes,
             rounds=rounds,
             threads=threads,
-            provider=provider_name(provider),
+            provider=provider,
             baseline=baseline,
             max_regression=limit,
             progress=progress,
         )
-    console.save_json(json, benchmark.to_dict())
+    console.save_json(json, benchmark)
     show_bench(benchmark)
     if benchmark.baseline is not None:
         _show_gate(benchmark.baseline)
-
-
-def _limit(baseline: Path | None, max_regression: str | None) -> float:
-    if max_regression is not None and baseline is None:
-        raise typer.BadParameter("it needs a recorded run: add --baseline FILE.", param_hint="--max-regression")
-    return parse_share(max_regression or "5%", "--max-regression")
-
-
-def parse_share(text: str, option: str) -> float:
-    """Turns "5%" and "0.05" into 0.05.
-
-    Raises:
-        typer.BadParameter: anything else, or a share that is not between 0 and 1.
-    """
-    number, percent = text.strip().removesuffix("%"), text.strip().endswith("%")
-    try:
-        value = float(number) / (100 if percent else 1)
-    except ValueError:
-        value = math.nan
-    if not 0 <= value < 1:
-        raise typer.BadParameter(f"{text!r} is not a share of the speed-up; write 5% or 0.05.", param_hint=option)
-    return value
 
 
 def _show_gate(gate: Gate) -> None:
     title = f"Speed-up against {gate.file}: {gate.max_regression:.1%} may be lost"
     console.table(title, _GATE_COLUMNS, [_gate_row(row) for row in gate.rows])
     console.notes(gate.notes)
-    console.warn(gate.failures)
+    console.warn(*gate.failures)
     console.say("PASSED" if gate.passed else "FAILED")
     if not gate.passed:
-        raise typer.Exit(1)
+        raise Exit(1)
 
 
 def _gate_row(row: GateRow) -> tuple[str, ...]:

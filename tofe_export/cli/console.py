@@ -6,7 +6,7 @@ import contextlib
 import json
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,12 +17,15 @@ from tofe_export.cli.options import as_options
 from tofe_export.cli.terminal import printable
 from tofe_export.errors import TofeError
 from tofe_export.files.places import STDOUT, own_descriptor
+from tofe_export.files.writing import write_text
 from tofe_export.progress import Progress
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
     from rich.progress import TaskID
 
+    from tofe_export.documents.base import Document
+    from tofe_export.documents.images import ImagesRead
     from tofe_export.training.loop import EpochMeans, Watch
 
 # A pipe or a log has no width of its own; a narrow terminal wraps lines, which loses less than narrow columns do.
@@ -41,7 +44,7 @@ def say(text: str) -> None:
     out.print(_line(text), soft_wrap=True)
 
 
-def warn(lines: Sequence[str]) -> None:
+def warn(*lines: str) -> None:
     """Lines on standard error."""
     for line in lines:
         err.print(_line(line), style="yellow", soft_wrap=True)
@@ -49,7 +52,7 @@ def warn(lines: Sequence[str]) -> None:
 
 def notes(texts: Iterable[str]) -> None:
     """Sentences of the package about its results, on standard error."""
-    warn([f"Note: {as_options(text)}" for text in texts])
+    warn(*(f"Note: {as_options(text)}" for text in texts))
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], numbers: bool = True) -> None:
@@ -62,9 +65,19 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], num
     out.print(grid)
 
 
-def print_json(document: dict[str, object]) -> None:
-    """Prints the document alone on standard output, for other programs; later lines go to standard error."""
-    _print_alone(json.dumps(document, indent=2, ensure_ascii=not _takes_unicode()) + "\n")
+def counted(counts: Mapping[str, int]) -> str:
+    """ "12 MatMul, 3 Add"."""
+    return ", ".join(f"{count} {name}" for name, count in counts.items())
+
+
+def show_images(images: ImagesRead) -> None:
+    """Shows on standard error how many images were read and left out, and why; nothing where none were to be read."""
+    from tofe_export.data.image_log import image_lines
+
+    if images.left_out or images.notes:
+        warn(*image_lines(images))
+    elif images.read:
+        err.print(*image_lines(images), soft_wrap=True)
 
 
 def leave_alone(path: Path | None) -> None:
@@ -73,26 +86,28 @@ def leave_alone(path: Path | None) -> None:
         out.stderr = True
 
 
-def save_json(path: Path | None, document: dict[str, object]) -> None:
+def save_json(path: Path | None, document: Document) -> None:
     """Writes the document where --json names a file, before its results are shown: standard output may be closed."""
-    leave_alone(path)
-    if path == STDOUT:
-        print_json(document)
-    elif path is not None:
-        from tofe_export.files.writing import write_json
-
-        _save(path, lambda: write_json(path, document))
+    if path == STDOUT and not (getattr(sys.stdout, "encoding", None) or "utf-8").lower().startswith("utf"):
+        save_text(path, lambda: json.dumps(document.to_dict(), indent=2) + "\n")
+    else:
+        save_text(path, document.to_json)
 
 
 def save_text(path: Path | None, make: Callable[[], str]) -> None:
     """Writes a text where an option names a file; see `save_json`."""
     leave_alone(path)
+    if path is None:
+        return
     if path == STDOUT:
-        _print_alone(make())
-    elif path is not None:
-        from tofe_export.files.writing import write_text
-
-        _save(path, lambda: write_text(path, make()))
+        sys.stdout.write(make().encode("utf-8", "backslashreplace").decode())
+        return
+    try:
+        write_text(path, make())
+    except TofeError as error:
+        unwritten.append(error)
+    else:
+        say(f"Wrote {path}")
 
 
 @contextlib.contextmanager
@@ -103,7 +118,7 @@ def progress() -> Iterator[Progress]:
 
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Bars(*columns, console=err) as bars:
-        yield _advancing(bars)
+        yield _advancing(bars, {})
 
 
 @contextlib.contextmanager
@@ -115,52 +130,30 @@ def training_progress() -> Iterator[tuple[Progress, Watch]]:
     status: dict[str, str] = {}
 
     def watch(means: EpochMeans) -> None:
-        status["status"] = _status(means)
+        text = f"loss {means.loss:.3f}  accuracy {means.accuracy:.1%}"
+        if means.macs_ratio is not None:
+            shares = " ".join(f"{share:.2f}" for share in means.kept)
+            text += f"  kept {shares}  MACs {means.macs_ratio:.2f} (budget {means.budget:g})"
+        status["status"] = text
 
     columns = (BarColumn(bar_width=20), TextColumn("{task.fields[status]}", markup=False), TimeElapsedColumn())
     with Bars(TextColumn("{task.description}", markup=False), *columns, console=err) as bars:
         yield _advancing(bars, status), watch
 
 
-def _advancing(bars: Bars, fields: dict[str, str] | None = None) -> Progress:
+def _advancing(bars: Bars, fields: dict[str, str]) -> Progress:
     """The function that moves the bar of a task; its columns show `fields` as they are at the time."""
     tasks: dict[str, TaskID] = {}
 
     def advance(task: str, done: int, total: int) -> None:
         if task not in tasks:
             tasks[task] = bars.add_task(_line(task), total=total, status="")
-        shown: dict[str, Any] = {"completed": done, "total": total, **((fields or {}) if done else {})}
+        shown: dict[str, Any] = {"completed": done, "total": total, **(fields if done else {})}
         bars.update(tasks[task], **shown)
 
     return advance
 
 
-def _status(means: EpochMeans) -> str:
-    text = f"loss {means.loss:.3f}  accuracy {means.accuracy:.1%}"
-    if means.macs_ratio is None:
-        return text
-    shares = " ".join(f"{share:.2f}" for share in means.kept)
-    return f"{text}  kept {shares}  MACs {means.macs_ratio:.2f} (budget {means.budget:g})"
-
-
-def _save(path: Path, write: Callable[[], None]) -> None:
-    try:
-        write()
-    except TofeError as error:
-        unwritten.append(error)
-    else:
-        say(f"Wrote {path}")
-
-
 def _line(text: str) -> str:
     """`text` on one line, whatever a name in it holds."""
     return printable(text).replace("\n", "\\n")
-
-
-def _takes_unicode() -> bool:
-    return (getattr(sys.stdout, "encoding", None) or "utf-8").lower().startswith("utf")
-
-
-def _print_alone(text: str) -> None:
-    sys.stdout.write(text.encode("utf-8", "backslashreplace").decode())
-    out.stderr = True

@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
-import typer
+from typer import Option
 
 from tofe_export.cli import console
 from tofe_export.cli.bench import show_bench
-from tofe_export.cli.images import show_images
 from tofe_export.files.commands import command
 from tofe_export.files.names import BENCH, CHECKPOINT, MODEL, PAGE, VERIFY
 
-if TYPE_CHECKING:
-    from tofe_export.api.demo import DemoResult, Step
-
 
 def demo(
-    out: Annotated[Path, typer.Option("--output", "-o", "--out", help="Folder for its files.", metavar="DIR")] = Path(
-        "demo"
-    ),
+    out: Annotated[Path, Option("--output", "-o", "--out", help="Folder for its files.", metavar="DIR")] = Path("demo"),
 ) -> None:
     """Train a small ToFe on real digits, then export, verify, benchmark and report, on any CPU."""
     from tofe_export.api.demo import deploy_demo, train_demo
@@ -36,28 +30,17 @@ def demo(
     log = ImageLog()
     with console.training_progress() as (progress, watch):
         train_demo(out, progress, watch, log)
-    with console.progress() as progress:
-        result = deploy_demo(out, progress, lambda step: console.say(f"$ {_command(step, out)}"))
-    _show(result)
-    show_images(log.document())
-    console.say(f"Open {result.page}")
-
-
-def _command(step: Step, folder: Path) -> str:
-    """What to type for a step of the demo."""
-    checkpoint, model = folder / CHECKPOINT, folder / MODEL
+    checkpoint, model = out / CHECKPOINT, out / MODEL
     words = {
         "export": ("onnx", checkpoint, "-o", model),
-        "verify": ("verify", model, "--against", checkpoint, "--json", folder / VERIFY),
-        "bench": ("bench", model, "--json", folder / BENCH),
-        "report": ("report", folder),
+        "verify": ("verify", model, "--against", checkpoint, "--json", out / VERIFY),
+        "bench": ("bench", model, "--json", out / BENCH),
+        "report": ("report", out),
     }
-    return command(*words[step])
-
-
-def _show(result: DemoResult) -> None:
-    manifest = result.artifact.manifest
+    with console.progress() as progress:
+        result = deploy_demo(out, progress, lambda step: console.say(f"$ {command(*words[step])}"))
     show_bench(result.benchmark)
+    manifest = result.artifact.manifest
     counts, share = ", ".join(map(str, manifest.keep)), manifest.gmacs / manifest.dense_gmacs
     console.say(f"Keep counts {counts} of {manifest.tokens} tokens: {share:.1%} of the dense cost")
     for one in result.verification.artifacts:
@@ -66,3 +49,5 @@ def _show(result: DemoResult) -> None:
                 f"Held-out accuracy {one.accuracy.deployed:.1%} on {one.samples} images; "
                 f"the exported model agrees with PyTorch on {one.top1_agreement:.1%} of them"
             )
+    console.show_images(log.document())
+    console.say(f"Open {result.page}")

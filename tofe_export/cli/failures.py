@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import os
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-from tofe_export.cli.next_steps import next_step
+from tofe_export.cli.next_steps import STEPS
 from tofe_export.cli.options import as_options
 from tofe_export.cli.terminal import debugging, printable
 from tofe_export.errors import TofeError, nearest
@@ -50,23 +52,18 @@ def show(error: BaseException) -> int:
     if isinstance(error, Escaped) and error.__cause__ is not None:
         error = error.__cause__
     code = DEFECT
-    try:
+    # A terminal that cannot be written to must not pass for the outcome of the work.
+    with contextlib.suppress(Exception):
         message, next_step, code = explain(error)
-        _print(error, message, next_step)
-    except Exception:  # a terminal that cannot be written to must not pass for the outcome of the work
-        return code
+        from tofe_export.cli import console
+
+        if debugging():
+            console.err.print(printable("".join(traceback.format_exception(error))), soft_wrap=True)
+        if message:
+            console.err.print(_indented(f"Error: {message}"), style="red", soft_wrap=True)
+        if next_step:
+            console.err.print(_indented(f"Next:  {next_step}"), soft_wrap=True)
     return code
-
-
-def _print(error: BaseException, message: str, next_step: str) -> None:
-    from tofe_export.cli import console
-
-    if debugging():
-        console.err.print(printable("".join(traceback.format_exception(error))), soft_wrap=True)
-    if message:
-        console.err.print(_indented(f"Error: {message}"), style="red", soft_wrap=True)
-    if next_step:
-        console.err.print(_indented(f"Next:  {next_step}"), soft_wrap=True)
 
 
 def _indented(text: str) -> str:
@@ -75,9 +72,15 @@ def _indented(text: str) -> str:
 
 
 def explain(error: BaseException) -> tuple[str, str, int]:
-    """A sentence, the next step ("" where there is none) and the exit code."""
+    """A sentence, the next step ("" where there is none) and the exit code, as the command line says them.
+
+    Options stand for arguments, and a command for the next step where there is one.
+    """
     if isinstance(error, TofeError):
-        return *spoken(error), error.exit_code
+        given = [str(value) for value in error.details.values()]
+        names = [*given, *map(readable, given)]
+        step = STEPS[error.code](error.details) if error.code in STEPS else as_options(error.next_step, names)
+        return as_options(error.message, names), step, error.exit_code
     if isinstance(error, KeyboardInterrupt) or type(error).__name__ == "Abort":
         return "Stopped.", "", STOPPED
     if hasattr(error, "format_message"):
@@ -89,16 +92,6 @@ def explain(error: BaseException) -> tuple[str, str, int]:
     )
 
 
-def spoken(error: TofeError) -> tuple[str, str]:
-    """Its message and next step as the command line says them: options for arguments, and a command where there is one.
-
-    A verb that shows an error without ending by it takes its words from here.
-    """
-    given = [str(value) for value in error.details.values()]
-    names = [*given, *map(readable, given)]
-    return as_options(error.message, names), next_step(error) or as_options(error.next_step, names)
-
-
 def _usage(error: Any) -> tuple[str, str, int]:
     """typer's complaint about the command line; without arguments that is the help itself."""
     context = getattr(error, "ctx", None)
@@ -107,9 +100,8 @@ def _usage(error: Any) -> tuple[str, str, int]:
     path = context.command_path if context is not None else "tofe-export"
     message = error.format_message().replace(": Value error, ", ": ")
     if getattr(error, "possibilities", None):  # of an option; typer lists them in brackets
-        message = (
-            f"No such option: {error.option_name}. Did you mean {nearest(error.option_name, error.possibilities)}?"
-        )
+        likely = nearest(error.option_name, error.possibilities)
+        message = f"No such option: {error.option_name}. Did you mean {likely}?"
     return message, f"See its options: {path} --help", int(error.exit_code)
 
 
@@ -129,16 +121,10 @@ def _of_files(error: OSError) -> tuple[str, str, int] | None:
         return f"The disk is full: {error}", "Free some space, or write elsewhere.", 3
     if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
         return f"This machine has run out of something: {error.strerror}.", "Close other programs and try again.", 3
-    if _gone():
+    try:
+        Path.cwd()
+    except OSError:
         return "The folder you are in is gone.", "Change into another: cd", 2
     if error.filename is not None:
         return f"{os.fsdecode(error.filename)}: {error.strerror}.", "Check the path and its permissions.", 2
     return None
-
-
-def _gone() -> bool:
-    try:
-        os.getcwd()  # noqa: PTH109 - as above
-    except OSError:
-        return True
-    return False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Option
 
 from tofe_export.cli.parse import image_size, keyword_arguments, whole_numbers
 
@@ -14,42 +14,37 @@ if TYPE_CHECKING:
 _PANEL = "Other people's checkpoints"
 
 Backbone = Annotated[
-    str | None,
-    typer.Option(help="timm model name, where the shapes do not tell.", metavar="NAME", rich_help_panel=_PANEL),
+    str | None, Option(help="timm model name, where the shapes do not tell.", metavar="NAME", rich_help_panel=_PANEL)
 ]
 BackboneArgs = Annotated[
-    str, typer.Option(help="Arguments of timm.create_model.", metavar="qkv_bias=false", rich_help_panel=_PANEL)
+    str, Option(help="Arguments of timm.create_model.", metavar="qkv_bias=false", rich_help_panel=_PANEL)
 ]
 Selector = Annotated[
     str | None,
-    typer.Option(
+    Option(
         help="cls-attention: select as EViT does. Default: mlp where DynamicViT's predictors are, else none.",
         rich_help_panel=_PANEL,
     ),
 ]
 FuseToken = Annotated[
     bool | None,
-    typer.Option(
+    Option(
         "--fuse-token/--no-fuse-token",
         help="EViT: add what is dropped up into one token; default: as the file says, else yes.",
         rich_help_panel=_PANEL,
     ),
 ]
 Stages = Annotated[
-    str | None,
-    typer.Option(help="First block of each stage; default: quarters.", metavar="3,6,9", rich_help_panel=_PANEL),
+    str | None, Option(help="First block of each stage; default: quarters.", metavar="3,6,9", rich_help_panel=_PANEL)
 ]
 KeepRate = Annotated[
     float | None,
-    typer.Option(
-        help="Share of the tokens kept at each stage, rounded as the method does.",
-        metavar="R",
-        rich_help_panel=_PANEL,
+    Option(
+        help="Share of the tokens kept at each stage, rounded as the method does.", metavar="R", rich_help_panel=_PANEL
     ),
 ]
 ImageSize = Annotated[
-    str | None,
-    typer.Option("--img-size", help="Make the network take images of this size.", metavar="384 or HEIGHTxWIDTH"),
+    str | None, Option("--img-size", help="Make the network take images of this size.", metavar="384 or HEIGHTxWIDTH")
 ]
 
 
@@ -62,19 +57,15 @@ def hints_from(
     keep_rate: float | None,
     img_size: str | None,
 ) -> Hints:
-    """The options above as one object.
-
-    Raises:
-        typer.BadParameter: a list or size that cannot be read.
-    """
+    """The options above as one object."""
     from tofe_export.checkpoints.foreign import Hints
 
     return Hints(
         backbone=backbone,
-        backbone_args=keyword_arguments(backbone_args, "--backbone-args"),
+        backbone_args=keyword_arguments(backbone_args),
         selector=selector,
         fuse_token=fuse_token,
         stages=whole_numbers(stages, "--stages") if stages else (),
         keep_rate=keep_rate,
-        image_size=image_size(img_size, "--img-size") if img_size else None,
+        image_size=image_size(img_size) if img_size else None,
     )

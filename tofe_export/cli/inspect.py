@@ -5,25 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Argument, Option
 
 from tofe_export.cli import console, hints
 
 if TYPE_CHECKING:
-    from tofe_export.documents.inspection import (
-        CheckpointInspection,
-        EngineInspection,
-        GraphOperator,
-        OnnxInspection,
-    )
+    from tofe_export.documents.inspection import CheckpointInspection, EngineInspection, GraphOperator, OnnxInspection
     from tofe_export.documents.manifest import Manifest
 
 Fact = tuple[str, str]
 
 
 def inspect(
-    file: Annotated[Path, typer.Argument(help="Checkpoint, ONNX file or engine.", metavar="FILE")],
-    json: Annotated[Path | None, typer.Option(help="Write the result as JSON.", metavar="FILE")] = None,
+    file: Annotated[Path, Argument(help="Checkpoint, ONNX file or engine.", metavar="FILE")],
+    json: Annotated[Path | None, Option(help="Write the result as JSON.", metavar="FILE")] = None,
     keep_rate: hints.KeepRate = None,
     selector: hints.Selector = None,
     fuse_token: hints.FuseToken = None,
@@ -40,7 +35,7 @@ def inspect(
     given = hints.hints_from(backbone, backbone_args, selector, fuse_token, stages, keep_rate, img_size)
     require_outputs([Output(json, Kind.INSPECTION)], [file])
     inspection = describe(file, **vars(given))
-    console.save_json(json, inspection.to_dict())
+    console.save_json(json, inspection)
     if inspection.kind == "checkpoint":
         console.notes(inspection.notes)
     title = f"{inspection.file}: {inspection.kind}, {inspection.size_bytes / 1e6:.1f} MB"
@@ -50,7 +45,9 @@ def inspect(
 def facts_of(inspection: CheckpointInspection | OnnxInspection | EngineInspection) -> list[Fact]:
     """The rows of the table."""
     if inspection.kind == "checkpoint":
-        return _checkpoint_facts(inspection)
+        parameters = ("parameters", f"{inspection.parameters / 1e6:.2f} million")
+        trained = [(f"trained: {name}", str(value)) for name, value in inspection.metrics.items()]
+        return [*_network_facts(inspection), parameters, *trained]
     if inspection.kind == "engine":
         return [*_network_facts(inspection.manifest), *_engine_facts(inspection)]
     return _onnx_facts(inspection)
@@ -64,25 +61,12 @@ def _network_facts(network: CheckpointInspection | Manifest) -> list[Fact]:
             ("selector, approximator", f"{network.config.selector}, {network.config.approximator}"),
             ("stages (blocks)", ", ".join(f"{start}-{stop - 1}" for start, stop in network.stages)),
         ]
-    facts += [
-        ("tokens, prefix", f"{network.tokens}, {network.prefix}"),
-        ("dense GMACs", f"{network.dense_gmacs:.3f}"),
-    ]
+    facts += [("tokens, prefix", f"{network.tokens}, {network.prefix}"), ("dense GMACs", f"{network.dense_gmacs:.3f}")]
     if network.keep is not None:
         counts = ", ".join(map(str, network.keep)) or "all"
         facts += [("keep counts", counts), ("GMACs", f"{network.gmacs:.3f}")]
     size = network.preprocessing
-    facts.append(("input", f"{size.height} x {size.width}, mean {list(size.mean)}, std {list(size.std)}"))
-    return facts
-
-
-def _checkpoint_facts(inspection: CheckpointInspection) -> list[Fact]:
-    trained = [(f"trained: {name}", str(value)) for name, value in inspection.metrics.items()]
-    return [
-        *_network_facts(inspection),
-        ("parameters", f"{inspection.parameters / 1e6:.2f} million"),
-        *trained,
-    ]
+    return [*facts, ("input", f"{size.height} x {size.width}, mean {list(size.mean)}, std {list(size.std)}")]
 
 
 def _onnx_facts(inspection: OnnxInspection) -> list[Fact]:
@@ -90,22 +74,17 @@ def _onnx_facts(inspection: OnnxInspection) -> list[Fact]:
     known = [("manifest", "none beside the file")]
     if manifest is not None:
         known = [*_network_facts(manifest), *_precision_facts(manifest)]
-    others = [f"{count} {name}" for name, count in inspection.nodes.items() if "::" not in name]
     return [
         *known,
         *((f"output {name}", shape) for name, shape in inspection.outputs.items()),
         *((node.name, f"{node.operator}{_attributes(node)}") for node in inspection.operators),
-        ("other nodes", ", ".join(others)),
+        ("other nodes", console.counted({name: count for name, count in inspection.nodes.items() if "::" not in name})),
     ]
 
 
 def _engine_facts(inspection: EngineInspection) -> list[Fact]:
     manifest = inspection.manifest
     built = manifest.backend
-    layers = [
-        (f"layers: {kind}", ", ".join(f"{count} {precision}" for precision, count in counts.items()))
-        for kind, counts in inspection.layers.items()
-    ]
     return [
         ("built by", f"{built.name} {built.version} on {built.gpu or 'a machine without a GPU'}"),
         *_precision_facts(manifest),
@@ -115,7 +94,7 @@ def _engine_facts(inspection: EngineInspection) -> list[Fact]:
         *((use.operator, f"{use.nodes} x {use.by} ({use.why})") for use in manifest.operators),
         ("plugin layers", ", ".join(inspection.plugins) or "none"),
         ("layers known from", "engine" if inspection.why is None else f"the manifest: {inspection.why}"),
-        *layers,
+        *((f"layers: {kind}", console.counted(precisions)) for kind, precisions in inspection.layers.items()),
     ]
 
 
@@ -125,12 +104,13 @@ def _precision_facts(manifest: Manifest) -> list[Fact]:
         return [("precision", manifest.precision)]
     recipe = manifest.calibration.recipe
     images = f"at most {recipe.data.samples} images of {recipe.data.source}"
-    layers = {} if manifest.layers is None else manifest.layers.quantized
-    return [
+    facts = [
         ("precision", f"{manifest.precision} with {manifest.around} around"),
         ("calibrated by", f"recipe {recipe.name}: {images}, {recipe.ranges.method}"),
-        *[("quantized", ", ".join(f"{count} {kind}" for kind, count in layers.items()))] * bool(layers),
     ]
+    if manifest.layers is not None and manifest.layers.quantized:
+        facts.append(("quantized", console.counted(manifest.layers.quantized)))
+    return facts
 
 
 def _attributes(node: GraphOperator) -> str:

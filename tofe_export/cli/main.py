@@ -16,17 +16,13 @@ def main() -> None:
     program, 130 stopped by the user, 143 by SIGTERM.
     """
     try:
-        signal.signal(signal.SIGTERM, _terminated)
+        # SIGTERM ends the program as an exception does, so that files in the making are removed.
+        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
         terminal.prepare()
         code = _run()
     except KeyboardInterrupt:  # before there was anything to stop
         code = failures.STOPPED
     sys.exit(terminal.finish(code))
-
-
-def _terminated(number: int, frame: object) -> None:
-    """Ends the program as an exception does, so that files in the making are removed."""
-    sys.exit(128 + number)
 
 
 def _run() -> int:

@@ -1,39 +1,26 @@
-"""The command to type after an error, by its code; other errors say in words what to do."""
+"""The next step after an error with the command to type, by its code; other errors say in words what to do."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from tofe_export.errors import TofeError
 from tofe_export.files.commands import command, quoted
 from tofe_export.files.names import WEIGHTS
 
 Details = Mapping[str, object]
 
 
-def next_step(error: TofeError) -> str | None:
-    """The next step of `error` with the command to type; None where its own words say it all."""
-    step = STEPS.get(error.code)
-    return None if step is None else step(error.details)
-
-
 def _path(details: Details, default: str, name: str = "path") -> Path:
     return Path(str(details.get(name, default)))
 
 
-def _train_from(details: Details) -> str:
+def _prune(how: str, details: Details) -> str:
     backbone = str(details.get("backbone", ""))
     named = ("--backbone", backbone) if backbone else ()
-    return command("train", "--init", _path(details, "CKPT"), *named, "--data", "FOLDER", "-o", "RUN")
-
-
-def _keeps_every_token(details: Details) -> str:
-    return f"Prune it as EViT does: --selector cls-attention, or fine-tune it: {_train_from(details)}"
-
-
-def _no_predictors(details: Details) -> str:
-    return f"Prune without training: --selector cls-attention, or fine-tune it: {_train_from(details)}"
+    train = command("train", "--init", _path(details, "CKPT"), *named, "--data", "FOLDER", "-o", "RUN")
+    return f"Prune {how}: --selector cls-attention, or fine-tune it: {train}"
 
 
 def _made_again(details: Details) -> str:
@@ -64,23 +51,15 @@ def _engine(details: Details) -> str:
     )
 
 
-def _make_writable(details: Details) -> str:
-    return f"Type: chmod u+w {quoted(_path(details, 'FILE'))}, or choose another place for it."
-
-
 def _with_onnx_ending(details: Details) -> str:
     path = _path(details, "model")
     return f"Write -o {quoted(path.with_name(f'{path.name}.onnx'))}"
 
 
-def _another_calibration(details: Details) -> str:
-    return f"Delete {details.get('path', 'it')}, or name another file with --cache."
-
-
 STEPS: dict[str, Callable[[Details], str]] = {
     "no-checkpoint": lambda details: f"Check the path, or make one to try: {command('demo', '-o', 'RUN')}",
-    "keeps-every-token": _keeps_every_token,
-    "no-predictors": _no_predictors,
+    "keeps-every-token": functools.partial(_prune, "it as EViT does"),
+    "no-predictors": functools.partial(_prune, "without training"),
     "not-onnx": _not_onnx,
     "onnxruntime-refuses": _made_again,
     "no-inputs-or-outputs": _made_again,
@@ -91,12 +70,16 @@ STEPS: dict[str, Callable[[Details], str]] = {
     "engine-gpu": lambda details: f"Build it here: {_engine(details)}",
     "no-logits": lambda details: f"Export it again: {command('onnx', 'CKPT', '--outputs', 'features,logits')}",
     "baseline-empty": lambda details: f"Record one: {command('bench', 'model.onnx', '--json', 'baseline.json')}",
-    "write-protected": _make_writable,
+    "write-protected": lambda details: (
+        f"Type: chmod u+w {quoted(_path(details, 'FILE'))}, or choose another place for it."
+    ),
     "not-onnx-name": _with_onnx_ending,
     "engine-named-onnx": lambda details: "Write -o model.engine",
     "cache-not-writable": lambda details: "Name another calibration file with --cache.",
-    "not-calibration": _another_calibration,
-    "calibration-of-another": _another_calibration,
+    **dict.fromkeys(
+        ("not-calibration", "calibration-of-another"),
+        lambda details: f"Delete {details.get('path', 'it')}, or name another file with --cache.",
+    ),
     "no-run": lambda details: f"Make a run first: {command('demo', '-o', _path(details, 'RUN'))}",
     "run-not-a-folder": lambda details: f"Type: {command('report', _path(details, 'RUN/file').parent)}",
     "run-exists": lambda details: "Continue it: add --resume to the command; or choose another folder with -o.",

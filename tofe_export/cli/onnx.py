@@ -2,73 +2,55 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import typer
+from typer import Argument, BadParameter, Option
 
 from tofe_export.bounds import MOST_IMAGES
 from tofe_export.cli import console, hints
-from tofe_export.cli.images import show_images
-from tofe_export.cli.parse import counts_or_ratios, names
+from tofe_export.cli.parse import counts_or_ratios, output_names
 from tofe_export.files.commands import command
 
 if TYPE_CHECKING:
     from tofe_export.api.export import ExportedArtifact
 
-_OUTPUTS = {"logits": "logits", "features": "features", "tokens": "features"}  # two words for the patch tokens
-
-
-class Rearrange(StrEnum):
-    """How tokens lie between stages: in spatial order by the ScatterRearrange operator, or in order of rank."""
-
-    plugin = "plugin"
-    elide = "elide"
-
 
 def onnx(
     checkpoint: Annotated[
         Path,
-        typer.Argument(
+        Argument(
             help="Checkpoint (.pth or .safetensors): ToFe, DynamicViT, EViT, DeiT, ViT or LV-ViT.", metavar="CKPT"
         ),
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="ONNX file to write.", metavar="FILE")] = Path(
-        "model.onnx"
-    ),
+    output: Annotated[Path, Option("--output", "-o", help="ONNX file to write.", metavar="FILE")] = Path("model.onnx"),
     outputs: Annotated[
-        str,
-        typer.Option(help="logits, features (patch tokens in spatial order; also: tokens), or both.", metavar="WHAT"),
+        str, Option(help="logits, features (patch tokens in spatial order; also: tokens), or both.", metavar="WHAT")
     ] = "logits",
     keep: Annotated[
         str | None,
-        typer.Option(help="Keep counts, one per stage (96,49,27), or ratios (0.49,0.25,0.14).", metavar="K1,K2,K3"),
+        Option(help="Keep counts, one per stage (96,49,27), or ratios (0.49,0.25,0.14).", metavar="K1,K2,K3"),
     ] = None,
     keep_from: Annotated[
         str | None,
-        typer.Option(
-            help="Take keep counts from images: 'digits', 'photos', a folder, or a recipe (.toml).", metavar="DATA"
-        ),
+        Option(help="Take keep counts from images: 'digits', 'photos', a folder, or a recipe (.toml).", metavar="DATA"),
     ] = None,
     keep_quantile: Annotated[
-        float | None, typer.Option(help="Which quantile of their counts, 0 to 1; default: 0.5.", metavar="Q")
+        float | None, Option(help="Which quantile of their counts, 0 to 1; default: 0.5.", metavar="Q")
     ] = None,
     keep_samples: Annotated[
-        int | None, typer.Option(help="At most this many of those images; default: 1000.", min=1, max=MOST_IMAGES)
+        int | None, Option(help="At most this many of those images; default: 1000.", min=1, max=MOST_IMAGES)
     ] = None,
     rearrange: Annotated[
-        Rearrange | None,
-        typer.Option(
+        Literal["plugin", "elide"] | None,
+        Option(
             help="plugin: spatial order after each stage; elide: order of rank, with features put back at the end. "
             "Default: plugin for logits, elide with features."
         ),
     ] = None,
     img_size: hints.ImageSize = None,
-    taps: Annotated[bool, typer.Option("--taps", help="Add per-stage scores, perm and tokens as outputs.")] = False,
-    data: Annotated[
-        str | None, typer.Option(help="Images of the parity check: 'digits', 'photos' or a folder.")
-    ] = None,
+    taps: Annotated[bool, Option("--taps", help="Add per-stage scores, perm and tokens as outputs.")] = False,
+    data: Annotated[str | None, Option(help="Images of the parity check: 'digits', 'photos' or a folder.")] = None,
     keep_rate: hints.KeepRate = None,
     selector: hints.Selector = None,
     fuse_token: hints.FuseToken = None,
@@ -84,27 +66,27 @@ def onnx(
     for spec in (data, keep_from):
         require_unambiguous(spec)
     if keep_rate is not None and (keep or keep_from):
-        raise typer.BadParameter("--keep-rate says how many tokens to keep, and so does --keep or --keep-from.")
-    counts, ratios = (None, None) if keep is None else counts_or_ratios(keep, "--keep")
-    chosen = names(outputs, _OUTPUTS, "--outputs")
+        raise BadParameter("--keep-rate says how many tokens to keep, and so does --keep or --keep-from.")
+    counts = None if keep is None else counts_or_ratios(keep)
+    chosen = output_names(outputs)
     described = hints.hints_from(backbone, backbone_args, selector, fuse_token, stages, keep_rate, img_size)
     with console.progress() as progress:
         artifact = export(
             load(checkpoint, described),
             output,
-            keep=counts or ratios,
+            keep=counts,
             keep_from=keep_from,
             keep_quantile=keep_quantile,
             keep_samples=keep_samples,
-            rearrange=cast("Literal['plugin', 'elide'] | None", rearrange and rearrange.value),
-            outputs=cast("tuple[Literal['logits', 'features'], ...]", chosen),
+            rearrange=rearrange,
+            outputs=chosen,
             taps=taps,
             data=data,
             progress=progress,
         )
     console.notes(artifact.notes)
     _show(artifact, checkpoint)
-    show_images(artifact.images)
+    console.show_images(artifact.images)
 
 
 def _show(artifact: ExportedArtifact, checkpoint: Path) -> None:

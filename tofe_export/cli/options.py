@@ -47,16 +47,12 @@ def as_options(text: str, names: Iterable[object] = ()) -> str:
 
 
 def _replaced(match: re.Match[str]) -> str:
-    name, _, value = match[1].partition("=")
-    if name == "precision" and value:
-        return f"--{ast.literal_eval(value)}"
+    name, _, text = match[1].partition("=")
+    if name == "precision" and text:
+        return f"--{ast.literal_eval(text)}"
     option = options().get(name)
-    if option is None:
-        return match[1]
-    return _with_value(name, option, value) if value else option.on
-
-
-def _with_value(name: str, option: Option, text: str) -> str:
+    if option is None or not text:
+        return match[1] if option is None else option.on
     try:
         value = ast.literal_eval(text)
     except (ValueError, SyntaxError):  # a placeholder
@@ -77,9 +73,7 @@ def options() -> dict[str, Option]:
 
     by_argument: dict[str, Option] = {}
     verbs = typer.main.get_command(app).commands  # type: ignore[attr-defined]
-    for verb in verbs.values():
-        for parameter in verb.params:
-            long = [name for name in parameter.opts if name.startswith("--")]
-            if long:
-                by_argument[str(parameter.name)] = Option(long[0], *parameter.secondary_opts[:1])
-    return by_argument | {name: by_argument[other] for name, other in _OTHER_NAMES.items() if other in by_argument}
+    for parameter in (parameter for verb in verbs.values() for parameter in verb.params):
+        if long := [name for name in parameter.opts if name.startswith("--")]:
+            by_argument[str(parameter.name)] = Option(long[0], *parameter.secondary_opts[:1])
+    return by_argument | {name: by_argument[other] for name, other in _OTHER_NAMES.items()}

@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypedDict
 
-import typer
+from typer import Argument, BadParameter, Exit, Option
 
 from tofe_export.bounds import MOST_IMAGES, MOST_ROUNDS
 from tofe_export.cli import console
-from tofe_export.cli.images import show_images
 from tofe_export.cli.options import as_options
 
 if TYPE_CHECKING:
@@ -32,37 +31,34 @@ class _Shared(TypedDict):
 
 
 def quantize(
-    model: Annotated[
-        Path, typer.Argument(help="Float32 ONNX file, from tofe-export onnx.", metavar="MODEL.onnx")
-    ] = Path("model.onnx"),
+    model: Annotated[Path, Argument(help="Float32 ONNX file, from tofe-export onnx.", metavar="MODEL.onnx")] = Path(
+        "model.onnx"
+    ),
     recipe: Annotated[
-        str | None,
-        typer.Option(help="Recipe (.toml), or the name of a shipped one; default: that of the training data."),
+        str | None, Option(help="Recipe (.toml), or the name of a shipped one; default: that of the training data.")
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="File to write; default: MODEL.int8.onnx.", metavar="FILE")
+        Path | None, Option("--output", "-o", help="File to write; default: MODEL.int8.onnx.", metavar="FILE")
     ] = None,
-    fp8: Annotated[bool, typer.Option("--fp8", help="FP8 (E4M3) instead of INT8.")] = False,
-    data: Annotated[
-        str | None, typer.Option(help="Images instead of the recipe's: 'digits', 'photos' or a folder.")
-    ] = None,
+    fp8: Annotated[bool, Option("--fp8", help="FP8 (E4M3) instead of INT8.")] = False,
+    data: Annotated[str | None, Option(help="Images instead of the recipe's: 'digits', 'photos' or a folder.")] = None,
     cache: Annotated[
-        Path | None, typer.Option(help="Calibration file to read and write; default: in your cache folder.")
+        Path | None, Option(help="Calibration file to read and write; default: in your cache folder.")
     ] = None,
     samples: Annotated[
-        int, typer.Option(help="At most this many held-out images to compare on.", min=1, max=MOST_IMAGES)
+        int, Option(help="At most this many held-out images to compare on.", min=1, max=MOST_IMAGES)
     ] = 128,
     rounds: Annotated[
-        int | None, typer.Option(help="Rounds of interleaved runs for the timing; default: 15.", min=1, max=MOST_ROUNDS)
+        int | None, Option(help="Rounds of interleaved runs for the timing; default: 15.", min=1, max=MOST_ROUNDS)
     ] = None,
     tolerance: Annotated[
         list[str] | None,
-        typer.Option(help="A limit of your own, as in tofe-export verify, such as int8.kl_mean=0.2; repeatable."),
+        Option(help="A limit of your own, as in tofe-export verify, such as int8.kl_mean=0.2; repeatable."),
     ] = None,
     sensitivity: Annotated[
-        bool, typer.Option("--sensitivity", help="Write no model; quantize one kind of layer at a time and rank them.")
+        bool, Option("--sensitivity", help="Write no model; quantize one kind of layer at a time and rank them.")
     ] = False,
-    json: Annotated[Path | None, typer.Option(help="Write the result as JSON.", metavar="FILE")] = None,
+    json: Annotated[Path | None, Option(help="Write the result as JSON.", metavar="FILE")] = None,
 ) -> None:
     """Quantize an exported model to INT8 or FP8, and say whether that is worth it here."""
     from tofe_export.api.quantize import quantize as quantize_model
@@ -75,9 +71,9 @@ def quantize(
 
     require_unambiguous(data)
     if sensitivity and output is not None:
-        raise typer.BadParameter("--sensitivity writes no model; omit --output.")
+        raise BadParameter("--sensitivity writes no model; omit --output.")
     if sensitivity and rounds is not None:
-        raise typer.BadParameter("--sensitivity times nothing; omit --rounds.")
+        raise BadParameter("--sensitivity times nothing; omit --rounds.")
     precision: Literal["int8", "fp8"] = "fp8" if fp8 else "int8"
     target = output or beside(model, f".{precision}.onnx")
     written = Output(json, Kind.SENSITIVITY if sensitivity else Kind.QUANTIZE)
@@ -93,13 +89,13 @@ def quantize(
     if sensitivity:
         with console.progress() as progress:
             ranking = rank_kinds(model, **shared, progress=progress)
-        console.save_json(json, ranking.to_dict())
+        console.save_json(json, ranking)
         _show_ranking(ranking)
         return
     with console.progress() as progress:
         artifact = quantize_model(model, target, **shared, rounds=rounds or _ROUNDS, progress=progress)
-    console.save_json(json, artifact.quantization.to_dict())
-    console.warn([as_options(note) for note in artifact.notes])
+    console.save_json(json, artifact.quantization)
+    console.warn(*map(as_options, artifact.notes))
     console.say(f"Wrote {artifact.path} and {artifact.path}.json")
     _show(artifact.quantization)
     _exit(artifact.quantization)
@@ -110,7 +106,7 @@ def _show(quantization: Quantization) -> None:
     console.say(f"  quantized    {_kinds(layers.quantized)}")
     console.say(f"  left alone   {_kinds(layers.high_precision)}, and everything between them")
     _show_table(quantization)
-    show_images(quantization.images)
+    console.show_images(quantization.images)
     for line in (*verdict.reasons, verdict.summary):
         console.say(line)
 
@@ -119,12 +115,12 @@ def _exit(quantization: Quantization) -> None:
     """Ends with 3 where something was not judged, and with 1 where the model does not agree."""
     if quantization.passed is None:
         checks = quantization.quantized.checks
-        console.warn([check.message for check in checks if check.name == "tolerances"])
-        raise typer.Exit(3)
+        console.warn(*(check.message for check in checks if check.name == "tolerances"))
+        raise Exit(3)
     if not quantization.passed:
         advice = "See which layers cost it: the same command with --sensitivity, without -o."
-        console.warn([f"It does not agree with float32. {advice}"])
-        raise typer.Exit(1)
+        console.warn(f"It does not agree with float32. {advice}")
+        raise Exit(1)
 
 
 def _kinds(layers: dict[str, int]) -> str:
@@ -169,7 +165,7 @@ def _show_ranking(ranking: Sensitivity) -> None:
     ]
     title = f"{ranking.precision.upper()} in one kind of layer alone, against float32: the costliest first"
     console.table(title, ("", "layers", "in recipe", *_AGREEMENT), rows)
-    show_images(ranking.images)
+    console.show_images(ranking.images)
     worst = next((cost.kind for cost in ranking.kinds if cost.kind != "attention"), None)
     if worst is not None:
         spare = f'high_precision = ["{worst}", ...]; for attention: attention = false'

@@ -5,24 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Argument, Option
 
 from tofe_export.bounds import MOST_PICTURES
 from tofe_export.cli import console
-from tofe_export.cli.images import show_images
 
 
 def report(
-    folder: Annotated[Path, typer.Argument(help="Folder with ckpt.pth, verify.json, bench.json, ...", metavar="DIR")],
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Page to write; default DIR/report.html.")
-    ] = None,
-    images: Annotated[int, typer.Option(help="How many held-out images to show.", min=0, max=MOST_PICTURES)] = 6,
+    folder: Annotated[Path, Argument(help="Folder with ckpt.pth, verify.json, bench.json, ...", metavar="DIR")],
+    output: Annotated[Path | None, Option("--output", "-o", help="Page to write; default DIR/report.html.")] = None,
+    images: Annotated[int, Option(help="How many held-out images to show.", min=0, max=MOST_PICTURES)] = 6,
     data: Annotated[
-        str | None, typer.Option(help="Where those come from: 'digits', 'photos' or a folder; default: as trained.")
+        str | None, Option(help="Where those come from: 'digits', 'photos' or a folder; default: as trained.")
     ] = None,
     figures: Annotated[
-        Path | None, typer.Option(help="Folder for every figure of the page, as PNG and SVG.", metavar="FOLDER")
+        Path | None, Option(help="Folder for every figure of the page, as PNG and SVG.", metavar="FOLDER")
     ] = None,
 ) -> None:
     """Make one self-contained HTML page of what lies in a folder."""
@@ -38,4 +35,4 @@ def report(
     console.say(f"Wrote {page}")
     if figures is not None:
         console.say(f"Wrote the figures to {figures}")
-    show_images(log.document())
+    console.show_images(log.document())

@@ -47,7 +47,7 @@ def prepare() -> None:
     codecs.register_error("lookalikes", _lookalikes)
     for name, descriptor in (("stdout", 1), ("stderr", 2)):
         stream = getattr(sys, name)
-        if stream is getattr(sys, f"__{name}__") and not isinstance(getattr(stream, "buffer", None), _Buffer):
+        if stream is getattr(sys, f"__{name}__") and not isinstance(_raw(stream), _Descriptor):
             setattr(sys, name, _stream(stream, descriptor))
 
 
@@ -59,7 +59,7 @@ def finish(code: int) -> int:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):  # a stream of somebody else's
             stream.flush()
-    raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
+    raw = _raw(sys.stdout)
     lost = raw.lost if isinstance(raw, _Descriptor) else None
     if lost is None or lost.errno == errno.EPIPE:
         return code
@@ -109,8 +109,8 @@ class _Descriptor(io.FileIO):
         return len(data)
 
 
-class _Buffer(io.BufferedWriter):
-    """Marks a stream made here."""
+def _raw(stream: object) -> object:
+    return getattr(getattr(stream, "buffer", None), "raw", None)
 
 
 def _stream(old: io.TextIOWrapper | None, descriptor: int) -> io.TextIOWrapper:
@@ -120,7 +120,7 @@ def _stream(old: io.TextIOWrapper | None, descriptor: int) -> io.TextIOWrapper:
             old.flush()
     raw = _Descriptor(descriptor, "w", closefd=False)
     return io.TextIOWrapper(
-        _Buffer(raw),  # type: ignore[arg-type]
+        io.BufferedWriter(raw),  # type: ignore[type-var]
         encoding="utf-8" if old is None else old.encoding,
         errors="lookalikes",
         line_buffering=descriptor == 2 or raw.isatty(),

@@ -5,50 +5,44 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Option
 
 from tofe_export.cli import console
-from tofe_export.cli.images import show_images
 from tofe_export.cli.parse import keyword_arguments, whole_numbers
 from tofe_export.files.commands import command
 
 
 def train(
-    data: Annotated[str, typer.Option(help="'digits', or a folder with one subfolder of images per class.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the run; gets ckpt.pth.", metavar="RUN")],
+    data: Annotated[str, Option(help="'digits', or a folder with one subfolder of images per class.")],
+    output: Annotated[Path, Option("--output", "-o", help="Folder of the run; gets ckpt.pth.", metavar="RUN")],
     backbone: Annotated[
-        str, typer.Option(help="timm plain ViT (vit_*, deit_*) or lvvit_t, _s, _m, _l.", metavar="NAME")
+        str, Option(help="timm plain ViT (vit_*, deit_*) or lvvit_t, _s, _m, _l.", metavar="NAME")
     ] = "deit_small_patch16_224",
     backbone_args: Annotated[
-        str, typer.Option(help="Arguments of timm.create_model.", metavar="img_size=64,patch_size=8")
+        str, Option(help="Arguments of timm.create_model.", metavar="img_size=64,patch_size=8")
     ] = "",
-    stages: Annotated[
-        str | None, typer.Option(help="First block of each stage; default: quarters.", metavar="3,6,9")
-    ] = None,
-    selector: Annotated[str, typer.Option(help="mlp, linear or attention.")] = "mlp",
-    approximator: Annotated[str, typer.Option(help="bottleneck, identity, block or discard.")] = "bottleneck",
+    stages: Annotated[str | None, Option(help="First block of each stage; default: quarters.", metavar="3,6,9")] = None,
+    selector: Annotated[str, Option(help="mlp, linear or attention.")] = "mlp",
+    approximator: Annotated[str, Option(help="bottleneck, identity, block or discard.")] = "bottleneck",
     features: Annotated[
-        bool,
-        typer.Option("--features", help="Estimate the last stage's frozen tokens too, for onnx --outputs features."),
+        bool, Option("--features", help="Estimate the last stage's frozen tokens too, for onnx --outputs features.")
     ] = False,
-    pretrained: Annotated[bool, typer.Option("--pretrained", help="Start from timm's weights (downloads).")] = False,
-    init: Annotated[Path | None, typer.Option(help="Start from backbone weights in a file.", metavar="FILE")] = None,
-    budget: Annotated[float, typer.Option(help="MACs as a share of the dense backbone's.")] = 0.5,
-    epochs: Annotated[int, typer.Option(help="Epochs of ToFe fine-tuning.")] = 30,
+    pretrained: Annotated[bool, Option("--pretrained", help="Start from timm's weights (downloads).")] = False,
+    init: Annotated[Path | None, Option(help="Start from backbone weights in a file.", metavar="FILE")] = None,
+    budget: Annotated[float, Option(help="MACs as a share of the dense backbone's.")] = 0.5,
+    epochs: Annotated[int, Option(help="Epochs of ToFe fine-tuning.")] = 30,
     dense_epochs: Annotated[
-        int | None, typer.Option(help="Epochs of the dense backbone, without --pretrained or --init; default: 30.")
+        int | None, Option(help="Epochs of the dense backbone, without --pretrained or --init; default: 30.")
     ] = None,
-    batch_size: Annotated[int, typer.Option(help="Images per step.")] = 128,
-    lr: Annotated[float, typer.Option(help="Peak learning rate of selectors and approximators.")] = 1e-3,
-    backbone_lr_scale: Annotated[float, typer.Option(help="The backbone's share of it.")] = 0.05,
-    dense_lr: Annotated[
-        float | None, typer.Option(help="Peak learning rate of the dense phase; default: 0.001.")
-    ] = None,
-    weight_decay: Annotated[float, typer.Option(help="Of matrices.")] = 0.05,
-    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
-    workers: Annotated[int, typer.Option(help="Processes that decode images.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in RUN exactly where it stopped.")] = False,
+    batch_size: Annotated[int, Option(help="Images per step.")] = 128,
+    lr: Annotated[float, Option(help="Peak learning rate of selectors and approximators.")] = 1e-3,
+    backbone_lr_scale: Annotated[float, Option(help="The backbone's share of it.")] = 0.05,
+    dense_lr: Annotated[float | None, Option(help="Peak learning rate of the dense phase; default: 0.001.")] = None,
+    weight_decay: Annotated[float, Option(help="Of matrices.")] = 0.05,
+    seed: Annotated[int, Option(help="Of everything random.")] = 0,
+    workers: Annotated[int, Option(help="Processes that decode images.")] = 0,
+    device: Annotated[str, Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    resume: Annotated[bool, Option("--resume", help="Continue the run in RUN exactly where it stopped.")] = False,
 ) -> None:
     """Train a ToFe model; the result is RUN/ckpt.pth."""
     from tofe_export.api.train import train as run
@@ -60,7 +54,7 @@ def train(
             data,
             output,
             backbone=backbone,
-            backbone_args=keyword_arguments(backbone_args, "--backbone-args"),
+            backbone_args=keyword_arguments(backbone_args),
             stages=whole_numbers(stages, "--stages") if stages else (),
             selector=selector,
             approximator=approximator,
@@ -82,6 +76,6 @@ def train(
             progress=progress,
             watch=watch,
         )
-    show_images(trained.images)
+    console.show_images(trained.images)
     console.say(f"Wrote {trained.path}")
     console.say(f"Next:  {command('onnx', trained.path)}")

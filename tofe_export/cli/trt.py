@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Argument, BadParameter, Exit, Option
 
 from tofe_export.bounds import MOST_MIB
 from tofe_export.cli import console
-from tofe_export.cli.images import show_images
 from tofe_export.cli.options import as_options
 from tofe_export.cli.parse import comma_separated, tolerances
 
@@ -19,40 +18,38 @@ if TYPE_CHECKING:
 
 
 def trt(
-    model: Annotated[Path, typer.Argument(help="ONNX file, from tofe-export onnx.", metavar="MODEL.onnx")] = Path(
+    model: Annotated[Path, Argument(help="ONNX file, from tofe-export onnx.", metavar="MODEL.onnx")] = Path(
         "model.onnx"
     ),
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Engine to write; default: MODEL.engine.", metavar="FILE")
+        Path | None, Option("--output", "-o", help="Engine to write; default: MODEL.engine.", metavar="FILE")
     ] = None,
-    fp16: Annotated[bool, typer.Option("--fp16", help="Compute in FP16.")] = False,
-    bf16: Annotated[bool, typer.Option("--bf16", help="Compute in BF16.")] = False,
-    int8: Annotated[bool, typer.Option("--int8", help="Compute in INT8 with FP16 around.")] = False,
-    fp8: Annotated[bool, typer.Option("--fp8", help="Compute in FP8 (E4M3) with FP16 around; GPUs from SM89.")] = False,
+    fp16: Annotated[bool, Option("--fp16", help="Compute in FP16.")] = False,
+    bf16: Annotated[bool, Option("--bf16", help="Compute in BF16.")] = False,
+    int8: Annotated[bool, Option("--int8", help="Compute in INT8 with FP16 around.")] = False,
+    fp8: Annotated[bool, Option("--fp8", help="Compute in FP8 (E4M3) with FP16 around; GPUs from SM89.")] = False,
     recipe: Annotated[
-        str | None, typer.Option(help="Calibration recipe for --int8 and --fp8, as in tofe-export quantize.")
+        str | None, Option(help="Calibration recipe for --int8 and --fp8, as in tofe-export quantize.")
     ] = None,
-    data: Annotated[str | None, typer.Option(help="Calibration images instead of the recipe's.")] = None,
-    cache: Annotated[Path | None, typer.Option(help="Calibration file; default: in your cache folder.")] = None,
-    backend: Annotated[str, typer.Option(help="auto, tensorrt or rtx.")] = "auto",
-    plugin: Annotated[str, typer.Option(help="auto, on, or off (the operators' function bodies).")] = "auto",
-    batch: Annotated[str, typer.Option(help="Batch sizes the engine takes.", metavar="MIN:OPT:MAX")] = "1:8:64",
-    workspace: Annotated[int | None, typer.Option(help="Most scratch memory, in MiB.", min=1, max=MOST_MIB)] = None,
-    timing_cache: Annotated[Path | None, typer.Option(help="Kernel timings to reuse (tensorrt).")] = None,
+    data: Annotated[str | None, Option(help="Calibration images instead of the recipe's.")] = None,
+    cache: Annotated[Path | None, Option(help="Calibration file; default: in your cache folder.")] = None,
+    backend: Annotated[str, Option(help="auto, tensorrt or rtx.")] = "auto",
+    plugin: Annotated[str, Option(help="auto, on, or off (the operators' function bodies).")] = "auto",
+    batch: Annotated[str, Option(help="Batch sizes the engine takes.", metavar="MIN:OPT:MAX")] = "1:8:64",
+    workspace: Annotated[int | None, Option(help="Most scratch memory, in MiB.", min=1, max=MOST_MIB)] = None,
+    timing_cache: Annotated[Path | None, Option(help="Kernel timings to reuse (tensorrt).")] = None,
     version_compatible: Annotated[
-        bool, typer.Option("--version-compatible", help="For later TensorRT versions too (tensorrt).")
+        bool, Option("--version-compatible", help="For later TensorRT versions too (tensorrt).")
     ] = False,
-    hardware_compat: Annotated[
-        str, typer.Option(help="none, ampere_plus or same_compute_capability (tensorrt).")
-    ] = "none",
+    hardware_compat: Annotated[str, Option(help="none, ampere_plus or same_compute_capability (tensorrt).")] = "none",
     compute_capability: Annotated[
-        str, typer.Option(help="GPUs to compile for (rtx); default: those of any.", metavar="86,120")
+        str, Option(help="GPUs to compile for (rtx); default: those of any.", metavar="86,120")
     ] = "",
     tolerance: Annotated[
         list[str] | None,
-        typer.Option(help="A limit of your own for the check on a GPU, as in tofe-export verify; repeatable."),
+        Option(help="A limit of your own for the check on a GPU, as in tofe-export verify; repeatable."),
     ] = None,
-    taps: Annotated[bool, typer.Option("--taps", help="Add per-stage scores, perm and tokens as outputs.")] = False,
+    taps: Annotated[bool, Option("--taps", help="Add per-stage scores, perm and tokens as outputs.")] = False,
 ) -> None:
     """Build a TensorRT or TensorRT-RTX engine, its precision read back."""
     from tofe_export.api.build import build
@@ -61,7 +58,7 @@ def trt(
     require_unambiguous(data)
     limits = tolerances(tolerance)
     if any(name.rpartition(".")[2] == "accuracy_lost" for name in limits):
-        raise typer.BadParameter("accuracy_lost needs labels, which trt does not look at; give it to verify.")
+        raise BadParameter("accuracy_lost needs labels, which trt does not look at; give it to verify.")
     with console.progress() as progress:
         artifact = build(
             model,
@@ -84,14 +81,14 @@ def trt(
             taps=taps,
             progress=progress,
         )
-    console.warn([as_options(warning) for warning in artifact.warnings])
-    show_images(artifact.images)
+    console.warn(*map(as_options, artifact.warnings))
+    console.show_images(artifact.images)
     _show(artifact)
     checked = artifact.manifest.checked
     unjudged = checked.unjudged if checked is not None and checked.run else tuple(limits)
     if unjudged:
-        console.warn([f"Your own limits were not judged: {', '.join(unjudged)}. Build with --taps, on a GPU."])
-        raise typer.Exit(3)
+        console.warn(f"Your own limits were not judged: {', '.join(unjudged)}. Build with --taps, on a GPU.")
+        raise Exit(3)
 
 
 def _show(artifact: BuiltArtifact) -> None:
@@ -101,7 +98,8 @@ def _show(artifact: BuiltArtifact) -> None:
     engine, checked = manifest.backend, manifest.checked
     console.say(f"Wrote {artifact.path} and {artifact.path}.json")
     console.say(f"  backend      {engine.name} {engine.version}, batch {manifest.options.batch}")
-    layers = describe_layers(heavy_layers(manifest.network))
+    heavy = heavy_layers(manifest.network).items()
+    layers = "; ".join(f"{kind} {console.counted(precisions)}" for kind, precisions in heavy if precisions)
     console.say(f"  precision    {manifest.precision}; in the network: {layers}")
     for use in manifest.operators:
         console.say(f"  operator     {use.operator} x {use.nodes}: {use.by} ({use.why})")
@@ -118,14 +116,5 @@ def _precision(**flags: bool) -> Precision:
 
     chosen = [precision for precision in PRECISIONS if flags.get(precision)]
     if len(chosen) > 1:
-        raise typer.BadParameter(f"--{chosen[0]} and --{chosen[1]} were both given; give one.")
+        raise BadParameter(f"--{chosen[0]} and --{chosen[1]} were both given; give one.")
     return chosen[0] if chosen else "fp32"
-
-
-def describe_layers(layers: dict[str, dict[str, int]]) -> str:
-    """ "MATRIX_MULTIPLY 96 fp16, 3 fp32; CONVOLUTION 1 fp16"."""
-    return "; ".join(
-        f"{kind} {', '.join(f'{count} {name}' for name, count in counts.items())}"
-        for kind, counts in layers.items()
-        if counts
-    )

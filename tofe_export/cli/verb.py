@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
-import typer
+from typer import BadParameter
 from typer.core import TyperCommand, TyperGroup
 
-from tofe_export.cli.completion import complete_values
+from tofe_export.files.names import shipped_recipes
 
 _API_NAMES = {"export": "onnx", "build": "trt"}  # functions of the package, whose verbs are named after the file
+_DATA = ("digits", "photos")
+_RECIPES = sorted(shipped_recipes())
+_COMPLETED = {
+    "data": _DATA,
+    "keep_from": (*_DATA, *_RECIPES),
+    "recipe": _RECIPES,
+    "backbone": [
+        *(f"deit_{size}{kind}_patch16_224" for kind in ("", "_distilled") for size in ("tiny", "small", "base")),
+        *(f"vit_{size}_patch16_224" for size in ("tiny", "small", "base", "large")),
+        *(f"lvvit_{size}" for size in "tsml"),
+    ],  # timm knows hundreds, but takes seconds to name them
+    "selector": ("mlp", "linear", "attention", "cls-attention"),
+    "approximator": ("bottleneck", "identity", "block", "discard"),
+    "device": ("auto", "cpu", "cuda"),
+}
+"""Option -> its values, which mean the same in every verb that has it; files and folders the shell completes itself."""
 
 
 class Program(TyperGroup):
@@ -36,13 +54,16 @@ class Verb(TyperCommand):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        complete_values(self.params)
+        parameters: list[Any] = list(self.params)
+        for parameter in parameters:
+            if parameter.opts[0].startswith("-") and parameter.name in _COMPLETED:
+                parameter.shell_complete = functools.partial(_completions, _COMPLETED[parameter.name])
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """As typer does it, and then checks the values as they were typed and as they were understood.
 
         Raises:
-            typer.BadParameter: names the option.
+            BadParameter: names the option.
         """
         typed, _, _ = self.make_parser(ctx).parse_args(args=list(args))  # typer makes paths of them: "" becomes "."
         left = super().parse_args(ctx, args)
@@ -52,11 +73,16 @@ class Verb(TyperCommand):
         for parameter in parameters:
             name = str(parameter.name)
             if parameter.default != "" and "" in _each(typed.get(name)):
-                raise typer.BadParameter("it is empty.", ctx=ctx, param=parameter)
+                raise BadParameter("it is empty.", ctx=ctx, param=parameter)
             for value in _each(ctx.params.get(name)):
                 if isinstance(value, float) and not math.isfinite(value):
-                    raise typer.BadParameter(f"{value} is not a finite number.", ctx=ctx, param=parameter)
+                    raise BadParameter(f"{value} is not a finite number.", ctx=ctx, param=parameter)
         return left
+
+
+def _completions(values: Iterable[str], context: Any, incomplete: str) -> list[SimpleNamespace]:
+    """The values that begin with `incomplete`, as the shells' scripts read them."""
+    return [SimpleNamespace(value=value, type="plain", help=None) for value in values if value.startswith(incomplete)]
 
 
 def _each(value: object) -> Iterator[object]:

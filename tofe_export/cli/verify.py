@@ -3,46 +3,37 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import typer
+from typer import Argument, Exit, Option
 
 from tofe_export.bounds import MOST_IMAGES
 from tofe_export.cli import console
-from tofe_export.cli.images import show_images
 from tofe_export.cli.options import as_options
-from tofe_export.cli.parse import provider_name, tolerances
+from tofe_export.cli.parse import tolerances
 
 if TYPE_CHECKING:
-    from tofe_export.documents.verification import (
-        Accuracy,
-        StageDrift,
-        ThresholdComparison,
-        Verification,
-        Verifications,
-    )
+    from tofe_export.documents.verification import StageDrift, ThresholdComparison, Verification
 
 _COLUMNS = ("artifact", "precision", "backend", "images", "top-1", "logits", "KL", "overlap", "verdict")
 _VERDICTS = {0: "PASSED", 3: "NOT CHECKED: something could not run here"}
 
 
 def verify(
-    models: Annotated[
-        list[Path], typer.Argument(help="Exported models (.onnx) and engines (.engine).", metavar="MODEL...")
-    ],
-    against: Annotated[Path, typer.Option(help="The checkpoint they must agree with.", metavar="CKPT")],
-    data: Annotated[str | None, typer.Option(help="Images: 'digits', 'photos' or a folder.")] = None,
-    samples: Annotated[int, typer.Option(help="At most this many images.", min=1, max=MOST_IMAGES)] = 128,
+    models: Annotated[list[Path], Argument(help="Exported models (.onnx) and engines (.engine).", metavar="MODEL...")],
+    against: Annotated[Path, Option(help="The checkpoint they must agree with.", metavar="CKPT")],
+    data: Annotated[str | None, Option(help="Images: 'digits', 'photos' or a folder.")] = None,
+    samples: Annotated[int, Option(help="At most this many images.", min=1, max=MOST_IMAGES)] = 128,
     tolerance: Annotated[
         list[str] | None,
-        typer.Option(help="A limit of your own, such as logits_max_abs=1e-3 or int8.cosine_min=0.8; repeatable."),
+        Option(help="A limit of your own, such as logits_max_abs=1e-3 or int8.cosine_min=0.8; repeatable."),
     ] = None,
     threshold: Annotated[
-        bool, typer.Option(help="Also say what fixed keep counts cost, against each image keeping its own number.")
+        bool, Option(help="Also say what fixed keep counts cost, against each image keeping its own number.")
     ] = True,
-    provider: Annotated[str, typer.Option(help="Where ONNX Runtime computes: cpu or cuda.")] = "cpu",
-    json: Annotated[Path | None, typer.Option(help="Write the result as JSON.", metavar="FILE")] = None,
-    junit: Annotated[Path | None, typer.Option(help="Write the result as JUnit XML.", metavar="FILE")] = None,
+    provider: Annotated[Literal["cpu", "cuda"], Option(help="Where ONNX Runtime computes.")] = "cpu",
+    json: Annotated[Path | None, Option(help="Write the result as JSON.", metavar="FILE")] = None,
+    junit: Annotated[Path | None, Option(help="Write the result as JUnit XML.", metavar="FILE")] = None,
 ) -> None:
     """Compare exported models with their checkpoint, stage by stage; exit 1 when one does not agree."""
     from tofe_export.api.verify import verify as run
@@ -53,7 +44,7 @@ def verify(
 
     require_outputs([Output(json, Kind.VERIFY), Output(junit, Kind.JUNIT)], [*models, against])
     require_unambiguous(data)
-    own_limits, where = tolerances(tolerance), provider_name(provider)
+    own_limits = tolerances(tolerance)
     with console.progress() as progress:
         result = run(
             models,
@@ -62,17 +53,11 @@ def verify(
             samples=samples,
             tolerances=own_limits,
             threshold=threshold,
-            provider=where,
+            provider=provider,
             progress=progress,
         )
-    console.save_json(json, result.to_dict())
+    console.save_json(json, result)
     console.save_text(junit, lambda: to_junit(result))
-    _show_all(result)
-    if result.exit_code:
-        raise typer.Exit(result.exit_code)
-
-
-def _show_all(result: Verifications) -> None:
     shown: ThresholdComparison | None = None
     for one in result.artifacts:
         _show(one)
@@ -81,27 +66,28 @@ def _show_all(result: Verifications) -> None:
             shown = one.threshold
     if len(result.artifacts) > 1:
         console.table(f"Against {result.against}", _COLUMNS, [_row(one) for one in result.artifacts])
-    console.warn([as_options(failure) for failure in result.failures])
+    console.warn(*map(as_options, result.failures))
     if result.images is not None:
-        show_images(result.images)
+        console.show_images(result.images)
     console.say(_VERDICTS.get(result.exit_code, "FAILED"))
+    if result.exit_code:
+        raise Exit(result.exit_code)
 
 
 def _show(one: Verification) -> None:
     """One artifact: its stages, its logits, what fixed keep counts cost."""
     if one.error is not None:
-        console.warn([f"{one.model}: {as_options(one.error.message)}", f"Next:  {as_options(one.error.next_step)}"])
+        console.warn(f"{one.model}: {as_options(one.error.message)}", f"Next:  {as_options(one.error.next_step)}")
         return
-    rows = [_stage(stage) for stage in one.stages]
     drifts = {
         "logits, same tokens": one.logits_same_selection,
         "logits, own tokens": one.logits,
         "features, same tokens": one.features,
         "features, own tokens": one.own_features,
     }
-    for name, drift in drifts.items():
-        if drift is not None:
-            rows.append((name, "", "", _number(drift.max_abs), "", f"{drift.cosine_min:.6f}"))
+    known = [(name, drift) for name, drift in drifts.items() if drift is not None]
+    rows = [_stage(stage) for stage in one.stages]
+    rows += [(name, "", "", _number(drift.max_abs), "", f"{drift.cosine_min:.6f}") for name, drift in known]
     title = f"{one.model} against {one.against}: {one.samples} images of {one.data}"
     console.table(title, ("", "overlap", "flipped", "max abs difference", "of frozen", "least cosine"), rows)
     if one.stages_of == "twin":
@@ -109,12 +95,13 @@ def _show(one: Verification) -> None:
     for sentence in one.unjudged:
         console.say(f"Not checked: {as_options(sentence)}")
     if one.top1_agreement is not None and one.logits is not None:
-        kl = _number(one.logits.kl_mean)
-        console.say(f"Top-1 agreement {one.top1_agreement:.2%}, KL {kl}{_accuracy(one.accuracy)}")
+        kl, accuracy = _number(one.logits.kl_mean), one.accuracy
+        right = "" if accuracy is None else f", accuracy {accuracy.deployed:.2%} (PyTorch {accuracy.reference:.2%})"
+        console.say(f"Top-1 agreement {one.top1_agreement:.2%}, KL {kl}{right}")
     for limit, value in one.overridden.items():
         console.say(f"Your own tolerance: {limit} = {value:g}")
     if not one.exported_from_this_file:
-        console.warn([f"Note: {one.model} was exported from another file than {one.against}."])
+        console.warn(f"Note: {one.model} was exported from another file than {one.against}.")
 
 
 def _stage(stage: StageDrift) -> tuple[str, ...]:
@@ -163,9 +150,3 @@ def _row(one: Verification) -> tuple[str, ...]:
 def _number(value: float | None) -> str:
     """Documents have null for what is not finite."""
     return "not finite" if value is None else f"{value:.1e}"
-
-
-def _accuracy(accuracy: Accuracy | None) -> str:
-    if accuracy is None:
-        return ""
-    return f", accuracy {accuracy.deployed:.2%} (PyTorch {accuracy.reference:.2%})"
