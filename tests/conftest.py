@@ -1,6 +1,5 @@
 """Settings for every test: one thread each, since two workers share two processors; shapes and types are checked."""
 
-import functools
 import gc
 import os
 from collections.abc import Iterator
@@ -23,27 +22,20 @@ hypothesis.settings.load_profile("default")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """`--examples 2000`: a longer run of tests/chain, with new configurations each time; `--kills 100`: tests/kills."""
-    parser.addoption("--examples", type=int, default=None, help="random configurations in tests/chain; default: 60")
+    parser.addoption("--examples", type=int, default=None, help="random configurations in tests/chain; default: 46")
     parser.addoption("--kills", type=int, default=3, help="how often each verb is killed in tests/kills")
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _fast_export(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Some hundred exports in less time, by what does not show in the file."""
-    from torch.onnx._internal.exporter._registration import ONNXRegistry
-
-    from tests.traces import remembering
-    from tofe_export.graph import export
+def _faster_exports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    from tests.traces import FOLDER, export_faster
 
     base = tmp_path_factory.getbasetemp()
     folder = (base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base) / "traces"  # workers share it
     folder.mkdir(exist_ok=True)
-    made = functools.cache(ONNXRegistry.from_torchlib)
     thresholds = gc.get_threshold()
     with pytest.MonkeyPatch.context() as patch:
-        # torch.onnx.export reads the signatures of 600 operators again at each call. Nobody here registers others.
-        patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(lambda opset_version=18: made(opset_version)))
-        patch.setattr(export, "_trace", remembering(export._trace, folder))
-        gc.set_threshold(100_000, 50, 100)  # a trace makes many objects that live until its end
+        patch.setenv(FOLDER, str(folder))
+        export_faster(folder, patch)
         yield
     gc.set_threshold(*thresholds)

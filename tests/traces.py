@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import gc
 import hashlib
 import tempfile
 from collections.abc import Callable
@@ -9,13 +11,29 @@ from pathlib import Path
 
 import onnx
 import onnx_ir as ir
+import pytest
 import torch
 from torch import nn
+from torch.onnx._internal.exporter._registration import ONNXRegistry
 
+from tofe_export.graph import export
 from tofe_export.model.tofe import ToFe
 
 Trace = Callable[[nn.Module, ToFe, list[str]], ir.Model]
 _MOST = 1 << 23  # bytes of weights; larger networks are traced each time
+
+
+FOLDER = "TOFE_TEST_TRACES"
+"""The variable of the environment that names the folder of traces to processes that are started."""
+
+
+def export_faster(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    """Some hundred exports of this process in less time, by what does not show in the file."""
+    made = functools.cache(ONNXRegistry.from_torchlib)
+    # torch.onnx.export reads the signatures of 600 operators again at each call. Nobody here registers others.
+    patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(lambda opset_version=18: made(opset_version)))
+    patch.setattr(export, "_trace", remembering(export._trace, folder))
+    gc.set_threshold(100_000, 50, 100)  # a trace makes many objects that live until its end
 
 
 def remembering(trace: Trace, folder: Path) -> Trace:

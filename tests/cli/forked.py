@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from multiprocessing.context import ForkServerContext
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import BinaryIO
 
@@ -21,6 +21,7 @@ _LOADED = [
     "tofe_export.api.quantize",
     "tofe_export.api.sensitivity",
     "tofe_export.api.verify",
+    "tests.cli.preloaded",
 ]
 
 
@@ -36,20 +37,20 @@ def start(
     in place of standard output, or CLOSED, or CLOSED_PIPE (a reader that went away).
     """
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        process = _context().Process(
-            target=_program, args=(arguments, str(folder), environment, stdout or _sent(out), _sent(err))
-        )
-        process.start()
+        process = begin(arguments, folder, environment, stdout or _sent(out), _sent(err))
         process.join()
         said, complained = (_text(file) for file in (out, err))
     assert process.exitcode is not None
     return subprocess.CompletedProcess(arguments, process.exitcode, said, complained)
 
 
-def _context() -> ForkServerContext:
+def begin(arguments: list[str], folder: Path, environment: dict[str, str], stdout: str, stderr: str) -> BaseProcess:
+    """The same, not waited for: its streams are files to open, or CLOSED, or CLOSED_PIPE."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(_LOADED)  # taken by the first process that is started, which takes longer
-    return context
+    process = context.Process(target=_program, args=(arguments, str(folder), environment, stdout, stderr))
+    process.start()
+    return process
 
 
 def _sent(file: BinaryIO) -> str:

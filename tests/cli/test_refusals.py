@@ -1,6 +1,6 @@
 """Bad input, through the command line: a sentence, the next step, the exit code, and never a traceback."""
 
-import signal
+import os
 import subprocess
 import sys
 import time
@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from tests.cli import forked
 from tests.cli.conftest import Run
 from tofe_export.cli import main as entry
 
@@ -146,13 +147,12 @@ def test_a_corrupt_image_is_named_skipped_and_counted(checkpoint: Path, tmp_path
 def test_a_kill_during_the_export_leaves_the_old_file(checkpoint: Path, tmp_path: Path) -> None:
     target = tmp_path / "model.onnx"
     target.write_bytes(b"old")
-    command = [sys.executable, "-m", "tofe_export", "onnx", str(checkpoint), "-o", str(target)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while process.poll() is None and not list(tmp_path.glob(".model.onnx.*.part")):
+    process = forked.begin(["onnx", str(checkpoint), "-o", str(target)], tmp_path, {}, os.devnull, os.devnull)
+    while process.is_alive() and not list(tmp_path.glob(".model.onnx.*.part")):
         time.sleep(0.005)
-    assert process.poll() is None, "the export ended before it could be killed"
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    assert process.is_alive(), "the export ended before it could be killed"
+    process.kill()
+    process.join()
     assert target.read_bytes() == b"old"
     assert not (tmp_path / "model.onnx.json").exists()
 

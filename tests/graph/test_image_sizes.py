@@ -28,10 +28,11 @@ def test_large_patches(patch: int, made_for: int, wanted: tuple[int, int]) -> No
 
 def check(backbone: str, patch: int, made_for: int, wanted: tuple[int, int]) -> None:
     torch.manual_seed(0)
-    model = build_tofe(ToFeConfig(backbone, {**SMALL, "patch_size": patch, "img_size": made_for})).eval()
+    arguments = {**SMALL, "depth": 2, "patch_size": patch, "img_size": made_for}
+    model = build_tofe(ToFeConfig(backbone, arguments, stage_starts=(0, 1))).eval()
     model.set_image_size(*wanted)
     tokens = wanted[0] * wanted[1] // patch**2
-    keep = (tokens - 1, max(1, tokens // 2), 1)
+    keep = (tokens - 1, max(1, tokens // 2))
     graph = export_tofe(model, keep, rearrange=False, taps=False, outputs=("features", "logits"))
     session = ort.InferenceSession(ir.to_proto(graph).SerializeToString())
     images = torch.randn(3, 3, *wanted)

@@ -59,6 +59,18 @@ def test_a_block_and_its_parts_are_found_in_order() -> None:
     assert values["vit.head"].name == "logits"
 
 
+@pytest.mark.parametrize("outputs", [("logits",), ("features",), ("logits", "features")])
+def test_the_last_norm_is_found_whatever_rows_are_read_of_it(outputs: tuple[str, ...]) -> None:
+    network = small_tofe(dense_output=True)
+    model = export_tofe(network, SMALL_KEEP, True, taps=False, outputs=outputs)
+    assert module_values(model)["vit.norm"].name == "vit.norm/LayerNormalization_output_0"
+    path = FixedPath(SMALL_KEEP, True, features="features" in outputs)
+    with torch.no_grad():
+        network.vit.norm.bias += 0.1
+    blamed = [found.name for found in diverging_modules(network, opened(model), small_images(2), path, limit=1e-4)]
+    assert blamed[0] == "vit.norm"
+
+
 def test_half_precision_changes_no_name() -> None:
     full, half = (export_tofe(small_tofe(), SMALL_KEEP, True, taps=False) for _ in range(2))
     to_half(half, "fp16")

@@ -308,6 +308,26 @@ def test_a_batch_dimension_baked_into_a_reshape(planted: Callable[..., Verificat
     assert "a batch size is baked in" in failure(planted(plant)).lower()
 
 
+def test_no_output_that_could_be_compared(planted: Callable[..., Verifications]) -> None:
+    def plant(model: ir.Model) -> None:
+        model.graph.outputs[0].name = "scores"
+
+    assert "It returns neither logits nor features" in failure(planted(plant))
+
+
+@pytest.mark.parametrize("axes", [[1], [0, 1]])
+def test_logits_that_lost_an_axis(planted: Callable[..., Verifications], axes: list[int]) -> None:
+    def plant(model: ir.Model) -> None:
+        (logits,) = model.graph.outputs
+        largest = ir.node("ReduceMax", [logits, constant(model, "axes", np.array(axes))], {"keepdims": 0})
+        logits.name, largest.outputs[0].name = "right", "logits"
+        largest.outputs[0].dtype = logits.dtype
+        model.graph.append(largest)
+        model.graph.outputs[0] = largest.outputs[0]
+
+    assert ("It returns logits of shape [" if axes == [1] else "a batch size is baked in") in failure(planted(plant))
+
+
 def test_images_of_a_batch_that_see_each_other(planted: Callable[..., Verifications]) -> None:
     def plant(model: ir.Model) -> None:
         (logits,) = model.graph.outputs

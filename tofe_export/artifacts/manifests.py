@@ -65,13 +65,10 @@ def read_manifest(artifact: Path) -> OnnxManifest | EngineManifest:
     """
     require_file(artifact)
     try:
-        content = _matching(artifact)
+        return _read(artifact)
     except InputError:
-        with folder_lock(artifact.parent):  # somebody may be between the two renames right now
-            content = finish(artifact) or _matching(artifact)
-    manifest = parse_manifest(content, manifest_path(artifact), artifact.suffix)
-    _check_data(artifact, manifest)
-    return manifest
+        with folder_lock(artifact.parent):  # somebody may be between two renames of the set right now
+            return _read(artifact, finish(artifact))
 
 
 def read_manifest_alone(path: Path) -> OnnxManifest | EngineManifest:
@@ -92,6 +89,12 @@ def finish(artifact: Path) -> dict[str, Any] | None:
             pending.replace(real_file(manifest_path(artifact)))
             sync_folder(pending.parent)
     return content
+
+
+def _read(artifact: Path, waiting: dict[str, Any] | None = None) -> OnnxManifest | EngineManifest:
+    manifest = parse_manifest(waiting or _matching(artifact), manifest_path(artifact), artifact.suffix)
+    _check_data(artifact, manifest)
+    return manifest
 
 
 def _waiting(artifact: Path) -> dict[str, Any] | None:

@@ -193,13 +193,13 @@ def _own(header: Mapping[str, Any], weights: Mapping[str, Tensor], hints: Hints,
         raise InputError(message, "Update tofe-export.", code="checkpoint-version", path=path)
     next_step = "Correct backbone, backbone_args, selector or approximator in its configuration."
     model = _build(ToFeConfig.from_dict(header["config"]), weights, path, next_step)
-    known = header.get("preprocessing")
+    known, data = header.get("preprocessing"), header.get("data")
     return Checkpoint(
         model=model.eval(),
         keep_ratios=_ratios(header.get("keep_ratios", ()), len(model.stages), path),
         preprocessing=Preprocessing.of_backbone(model.vit) if known is None else Preprocessing.from_dict(known),
         metrics=_metrics(header.get("metrics")),
-        data=str(header.get("data", "")),
+        data=data if isinstance(data, str) else "",
         classes=_classes(header.get("classes", ()), path),
     )
 
@@ -289,7 +289,7 @@ def _is_plain(value: object) -> bool:
 
 
 def _ratios(ratios: object, stages: int, path: Path) -> tuple[float, ...]:
-    if not isinstance(ratios, (list, tuple)) or not all(isinstance(r, (int, float)) and 0 <= r <= 1 for r in ratios):
+    if not isinstance(ratios, (list, tuple)) or not all(type(r) in (int, float) and 0 <= r <= 1 for r in ratios):
         complaint = f"The keep ratios in {path} are not numbers between 0 and 1."
     elif ratios and len(ratios) != stages:
         complaint = f"{path} holds {len(ratios)} keep ratios for {stages} stages."

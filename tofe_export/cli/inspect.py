@@ -71,14 +71,14 @@ def _network_facts(network: CheckpointInspection | Manifest) -> list[Fact]:
 
 def _onnx_facts(inspection: OnnxInspection) -> list[Fact]:
     manifest = inspection.manifest
-    known = [("manifest", "none beside the file")]
+    known, operators = [("manifest", "none beside the file")], {node.operator for node in inspection.operators}
     if manifest is not None:
         known = [*_network_facts(manifest), *_precision_facts(manifest)]
     return [
         *known,
         *((f"output {name}", shape) for name, shape in inspection.outputs.items()),
         *((node.name, f"{node.operator}{_attributes(node)}") for node in inspection.operators),
-        ("other nodes", console.counted({name: count for name, count in inspection.nodes.items() if "::" not in name})),
+        ("other nodes", console.counted({name: n for name, n in inspection.nodes.items() if name not in operators})),
     ]
 
 

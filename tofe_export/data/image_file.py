@@ -76,6 +76,8 @@ def read_image(path: Path) -> Image.Image:
         UnreadableImage: it cannot be decoded, or not so that it surely looks as it should.
     """
     try:
+        if path.exists() and not path.is_file():  # a FIFO would wait for a writer
+            raise _Refused(Reason.CORRUPT, "not a regular file")
         # What Pillow warns of is either read all the same or refused below.
         with warnings.catch_warnings(action="ignore"), Image.open(path, formats=formats()) as image:
             return _rgb(image)

@@ -32,7 +32,7 @@ def open_source(spec: str, part: Part, seed: int = 0) -> ImageSource:
     if spec == "digits":
         return Digits("train" if part == "train" else "val", seed)
     if spec == "photos":
-        return Photos(seed)
+        return Photos(seed if part != "train" else max(1, seed))  # what is compared has the seed 0
     try:
         return _open_root(expanded(spec), spec, part)
     except OSError as error:  # a folder that may not be entered, a name that is too long, ...

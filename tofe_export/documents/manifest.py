@@ -114,7 +114,7 @@ class Manifest(Document):
         data: what the checkpoint was trained on.
         classes: names of the classes in the order of the logits; empty where unknown.
         around: of a quantized model, the precision of everything else.
-        coarse: layer -> ranges that are wider than its values; see `precision.quantize.Quantized`.
+        coarse: layer -> ranges that are wider than its values; see `precision.quantize.QuantizedGraph`.
         external_data: of an ONNX file above 2 GB.
     """
 

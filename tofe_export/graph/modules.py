@@ -8,6 +8,7 @@ import onnx_ir as ir
 
 _SAME_VALUE = ("Cast", "QuantizeLinear", "DequantizeLinear")
 """What a change of precision puts between two nodes: the value behind it is still the same."""
+_ROW_PICKS = ("Slice", "Gather", "GatherND")
 
 
 def module_of(node: ir.Node) -> str:
@@ -30,17 +31,23 @@ def module_values(model: ir.Model) -> dict[str, ir.Value]:
     outputs = {id(_origin(value)) for value in model.graph.outputs}
     order: dict[int, int] = {}
     readers: dict[int, set[str]] = defaultdict(set)
+    norms = {module_of(node) for node in model.graph if node.op_type == "LayerNormalization"}
+
+    def owner(node: ir.Node) -> str:
+        # What picks rows behind the last norm is in no module, and bears the norm's name (`passes/names.py`).
+        return "" if node.op_type in _ROW_PICKS and module_of(node) in norms else module_of(node)
+
     for place, node in enumerate(model.graph):
         for value in node.outputs:
             order[id(value)] = place
         if node.op_type not in _SAME_VALUE:
             for source in (_origin(value) for value in node.inputs if value is not None):
-                readers[id(source)].add(module_of(node))
+                readers[id(source)].add(owner(node))
     for node in model.graph:
-        if node.op_type in _SAME_VALUE:
+        if node.op_type in _SAME_VALUE or not owner(node):
             continue
         for value in node.outputs:
-            for module in _and_around(module_of(node)):
+            for module in _and_around(owner(node)):
                 outside = any(reader != module and not reader.startswith(module + ".") for reader in readers[id(value)])
                 if outside or id(value) in outputs:
                     leaving[module][id(value)] = value

@@ -90,9 +90,8 @@ class RunFolder:
         """Keep counts of the exported model if there is one, else as learned; None when neither says."""
         if self.manifest is not None:
             return self.manifest.keep
-        if self.checkpoint is not None and self.checkpoint.keep_ratios:
-            return self.checkpoint.keep_counts()
-        return None
+        known = self.checkpoint is not None and self.checkpoint.model.stages and self.checkpoint.knows_keep
+        return self.checkpoint.keep_counts() if self.checkpoint is not None and known else None
 
 
 def read_folder(path: Path) -> RunFolder:

@@ -60,10 +60,14 @@ def gallery(run: RunFolder, images: ShownImages | None) -> Gallery:
     if images is None:
         return Gallery(reason="The page was written without pictures.", command=run.commands["pictures"])
     keep = run.keep_counts()
+    if keep is None and not run.checkpoint.model.stages:
+        return Gallery(reason="The network is dense, so it selects no tokens.")
     if keep is None:
+        known = run.checkpoint.model.has_threshold
+        counts = f"--keep-from {quoted(run.checkpoint.data or 'photos')}" if known else "--keep-rate 0.7"
         return Gallery(
             reason="The checkpoint holds no learned keep ratios, and no model was exported.",
-            command=f"{run.commands['onnx']} --keep-from {quoted(run.checkpoint.data or 'photos')}",
+            command=f"{run.commands['onnx']} {counts}",
         )
     source = images.source
     classes = _class_names(run.checkpoint, source)

@@ -15,7 +15,7 @@ from tofe_export.data.images import Batch
 from tofe_export.data.preprocessing import Preprocessing
 from tofe_export.errors import InputError
 from tofe_export.model.fixed_path import FixedPath
-from tofe_export.model.outputs import SparseOutput
+from tofe_export.model.outputs import SparseOutput, best_class
 from tofe_export.model.selection import Layout, kept_masks
 from tofe_export.model.tofe import ToFe
 
@@ -84,8 +84,8 @@ def token_maps(checkpoint: Checkpoint, keep: tuple[int, ...], batches: Iterable[
                     kept=kept[place],
                     reused=again[place],
                     counts=tuple(int((trace.scores > 0).sum()) for trace in (single.stages if single else ())),
-                    predicted=int(fixed.logits[place].argmax()),
-                    predicted_by_threshold=int(single.logits.argmax()) if single else None,
+                    predicted=int(best_class(fixed.logits)[place]),
+                    predicted_by_threshold=int(best_class(single.logits)) if single else None,
                     label=None if batch.labels is None else int(batch.labels[place]),
                 )
             )

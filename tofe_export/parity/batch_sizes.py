@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 
 from tofe_export.artifacts.opened import Opened
@@ -38,9 +39,13 @@ def check_batch_sizes(runner: Runner, batch: Batch, sizes: Sequence[int], cosine
             refused.append(error.message)
             continue
         name = LOGITS if LOGITS in outputs else FEATURES
-        if outputs[name].shape[0] != size:
-            return _baked_in(f"For {size} images it returns {outputs[name].shape[0]} {name}")
-        found[size] = torch.from_numpy(outputs[name]).double().flatten(1)
+        if name not in outputs:  # which the comparison says
+            why = f"It returns neither {LOGITS} nor {FEATURES}, so batch sizes were not compared."
+            return Check(name=NAME, passed=None, message=why)
+        values = np.atleast_1d(outputs[name])
+        if len(values) != size:
+            return _baked_in(f"For {size} images it returns {len(values)} {name}")
+        found[size] = torch.from_numpy(values).double().reshape(size, -1)
     if refused:
         if not found and not any(_runs(runner, _as_many(images, size)) for size in _OTHERS):
             stage = runner.failing_stage(images[:1].numpy()) if isinstance(runner, Opened) else None

@@ -129,8 +129,8 @@ class _Loop:
                 what = f"Stage {trace.index}: perm is not a permutation of its tokens; the partition is wrong."
             elif theirs != trace.tokens.shape:
                 what = (
-                    f"Stage {trace.index} hands on {theirs[1]} tokens, where keep counts "
-                    f"{', '.join(map(str, self.reference.path.keep))} give {trace.tokens.shape[1]}."
+                    f"Stage {trace.index} hands on tokens of shape {list(theirs)}, where keep counts "
+                    f"{', '.join(map(str, self.reference.path.keep))} give {list(trace.tokens.shape)}."
                 )
             else:
                 continue
