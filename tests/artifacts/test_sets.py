@@ -14,7 +14,7 @@ import pytest
 from tests.artifacts import crash_points
 from tests.files.test_writing import MANIFEST
 from tests.helpers import refusal
-from tofe_export.artifacts import sets
+from tofe_export.artifacts import manifests, sets
 from tofe_export.artifacts.manifests import files_of, has_manifest, manifest_path, pending_path, read_manifest
 from tofe_export.artifacts.sets import atomic_artifact
 from tofe_export.documents.manifest import ExternalData, OnnxManifest
@@ -172,6 +172,21 @@ def test_data_is_hashed_and_travels_along(tmp_path: Path) -> None:
         write_json(manifest_path(target), {**read_json(manifest_path(target)), "external_data": wrong})
         error = refusal(read_manifest, target)
         assert (error.code, error.details["field"]) == ("manifest-field", field)
+
+
+def test_a_set_that_is_replaced_while_it_is_read_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "model.onnx"
+    write_set(target, b"graph", b"weights")
+    matching, replaced = manifests._matching, []
+
+    def slow(artifact: Path) -> dict[str, Any]:
+        content = matching(artifact)
+        if not replaced:  # the old manifest was read, and now its data goes
+            replaced.append(write_set(target, b"another graph", b"other weights"))
+        return content
+
+    monkeypatch.setattr(manifests, "_matching", slow)
+    assert whole_set(target) == (b"another graph", b"other weights")
 
 
 def test_a_manifest_made_from_another_names_no_data_of_that(tmp_path: Path) -> None:

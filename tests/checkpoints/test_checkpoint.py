@@ -159,12 +159,17 @@ def test_configurations_that_do_not_fit(
     assert caught.value.next_step
 
 
-@pytest.mark.parametrize("ratios", [[0.5, 0.5], [0.5, 0.5, 1.5], ["a", "b", "c"]])
+@pytest.mark.parametrize("ratios", [[0.5, 0.5], [0.5, 0.5, 1.5], [0.5, 0.5, True], ["a", "b", "c"]])
 def test_keep_ratios_that_make_no_sense(document: dict[str, Any], tmp_path: Path, ratios: list[Any]) -> None:
     path = tmp_path / "ratios.pth"
     torch.save({**document, "keep_ratios": ratios}, path)
     with refused_as("checkpoint-keep-ratios", path=path):
         load(path)
+
+
+def test_a_data_set_that_is_not_a_name_is_unknown(document: dict[str, Any], tmp_path: Path) -> None:
+    torch.save({**document, "data": None}, tmp_path / "none.pth")
+    assert load(tmp_path / "none.pth").data == ""
 
 
 def test_a_checkpoint_that_names_another_file_does_not_open_it(document: dict[str, Any], tmp_path: Path) -> None:

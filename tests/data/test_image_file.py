@@ -215,7 +215,8 @@ REFUSED: dict[str, tuple[str, Callable[[Path], object], Reason, str]] = {
     "text": ("a.png", lambda path: path.write_text("no image"), Reason.CORRUPT, "Unidentified"),
     "postscript": ("a.png", _postscript, Reason.CORRUPT, "Unidentified"),
     "absent": ("a.png", lambda path: None, Reason.GONE, "not there"),
-    "a folder": ("a.png", lambda path: path.mkdir(), Reason.CORRUPT, "IsADirectory"),
+    "a folder": ("a.png", lambda path: path.mkdir(), Reason.CORRUPT, "not a regular file"),
+    "a pipe nobody writes to": ("a.png", os.mkfifo, Reason.CORRUPT, "not a regular file"),
 }  # fmt: skip
 
 

@@ -190,6 +190,13 @@ def test_photos_are_seeded_crops_of_real_photographs() -> None:
     assert batch.labels is None
 
 
+@pytest.mark.parametrize("seed", [0, 1, 5])
+def test_photos_to_calibrate_on_are_never_those_that_are_compared(seed: int) -> None:
+    compared = {open_source("photos", "val")[index].image.tobytes() for index in range(8)}
+    assert compared == {open_source("photos", "any")[index].image.tobytes() for index in range(8)}
+    assert not compared & {open_source("photos", "train", seed)[index].image.tobytes() for index in range(8)}
+
+
 def test_whatever_there_is_means_the_held_out_part_where_there_is_one(tmp_path: Path) -> None:
     write_image(tmp_path / "train" / "a" / "0.png", 1)
     write_image(tmp_path / "val" / "a" / "1.png", 1)

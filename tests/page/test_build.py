@@ -119,6 +119,16 @@ def test_labels_of_other_classes_count_nowhere(clean_run: Path, tmp_path: Path) 
     assert "(is " not in (tmp_path / "figures" / "token-maps.svg").read_text()
 
 
+def test_no_command_is_proposed_that_would_be_refused(tmp_path: Path) -> None:
+    dense, evit = small_tofe(selector="none"), small_tofe(selector="cls-attention", approximator="fuse")
+    for model, proposed in ((dense, ""), (evit, "--keep-rate 0.7")):
+        save(tmp_path / "ckpt.pth", Checkpoint(model, (), Preprocessing.of_backbone(model.vit), {}, "digits"))
+        text = build_report(tmp_path, images=1).read_text()
+        assert "--keep-from" not in text
+        assert proposed in text
+        assert ("selects no tokens" in text) == (model is dense)
+
+
 @pytest.mark.parametrize("kind", ["cls-attention", "another size"])
 def test_token_maps_are_of_the_network_that_was_exported(tmp_path: Path, kind: str) -> None:
     size = (48, 32) if kind == "another size" else None

@@ -155,6 +155,12 @@ def test_resume_with_another_network_is_refused(finished: Path) -> None:
         trainer.train(SETTINGS, dataclasses.replace(CONFIG, selector="linear"), finished, resume=True)
 
 
+def test_a_backbone_that_drops_patches_itself_is_refused(tmp_path: Path) -> None:
+    dropping = dataclasses.replace(CONFIG, backbone_args={**CONFIG.backbone_args, "patch_drop_rate": 0.5})
+    with refused_as("patch-drop"):
+        trainer.train(SETTINGS, dropping, tmp_path / "run")
+
+
 def test_a_run_is_not_overwritten(finished: Path, tmp_path: Path) -> None:
     with refused_as("run-exists", path=finished):
         trainer.train(SETTINGS, CONFIG, finished)

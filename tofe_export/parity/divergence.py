@@ -128,6 +128,7 @@ def _recorded(model: nn.Module, in_graph: set[str]) -> Iterator[dict[str, Tensor
             if name:
                 hooks.enter_context(module.register_forward_hook(partial(record, name)))
         yield outputs
-    places = {tensor.data_ptr() for tensor in folded}
-    for name in [n for n, value in outputs.items() if calls[n] > 1 or value.data_ptr() in places]:
+    # With the shape, since a head that is not in the graph reads some rows of what the last norm gives, which is.
+    places = {(tensor.data_ptr(), tensor.shape) for tensor in folded}
+    for name in [n for n, value in outputs.items() if calls[n] > 1 or (value.data_ptr(), value.shape) in places]:
         del outputs[name]

@@ -104,6 +104,9 @@ def build_network(settings: TrainSettings, config: ToFeConfig, pretrained: bool,
             code="nothing-to-train",
             selector=config.selector,
         )
+    if config.backbone_args.get("patch_drop_rate"):
+        message = "With patch_drop_rate the backbone itself drops tokens at random, and the teacher keeps others."
+        raise InputError(message, "Omit it.", code="patch-drop")
     torch.manual_seed(settings.seed)
     model = build_tofe(config, pretrained)
     for stage in model.stages:
