@@ -82,6 +82,7 @@ def test_onnx_options(
         (["onnx", "."], "is a folder"),
         (["onnx", "text.txt"], "not a checkpoint"),
         (["verify", "missing.onnx", "--against", "text.txt"], "missing.onnx does not exist"),
+        (["verify", "`keep`.onnx", "--against", "text.txt"], "`keep`.onnx does not exist"),
         (["verify", "text.onnx", "--against", "text.txt"], "text.onnx.json does not exist"),
         (["bench", "missing.onnx"], "missing.onnx does not exist"),
         (["bench", "text.txt"], "not a checkpoint"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -58,15 +60,16 @@ def verify(
         )
     console.save_json(json, result)
     console.save_text(junit, lambda: to_junit(result))
+    say = partial(as_options, names=[*models, against])
     shown: ThresholdComparison | None = None
     for one in result.artifacts:
-        _show(one)
+        _show(one, say)
         if one.threshold is not None and one.threshold != shown:  # of the keep counts: the same for several artifacts
             _show_threshold(one.threshold)
             shown = one.threshold
     if len(result.artifacts) > 1:
         console.table(f"Against {result.against}", _COLUMNS, [_row(one) for one in result.artifacts])
-    console.warn(*map(as_options, result.failures))
+    console.warn(*map(say, result.failures))
     if result.images is not None:
         console.show_images(result.images)
     console.say(_VERDICTS.get(result.exit_code, "FAILED"))
@@ -74,10 +77,10 @@ def verify(
         raise Exit(result.exit_code)
 
 
-def _show(one: Verification) -> None:
-    """One artifact: its stages, its logits, what fixed keep counts cost."""
+def _show(one: Verification, say: Callable[[str], str]) -> None:
+    """One artifact: its stages and its outputs; `say` puts options in the place of arguments."""
     if one.error is not None:
-        console.warn(f"{one.model}: {as_options(one.error.message)}", f"Next:  {as_options(one.error.next_step)}")
+        console.warn(f"{one.model}: {say(one.error.message)}", f"Next:  {say(one.error.next_step)}")
         return
     drifts = {
         "logits, same tokens": one.logits_same_selection,
@@ -93,7 +96,7 @@ def _show(one: Verification) -> None:
     if one.stages_of == "twin":
         console.say("The engine was built without taps (trt --taps): the stages are those of a twin, built just now.")
     for sentence in one.unjudged:
-        console.say(f"Not checked: {as_options(sentence)}")
+        console.say(f"Not checked: {say(sentence)}")
     if one.top1_agreement is not None and one.logits is not None:
         kl, accuracy = _number(one.logits.kl_mean), one.accuracy
         right = "" if accuracy is None else f", accuracy {accuracy.deployed:.2%} (PyTorch {accuracy.reference:.2%})"
