@@ -69,7 +69,7 @@ def test_those_of_every_run_cover_every_kind() -> None:
 
 @pytest.mark.slow
 def test_they_show_nearly_every_pair_of_traits_of_the_200() -> None:
-    assert len({repr(it) for it in of_every_run()}) == len(of_every_run()) == 46
+    assert len({repr(it) for it in of_every_run()}) == len(of_every_run()) == 47
     assert all(every_run(share) for share in SHARES)
     pairs = _pairs(all_fixed())
     assert len(_pairs(of_every_run()) & pairs) >= 0.97 * len(pairs)
