@@ -29,11 +29,15 @@ FOLDER = "TOFE_TEST_TRACES"
 
 def export_faster(folder: Path, patch: pytest.MonkeyPatch) -> None:
     """Some hundred exports of this process in less time, by what does not show in the file."""
-    made = functools.cache(ONNXRegistry.from_torchlib)
-    # torch.onnx.export reads the signatures of 600 operators again at each call. Nobody here registers others.
-    patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(lambda opset_version=18: made(opset_version)))
+    read_operators_once(patch)
     patch.setattr(export, "_trace", remembering(export._trace, folder))
     gc.set_threshold(100_000, 50, 100)  # a trace makes many objects that live until its end
+
+
+def read_operators_once(patch: pytest.MonkeyPatch) -> None:
+    """torch.onnx.export reads the signatures of 600 operators again at each call. Nobody here registers others."""
+    made = functools.cache(ONNXRegistry.from_torchlib)
+    patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(lambda opset_version=18: made(opset_version)))
 
 
 def remembering(trace: Trace, folder: Path) -> Trace:

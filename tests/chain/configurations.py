@@ -181,9 +181,7 @@ def fixed(share: str) -> list[Configuration]:
 def every_run(share: str) -> list[Configuration]:
     """Those of a share that are checked in every run.
 
-    They were chosen by hand of a program: out of the fixed ones and 5,000 more, in turn the one that shows the most
-    pairs of traits which none before it shows, for the time that its export takes; until 97% of the pairs are there
-    that the fixed ones show.
+    `python -m tests.chain.choose` writes them: few that show 97% of the pairs of traits that the fixed ones show.
     """
     every = [json.loads(line) for line in EVERY_RUN.read_text().splitlines()]
     return [_from_json(one) for one in every if one.pop("share") == share]

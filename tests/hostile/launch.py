@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import contextlib
 import fcntl
-import functools
 import gc
 import importlib
 import io
@@ -24,6 +23,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
+
+import pytest
 
 from tests.hostile.case import Case, Surroundings
 from tests.hostile.nobody import become_nobody, give_away
@@ -64,14 +65,13 @@ def load_everything() -> None:
     for name in _LOADED:
         importlib.import_module(name)
     import torch
-    from torch.onnx._internal.exporter._registration import ONNXRegistry
 
     from tests.helpers import small_tofe
+    from tests.traces import read_operators_once
     from tofe_export.graph.export import export_tofe
 
     torch.set_num_threads(1)
-    made = functools.cache(ONNXRegistry.from_torchlib)  # as in tests/conftest.py
-    ONNXRegistry.from_torchlib = staticmethod(lambda opset_version=18: made(opset_version))
+    read_operators_once(pytest.MonkeyPatch())
     # An export imports 500 more modules and fills caches. It starts no threads, which a fork would not have.
     export_tofe(small_tofe(num_classes=2), (8, 5, 3), True, taps=False)
     gc.freeze()

@@ -73,7 +73,7 @@ def bench(
 
 
 def require_timing(batches: Sequence[int], rounds: int, threads: int | None) -> None:
-    """Raises InputError where models cannot be timed at these batch sizes, in so many rounds, with so many threads."""
+    """Raises InputError where batch sizes, rounds or threads are out of range."""
     if not batches:
         raise InputError("No batch size was given.", "Name at least one in `batches`.", code="no-batch")
     for batch in batches:

@@ -23,7 +23,6 @@ _PROVIDERS: dict[str, list[tuple[str, dict[str, str]]]] = {
     # TF32 would round float32 products to 10 bits, which no tolerance of float32 allows for.
     CUDA: [("CUDAExecutionProvider", {"use_tf32": "0"}), ("CPUExecutionProvider", {})],
 }
-PROVIDERS = tuple(_PROVIDERS)
 _AGAIN = "Export it again from its checkpoint."
 _ITS_OWN = re.compile(
     r"\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : |Exception during initialization: |Status Message: "
@@ -179,7 +178,7 @@ def import_onnxruntime() -> Any:
 def _require(provider: str) -> None:
     if provider not in _PROVIDERS:
         known = " or ".join(_PROVIDERS)
-        raise InputError(f"`provider` is {brief(provider)}, not {known}.", code="provider-unknown")
+        raise InputError(f"`provider` is {brief(provider)}.", f"Give {known}.", code="provider-unknown")
     name = _PROVIDERS[provider][0][0]
     if name not in import_onnxruntime().get_available_providers():
         raise MissingError(
