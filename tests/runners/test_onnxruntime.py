@@ -8,12 +8,12 @@ from tofe_export.errors import MissingError
 from tofe_export.runners.onnxruntime_runner import CUDA, OnnxRuntimeRunner
 
 
-@pytest.mark.filterwarnings("ignore:Specified provider:UserWarning")
 def test_an_unknown_provider_is_a_sentence() -> None:
     with refused_as("provider-unknown"):
         OnnxRuntimeRunner(ir.to_proto(exported_tofe()).SerializeToString(), provider="gpu")
 
 
+@pytest.mark.filterwarnings("ignore:Specified provider:UserWarning")  # ONNX Runtime says so too, once a process
 def test_a_silent_fall_back_to_the_cpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
