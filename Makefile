@@ -12,6 +12,8 @@ STAMP  := $(VENV)/.installed
 # What the prose check reads: files and folders of Markdown and Python.
 PROSE  := README.md CONTRIBUTING.md CHANGELOG.md docs tofe_export plugins
 
+# Empty is off: tests start interpreters, which need not compile the package each time.
+export PYTHONDONTWRITEBYTECODE :=
 export NO_MKDOCS_2_WARNING := 1  # the theme's advertisement at every build
 
 .PHONY: demo test lint slow docs diagram dist clean
@@ -20,7 +22,7 @@ demo: $(STAMP)
 	$(BIN)/tofe-export demo --out demo
 
 test: lint
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
@@ -22,6 +23,17 @@ from tofe_export.model.tofe import ToFe, build_tofe
 Network = TypeVar("Network", bound=nn.Module)
 SMALL: dict[str, Any] = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 4, "num_heads": 2, "num_classes": 5}
 SMALL_KEEP = (8, 5, 3)  # of 16 tokens
+ONE_STAGE: dict[str, Any] = {"depth": 1, "stage_starts": (0,)}
+TWO_STAGES: dict[str, Any] = {"depth": 2, "stage_starts": (0, 1)}
+"""For `small_tofe` where depth is not the point: a trace takes about as long as it has blocks and stages."""
+TWO_KEEP = SMALL_KEEP[:2]
+KINDS = (
+    ("mlp", "bottleneck", True), ("attention", "bottleneck", False), ("mlp", "block", False), ("linear", "block", True),
+    ("linear", "identity", True), ("attention", "identity", False), ("linear", "discard", False),
+    ("attention", "discard", True),
+)  # fmt: skip
+"""Selector, approximator, rearranged: every approximator and every selector in both forms."""
+_MADE: dict[str, tuple[ToFe, torch.Tensor]] = {}
 
 
 def small_tofe(
@@ -37,10 +49,21 @@ def small_tofe(
     """A ToFe with 16 patch tokens and random weights of visible size in every parameter.
 
     `centred` lets each selector keep about half of the tokens. Ranks do not depend on it, so what only looks at keep
-    counts may do without.
+    counts may do without. Made once for each set of arguments, and copied: PyTorch's random numbers go on afterwards
+    as if it had been made again.
     """
-    torch.manual_seed(seed)
     config = ToFeConfig(backbone, {**SMALL, **arguments}, stage_starts, selector, approximator, dense_output)
+    key = repr((config, seed, centred))
+    torch.manual_seed(seed)
+    if key not in _MADE:
+        with torch.inference_mode(mode=False):  # the copies must be ones that can be trained
+            _MADE[key] = _make(config, seed, centred), torch.get_rng_state()
+    model, state = _MADE[key]
+    torch.set_rng_state(state)
+    return copy.deepcopy(model)
+
+
+def _make(config: ToFeConfig, seed: int, centred: bool) -> ToFe:
     model = build_tofe(config).eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -101,12 +124,18 @@ def small_images(batch: int, seed: int = 0, size: int | tuple[int, int] = 32) ->
     return torch.randn(batch, 3, height, width, generator=torch.Generator().manual_seed(seed))
 
 
-def exported_tofe(selector: str = "mlp", approximator: str = "bottleneck", rearrange: bool = True) -> ir.Model:
-    """`small_tofe` exported with the keep counts `SMALL_KEEP`; yours to change."""
-    return ir.from_proto(onnx.load_from_string(_exported(selector, approximator, rearrange)))
+def exported_tofe(
+    selector: str = "mlp", approximator: str = "bottleneck", rearrange: bool = True, short: bool = False
+) -> ir.Model:
+    """`small_tofe` exported with the keep counts `SMALL_KEEP`; yours to change.
+
+    `short`: only two blocks and stages, which takes less than half of the time; for what is so in every block.
+    """
+    return ir.from_proto(onnx.load_from_string(_exported(selector, approximator, rearrange, short)))
 
 
 @functools.cache
-def _exported(selector: str, approximator: str, rearrange: bool) -> bytes:
-    model = export_tofe(small_tofe(selector=selector, approximator=approximator), SMALL_KEEP, rearrange, taps=False)
-    return bytes(ir.to_proto(model).SerializeToString())
+def _exported(selector: str, approximator: str, rearrange: bool, short: bool) -> bytes:
+    model = small_tofe(selector=selector, approximator=approximator, **(TWO_STAGES if short else {}))
+    exported = export_tofe(model, SMALL_KEEP[: len(model.stages)], rearrange, taps=False)
+    return bytes(ir.to_proto(exported).SerializeToString())

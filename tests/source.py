@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -42,10 +43,19 @@ def files() -> list[Path]:
     return sorted(PACKAGE.rglob("*.py"))
 
 
-def texts() -> Iterator[Text]:
+@functools.cache
+def _trees() -> dict[Path, ast.Module]:
+    return {path: ast.parse(path.read_text(encoding="utf-8")) for path in files()}
+
+
+@functools.cache
+def texts() -> tuple[Text, ...]:
     """Of a sum of texts, the sum alone; what is filled in becomes X."""
-    for path in files():
-        tree = ast.parse(path.read_text(encoding="utf-8"))
+    return tuple(_texts())
+
+
+def _texts() -> Iterator[Text]:
+    for path, tree in _trees().items():
         seen = _docstrings(tree)
         for node in ast.walk(tree):  # parents come before their parts
             if id(node) in seen or not isinstance(node, ast.expr):
@@ -109,9 +119,8 @@ def errors() -> list[Raised]:
     """Every error that the source constructs, and those that construct themselves."""
     kinds = {kind.__name__ for kind in (TofeError, *TofeError.__subclasses__())}
     raised = []
-    for path in files():
+    for path, tree in _trees().items():
         room = str(path.relative_to(PACKAGE))
-        tree = ast.parse(path.read_text(encoding="utf-8"))
         for node in ast.walk(tree):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in kinds:
                 raised.append(_raised(room, node))

@@ -16,22 +16,21 @@ from tofe_export.checkpoints.checkpoint import save
 from tofe_export.data.preprocessing import Preprocessing
 
 _HEAVY = ("torch", "numpy", "onnx", "pydantic", "timm", "rich", "typer")
+CLASSES = ("black", "dark", "gray", "light", "white")
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """ckpt.pth of a small network of two classes, and a folder of noise in two brightnesses."""
+    """ckpt.pth of a small network of five classes, and a folder of noise in as many brightnesses."""
     folder = tmp_path_factory.mktemp("api")
     noise = np.random.default_rng(0)
-    for label, name in enumerate(("dark", "light")):
+    for label, name in enumerate(CLASSES):
         (folder / "images" / name).mkdir(parents=True)
-        for index in range(12):
-            pixels = noise.integers(0, 100, (40, 40, 3)) + 150 * label
+        for index in range(5):
+            pixels = noise.integers(0, 50, (40, 40, 3)) + 50 * label
             Image.fromarray(pixels.astype(np.uint8)).save(folder / "images" / name / f"{index}.png")
-    model = small_tofe(num_classes=2)
-    checkpoint = tofe.Checkpoint(
-        model, (0.5, 0.3, 0.2), Preprocessing.of_backbone(model.vit), {}, "images", ("dark", "light")
-    )
+    model = small_tofe()
+    checkpoint = tofe.Checkpoint(model, (0.5, 0.3, 0.2), Preprocessing.of_backbone(model.vit), {}, "images", CLASSES)
     save(folder / "ckpt.pth", checkpoint)
     return folder
 
@@ -52,11 +51,11 @@ def test_the_program_of_the_documentation(folder: Path) -> None:
     first = images / "dark" / "0.png"
     by_file, by_checkpoint = (tofe.predict(one, [first])[0] for one in (model, ckpt))
     assert by_file.image == "0.png"
-    assert {one.name for one in by_file.classes} == {"dark", "light"}
+    assert {one.name for one in by_file.classes} == set(CLASSES)
     assert sum(one.probability for one in by_file.classes) == pytest.approx(1)
     assert by_checkpoint.classes[0].probability == pytest.approx(by_file.classes[0].probability, abs=1e-4)
     pixels = np.random.default_rng(0).standard_normal((2, 3, 32, 32), dtype=np.float32)
-    assert model.open().run(pixels)["logits"].shape == (2, 2)
+    assert model.open().run(pixels)["logits"].shape == (2, 5)
     assert tofe.inspect(model).kind == "onnx"
 
 

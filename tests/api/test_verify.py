@@ -24,7 +24,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = small_tofe()
     save(path, Checkpoint(model, (0.5, 0.3, 0.2), Preprocessing.of_backbone(model.vit), {}, "digits"))
     export(path, path.with_name("model.onnx"), keep=KEEP)
-    export(load(path, image_size=(48, 48)), path.with_name("large.onnx"), keep=KEEP)
+    export(load(path, image_size=(64, 64)), path.with_name("large.onnx"), keep=(32, 16, 8))
     return path
 
 

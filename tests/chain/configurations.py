@@ -179,11 +179,7 @@ def fixed(share: str) -> list[Configuration]:
 
 
 def every_run(share: str) -> list[Configuration]:
-    """Those of a share that are checked in every run.
-
-    `python -m tests.chain.choose` writes them: few that show 97% of the pairs of traits that the fixed ones show.
-    One more was added by hand, for a pair that must not be missing: batches of five with three stages.
-    """
+    """Those of a share that are checked in every run, few that show what wanted.py asks for; choose.py wrote them."""
     every = [json.loads(line) for line in EVERY_RUN.read_text().splitlines()]
     return [_from_json(one) for one in every if one.pop("share") == share]
 

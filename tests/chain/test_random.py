@@ -1,4 +1,4 @@
-"""Random configurations through the whole chain: 47 that are the same in every run, `make slow` the 200 fixed ones; or
+"""Random configurations through the whole chain: 28 that are the same in every run, `make slow` the 200 fixed ones; or
 new ones (--examples 2000)."""
 
 from __future__ import annotations

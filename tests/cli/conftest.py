@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli import forked
-from tests.helpers import small_tofe
+from tests.helpers import TWO_STAGES, small_tofe
 from tofe_export.checkpoints.checkpoint import Checkpoint, save
 from tofe_export.data.preprocessing import Preprocessing
 
@@ -20,6 +20,15 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = small_tofe()
     path = tmp_path_factory.mktemp("cli") / "ckpt.pth"
     save(path, Checkpoint(model, (0.5, 0.3, 0.2), Preprocessing.of_backbone(model.vit), {}, "digits"))
+    return path
+
+
+@pytest.fixture(scope="session")
+def short(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with two blocks and stages, which is exported in less than half of the time."""
+    model = small_tofe(**TWO_STAGES)
+    path = tmp_path_factory.mktemp("cli") / "short.pth"
+    save(path, Checkpoint(model, (0.5, 0.3), Preprocessing.of_backbone(model.vit), {}, "digits"))
     return path
 
 

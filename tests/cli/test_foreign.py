@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -12,7 +13,8 @@ import torch
 
 from tests.checkpoints.published_files import HINTED, dynamicvit, plain
 from tests.cli.conftest import Run
-from tests.helpers import small_images
+from tests.helpers import TWO_STAGES, small_images, small_tofe
+from tofe_export.checkpoints.checkpoint import load, save
 from tofe_export.model.fixed_path import FixedPath
 
 ARGUMENTS = ",".join(f"{name}={value}" for name, value in HINTED.items())
@@ -58,14 +60,14 @@ def test_evit_at_another_image_size(tmp_path: Path, run: Run) -> None:
 
 
 @pytest.mark.parametrize("wanted", ["features", "tokens,logits"])
-def test_dense_outputs(checkpoint: Path, tmp_path: Path, run: Run, wanted: str) -> None:
-    done = run("onnx", checkpoint, "--outputs", wanted)
+def test_dense_outputs(short: Path, tmp_path: Path, run: Run, wanted: str) -> None:
+    done = run("onnx", short, "--outputs", wanted)
     assert done.returncode == 0, done.stderr
     assert "Train with --features" in done.stderr
     found = run_onnx(tmp_path / "model.onnx", small_images(2))
     assert found["features"].shape == (2, 16, 32)
     assert ("logits" in found) == ("logits" in wanted)
-    verified = run("verify", "model.onnx", "--against", checkpoint, "--samples", 8, "--json", "verify.json")
+    verified = run("verify", "model.onnx", "--against", short, "--samples", 8, "--json", "verify.json")
     assert verified.returncode == 0, verified.stderr
     document = json.loads((tmp_path / "verify.json").read_text())
     assert document["features"]["max_abs"] < 1e-4
@@ -88,8 +90,10 @@ def test_inspect_shows_what_was_recognized(tmp_path: Path, run: Run) -> None:
     assert "recognized as" in shown.stdout
 
 
-def test_methods_of_one_backbone_share_their_baseline(checkpoint: Path, discarding: Path, run: Run) -> None:
-    for source, name in ((checkpoint, "a.onnx"), (discarding, "b.onnx")):
+def test_methods_of_one_backbone_share_their_baseline(short: Path, tmp_path: Path, run: Run) -> None:
+    known, model = load(short), small_tofe(approximator="discard", **TWO_STAGES)
+    save(tmp_path / "discard.pth", dataclasses.replace(known, model=model))
+    for source, name in ((short, "a.onnx"), ("discard.pth", "b.onnx")):
         assert run("onnx", source, "-o", name).returncode == 0
     done = run("bench", "a.onnx", "b.onnx", "--batch", 1, "--rounds", 2)
     assert done.returncode == 0, done.stderr

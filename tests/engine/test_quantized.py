@@ -40,7 +40,7 @@ def test_straight_from_float32(
         recipe=recipe,
         cache=tmp_path / "ranges.npz",
     ).manifest
-    assert products(manifest)[precision] == 5 + 8 + 4 + 4 + 4
+    assert products(manifest)[precision] == 3 + 4 + 2 + 2 + 2
     assert manifest.network.layers["CONVOLUTION"] == {"fp16": 1}
     assert (manifest.precision, manifest.around) == (precision, "fp16")
     assert manifest.calibration is not None
@@ -58,7 +58,7 @@ def test_from_a_file_that_was_quantized_for_onnx_runtime(
     gpus = FP8_GPUS if precision == "fp8" else ()
     options = {"backend": "rtx", "compute_capabilities": gpus}
     manifest = build(model, tmp_path / "model.engine", precision=precision, **options).manifest
-    assert products(manifest)[precision] == 5 + 8 + 4 + 4 + 4
+    assert products(manifest)[precision] == 3 + 4 + 2 + 2 + 2
     assert (manifest.precision, manifest.around) == (precision, "fp16")
     assert manifest.checkpoint == read_manifest(models["plugin"]).source
     assert manifest.source.file == path.name
@@ -74,4 +74,4 @@ def test_from_a_file_that_was_quantized_for_onnx_runtime(
 def test_with_the_shipped_recipes(recipe: str, models: dict[str, Path], tmp_path: Path) -> None:
     options = {"precision": "int8", "backend": "rtx", "recipe": recipe, "cache": tmp_path / "ranges.npz"}
     manifest = build(models["plugin"], tmp_path / "model.engine", **options).manifest
-    assert products(manifest)["int8"] == {"conservative": 5 + 4 + 4, "matmuls": 5 + 8 + 4 + 4 + 4 + 4}[recipe]
+    assert products(manifest)["int8"] == {"conservative": 3 + 2 + 2, "matmuls": 3 + 4 + 2 + 2 + 2 + 2}[recipe]

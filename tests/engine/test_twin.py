@@ -18,7 +18,7 @@ from tofe_export.engine.options import BatchProfile, BuildOptions
 from tofe_export.graph.modules import module_values
 from tofe_export.progress import silent
 
-TAPS = {f"stage{stage}.{what}" for stage in range(3) for what in ("scores", "perm", "tokens")}
+TAPS = {f"stage{stage}.{what}" for stage in range(2) for what in ("scores", "perm", "tokens")}
 
 
 @pytest.fixture(scope="module")
@@ -58,9 +58,9 @@ def test_the_twin_can_show_every_module(engine: Artifact, checkpoint: Path) -> N
     graph = built_from(engine, manifest, load(checkpoint))
     assert graph is not None
     modules = module_values(graph)
-    assert len(modules) > 50
+    assert len(modules) > 30
     values = {str(value.name): value for name, value in modules.items() if not name.endswith(UNSEEN)}
-    assert len(values) > 40
+    assert len(values) > 25
     shown = {str(output.name) for output in graph.graph.outputs}
     graph.graph.outputs.extend(value for name, value in values.items() if name not in shown)
     before = ir.to_proto(graph).SerializeToString(deterministic=True)

@@ -15,9 +15,10 @@ import onnxruntime as ort
 import pytest
 import torch
 
-from tests.helpers import small_images, small_tofe
+from tests.helpers import ONE_STAGE, TWO_STAGES, small_images, small_tofe
 from tofe_export.graph import export
 from tofe_export.graph.export import export_dense, export_tofe
+from tofe_export.graph.passes.names import name_by_module
 from tofe_export.graph.passes.taps import hide_taps, show_taps, tapped_stages
 from tofe_export.model.fixed_path import FixedPath
 from tofe_export.model.tofe import ToFe
@@ -125,8 +126,8 @@ def test_dense_baseline_is_the_backbone(network: ToFe) -> None:
     np.testing.assert_allclose(run(model, small_images(3))["logits"], expected, rtol=0, atol=1e-5)
 
 
-def test_a_stage_that_keeps_everything_selects_nothing(network: ToFe) -> None:
-    model = export_tofe(network, (16, 5, 16), rearrange=True, taps=True)
+def test_a_stage_that_keeps_everything_selects_nothing() -> None:
+    model = export_tofe(small_tofe(**TWO_STAGES), (16, 5), rearrange=True, taps=True)
     assert tapped_stages(model) == [1]
     assert [node.name for node in model.graph if node.op_type == "TokenPartition"] == ["stages.1/TokenPartition"]
 
@@ -141,19 +142,33 @@ def test_taps_can_be_shown_and_hidden(network: ToFe) -> None:
     assert [output.name for output in model.graph.outputs] == ["logits"]
 
 
-_HASH = """
-import hashlib, onnx_ir as ir
-from tests.helpers import small_tofe
-from tofe_export.graph.export import export_tofe
-proto = ir.to_proto(export_tofe(small_tofe(depth=2, stage_starts=(0, 1)), (8, 5), True, False))
-print(hashlib.sha256(proto.SerializeToString(deterministic=True)).hexdigest())
-"""
+def both_operators_hash() -> str:
+    """Of a file with everything whose order could be another one: both operators, both outputs and taps."""
+    network = small_tofe(**ONE_STAGE, dense_output=True)
+    proto = ir.to_proto(export_tofe(network, (8,), rearrange=True, taps=True, outputs=("features", "logits")))
+    assert len(proto.functions) == 2
+    return hashlib.sha256(proto.SerializeToString(deterministic=True)).hexdigest()
 
 
 def test_same_bytes_in_another_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(export, "_trace", export._trace.fresh)  # type: ignore[attr-defined]
-    network = small_tofe(depth=2, stage_starts=(0, 1))
-    mine = ir.to_proto(export_tofe(network, (8, 5), True, False)).SerializeToString(deterministic=True)
+    mine = both_operators_hash()
     environment = {**os.environ, "PYTHONHASHSEED": "12345"}
-    other = subprocess.run([sys.executable, "-c", _HASH], capture_output=True, text=True, check=True, env=environment)
-    assert other.stdout.strip() == hashlib.sha256(mine).hexdigest()
+    code = "from tests.graph.test_export import *; print(both_operators_hash())"
+    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert other.stdout.strip() == mine
+
+
+def test_a_constant_is_called_after_its_first_reader_in_the_graph() -> None:
+    model = ir.from_proto(
+        onnx.parser.parse_model(
+            '<ir_version: 10, opset_import: ["": 20]> two (float[2] images) => (float[2] out) <float[2] two = {2, 2}>'
+            "{ out = Mul (images, two) }"
+        )
+    )
+    (reader,) = model.graph
+    earlier = ir.node("Add", [model.graph.inputs[0], model.graph.initializers["two"]])  # made later
+    model.graph.insert_before(reader, earlier)
+    reader.replace_input_with(0, earlier.outputs[0])
+    name_by_module(model)
+    assert list(model.graph.initializers) == ["images/Add_input_1"]

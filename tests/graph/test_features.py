@@ -9,9 +9,10 @@ import onnxruntime as ort
 import pytest
 import torch
 
-from tests.helpers import small_images, small_tofe
+from tests.helpers import TWO_KEEP, TWO_STAGES, small_images, small_tofe
 from tofe_export.errors import InputError
 from tofe_export.graph.export import export_tofe
+from tofe_export.graph.passes.taps import tapped_stages
 from tofe_export.model.fixed_path import FixedPath
 from tofe_export.model.tofe import ToFe
 
@@ -49,11 +50,11 @@ def block_ends(model: ir.Model) -> dict[int, int]:
     return {int(name[2].split("/")[0]): at for at, name in products.items() if name[:2] == ["vit", "blocks"]}
 
 
-@pytest.mark.parametrize(("starts", "keep"), [((1,), (8,)), ((0, 1, 2, 3), (9, 12, 4, 7))])
+@pytest.mark.parametrize(("starts", "keep"), [((1,), (8,)), (TWO_STAGES["stage_starts"], TWO_KEEP)])
 def test_elide_puts_back_once_at_the_end_however_many_stages_there_are(
     starts: tuple[int, ...], keep: tuple[int, ...]
 ) -> None:
-    network = small_tofe(stage_starts=starts, dense_output=True)
+    network = small_tofe(depth=2, stage_starts=starts, dense_output=True)
     model = export_tofe(network, keep, rearrange=False, taps=False, outputs=FEATURES)
     (at,) = rearranges(model)
     assert sum(node.op_type == "TokenPartition" for node in model.graph) == len(starts)
@@ -67,31 +68,33 @@ def test_elide_puts_back_once_at_the_end_however_many_stages_there_are(
 
 
 def test_where_the_last_stages_keep_everything_it_is_once_after_the_last_that_does_not() -> None:
-    network, keep = small_tofe(dense_output=True), (8, 5, 16)
+    network, keep = small_tofe(depth=3, stage_starts=(0, 1, 2), dense_output=True), (9, 12, 16)
     model = export_tofe(network, keep, rearrange=False, taps=False, outputs=FEATURES)
+    assert tapped_stages(model) == [0, 1]
     (at,) = rearranges(model)
     ends = block_ends(model)
-    assert ends[2] < at < ends[3]
+    assert ends[1] < at < ends[2]
     assert_equals_pytorch(model, network, keep, False)
 
 
 def test_plugin_puts_back_after_every_stage() -> None:
-    network, keep = small_tofe(dense_output=True), (8, 5, 3)
-    model = export_tofe(network, keep, rearrange=True, taps=False, outputs=FEATURES)
-    first, second, third = rearranges(model)
+    network = small_tofe(dense_output=True, **TWO_STAGES)
+    model = export_tofe(network, TWO_KEEP, rearrange=True, taps=False, outputs=FEATURES)
+    first, second = rearranges(model)
     ends = block_ends(model)
-    assert ends[1] < first < ends[2] < second < ends[3] < third
-    assert_equals_pytorch(model, network, keep, True)
+    assert ends[0] < first < ends[1] < second
+    assert_equals_pytorch(model, network, TWO_KEEP, True)
 
 
-@pytest.mark.parametrize("backbone", ["vit_tiny_patch16_224", "lvvit_s"])
-def test_logits_and_features_come_in_the_order_asked_for(backbone: str) -> None:
-    network, keep = small_tofe(backbone, dense_output=True), (8, 5, 3)
+@pytest.mark.parametrize(("backbone", "keep"), [("vit_tiny_patch16_224", TWO_KEEP), ("lvvit_s", (8,))])
+def test_logits_and_features_come_in_the_order_asked_for(backbone: str, keep: tuple[int, ...]) -> None:
+    stages = len(keep)
+    network = small_tofe(backbone, dense_output=True, depth=stages, stage_starts=tuple(range(stages)))
     model = export_tofe(network, keep, rearrange=False, taps=True, outputs=("features", "logits"))
     onnx.checker.check_model(ir.to_proto(model), full_check=True)
     names = [output.name for output in model.graph.outputs]
     assert names[:2] == ["features", "logits"]
-    assert names[2:] == [f"stage{stage}.{what}" for stage in range(3) for what in ("scores", "perm", "tokens")]
+    assert names[2:] == [f"stage{stage}.{what}" for stage in range(stages) for what in ("scores", "perm", "tokens")]
     features = model.graph.outputs[0]
     assert features.shape is not None
     assert list(features.shape)[1:] == [16, 32]
@@ -107,7 +110,7 @@ def test_logits_and_features_come_in_the_order_asked_for(backbone: str) -> None:
 
 
 def test_a_network_without_a_selector_exports_without_the_operators() -> None:
-    network = small_tofe(selector="none")
+    network = small_tofe(selector="none", depth=1)
     model = export_tofe(network, (), rearrange=True, taps=True, outputs=("logits", "features"))
     assert not model.functions
     assert {node.domain for node in model.graph} == {""}

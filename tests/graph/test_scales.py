@@ -16,7 +16,7 @@ from tofe_export.model.config import ToFeConfig
 from tofe_export.model.fixed_path import FixedPath
 from tofe_export.model.tofe import ToFe, build_tofe
 
-KEEP = (8, 5, 3)
+KEEP = (8,)
 
 
 def run(model: ir.Model, name: str, value: np.ndarray) -> np.ndarray:
@@ -37,13 +37,14 @@ def assert_equals_pytorch(model: ir.Model, network: ToFe) -> None:
     np.testing.assert_allclose(run(model, "images", images.numpy()), expected.numpy(), rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize(("backbone", "divisor"), [("lvvit_s", 2), ("lvvit_l", 3)])
-def test_no_division_is_left_in_the_residual_branches(backbone: str, divisor: int) -> None:
-    network = small_tofe(backbone, stem=8)
+@pytest.mark.parametrize(("backbone", "divisor", "before"), [("lvvit_s", 2, 1), ("lvvit_l", 3, 0)])
+def test_no_division_is_left_in_the_residual_branches(backbone: str, divisor: int, before: int) -> None:
+    """In a block of a stage, and in as many before it."""
+    network = small_tofe(backbone, stage_starts=(before,), depth=before + 1, stem=8)
     model = export_tofe(network, KEEP, rearrange=False, taps=False)
     assert "Div" not in {node.op_type for node in model.graph}
     assert_equals_pytorch(model, network)
-    for block in range(4):
+    for block in range(before + 1):
         for layer in ("attn.proj", "mlp.fc2"):
             tensor = model.graph.initializers[f"vit.blocks.{block}.{layer}.weight.T"].const_value
             assert tensor is not None
@@ -54,22 +55,22 @@ def test_no_division_is_left_in_the_residual_branches(backbone: str, divisor: in
 
 def test_halving_changes_not_a_bit(monkeypatch: pytest.MonkeyPatch) -> None:
     # Dividing by a power of two only changes exponents, so it commutes with every rounding on the way.
-    network, images = small_tofe("lvvit_s", stem=8), small_images(3).numpy()
+    network, images = small_tofe("lvvit_s", stage_starts=(1,), depth=2, stem=8), small_images(3).numpy()
     folded = export_dense(network)
     monkeypatch.setattr(export, "PIPELINE", tuple(step for step in PIPELINE if step is not fold_scales))
     plain = export_dense(network)
     operators = [node.op_type for node in plain.graph]
-    assert operators.count("Div") == 8, "two a block"
-    assert len(operators) == len(folded.graph) + 8
+    assert operators.count("Div") == 4, "two a block"
+    assert len(operators) == len(folded.graph) + 4
     assert np.array_equal(run(folded, "images", images), run(plain, "images", images))
 
 
 def test_biases_that_are_stored_once_are_divided_once_and_others_keep_theirs() -> None:
-    # A fresh network has nothing but zeros as biases, and equal ones are stored once: for two layers of each block,
+    # A fresh network has nothing but zeros as biases, and equal ones are stored once: for two layers of its block,
     # whose divisions must not add up, and for norms and approximators, which are not divided at all. A zero would not
     # show that, so the second try has another number.
     torch.manual_seed(0)
-    network = build_tofe(ToFeConfig("lvvit_s", {**SMALL, "stem": 8})).eval()
+    network = build_tofe(ToFeConfig("lvvit_s", {**SMALL, "depth": 1, "stem": 8}, stage_starts=(0,))).eval()
     assert_equals_pytorch(export_tofe(network, KEEP, rearrange=False, taps=False), network)
     with torch.no_grad():
         for name, parameter in network.named_parameters():

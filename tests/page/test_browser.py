@@ -122,7 +122,7 @@ def test_what_the_folder_holds_is_on_the_page(browser: Any, page_file: Path) -> 
         text = opened.page.inner_text("body")
         rows = opened.value("[...document.querySelectorAll('#parity table')][0].innerText")
     assert "Not fit to deploy: elide.onnx, broken.onnx" in text
-    assert "Stage 2 of the graph keeps 6 tokens; its manifest says 5." in text
+    assert "Stage 2 of the graph keeps 3 tokens; its manifest says 2." in text
     assert "It travels beside broken.onnx" in text or "broken.onnx" in rows
     for heading in (
         "How fast it is",

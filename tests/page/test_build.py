@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers import small_tofe
+from tests.helpers import ONE_STAGE, small_tofe
 from tofe_export.api.export import export
 from tofe_export.api.load import load
 from tofe_export.api.report import report
@@ -30,7 +30,7 @@ def test_one_page_that_needs_nothing_else(clean_run: Path) -> None:
     images = 2 * 4 + 2 * 3
     assert text.count("data:image/png;base64,") == images, "two images beside three stages, and attention three times"
     assert all(alt for alt in re.findall(r'<img[^>]*alt="([^"]*)"', text))
-    assert "8, 7, 6" in text
+    assert "8, 5, 3" in text
 
 
 def test_same_files_same_bytes(clean_run: Path, tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ def test_evidence_about_another_export_is_named(clean_run: Path, tmp_path: Path)
     manifest |= {"keep": [9, 4, 3], "gmacs": manifest["gmacs"] / 2}
     (tmp_path / "model.onnx.json").write_text(json.dumps(manifest))
     text = build_report(tmp_path, images=0).read_text()
-    assert "verify.json is about an export with keep counts 8, 7, 6" in text
+    assert "verify.json is about an export with keep counts 8, 5, 3" in text
     assert "bench.json is about an export of another cost" in text
     assert "<strong>Outdated</strong>" in text
     assert "<strong>Passed</strong>" not in text
@@ -114,7 +114,7 @@ def test_images_that_are_gone_are_replaced_and_said(clean_run: Path, tmp_path: P
 
 def test_labels_of_other_classes_count_nowhere(clean_run: Path, tmp_path: Path) -> None:
     """The network has five classes, the digits ten."""
-    text = build_report(clean_run, tmp_path / "page.html", images=3, figures=tmp_path / "figures").read_text()
+    text = build_report(clean_run, tmp_path / "page.html", images=2, figures=tmp_path / "figures").read_text()
     assert "wrong: it is" not in text
     assert "(is " not in (tmp_path / "figures" / "token-maps.svg").read_text()
 
@@ -132,11 +132,11 @@ def test_no_command_is_proposed_that_would_be_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["cls-attention", "another size"])
 def test_token_maps_are_of_the_network_that_was_exported(tmp_path: Path, kind: str) -> None:
     size = (48, 32) if kind == "another size" else None
-    model = small_tofe() if size else small_tofe(selector="cls-attention", approximator="fuse")
-    saved = Checkpoint(model, (0.5, 0.3, 0.2), Preprocessing.of_backbone(model.vit), {}, "digits")
+    kinds = {} if size else {"selector": "cls-attention", "approximator": "fuse"}
+    model = small_tofe(**kinds, **ONE_STAGE)
+    saved = Checkpoint(model, (0.5,), Preprocessing.of_backbone(model.vit), {}, "digits")
     save(tmp_path / "ckpt.pth", saved)
-    keep = (12, 6, 3) if size else (8, 5, 3)
-    export(load(tmp_path / "ckpt.pth", image_size=size), tmp_path / "model.onnx", keep=keep)
+    export(load(tmp_path / "ckpt.pth", image_size=size), tmp_path / "model.onnx", keep=(12,) if size else (8,))
     text = build_report(tmp_path, images=1).read_text()
     assert 'class="notes"' not in text
     assert f"of {24 if size else 16} tokens" in text

@@ -11,14 +11,16 @@ import torch
 from torch import Tensor
 
 from tests.files.test_writing import MANIFEST
-from tests.helpers import SMALL_KEEP, exported_tofe, small_images, small_tofe
+from tests.helpers import SMALL_KEEP, TWO_STAGES, exported_tofe, small_images, small_tofe
 from tofe_export.artifacts.artifact import Artifact
 from tofe_export.artifacts.opened import OpenedOnnx
 from tofe_export.data.images import Batch
 from tofe_export.documents.manifest import OnnxManifest
 from tofe_export.engine.options import BatchProfile, BuildOptions
+from tofe_export.graph.export import export_tofe
 from tofe_export.graph.passes.taps import tap_name
 from tofe_export.model.fixed_path import FixedPath
+from tofe_export.model.tofe import ToFe
 from tofe_export.parity import built_engine
 from tofe_export.parity.comparison import Comparison
 from tofe_export.parity.reference import OnnxReference
@@ -28,13 +30,18 @@ from tofe_export.precision.half import to_half
 from tofe_export.runners.base import Array
 from tofe_export.runners.onnxruntime_runner import OnnxRuntimeRunner
 
-KINDS = [("mlp", "bottleneck", True), ("mlp", "bottleneck", False), ("linear", "discard", True),
-         ("cls-attention", "fuse", True)]  # fmt: skip
+KINDS: list[tuple[dict[str, Any], bool]] = [
+    ({}, True),
+    ({}, False),
+    ({"selector": "attention", "approximator": "discard", **TWO_STAGES}, True),
+    ({"selector": "cls-attention", "approximator": "fuse", **TWO_STAGES}, True),
+]
 
 
-def manifest(selector: str = "mlp", approximator: str = "bottleneck", rearranged: bool = True) -> OnnxManifest:
-    config = {**MANIFEST["config"], "selector": selector, "approximator": approximator}
-    stages, keep = [[1, 2], [2, 3], [3, 4]], list(SMALL_KEEP)
+def manifest(network: ToFe, rearranged: bool = True) -> OnnxManifest:
+    keep = list(SMALL_KEEP[: len(network.stages)])
+    config = {**MANIFEST["config"], "selector": network.config.selector, "approximator": network.config.approximator}
+    stages = [[blocks.start, blocks.stop] for blocks in network.stage_blocks]
     rearrange = "plugin" if rearranged else "elide"
     changed = {"config": config, "stages": stages, "keep": keep, "tokens": 16, "rearrange": rearrange}
     return OnnxManifest.model_validate({**MANIFEST, **changed})
@@ -44,9 +51,11 @@ def content(model: ir.Model) -> bytes:
     return bytes(ir.to_proto(model).SerializeToString())
 
 
-def reference(folder: Path, *kind: Any) -> OnnxReference:
-    (folder / "model.onnx").write_bytes(content(exported_tofe(*kind)))
-    return OnnxReference(Artifact(folder / "model.onnx", manifest(*kind)))
+def reference(folder: Path, network: ToFe | None = None, rearranged: bool = True) -> OnnxReference:
+    network = network or small_tofe()
+    keep = SMALL_KEEP[: len(network.stages)]
+    (folder / "model.onnx").write_bytes(content(export_tofe(network, keep, rearranged, taps=False)))
+    return OnnxReference(Artifact(folder / "model.onnx", manifest(network, rearranged)))
 
 
 def batch(count: int = 4, labels: list[int] | None = None) -> Batch:
@@ -54,14 +63,17 @@ def batch(count: int = 4, labels: list[int] | None = None) -> Batch:
     return Batch(small_images(count), given, tuple(f"{place}.png" for place in range(count)))
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: "-".join(map(str, kind)))
-def test_an_onnx_file_is_forced_as_pytorch_is(kind: tuple[str, str, bool], tmp_path: Path) -> None:
-    network, images = small_tofe(selector=kind[0], approximator=kind[1]), small_images(3)
-    forced = reference(tmp_path, *kind)
-    own = network.forward_fixed(images, FixedPath(SMALL_KEEP, kind[2]))
+@pytest.mark.parametrize(
+    ("kind", "rearranged"), KINDS, ids=["plugin", "elide", "attention-discard", "cls-attention-fuse"]
+)
+def test_an_onnx_file_is_forced_as_pytorch_is(kind: dict[str, Any], rearranged: bool, tmp_path: Path) -> None:
+    network, images = small_tofe(**kind), small_images(3)
+    forced = reference(tmp_path, network, rearranged)
+    keep = SMALL_KEEP[: len(network.stages)]
+    own = network.forward_fixed(images, FixedPath(keep, rearranged))
     chosen = {trace.index: trace.perm.flip(1) for trace in own.stages}  # whom it likes least
     for given in ({}, chosen):
-        ours = network.forward_fixed(images, FixedPath(SMALL_KEEP, kind[2], selection=given))
+        ours = network.forward_fixed(images, FixedPath(keep, rearranged, selection=given))
         theirs = forced.run(images, given, features=False)
         assert torch.allclose(theirs.logits, ours.logits, atol=1e-4)
         for mine, other in zip(ours.stages, theirs.stages, strict=True):
@@ -204,7 +216,7 @@ def test_an_engine_is_judged_by_the_same_rules(tapped: bool, tmp_path: Path, mon
     """Any runner stands for the engine, which needs a GPU."""
     path = tmp_path / "model.onnx"
     path.write_bytes(content(exported_tofe()))
-    source = Artifact(path, manifest())
+    source = Artifact(path, manifest(small_tofe()))
     monkeypatch.setattr(built_engine, "batches", lambda *a, **k: iter([batch(16)]))
     options = BuildOptions(precision="fp16", batch=BatchProfile(1, 8, 16))
     engine = OpenedOnnx(path) if tapped else OnnxRuntimeRunner(path)

@@ -11,7 +11,7 @@ import onnx_ir as ir
 import pytest
 import torch
 
-from tests.helpers import small_images, small_tofe
+from tests.helpers import TWO_KEEP, TWO_STAGES, small_images, small_tofe
 from tofe_export.artifacts.opened import OpenedOnnx
 from tofe_export.data.images import Batch
 from tofe_export.graph.export import export_tofe
@@ -36,6 +36,12 @@ def batches() -> list[Batch]:
 @pytest.fixture(scope="module")
 def network() -> ToFe:
     return small_tofe()
+
+
+@pytest.fixture(scope="module")
+def runner(network: ToFe) -> OpenedOnnx:
+    """The exported network, in plugin form."""
+    return opened(export_tofe(network, KEEP, True, taps=False))
 
 
 @pytest.fixture(params=[True, False], ids=["plugin", "elide"])
@@ -130,9 +136,8 @@ def test_a_perm_that_is_no_permutation_is_found(network: ToFe) -> None:
     assert any("Stage 1: perm is not a permutation" in sentence for sentence in found.failures)
 
 
-def test_another_networks_model_is_found(network: ToFe) -> None:
-    model = export_tofe(small_tofe(seed=5), KEEP, True, taps=False)
-    assert compare(network, opened(model), FixedPath(KEEP, True), batches()).failures
+def test_another_networks_model_is_found(runner: OpenedOnnx) -> None:
+    assert compare(small_tofe(seed=5), runner, FixedPath(KEEP, True), batches()).failures
 
 
 def test_the_logits_are_those_of_the_file_itself_and_taps_change_nothing(network: ToFe) -> None:
@@ -142,15 +147,14 @@ def test_the_logits_are_those_of_the_file_itself_and_taps_change_nothing(network
     assert all(np.allclose(plain[name], tapped[name], atol=1e-5) for name in plain)
 
 
-def test_every_selection_broken_still_makes_a_document(network: ToFe) -> None:
+def test_every_selection_broken_still_makes_a_document(network: ToFe, runner: OpenedOnnx) -> None:
     class Broken:
         backend, precision = "none", "fp32"
 
         def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
-            right = opened_once.run(images)
+            right = runner.run(images)
             return {name: value * 0 if name.endswith("perm") else value for name, value in right.items()}
 
-    opened_once = opened(export_tofe(network, KEEP, True, taps=True))
     document = compare(network, Broken(), FixedPath(KEEP, True), batches()).agreement().to_dict()
     assert not document["passed"]
     assert document["logits_same_selection"] is None
@@ -239,45 +243,42 @@ def test_features_that_differ_fail_in_words_of_features(precision: str) -> None:
 
 @pytest.mark.parametrize("outputs", [("features",), ("features", "logits")])
 def test_exported_features_pass_and_planted_ones_do_not(outputs: tuple[str, ...]) -> None:
-    network = small_tofe(dense_output=True)
-    model = export_tofe(network, KEEP, False, taps=False, outputs=outputs)
-    found = compare(network, opened(model), FixedPath(KEEP, False), batches())
+    network = small_tofe(dense_output=True, **TWO_STAGES)
+    model = export_tofe(network, TWO_KEEP, False, taps=False, outputs=outputs)
+    found = compare(network, opened(model), FixedPath(TWO_KEEP, False), batches())
     document = found.agreement().to_dict()
     assert not found.failures
     assert document["features"]["max_abs"] < 1e-4
     assert document["features"]["largest"] > 1
     assert (document["logits"] is None) == ("logits" not in outputs)
     # The last approximator is read by the features alone.
-    name = "stages.2.approximator.up.weight.T"
+    name = "stages.1.approximator.up.weight.T"
     replace(model.graph, name, -weight(model.graph, name))
-    found = compare(network, opened(model), FixedPath(KEEP, False), batches())
+    found = compare(network, opened(model), FixedPath(TWO_KEEP, False), batches())
     stage, sentence = found.failures
-    assert stage.startswith("On the same tokens stage 2 differs by")
+    assert stage.startswith("On the same tokens stage 1 differs by")
     assert "Only frozen tokens differ: the approximator computes something else." in stage
     assert "the features differ" in sentence
-    assert found.stages[2].overlap == 1.0
+    assert found.stages[1].overlap == 1.0
 
 
 @pytest.mark.parametrize("approximator", ["discard", "fuse"])
 def test_cls_attention_passes_and_another_token_is_found(approximator: str) -> None:
-    network = small_tofe(selector="cls-attention", approximator=approximator)
-    model = export_tofe(network, KEEP, True, taps=False)
-    found = compare(network, opened(model), FixedPath(KEEP, True), batches())
+    network = small_tofe(selector="cls-attention", approximator=approximator, **TWO_STAGES)
+    model = export_tofe(network, TWO_KEEP, True, taps=False)
+    found = compare(network, opened(model), FixedPath(TWO_KEEP, True), batches())
     assert not found.failures
     assert found.score_scale == 0, "near-ties are judged by the size of the attention weights, whatever it is"
-    name = "vit.blocks.2.attn.qkv.weight.T"
+    name = "vit.blocks.1.attn.qkv.weight.T"
     replace(model.graph, name, weight(model.graph, name)[:, ::-1])
-    found = compare(network, opened(model), FixedPath(KEEP, True), batches())
-    assert found.stages[0].overlap == 1.0, "block 2 chooses in stage 1"
+    found = compare(network, opened(model), FixedPath(TWO_KEEP, True), batches())
+    assert found.stages[0].overlap == 1.0, "block 1 chooses in stage 1"
     assert found.failures[0].startswith("Stage 1 selected other tokens")
 
 
-def test_labels_of_other_classes_give_no_accuracy(network: ToFe) -> None:
-    model = opened(export_tofe(network, KEEP, True, taps=False))
-    assert (
-        compare(network, model, FixedPath(KEEP, True), batches(), labelled=False).agreement().to_dict()["accuracy"]
-        is None
-    )
+def test_labels_of_other_classes_give_no_accuracy(network: ToFe, runner: OpenedOnnx) -> None:
+    found = compare(network, runner, FixedPath(KEEP, True), batches(), labelled=False)
+    assert found.agreement().to_dict()["accuracy"] is None
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
@@ -307,9 +308,9 @@ def hidden(outputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def test_features_of_hidden_stages_are_compared_on_each_models_own_tokens() -> None:
-    network = small_tofe(dense_output=True)
-    runner = opened(export_tofe(network, KEEP, False, taps=False, outputs=("features",)))
-    found = compare(network, Changed(runner, hidden), FixedPath(KEEP, False), batches())
+    network = small_tofe(dense_output=True, **TWO_STAGES)
+    runner = opened(export_tofe(network, TWO_KEEP, False, taps=False, outputs=("features",)))
+    found = compare(network, Changed(runner, hidden), FixedPath(TWO_KEEP, False), batches())
     assert not found.failures
     assert found.agreement().to_dict()["own_features"]["cosine_min"] > 0.9999
     assert found.agreement().to_dict()["features"] is None
@@ -317,13 +318,12 @@ def test_features_of_hidden_stages_are_compared_on_each_models_own_tokens() -> N
     def upside_down(outputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         return {"features": np.ascontiguousarray(outputs["features"][:, ::-1])}
 
-    (sentence,) = compare(network, Changed(runner, upside_down), FixedPath(KEEP, False), batches()).failures
+    (sentence,) = compare(network, Changed(runner, upside_down), FixedPath(TWO_KEEP, False), batches()).failures
     assert sentence.startswith("The least cosine of the features is")
 
 
 @pytest.mark.parametrize("missing", ["perm", "tokens"])
-def test_a_stage_shown_by_half_is_hidden(network: ToFe, missing: str) -> None:
-    runner = opened(export_tofe(network, KEEP, True, taps=False))
+def test_a_stage_shown_by_half_is_hidden(network: ToFe, runner: OpenedOnnx, missing: str) -> None:
     some = Changed(runner, lambda outputs: {n: v for n, v in outputs.items() if n != f"stage1.{missing}"})
     found = compare(network, some, FixedPath(KEEP, True), batches())
     assert found.stages_hidden
@@ -340,9 +340,8 @@ def test_a_stage_shown_by_half_is_hidden(network: ToFe, missing: str) -> None:
     ids=["other classes", "one class", "no output"],
 )
 def test_outputs_of_other_shapes_are_a_finding(
-    network: ToFe, change: Callable[[np.ndarray], dict[str, np.ndarray]], complaint: str
+    network: ToFe, runner: OpenedOnnx, change: Callable[[np.ndarray], dict[str, np.ndarray]], complaint: str
 ) -> None:
-    runner = opened(export_tofe(network, KEEP, True, taps=False))
     found = compare(
         network, Changed(runner, lambda outputs: change(outputs["logits"])), FixedPath(KEEP, True), batches()
     )

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
+from tests.helpers import KINDS as KINDS_OF_NETWORKS
 from tests.helpers import exported_tofe, small_images
 from tofe_export.documents.recipe import ATTENTION, KINDS, QuantizePolicy
 from tofe_export.errors import InputError
@@ -50,18 +51,16 @@ def producer(node: ir.Node, index: int) -> str:
 
 @settings(max_examples=12, phases=[Phase.explicit, Phase.generate])
 @given(
-    selector=st.sampled_from(["mlp", "linear", "attention"]),
-    approximator=st.sampled_from(["bottleneck", "identity", "block", "discard"]),
-    rearrange=st.booleans(),
+    kind=st.sampled_from(KINDS_OF_NETWORKS),
     precision=st.sampled_from(["int8", "fp8"]),
     attention=st.booleans(),
     spared=st.sets(st.sampled_from([kind for kind in KINDS if kind not in (ATTENTION, "qkv")])),
     around=st.sampled_from(["fp32", "fp16"]),
 )
 def test_any_policy_gives_a_valid_graph_that_stays_close(
-    selector: str, approximator: str, rearrange: bool, precision: str, attention: bool, spared: set[str], around: str
+    kind: tuple[str, str, bool], precision: str, attention: bool, spared: set[str], around: str
 ) -> None:
-    model = exported_tofe(selector, approximator, rearrange)
+    model = exported_tofe(*kind, short=True)
     policy = QuantizePolicy(attention=attention, high_precision=tuple(spared))
     kinds = quantizable(model.graph)
     made = quantize_graph(model, ranges(model), policy, precision)
@@ -145,7 +144,7 @@ def test_the_operators_rows_pass_unquantized() -> None:
 
 @pytest.mark.parametrize("selector", ["mlp", "linear", "attention"])
 def test_tapped_values_are_the_unrounded_ones(selector: str) -> None:
-    model = exported_tofe(selector)
+    model = exported_tofe(selector, short=selector != "mlp")
     show_taps(model)
     names = [value.name for value in model.graph.outputs]
     made = quantize_graph(model, ranges(model), EVERYTHING, "int8").model
@@ -242,7 +241,7 @@ def test_a_value_without_a_range_is_named() -> None:
 
 
 def test_a_recipe_that_finds_nothing() -> None:
-    model = exported_tofe(approximator="identity")
+    model = exported_tofe("linear", "identity", short=True)
     others = tuple(kind for kind in KINDS if kind not in ("approximator", ATTENTION))
     with pytest.raises(InputError) as caught:
         quantize_graph(model, ranges(model), QuantizePolicy(attention=False, high_precision=others), "int8")

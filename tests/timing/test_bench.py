@@ -62,7 +62,9 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 def test_rows(files: dict[str, Path], tmp_path: Path) -> None:
     models = [files["plugin.onnx"], str(files["elide.onnx"]), load(files["ckpt.pth"])]
+    before = torch.random.get_rng_state()
     benchmark = bench(models, batches=(1, 2), rounds=3, threads=1)
+    assert torch.equal(torch.random.get_rng_state(), before), "dense twins are not drawn from the generator of others"
     rows = benchmark.rows
     assert all(set(row.to_dict()) == FIELDS for row in rows)
     dense = "vit_tiny_patch16_224 (dense)"

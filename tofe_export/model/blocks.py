@@ -69,17 +69,17 @@ def block_on_prefix(block: Block, tokens: Float[Tensor, "B L C"], prefix: int) -
     """
     attention = block.attn
     inner = attention.num_heads * attention.head_dim
-    weight, bias = attention.qkv.weight, attention.qkv.bias
     normed = block.norm1(tokens)
-
-    def project(rows: Tensor, start: int, stop: int) -> Tensor:
-        out = F.linear(rows, weight[start:stop], None if bias is None else bias[start:stop])
-        return _split_heads(out, attention)
-
-    (query,) = project(normed[:, :prefix], 0, inner).unbind(0)
-    key, value = project(normed, inner, 3 * inner).unbind(0)
+    (query,) = _project(attention, normed[:, :prefix], slice(0, inner))
+    key, value = _project(attention, normed, slice(inner, 3 * inner))
     mixed, _ = _mix(attention, query, key, value)
     return FeedForward(block)(tokens[:, :prefix] + block.ls1(mixed))
+
+
+def _project(attention: Attention, rows: Tensor, outputs: slice) -> tuple[Tensor, ...]:
+    """Some of query, key and value of the rows [B, L, C], each [B, H, L, D]."""
+    weight, bias = attention.qkv.weight[outputs], attention.qkv.bias
+    return _split_heads(F.linear(rows, weight, None if bias is None else bias[outputs]), attention).unbind(0)
 
 
 def _split_heads(rows: Tensor, attention: Attention) -> Tensor:

@@ -154,7 +154,10 @@ def _dense_group(model: Artifact | Checkpoint, threads: int, progress: Progress,
 
 
 def _twin(artifact: Artifact) -> ToFe:
-    """The network that the manifest describes, unless the file is too small for it: a weight takes a byte or more."""
+    """The network that the manifest describes, with random weights, which are the same each time.
+
+    A file that is too small for it is refused: a weight takes a byte or more.
+    """
     data = artifact.manifest.external_data
     held = artifact.path.stat().st_size + (0 if data is None else data.bytes)
     error = InputError(
@@ -163,7 +166,8 @@ def _twin(artifact: Artifact) -> ToFe:
         code="file-too-small",
         path=artifact.path,
     )
-    with AtMost(held, error):
+    with AtMost(held, error), torch.random.fork_rng(devices=[]):  # the caller's own random numbers go on
+        torch.manual_seed(0)
         return build_tofe(ToFeConfig.of(artifact.manifest.config)).eval()
 
 

@@ -36,9 +36,10 @@ def name_by_module(model: ir.Model) -> bool:
         for index, value in enumerate(node.outputs):
             if id(value) not in fixed:
                 value.name = f"{node.name}_output_{index}"
+    places = {node: place for place, node in enumerate(graph)}
     for name in list(graph.initializers):
         value = graph.initializers[name]
-        value.name = _initializer_name(value).removeprefix(_WRAPPER)
+        value.name = _initializer_name(value, places).removeprefix(_WRAPPER)
     return True
 
 
@@ -53,10 +54,10 @@ def _module(node: ir.Node) -> str:
     return upstream.rsplit("/", 1)[0] if upstream else "images"
 
 
-def _initializer_name(value: ir.Value) -> str:
+def _initializer_name(value: ir.Value, places: dict[ir.Node, int]) -> str:
     if "." in (value.name or ""):
         return value.name or ""
-    user, index = next(iter(value.uses()))
+    user, index = min(value.uses(), key=lambda use: (places[use[0]], use[1]))  # they come in the order they were made
     module, _, operator = str(user.name).rpartition("/")
     if operator == "MatMul" and len(tensor_of(value).shape) == 2:
         return f"{module}.weight.T"
