@@ -9,14 +9,15 @@ import pytest
 import torch
 
 from tofe_export.parity.comparison import Comparison
+from tofe_export.parity.metrics import LogitsDifference
 from tofe_export.parity.stages import StageDifference
 from tofe_export.parity.tolerances import TOLERANCES, Tolerance, tolerance_of
 
 AROUND = pytest.mark.parametrize(("factor", "passes"), [(0.9, True), (1.1, False)])
 
 
-def limits(**values: float) -> Tolerance:
-    return dataclasses.replace(TOLERANCES["fp32"], **values)  # type: ignore[arg-type]
+def limits(precision: str = "fp32", **values: float) -> Tolerance:
+    return dataclasses.replace(TOLERANCES[precision], **values)  # type: ignore[arg-type]
 
 
 @AROUND
@@ -88,3 +89,59 @@ def test_a_limit_of_ones_own_that_nothing_was_measured_for_is_not_judged() -> No
     result.logits.add(torch.eye(2), torch.eye(2), labels=torch.tensor([0, 1]))
     assert result.unjudged == ["tokens_relative"]
     assert Comparison(tolerance_of("fp32", {})).passed is True
+
+
+@pytest.mark.parametrize(
+    ("images", "lost", "passes"),
+    [(50, 1, True), (50, 2, False), (1000, 10, True), (1000, 11, False), (5, 1, True), (1000, -50, True)],
+)
+def test_a_point_of_accuracy_or_one_image_may_be_lost(images: int, lost: int, passes: bool) -> None:
+    logits = LogitsDifference(labelled=images, right_reference=900, right_deployed=900 - lost)
+    comparison = Comparison(TOLERANCES["fp32"], logits=logits)
+    comparison.logits.add(torch.eye(2), torch.eye(2))
+    assert comparison.failures == ([] if passes else [f"It loses {lost / images:.2%} of accuracy; 1% is allowed."])
+
+
+@pytest.mark.parametrize(("name", "factor", "passes"), [("tokens_max_abs", 0.9, True), ("tokens_max_abs", 1.1, False)])
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.parametrize("size", [0.5, 1.0, 8.0])
+def test_a_token_may_differ_by_the_limit_relative_beyond_one(
+    name: str, factor: float, passes: bool, precision: str, size: float
+) -> None:
+    limit = getattr(TOLERANCES[precision], name) * max(1.0, size)
+    reference = torch.full((1, 64, 4), size) * torch.tensor([1.0, -1.0]).repeat(32)[None, :, None]
+    deployed = reference.clone()
+    deployed[0, 5, 2] += limit * factor
+    stage = StageDifference(0)
+    stage.add_tokens(reference, deployed, torch.zeros(1, 64, dtype=torch.bool))
+    comparison = Comparison(limits(precision, tokens_relative=1e9), stages={0: stage})
+    assert (comparison.failures == []) == passes
+    logits = Comparison(TOLERANCES[precision])
+    logits.same_selection.add(reference[:, 0], reference[:, 0] + limit * factor)
+    logits.logits.add(reference[:, 0], reference[:, 0])
+    assert (logits.failures == []) == passes
+
+
+@pytest.mark.parametrize(("limit", "passes"), [(0.5, True), (0.51, False)])
+def test_as_many_classes_must_agree_as_the_limit_says(limit: float, passes: bool) -> None:
+    comparison = Comparison(limits("fp8", top1_agreement=limit, kl_mean=1e9, cosine_min=0.0))
+    comparison.logits.add(torch.eye(2), torch.tensor([[1.0, 0.0], [1.0, 0.0]]))
+    assert (comparison.failures == []) == passes
+
+
+@pytest.mark.parametrize(("known", "complains"), [(True, False), (False, True)])
+def test_the_cosine_counts_where_the_selection_is_not_known(known: bool, complains: bool) -> None:
+    comparison = Comparison(limits("fp32", top1_agreement=0.0, kl_mean=1e9))
+    comparison.logits.add(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]]))
+    if known:
+        comparison.stages[0] = StageDifference(0)
+    assert bool(comparison.failures) == complains
+
+
+@pytest.mark.parametrize(("factor", "passes"), [(1.01, True), (0.99, False), (0.1, False)])
+def test_the_mean_divergence_may_be_what_the_limit_says(factor: float, passes: bool) -> None:
+    q = 1 / (1 + math.e)  # of the deployed model's first class; the reference says one half of both
+    limit = factor * (0.5 * math.log(0.5 / q) + 0.5 * math.log(0.5 / (1 - q)))
+    comparison = Comparison(limits("fp32", kl_mean=limit, top1_agreement=0.0, cosine_min=0.0))
+    comparison.logits.add(torch.tensor([[0.0, 0.0]]), torch.tensor([[0.0, 1.0]]))
+    assert (comparison.failures == []) == passes

@@ -60,3 +60,19 @@ def test_beside_a_token_that_is_no_number_no_other_of_its_image_is_near(bad: flo
     rows = RowErrors.of(reference, reference)
     assert rows.relative.tolist() == [[0.0] * 3, [math.inf] * 3]
     assert rows.absolute.tolist() == [[0.0] * 3, [math.inf, 0.0, 0.0]]
+
+
+def test_divergence_and_cosine_by_hand() -> None:
+    reference, deployed = torch.tensor([[0.0, 0.0], [1.0, 0.0]]), torch.tensor([[0.0, 1.0], [1.0, 0.0]])
+    found = LogitsDifference()
+    found.add(reference[:1], deployed[:1])
+    found.add(reference[1:], deployed[1:])
+    # KL((1/2, 1/2) || (q, 1 - q)) with q = 1 / (1 + e).
+    q = 1 / (1 + math.e)
+    expected = 0.5 * math.log(0.5 / q) + 0.5 * math.log(0.5 / (1 - q))
+    assert found.kl_max == pytest.approx(expected)
+    assert found.kl_mean == pytest.approx(expected / 2)
+    assert found.document().mean_abs == pytest.approx(0.25)
+    assert found.cosine_min == pytest.approx(0.0)
+    assert found.top1_agreement == 0.5
+    assert found.largest == 1.0
