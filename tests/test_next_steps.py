@@ -13,7 +13,8 @@ from tests.helpers import small_tofe
 from tests.source import PACKAGE, Text, arguments, texts
 from tests.test_documented_commands import PROGRAM, USAGE_ERROR, parse
 from tofe_export.api.doctor import doctor
-from tofe_export.api.load import load
+from tofe_export.api.load import load, require_onnx_name
+from tofe_export.artifacts.artifact import open_artifact
 from tofe_export.checkpoints.checkpoint import Checkpoint, save
 from tofe_export.cli.app import app
 from tofe_export.cli.failures import explain
@@ -141,6 +142,22 @@ def _plain(path: Path) -> Path:
     return path
 
 
+def _empty(path: Path) -> Path:
+    path.touch()
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "written"),
+    [("ckpt.pth", "ckpt.onnx"), ("model.v2", "model.v2.onnx"), ("folder", "folder/model.onnx")],
+)
+def test_a_better_name_is_proposed_for_an_onnx_file(name: str, written: str, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(TofeError) as caught:
+        require_onnx_name(tmp_path / name)
+    assert explain(caught.value)[1] == f"Write -o {tmp_path / written}"
+
+
 @pytest.mark.parametrize(
     ("refuse", "command"),
     [
@@ -148,8 +165,10 @@ def _plain(path: Path) -> Path:
         (lambda folder: load(_plain(folder / HOSTILE), backbone="vit_tiny_patch16_224", keep_rate=0.5), "train"),
         (lambda folder: load(_plain(folder / HOSTILE), backbone="vit_tiny_patch16_224", selector="mlp"), "train"),
         (lambda folder: report_of(folder / "gone"), "demo"),
+        (lambda folder: load(_empty(folder / "m.onnx")), "inspect"),
+        (lambda folder: open_artifact(_empty(folder / HOSTILE)), "onnx"),
     ],
-    ids=["no file", "keep rate", "selector", "no folder"],
+    ids=["no file", "keep rate", "selector", "no folder", "a model as a checkpoint", "a checkpoint as a model"],
 )
 def test_steps_of_errors_are_commands(refuse: Callable[[Path], object], command: str, tmp_path: Path) -> None:
     with pytest.raises(TofeError) as caught:

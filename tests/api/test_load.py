@@ -8,6 +8,7 @@ import torch
 from tests.checkpoints.published_files import HINTED, dynamicvit
 from tests.helpers import refused_as, small_tofe
 from tofe_export.api.load import load
+from tofe_export.artifacts.artifact import open_artifact
 from tofe_export.checkpoints import checkpoint as module
 from tofe_export.checkpoints.checkpoint import Checkpoint, load_like, save
 from tofe_export.data.preprocessing import Preprocessing
@@ -33,6 +34,15 @@ def test_a_file_and_its_folder_are_one_checkpoint(run: Path) -> None:
 def test_a_folder_without_a_checkpoint(tmp_path: Path) -> None:
     with refused_as("folder", path=tmp_path):
         load(tmp_path)
+
+
+def test_a_checkpoint_and_a_model_that_changed_places(run: Path) -> None:
+    model = run / "model.onnx"
+    model.write_bytes(b"")
+    with refused_as("artifact-as-checkpoint", path=model):
+        load(model)
+    with refused_as("checkpoint-as-artifact", path=run / "ckpt.pth"):
+        open_artifact(run / "ckpt.pth")
 
 
 def test_hints_are_arguments(tmp_path: Path) -> None:

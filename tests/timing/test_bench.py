@@ -115,7 +115,7 @@ def test_a_recorded_run_judges_the_new_one(files: dict[str, Path], tmp_path: Pat
 def test_a_checkpoint_that_was_never_in_a_file_has_a_name() -> None:
     model = small_tofe()
     checkpoint = Checkpoint(model, (0.5, 0.3, 0.2), Preprocessing.of_backbone(model.vit))
-    rows = bench([checkpoint, checkpoint], batches=(1,), rounds=1, threads=1).rows
+    rows = bench([checkpoint, checkpoint], batches=1, rounds=1, threads=1).rows
     assert [row.name for row in rows if not row.dense] == ["checkpoint 1", "checkpoint 2"]
     unknown = Checkpoint(model, (), Preprocessing.of_backbone(model.vit))
     error = refusal(bench, unknown)

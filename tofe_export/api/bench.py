@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from tofe_export.api.load import DEPLOYED, AnyModel, listed, load, path_of
+from tofe_export.api.load import AnyModel, listed, load, path_of
 from tofe_export.artifacts.artifact import Artifact, open_artifact
 from tofe_export.bounds import LARGEST_BATCH, MOST_ROUNDS, MOST_THREADS, require_within
 from tofe_export.checkpoints.checkpoint import Checkpoint
 from tofe_export.documents.benchmark import Benchmark
 from tofe_export.documents.machine import processors
 from tofe_export.errors import InputError
-from tofe_export.files.names import readable
+from tofe_export.files.names import DEPLOYED, readable
 from tofe_export.progress import Progress, silent
 from tofe_export.runners.onnxruntime_runner import CPU, require_onnx
 from tofe_export.timing.baseline import judge, read_baseline, require_rows
@@ -22,7 +22,7 @@ from tofe_export.timing.groups import open_groups, time_groups
 def bench(
     models: AnyModel | Sequence[AnyModel],
     *,
-    batches: Sequence[int] = (1, 8, 32),
+    batches: int | Sequence[int] = (1, 8, 32),
     rounds: int = 30,
     threads: int | None = None,
     provider: str = CPU,
@@ -34,7 +34,7 @@ def bench(
 
     Args:
         models: one or more ONNX files, engines and checkpoints.
-        batches: batch sizes.
+        batches: batch sizes, or one.
         rounds: rounds of interleaved runs at each batch size.
         threads: threads of each model; None means every processor of this process.
         provider: where ONNX Runtime computes, "cpu" or "cuda".
@@ -51,6 +51,7 @@ def bench(
         MissingError: an engine or a provider that cannot run here.
     """
     given = listed(models)
+    batches = (batches,) if isinstance(batches, int) else batches
     require_timing(batches, rounds, threads)
     require_within("max_regression", max_regression, 0, 1)
     if threads is not None and all(path_of(model).suffix == ".engine" for model in given):

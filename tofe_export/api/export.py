@@ -70,7 +70,7 @@ def export(
     keep_quantile: float | None = None,
     keep_samples: int | None = None,
     rearrange: Rearrange | None = None,
-    outputs: Sequence[Output] = ("logits",),
+    outputs: Output | Sequence[Output] = ("logits",),
     taps: bool = False,
     data: str | Path | None = None,
     progress: Progress = silent,
@@ -96,6 +96,7 @@ def export(
         MissingError: the disk is full.
     """
     target = Path(path)
+    outputs = [outputs] if isinstance(outputs, str) else outputs
     require_onnx_name(target)
     loaded = checkpoint if isinstance(checkpoint, Checkpoint) else load(checkpoint)
     source = _identity(loaded)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from tofe_export.api.load import DEPLOYED, AnyModel, load
+from tofe_export.api.load import AnyModel, load
 from tofe_export.artifacts.artifact import Artifact, open_artifact, open_engine
 from tofe_export.artifacts.manifests import has_manifest
 from tofe_export.checkpoints.checkpoint import Checkpoint
@@ -17,7 +17,7 @@ from tofe_export.documents.inspection import CheckpointInspection, EngineInspect
 from tofe_export.documents.manifest import EngineManifest
 from tofe_export.engine.network import layer_histogram
 from tofe_export.errors import InputError, MissingError
-from tofe_export.files.names import readable
+from tofe_export.files.names import DEPLOYED, readable
 from tofe_export.files.reading import require_file, sha256
 from tofe_export.graph.functions import is_operator
 from tofe_export.graph.stored import read_onnx

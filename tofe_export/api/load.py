@@ -15,8 +15,6 @@ from tofe_export.files.names import WEIGHTS, expanded
 
 AnyArtifact = Artifact | Path | str
 AnyModel = Artifact | Checkpoint | Path | str
-DEPLOYED = (".onnx", ".engine")
-"""Endings of artifacts; a file with another one is a checkpoint."""
 Source = Checkpoint | str | os.PathLike[str]
 """A checkpoint: loaded, or its file, or the folder of its training run."""
 

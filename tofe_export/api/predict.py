@@ -7,13 +7,13 @@ from pathlib import Path
 
 import torch
 
-from tofe_export.api.load import DEPLOYED, AnyModel, load
+from tofe_export.api.load import AnyModel, load
 from tofe_export.artifacts.artifact import Artifact, open_artifact
 from tofe_export.data.image_file import read_image
 from tofe_export.data.preprocessing import Preprocessing
 from tofe_export.documents.prediction import ClassScore, Prediction
 from tofe_export.errors import CheckFailedError, InputError
-from tofe_export.files.names import readable
+from tofe_export.files.names import DEPLOYED, readable
 from tofe_export.model.fixed_path import FixedPath
 from tofe_export.progress import Progress, silent, tracked
 from tofe_export.runners.base import LOGITS, Runner

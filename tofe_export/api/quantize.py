@@ -70,7 +70,7 @@ def quantize(
     data: str | Path | None = None,
     cache: Path | str | None = None,
     samples: int = 128,
-    batches: Sequence[int] = (1, 8),
+    batches: int | Sequence[int] = (1, 8),
     rounds: int = 15,
     threads: int | None = None,
     tolerances: Overrides | None = None,
@@ -89,7 +89,7 @@ def quantize(
         data: images instead of the recipe's.
         cache: calibration file to read and write; None takes one in the user's cache folder, if that can be written.
         samples: at most this many held-out images for the comparison with float32.
-        batches: batch sizes to time.
+        batches: batch sizes to time, or one.
         rounds: of interleaved runs at each batch size.
         threads: of ONNX Runtime; None means every processor of this process.
         tolerances: limits of your own, as in `verify`.
@@ -102,6 +102,7 @@ def quantize(
     """
     limits, log = tolerances or {}, ImageLog()
     require_quantized(precision)
+    batches = (batches,) if isinstance(batches, int) else batches
     require_timing(batches, rounds, threads)
     check_overrides(limits, ("fp16", precision))
     target = beside(path_of(model), f".{precision}.onnx") if path is None else Path(path)

@@ -19,6 +19,7 @@ from tofe_export.documents.manifest import (
     parse_manifest,
 )
 from tofe_export.errors import InputError, brief
+from tofe_export.files.names import WEIGHTS
 from tofe_export.files.parts import folder_lock, sync_folder
 from tofe_export.files.places import is_there, real_file
 from tofe_export.files.reading import read_json, require_file, sha256
@@ -64,6 +65,13 @@ def read_manifest(artifact: Path) -> OnnxManifest | EngineManifest:
             `parse_manifest`), a hash that does not match, or external data that is missing or was changed.
     """
     require_file(artifact)
+    if artifact.suffix in WEIGHTS:
+        raise InputError(
+            f"{artifact} is named as a checkpoint is; what is needed here is an ONNX file or an engine.",
+            "Export it first.",
+            code="checkpoint-as-artifact",
+            path=artifact,
+        )
     try:
         return _read(artifact)
     except InputError:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from tofe_export.errors import InputError
+from tofe_export.files.names import DEPLOYED
 from tofe_export.files.reading import parse_json, require_file
 
 _WRAPPERS = ("state_dict_ema", "model_ema", "ema", "state_dict", "model")  # an EMA copy is preferred
@@ -36,6 +37,13 @@ def read_weights(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         InputError: no such file, not a checkpoint, truncated, or a pickle that wants to run code.
     """
     require_file(path, _TRAIN, code="no-checkpoint")
+    if path.suffix in DEPLOYED:
+        raise InputError(
+            f"{path} is named as an exported model is; what is needed here is a checkpoint.",
+            "Name the checkpoint it came from; its manifest says which.",
+            code="artifact-as-checkpoint",
+            path=path,
+        )
     return _unwrap(_read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path), path)
 
 
@@ -83,7 +91,7 @@ def _read_safetensors(path: Path) -> Mapping[str, Any]:
 def _not_a_checkpoint(path: Path) -> InputError:
     return InputError(
         f"{path} is not a checkpoint, or it is damaged or truncated.",
-        "Copy it again and compare its size with the original.",
+        "Name a .pth or .safetensors file. If it is one, copy it again and compare its size with the original.",
         code="not-a-checkpoint",
         path=path,
     )

@@ -102,7 +102,7 @@ def _usage(error: Any) -> tuple[str, str, int]:
     if getattr(error, "possibilities", None):  # of an option; typer lists them in brackets
         likely = nearest(error.option_name, error.possibilities)
         message = f"No such option: {error.option_name}. Did you mean {likely}?"
-    return message, f"See its options: {path} --help", int(error.exit_code)
+    return message, f"See what there is: {path} --help", int(error.exit_code)
 
 
 def _of_the_machine(error: BaseException) -> tuple[str, str, int] | None:

@@ -53,7 +53,8 @@ def _engine(details: Details) -> str:
 
 def _with_onnx_ending(details: Details) -> str:
     path = _path(details, "model")
-    return f"Write -o {quoted(path.with_name(f'{path.name}.onnx'))}"
+    named = path.with_suffix(".onnx") if path.suffix in WEIGHTS else path.with_name(f"{path.name}.onnx")
+    return f"Write -o {quoted(path / 'model.onnx' if path.is_dir() else named)}"
 
 
 STEPS: dict[str, Callable[[Details], str]] = {
@@ -66,6 +67,10 @@ STEPS: dict[str, Callable[[Details], str]] = {
     "external-data-outside": _made_again,
     "manifest-hash": _made_again,
     "manifest-missing": _manifest_missing,
+    "checkpoint-as-artifact": lambda details: f"Export it first: {command('onnx', _path(details, 'CKPT'))}",
+    "artifact-as-checkpoint": lambda details: (
+        f"Name the checkpoint it came from. This shows which: {command('inspect', _path(details, 'model.onnx'))}"
+    ),
     "engine-version": lambda details: f"Build it again: {_engine(details)}",
     "engine-gpu": lambda details: f"Build it here: {_engine(details)}",
     "no-logits": lambda details: f"Export it again: {command('onnx', 'CKPT', '--outputs', 'features,logits')}",

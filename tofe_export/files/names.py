@@ -17,6 +17,8 @@ VERIFY = "verify.json"
 BENCH = "bench.json"
 PAGE = "report.html"
 WEIGHTS = (".pth", ".pt", ".bin", ".safetensors")
+DEPLOYED = (".onnx", ".engine")
+"""Endings of artifacts."""
 """Endings of checkpoints, by which one is recognized where a model was wanted."""
 READ_BY_REPORT = (CHECKPOINT, STATE, METRICS, MODEL, VERIFY, BENCH)
 # In the source tree recipes lie at the top; in an installed package inside it.
