@@ -65,13 +65,6 @@ def read_manifest(artifact: Path) -> OnnxManifest | EngineManifest:
             `parse_manifest`), a hash that does not match, or external data that is missing or was changed.
     """
     require_file(artifact)
-    if artifact.suffix in WEIGHTS:
-        raise InputError(
-            f"{artifact} is named as a checkpoint is; what is needed here is an ONNX file or an engine.",
-            "Export it first.",
-            code="checkpoint-as-artifact",
-            path=artifact,
-        )
     try:
         return _read(artifact)
     except InputError:
@@ -118,6 +111,13 @@ def _waiting(artifact: Path) -> dict[str, Any] | None:
 
 def _matching(artifact: Path) -> dict[str, Any]:
     path = manifest_path(artifact)
+    if not is_there(path) and artifact.suffix in WEIGHTS:
+        raise InputError(
+            f"{artifact} is named as a checkpoint is; what is needed here is an ONNX file or an engine.",
+            "Export it first.",
+            code="checkpoint-as-artifact",
+            path=artifact,
+        )
     if not is_there(path):
         raise InputError(
             f"{path} does not exist.",

@@ -37,13 +37,6 @@ def read_weights(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         InputError: no such file, not a checkpoint, truncated, or a pickle that wants to run code.
     """
     require_file(path, _TRAIN, code="no-checkpoint")
-    if path.suffix in DEPLOYED:
-        raise InputError(
-            f"{path} is named as an exported model is; what is needed here is a checkpoint.",
-            "Name the checkpoint it came from; its manifest says which.",
-            code="artifact-as-checkpoint",
-            path=path,
-        )
     return _unwrap(_read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path), path)
 
 
@@ -89,6 +82,13 @@ def _read_safetensors(path: Path) -> Mapping[str, Any]:
 
 
 def _not_a_checkpoint(path: Path) -> InputError:
+    if path.suffix in DEPLOYED:
+        return InputError(
+            f"{path} is named as an exported model is; what is needed here is a checkpoint.",
+            "Name the checkpoint it came from; its manifest says which.",
+            code="artifact-as-checkpoint",
+            path=path,
+        )
     return InputError(
         f"{path} is not a checkpoint, or it is damaged or truncated.",
         "Name a .pth or .safetensors file. If it is one, copy it again and compare its size with the original.",
