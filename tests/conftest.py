@@ -22,7 +22,9 @@ hypothesis.settings.load_profile("default")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """`--examples 2000`: a longer run of tests/chain, with new configurations each time; `--kills 100`: tests/kills."""
-    parser.addoption("--examples", type=int, default=None, help="random configurations in tests/chain; default: 28")
+    parser.addoption(
+        "--examples", type=int, default=None, help="random configurations in tests/chain, in place of the same few"
+    )
     parser.addoption("--kills", type=int, default=3, help="how often each verb is killed in tests/kills")
 
 

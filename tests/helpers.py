@@ -27,7 +27,7 @@ ONE_STAGE: dict[str, Any] = {"depth": 1, "stage_starts": (0,)}
 TWO_STAGES: dict[str, Any] = {"depth": 2, "stage_starts": (0, 1)}
 """For `small_tofe` where depth is not the point: a trace takes about as long as it has blocks and stages."""
 TWO_KEEP = SMALL_KEEP[:2]
-KINDS = (
+VARIANTS = (
     ("mlp", "bottleneck", True), ("attention", "bottleneck", False), ("mlp", "block", False), ("linear", "block", True),
     ("linear", "identity", True), ("attention", "identity", False), ("linear", "discard", False),
     ("attention", "discard", True),

@@ -1,4 +1,4 @@
-"""Chooses the configurations of every run: `python -m tests.chain.choose` writes every_run.jsonl, in two minutes."""
+"""Chooses the configurations of every run: `python -m tests.chain.choose` writes every_run.jsonl, in a minute."""
 
 from __future__ import annotations
 

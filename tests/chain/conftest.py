@@ -1,4 +1,4 @@
-"""How many random configurations: 28 in all by default, always the same ones; more and new ones by option."""
+"""How many random configurations: a few by default, always the same ones; more and new ones by option."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Random configurations through the whole chain: 28 that are the same in every run, `make slow` the 200 fixed ones; or
-new ones (--examples 2000)."""
+"""Random configurations through the whole chain: those of every_run.jsonl, in `make slow` the 200 fixed ones; or new
+ones (--examples 2000)."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ _STAGES, _FORMS = [f"stages {count}" for count in (1, 2, 3)], ["plugin", "elide"
 _APPROXIMATORS = [f"approximator {name}" for name in (*RETURNING, *GONE)]
 _KEEPS = [f"keeps {what}" for what in ("one", "some", "all but one", "all")]
 
-PAIRS = {
+_PAIRS = {
     *itertools.product([f"selector {name}" for name in LEARNED], [f"approximator {name}" for name in RETURNING]),
     *((f"selector {name}", "approximator discard") for name in (*LEARNED, CLS_ATTENTION)),
     (f"selector {CLS_ATTENTION}", "approximator fuse"),
@@ -22,7 +22,7 @@ PAIRS = {
     *itertools.product(_KEEPS, _STAGES),
     *itertools.product(("dense", "not dense"), _OUTPUTS),
 }
-ALONE = {
+_ALONE = {
     f"selector {NO_SELECTOR}",
     "stages 0",
     "class_token False",
@@ -33,7 +33,7 @@ ALONE = {
     *(f"reg_tokens {count}" for count in range(3)),
     *(f"patch_size {size}" for size in (4, 8, 16)),
 }
-WANTED = {*(frozenset(pair) for pair in PAIRS), *(frozenset((name,)) for name in ALONE)}
+WANTED = {*(frozenset(pair) for pair in _PAIRS), *(frozenset((name,)) for name in _ALONE)}
 """Sets of traits; one configuration must have all of a set."""
 PAIRS_SHOWN = 0.8
 """How many of all pairs of traits that the 200 fixed configurations show, those of every run show too."""

@@ -131,7 +131,7 @@ def test_as_many_classes_must_agree_as_the_limit_says(limit: float, passes: bool
 
 @pytest.mark.parametrize(("known", "complains"), [(True, False), (False, True)])
 def test_the_cosine_counts_where_the_selection_is_not_known(known: bool, complains: bool) -> None:
-    comparison = Comparison(limits("fp32", top1_agreement=0.0, kl_mean=1e9))
+    comparison = Comparison(limits(top1_agreement=0.0, kl_mean=1e9))
     comparison.logits.add(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]]))
     if known:
         comparison.stages[0] = StageDifference(0)
@@ -142,6 +142,6 @@ def test_the_cosine_counts_where_the_selection_is_not_known(known: bool, complai
 def test_the_mean_divergence_may_be_what_the_limit_says(factor: float, passes: bool) -> None:
     q = 1 / (1 + math.e)  # of the deployed model's first class; the reference says one half of both
     limit = factor * (0.5 * math.log(0.5 / q) + 0.5 * math.log(0.5 / (1 - q)))
-    comparison = Comparison(limits("fp32", kl_mean=limit, top1_agreement=0.0, cosine_min=0.0))
+    comparison = Comparison(limits(kl_mean=limit, top1_agreement=0.0, cosine_min=0.0))
     comparison.logits.add(torch.tensor([[0.0, 0.0]]), torch.tensor([[0.0, 1.0]]))
     assert (comparison.failures == []) == passes

@@ -10,8 +10,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from tests.helpers import KINDS as KINDS_OF_NETWORKS
-from tests.helpers import exported_tofe, small_images
+from tests.helpers import VARIANTS, exported_tofe, small_images
 from tofe_export.documents.recipe import ATTENTION, KINDS, QuantizePolicy
 from tofe_export.errors import InputError
 from tofe_export.graph.functions import is_operator
@@ -51,16 +50,16 @@ def producer(node: ir.Node, index: int) -> str:
 
 @settings(max_examples=12, phases=[Phase.explicit, Phase.generate])
 @given(
-    kind=st.sampled_from(KINDS_OF_NETWORKS),
+    variant=st.sampled_from(VARIANTS),
     precision=st.sampled_from(["int8", "fp8"]),
     attention=st.booleans(),
     spared=st.sets(st.sampled_from([kind for kind in KINDS if kind not in (ATTENTION, "qkv")])),
     around=st.sampled_from(["fp32", "fp16"]),
 )
 def test_any_policy_gives_a_valid_graph_that_stays_close(
-    kind: tuple[str, str, bool], precision: str, attention: bool, spared: set[str], around: str
+    variant: tuple[str, str, bool], precision: str, attention: bool, spared: set[str], around: str
 ) -> None:
-    model = exported_tofe(*kind, short=True)
+    model = exported_tofe(*variant, short=True)
     policy = QuantizePolicy(attention=attention, high_precision=tuple(spared))
     kinds = quantizable(model.graph)
     made = quantize_graph(model, ranges(model), policy, precision)

@@ -51,8 +51,7 @@ def bench(
         MissingError: an engine or a provider that cannot run here.
     """
     given = listed(models)
-    batches = (batches,) if isinstance(batches, int) else batches
-    require_timing(batches, rounds, threads)
+    batches = require_timing(batches, rounds, threads)
     require_within("max_regression", max_regression, 0, 1)
     if threads is not None and all(path_of(model).suffix == ".engine" for model in given):
         raise InputError(
@@ -73,14 +72,16 @@ def bench(
     return benchmark.replaced(baseline=judge(benchmark, baseline, name, max_regression))
 
 
-def require_timing(batches: Sequence[int], rounds: int, threads: int | None) -> None:
-    """Raises InputError where batch sizes, rounds or threads are out of range."""
-    if not batches:
+def require_timing(batches: int | Sequence[int], rounds: int, threads: int | None) -> Sequence[int]:
+    """The batch sizes, of one or several. Raises InputError where they, rounds or threads are out of range."""
+    sizes = (batches,) if isinstance(batches, int) else batches
+    if not sizes:
         raise InputError("No batch size was given.", "Name at least one in `batches`.", code="no-batch")
-    for batch in batches:
+    for batch in sizes:
         require_within("batches", batch, 1, LARGEST_BATCH)
     require_within("rounds", rounds, 1, MOST_ROUNDS)
     require_within("threads", 1 if threads is None else threads, 1, MOST_THREADS)
+    return sizes
 
 
 def _opened(model: Artifact | Checkpoint | Path) -> Artifact | Checkpoint:

@@ -102,8 +102,7 @@ def quantize(
     """
     limits, log = tolerances or {}, ImageLog()
     require_quantized(precision)
-    batches = (batches,) if isinstance(batches, int) else batches
-    require_timing(batches, rounds, threads)
+    batches = require_timing(batches, rounds, threads)
     check_overrides(limits, ("fp16", precision))
     target = beside(path_of(model), f".{precision}.onnx") if path is None else Path(path)
     require_onnx_name(target)

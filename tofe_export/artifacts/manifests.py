@@ -111,14 +111,14 @@ def _waiting(artifact: Path) -> dict[str, Any] | None:
 
 def _matching(artifact: Path) -> dict[str, Any]:
     path = manifest_path(artifact)
-    if not is_there(path) and artifact.suffix in WEIGHTS:
-        raise InputError(
-            f"{artifact} is named as a checkpoint is; what is needed here is an ONNX file or an engine.",
-            "Export it first.",
-            code="checkpoint-as-artifact",
-            path=artifact,
-        )
     if not is_there(path):
+        if artifact.suffix in WEIGHTS:
+            raise InputError(
+                f"{artifact} is named as a checkpoint is; what is needed here is an ONNX file or an engine.",
+                "Export it first.",
+                code="checkpoint-as-artifact",
+                path=artifact,
+            )
         raise InputError(
             f"{path} does not exist.",
             f"It travels beside {artifact.name}; copy it along. Or: {again_of(artifact.suffix)}",

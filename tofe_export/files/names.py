@@ -17,9 +17,9 @@ VERIFY = "verify.json"
 BENCH = "bench.json"
 PAGE = "report.html"
 WEIGHTS = (".pth", ".pt", ".bin", ".safetensors")
-DEPLOYED = (".onnx", ".engine")
-"""Endings of artifacts."""
 """Endings of checkpoints, by which one is recognized where a model was wanted."""
+DEPLOYED = (".onnx", ".engine")
+"""Endings of artifacts; a file with another one is a checkpoint."""
 READ_BY_REPORT = (CHECKPOINT, STATE, METRICS, MODEL, VERIFY, BENCH)
 # In the source tree recipes lie at the top; in an installed package inside it.
 _RECIPES = (Path(__file__).parents[2] / "calibration", Path(__file__).parents[1] / "calibration")
