@@ -2,7 +2,8 @@
 
 ONNX Runtime runs these; TensorRT uses the plugin when it is registered and otherwise expands them. Rows move
 by GatherND with one index per row: element-wise gathers and scatters of the same rows are 5 to 20 times slower
-in ONNX Runtime (benchmarks/results). TopK breaks ties by the lower index (ONNX operator document, TopK).
+in ONNX Runtime (benchmarks/results). TopK breaks ties by the lower index (ONNX operator document, TopK). NaN, alone, is
+not equal to itself: not every runtime knows IsNaN.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ TokenPartition <keep, prefix, plugin_namespace, plugin_version> (tokens, scores)
 
     lowest = Constant <value_float = -inf> ()
     highest = Constant <value_float = inf> ()
-    is_nan = IsNaN (scores)
-    comparable = Where (is_nan, lowest, scores)
+    is_number = Equal (scores, scores)
+    comparable = Where (is_number, scores, lowest)
     scores_of_rows = Pad <mode = "constant"> (comparable, before, highest)
     row_count = Shape <start = 1, end = 2> (scores_of_rows)
     sorted_scores, ranked = TopK <axis = 1, largest = 1, sorted = 1> (scores_of_rows, row_count)

@@ -47,12 +47,13 @@ class Selector(nn.Module):
     def forward(self, x: Float[Tensor, "B L C"], prefix: int) -> Float[Tensor, "B N"]:
         """Keep scores, logit_keep - logit_freeze in float32: what inference needs. Keep iff > 0.
 
-        The difference is taken between the rows of the last layer, once, instead of between its outputs.
+        The difference is taken between the rows of the last layer, once, instead of between its outputs. It stays a
+        matrix of one column: several runtimes know no product with a vector.
         """
         features = self.features(x, _seen(x, prefix, None)).float()
         weight, bias = self.out.weight.float(), self.out.bias.float()
-        scores = torch.matmul(features, weight[0] - weight[1]) + (bias[0] - bias[1])
-        return scores[:, prefix:]
+        scores = F.linear(features, weight[:1] - weight[1:], bias[:1] - bias[1:])
+        return scores[:, prefix:].squeeze(2)
 
 
 class MlpSelector(Selector):
