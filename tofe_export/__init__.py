@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from tofe_export.api.export import export
     from tofe_export.api.inspect import inspect
     from tofe_export.api.load import load
+    from tofe_export.api.optimize import optimize
     from tofe_export.api.predict import predict
     from tofe_export.api.quantize import quantize
     from tofe_export.api.report import report
@@ -62,6 +63,7 @@ __all__ = [
     "export",
     "inspect",
     "load",
+    "optimize",
     "predict",
     "quantize",
     "report",

@@ -30,6 +30,7 @@ from tofe_export.errors import CheckFailedError, InputError
 from tofe_export.files.names import expanded, readable
 from tofe_export.graph.export import export_tofe
 from tofe_export.graph.functions import OPSET, is_operator
+from tofe_export.graph.targets import rewrite_for
 from tofe_export.model.backbones import image_shape
 from tofe_export.model.fixed_path import FixedPath
 from tofe_export.model.flops import dense_macs, tofe_macs
@@ -72,6 +73,7 @@ def export(
     rearrange: Rearrange | None = None,
     outputs: Output | Sequence[Output] = ("logits",),
     taps: bool = False,
+    inline: bool = False,
     data: str | Path | None = None,
     progress: Progress = silent,
 ) -> ExportedArtifact:
@@ -86,6 +88,8 @@ def export(
             None takes plugin for logits, and elide with features, which puts them back once, at the end.
         outputs: "logits", "features" (patch tokens in spatial order) or both.
         taps: per-stage scores, perm and tokens are outputs too.
+        inline: write the two operators out in standard operators, for readers that know no model-local functions, as
+            `optimize` does for any reader.
         data: images of the parity check: "digits", "photos" or a folder; None takes what the checkpoint was trained
             on, or bundled photos.
         progress: called with what is being done, steps done, steps in all.
@@ -109,7 +113,10 @@ def export(
     fixed = FixedPath(kept.counts, form == "plugin")
     progress("Tracing the graph", 0, 1)
     graph = export_tofe(loaded.model, kept.counts, fixed.rearranged, taps, outputs)
-    manifest = _manifest(loaded, source, kept, form, outputs, taps, graph)
+    options = OnnxOptions(opset=OPSET, taps=taps, keep_source=kept.source)
+    if inline:
+        options = options.replaced(target="any", passes=rewrite_for(graph, "any"))
+    manifest = _manifest(loaded, source, kept, form, outputs, options, graph)
     progress("Tracing the graph", 1, 1)
     with atomic_artifact(target) as draft:
         write_checked(graph, draft)
@@ -179,7 +186,7 @@ def _manifest(
     kept: KeepCounts,
     form: Rearrange,
     outputs: Sequence[Output],
-    taps: bool,
+    options: OnnxOptions,
     graph: ir.Model,
 ) -> OnnxManifest:
     model = checkpoint.model
@@ -203,6 +210,6 @@ def _manifest(
         data=readable(checkpoint.data),
         classes=checkpoint.classes,
         operators=tuple(sorted({f"{node.domain}::{node.op_type}" for node in graph.graph if is_operator(node)})),
-        options=OnnxOptions(opset=OPSET, taps=taps, keep_source=kept.source),
+        options=options,
         versions={"tofe_export": __version__, **describe_versions()},
     )

@@ -10,6 +10,7 @@ from tofe_export.artifacts.artifact import Artifact, open_artifact
 from tofe_export.checkpoints.checkpoint import Checkpoint
 from tofe_export.checkpoints.checkpoint import load as load_file
 from tofe_export.checkpoints.foreign import Hints
+from tofe_export.documents.manifest import OnnxManifest, target_name
 from tofe_export.errors import InputError
 from tofe_export.files.names import WEIGHTS, expanded
 
@@ -76,10 +77,10 @@ def path_of(model: AnyModel) -> Path:
 
 
 def open_onnx(model: AnyArtifact) -> Artifact:
-    """The artifact of an ONNX file.
+    """The artifact of an ONNX file that other files are made of.
 
     Raises:
-        InputError: it is not one; and see `read_manifest`.
+        InputError: it is not one, or was optimized for a runtime, which comes last; and see `read_manifest`.
     """
     path = path_of(model)
     if path.suffix in WEIGHTS:
@@ -91,7 +92,17 @@ def open_onnx(model: AnyArtifact) -> Artifact:
             code="onnx-expected",
             path=path,
         )
-    return open_artifact(model)
+    artifact = open_artifact(model)
+    manifest = artifact.manifest
+    if isinstance(manifest, OnnxManifest) and manifest.options.target is not None:
+        raise InputError(
+            f"{path} was optimized for {target_name(manifest.options.target)}, which is the last step.",
+            f"Start from the file that it was made of: {manifest.source.file}.",
+            code="optimized-already",
+            path=path,
+            source=path.with_name(manifest.source.file),
+        )
+    return artifact
 
 
 def require_onnx_name(target: Path) -> None:

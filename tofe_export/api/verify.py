@@ -135,7 +135,7 @@ class _Session:
         images = images_like_training(checkpoint.data, self.data)
         checks = [check_preprocessing(manifest, checkpoint), check_weights(manifest, checkpoint)]
         if manifest.kind == "onnx":
-            checks += check_graph(artifact.graph, keep, checkpoint.model.arriving(keep))
+            checks += check_graph(artifact.graph, keep, checkpoint.model.arriving(keep), checkpoint.model.prefix)
         comparison, backend = self._compared(artifact, checkpoint, images, checks)
         fixed = self._threshold_of(checkpoint, keep, images, manifest) if comparison.samples else None
         if fixed is not None and fixed.check is not None:

@@ -17,6 +17,7 @@ from tofe_export.errors import InputError, MissingError
 from tofe_export.graph.stored import read_onnx
 from tofe_export.runners.base import TimedRunner
 from tofe_export.runners.onnxruntime_runner import CPU, OnnxRuntimeRunner
+from tofe_export.runners.openvino_runner import OpenVinoRunner
 
 
 @dataclass(frozen=True)
@@ -47,14 +48,16 @@ class Artifact:
 
         Args:
             provider: where ONNX Runtime computes, "cpu" or "cuda".
-            threads: of ONNX Runtime; None means every processor of this process.
+            threads: of ONNX Runtime or OpenVINO; None means every processor of this process.
 
         Raises:
-            MissingError: no such provider here, or an engine that cannot run here.
+            MissingError: no such provider here, an engine that cannot run here, or OpenVINO is missing.
             InputError: the runtime refuses the file.
         """
         if isinstance(self.manifest, EngineManifest):
             return open_engine(self.path, self.manifest)
+        if self.manifest.runtime == "openvino":
+            return open_openvino(self.path, self.manifest, threads)
         return OnnxRuntimeRunner(self.path, threads, self.manifest.precision, provider)
 
 
@@ -64,6 +67,11 @@ def open_artifact(artifact: Artifact | Path | str) -> Artifact:
         return artifact
     path = Path(artifact)
     return Artifact(path, read_manifest(path))
+
+
+def open_openvino(model: Path | bytes, manifest: OnnxManifest, threads: int | None = None) -> OpenVinoRunner:
+    """The model in OpenVINO, as its manifest says; raises as `OpenVinoRunner` does."""
+    return OpenVinoRunner(model, threads, manifest.precision, manifest.options.arithmetic)
 
 
 def open_engine(path: Path, manifest: EngineManifest) -> EngineSession:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import onnx_ir as ir
 
-from tofe_export.artifacts.artifact import Artifact, open_engine
+from tofe_export.artifacts.artifact import Artifact, open_engine, open_openvino
 from tofe_export.artifacts.opened import Opened, OpenedOnnx
 from tofe_export.checkpoints.checkpoint import Checkpoint
-from tofe_export.documents.manifest import EngineManifest, Manifest
+from tofe_export.documents.manifest import EngineManifest, Manifest, OnnxManifest
 from tofe_export.engine.backend import open_backend
 from tofe_export.engine.build import Built, build_engine
 from tofe_export.engine.options import BatchProfile, BuildOptions
@@ -17,7 +18,7 @@ from tofe_export.engine.runtime import EngineSession
 from tofe_export.files.reading import sha256
 from tofe_export.graph.export import export_tofe
 from tofe_export.graph.passes.taps import show_taps
-from tofe_export.graph.stored import copy_model, read_onnx
+from tofe_export.graph.stored import copy_model, read_onnx, serialize
 from tofe_export.precision.half import HALVES, is_float32, to_half
 from tofe_export.precision.quantize import FORMATS, is_quantized
 from tofe_export.progress import Progress
@@ -36,7 +37,10 @@ def open_deployed(artifact: Artifact, checkpoint: Checkpoint, provider: str, pro
     """
     manifest = artifact.manifest
     if not isinstance(manifest, EngineManifest):
-        return OpenedOnnx(artifact.path, copy_model(artifact.graph), manifest.precision, provider)
+        content = copy_model(artifact.graph)
+        if manifest.runtime == "openvino":
+            return opened_in_openvino(artifact.path, manifest, content)
+        return OpenedOnnx(artifact.path, content, manifest.precision, provider)
     engine, options = open_engine(artifact.path, manifest), BuildOptions.of(manifest.options)
     least = options.batch.minimum
     graph = built_from(artifact, manifest, checkpoint)
@@ -48,6 +52,21 @@ def open_deployed(artifact: Artifact, checkpoint: Checkpoint, provider: str, pro
         return Padded(EngineSession(build_twin(shown, manifest, progress).content, backend, engine.precision), least)
 
     return Opened(Padded(engine, least), graph, open_model, options.taps, built_apart=True, unseen=UNSEEN)
+
+
+def opened_in_openvino(path: Path, manifest: OnnxManifest, graph: ir.Model) -> Opened:
+    """A file in OpenVINO with its stages in view; `graph` is its content and gets taps.
+
+    Raises as `OpenVinoRunner` does. A twin may round otherwise, for OpenVINO fuses what no output shows.
+    """
+
+    def open_model(shown: ir.Model) -> Runner:
+        content = serialize(shown)
+        assert isinstance(content, bytes)  # `optimize` makes no larger file for OpenVINO
+        return open_openvino(content, manifest)
+
+    shows_stages = not show_taps(graph)
+    return Opened(open_openvino(path, manifest), graph, open_model, shows_stages, built_apart=False)
 
 
 def built_from(artifact: Artifact, manifest: EngineManifest, checkpoint: Checkpoint) -> ir.Model | None:

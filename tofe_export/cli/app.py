@@ -13,6 +13,7 @@ from tofe_export.cli.doctor import doctor
 from tofe_export.cli.failures import escaping
 from tofe_export.cli.inspect import inspect
 from tofe_export.cli.onnx import onnx
+from tofe_export.cli.optimize import optimize
 from tofe_export.cli.quantize import quantize
 from tofe_export.cli.report import report
 from tofe_export.cli.train import train
@@ -29,7 +30,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 
-for verb in (doctor, demo, train, onnx, quantize, trt, verify, bench, inspect, report):
+for verb in (doctor, demo, train, onnx, quantize, optimize, trt, verify, bench, inspect, report):
     app.command(cls=Verb)(escaping(verb))
 
 

@@ -50,6 +50,9 @@ def onnx(
     ] = None,
     img_size: hints.ImageSize = None,
     taps: Annotated[bool, Option("--taps", help="Add per-stage scores, perm and tokens as outputs.")] = False,
+    inline: Annotated[
+        bool, Option("--inline", help="Standard operators alone, for readers without model-local functions.")
+    ] = False,
     data: Annotated[str | None, Option(help="Images of the parity check: 'digits', 'photos' or a folder.")] = None,
     keep_rate: hints.KeepRate = None,
     selector: hints.Selector = None,
@@ -81,6 +84,7 @@ def onnx(
             rearrange=rearrange,
             outputs=chosen,
             taps=taps,
+            inline=inline,
             data=data,
             progress=progress,
         )

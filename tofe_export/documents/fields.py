@@ -74,4 +74,6 @@ Cosine = Annotated[float, Field(strict=True, ge=-1.0001, le=1.0001)]  # rounding
 Precision = Literal["fp32", "fp16", "bf16", "int8", "fp8"]
 AnyValue = Annotated[JsonValue, must(_finite, "it should hold finite numbers only")]
 """Any JSON value that can be written again."""
+Target = Literal["any", "onnxruntime", "openvino"]
+"""What a file was optimized for; "any" is every reader of standard operators."""
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "int8", "fp8")

@@ -20,6 +20,7 @@ from tofe_export.documents.fields import (
     Positive,
     Precision,
     Side,
+    Target,
     Text,
     Whole,
     must,
@@ -171,11 +172,21 @@ class Manifest(Document):
 
 
 class OnnxOptions(Part):
-    """What an ONNX file was exported with; `keep_source` says in words where its keep counts come from."""
+    """What an ONNX file was exported and rewritten with.
+
+    Attributes:
+        keep_source: where its keep counts come from, in words.
+        target: what it was optimized for; None for a file with the two operators.
+        passes: of that, name -> places that were rewritten.
+        arithmetic: what OpenVINO computes float32 values in.
+    """
 
     opset: Count = 0
     taps: Flag = False
     keep_source: Text = "given"
+    target: Target | None = None
+    passes: dict[Text, Count] = {}
+    arithmetic: Literal["fp32", "bf16"] = "fp32"
 
 
 class OnnxManifest(Manifest):
@@ -184,6 +195,11 @@ class OnnxManifest(Manifest):
     kind: Literal["onnx"] = "onnx"
     operators: tuple[Text, ...] = ()
     options: OnnxOptions
+
+    @property
+    def runtime(self) -> Literal["onnxruntime", "openvino"]:
+        """What runs the file here."""
+        return "openvino" if self.options.target == "openvino" else "onnxruntime"
 
 
 class EngineBackend(Part):
@@ -258,6 +274,11 @@ class EngineManifest(Manifest):
     network: Network
     options: EngineOptions
     checked: GpuCheck | None = None
+
+
+def target_name(target: Target) -> str:
+    """What a file was optimized for, in a sentence."""
+    return {"any": "any reader", "onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}[target]
 
 
 def again_of(suffix: str) -> str:

@@ -11,8 +11,7 @@ from tofe_export.data.preprocessing import Preprocessing
 from tofe_export.documents.manifest import Manifest
 from tofe_export.documents.verification import Check
 from tofe_export.errors import InputError
-from tofe_export.graph.functions import is_operator
-from tofe_export.model.operators import PARTITION
+from tofe_export.graph.passes.inline import kept_counts
 
 
 def check_preprocessing(manifest: Manifest, checkpoint: Checkpoint) -> Check:
@@ -55,8 +54,8 @@ def weights_not_finite(checkpoint: Checkpoint) -> str:
     return ""
 
 
-def check_graph(model: ir.Model, keep: Sequence[int], arriving: Sequence[int]) -> list[Check]:
-    """The graph's own batch dimension and keep counts, against `keep` of its manifest.
+def check_graph(model: ir.Model, keep: Sequence[int], arriving: Sequence[int], prefix: int) -> list[Check]:
+    """The graph's own batch dimension and keep counts, against `keep` and `prefix` of its manifest.
 
     `arriving` are the tokens that each stage finds.
     """
@@ -65,8 +64,7 @@ def check_graph(model: ir.Model, keep: Sequence[int], arriving: Sequence[int]) -
     if size is not None and isinstance(size[0], int):
         what = f"The model takes {size[0]} images, no more and no fewer: a batch size is baked in."
         checks.append(Check.of("batch", [what]))
-    nodes = [node for node in model.graph if is_operator(node) and node.op_type == PARTITION]
-    counts = [node.attributes.get_int("keep") for node in nodes]
+    counts = kept_counts(model, prefix)
     choosing = [stage for stage, count in enumerate(keep) if count != arriving[stage]]
     if len(counts) != len(choosing):
         wrong = [f"{len(counts)} stages of the graph choose tokens; by its manifest it is {len(choosing)}."]

@@ -10,11 +10,9 @@ Precondition: weights are initializers (`fold_weights`). Two nodes a block fewer
 
 from __future__ import annotations
 
-from typing import Any
-
 import onnx_ir as ir
-from numpy.typing import NDArray
 
+from tofe_export.graph.matching import constant, only_producer
 from tofe_export.graph.stored import add_initializer, tensor_of
 
 
@@ -40,15 +38,15 @@ def fold_scales(model: ir.Model) -> bool:
 
 def _linear_before(node: ir.Node) -> list[tuple[ir.Node, int]] | None:
     """Where the weight and the bias are read that a division by a constant can move into, as (node, input)."""
-    divisor = _constant(node.inputs[1]) if node.op_type == "Div" else None
+    divisor = constant(node.inputs[1]) if node.op_type == "Div" else None
     if divisor is None or divisor.size != 1 or node.outputs[0].is_graph_output():
         return None
-    add = _only_producer(node.inputs[0], "Add")
+    add = only_producer(node.inputs[0], "Add")
     if add is None:
         return None
-    bias = next((index for index in (0, 1) if _constant(add.inputs[index]) is not None), None)
-    matmul = None if bias is None else _only_producer(add.inputs[1 - bias], "MatMul")
-    if bias is None or matmul is None or _constant(matmul.inputs[1]) is None:
+    bias = next((index for index in (0, 1) if constant(add.inputs[index]) is not None), None)
+    matmul = None if bias is None else only_producer(add.inputs[1 - bias], "MatMul")
+    if bias is None or matmul is None or constant(matmul.inputs[1]) is None:
         return None
     return [(matmul, 1), (add, bias)]
 
@@ -64,18 +62,3 @@ def _divide(graph: ir.Graph, node: ir.Node, index: int, divisor: float) -> None:
         return
     name = f"{node.outputs[0].name}_divided"  # the pass that names things after modules comes later
     node.replace_input_with(index, add_initializer(graph, name, scaled))
-
-
-def _only_producer(value: ir.Value | None, operator: str) -> ir.Node | None:
-    """The node that computes `value`, if it is an `operator` and has one reader."""
-    if value is None or len(value.uses()) != 1 or value.is_graph_output():
-        return None
-    producer = value.producer()
-    return producer if producer is not None and producer.op_type == operator else None
-
-
-def _constant(value: ir.Value | None) -> NDArray[Any] | None:
-    """What an initializer holds; None for anything else."""
-    if value is None or not value.is_initializer() or value.const_value is None:
-        return None
-    return value.const_value.numpy()

@@ -1,0 +1,192 @@
+"""From an ONNX file to the same network in the form that a runtime runs best."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import onnx_ir as ir
+
+from tofe_export import __version__
+from tofe_export.api.load import AnyArtifact, open_onnx, path_of, require_onnx_name
+from tofe_export.artifacts.artifact import Artifact
+from tofe_export.artifacts.checks import run_two_batches, write_checked
+from tofe_export.artifacts.deployed import opened_in_openvino
+from tofe_export.artifacts.file_kinds import Kind
+from tofe_export.artifacts.opened import OpenedOnnx
+from tofe_export.artifacts.outputs import Output, beside, require_outputs
+from tofe_export.artifacts.sets import atomic_artifact
+from tofe_export.data.image_log import ImageLog
+from tofe_export.data.images import batches
+from tofe_export.data.preprocessing import Preprocessing
+from tofe_export.data.sources import images_like_training
+from tofe_export.documents.fields import Precision, Target
+from tofe_export.documents.images import ImagesRead
+from tofe_export.documents.machine import describe_versions
+from tofe_export.documents.manifest import FileIdentity, OnnxManifest, target_name
+from tofe_export.documents.verification import Agreement
+from tofe_export.errors import CheckFailedError, InputError, MissingError, brief
+from tofe_export.files.names import readable
+from tofe_export.graph.functions import is_operator
+from tofe_export.graph.stored import copy_model, fits
+from tofe_export.graph.targets import TARGETS, rewrite_for
+from tofe_export.parity.comparison import Comparison
+from tofe_export.parity.reference import OnnxReference
+from tofe_export.parity.side_by_side import compare_forms
+from tofe_export.progress import Progress, silent, tracked
+from tofe_export.runners.base import Runner
+from tofe_export.runners.openvino_runner import has_bf16
+
+_IMAGES = 16
+_BATCH = 4
+
+
+@dataclass(frozen=True)
+class OptimizedArtifact(Artifact):
+    """An ONNX file that was just rewritten for a runtime.
+
+    Attributes:
+        agreement: how it agreed with the file it was made of, on a few images.
+        images: which images were read and omitted.
+    """
+
+    manifest: OnnxManifest
+    agreement: Agreement
+    images: ImagesRead
+
+
+def optimize(
+    model: AnyArtifact,
+    path: Path | str | None = None,
+    *,
+    target: Target | Literal["tensorrt"],
+    arithmetic: Literal["fp32", "bf16"] = "fp32",
+    data: str | Path | None = None,
+    progress: Progress = silent,
+) -> OptimizedArtifact:
+    """Rewrites a model for a runtime, and compares it there with the file it was made of.
+
+    The file appears only after every check has passed. It is the last step: quantize before.
+
+    Args:
+        model: an ONNX file with its manifest, in any precision.
+        path: the file to write, beside which its manifest is written; None means `model.onnxruntime.onnx` and so on
+            beside `model`.
+        target: "onnxruntime", "openvino", or "any": standard operators alone, for readers that know no model-local
+            functions.
+        arithmetic: what OpenVINO computes float32 values in, "fp32" or "bf16".
+        data: images of the comparison: "digits", "photos" or a folder; None takes what the checkpoint was trained on,
+            or bundled photos.
+        progress: called with what is being done, steps done, steps in all.
+
+    Raises:
+        InputError: see `open_onnx` and `open_source`; a target that needs no other file, BF16 for another runtime than
+            OpenVINO, or a path that must not or cannot be written.
+        CheckFailedError: the rewritten model does not agree with its source.
+        MissingError: OpenVINO is missing, this processor does not compute in BF16, or the disk is full.
+    """
+    form = _known(target, arithmetic)
+    written = beside(path_of(model), f".{form}.onnx") if path is None else Path(path)
+    require_onnx_name(written)
+    require_outputs([Output(written, Kind.ONNX)], [path_of(model)])
+    source, log = open_onnx(model), ImageLog()
+    manifest = source.manifest
+    assert isinstance(manifest, OnnxManifest)
+    images = images_like_training(manifest.data, None if data is None else str(data))
+    graph = copy_model(source.graph)
+    if form == "openvino":
+        _require_openvino(source, arithmetic, graph)
+    with atomic_artifact(written) as draft:
+        passes = rewrite_for(graph, form)
+        described = _manifest(source, manifest, form, arithmetic, passes, graph)
+        write_checked(graph, draft)
+        run_two_batches(draft.path, manifest.image_shape)
+        runner: Runner = (
+            opened_in_openvino(draft.path, described, graph)
+            if form == "openvino"
+            else OpenedOnnx(draft.path, graph, manifest.precision)
+        )
+        loop = batches(images, Preprocessing.of(manifest.preprocessing), _BATCH, limit=_IMAGES, log=log)
+        loop = tracked(loop, "Comparing with the source", -(-min(_IMAGES, len(images)) // _BATCH), progress)
+        precision: Precision = arithmetic if manifest.precision == "fp32" else manifest.precision
+        [comparison] = compare_forms(OnnxReference(source), {precision: runner}, loop, labelled=False)
+        _require_agreement(comparison, written, form)
+        draft.manifest = described
+    assert isinstance(draft.manifest, OnnxManifest)
+    return OptimizedArtifact(written, draft.manifest, comparison.agreement(), log.document())
+
+
+def _known(target: str, arithmetic: str) -> Target:
+    if target == "tensorrt":
+        raise InputError(
+            "TensorRT runs the file that was exported best as it is: its two operators become plugins.",
+            "Build an engine from it.",
+            code="tensorrt-needs-no-other-file",
+        )
+    if target not in TARGETS:
+        raise InputError(
+            f"`target` is {brief(target)}.", f"Give {', '.join(TARGETS[:-1])} or {TARGETS[-1]}.", code="target-unknown"
+        )
+    if arithmetic not in ("fp32", "bf16"):
+        raise InputError(f"`arithmetic` is {brief(arithmetic)}.", "Give fp32 or bf16.", code="arithmetic-unknown")
+    if arithmetic == "bf16" and target != "openvino":
+        raise InputError(
+            "Only OpenVINO computes a float32 file in BF16 on a processor.",
+            "Omit `arithmetic`, or give `target='openvino'`.",
+            code="bf16-for-openvino",
+        )
+    return target
+
+
+def _require_openvino(source: Artifact, arithmetic: str, graph: ir.Model) -> None:
+    bf16 = has_bf16()
+    if source.manifest.precision not in ("fp32", "int8"):
+        raise InputError(
+            f"{source.path} is in {source.manifest.precision.upper()}; OpenVINO gets float32 or INT8 files here.",
+            "Start from the float32 file, and choose BF16 when you optimize it.",
+            code="openvino-precision",
+            path=source.path,
+        )
+    if arithmetic == "bf16" and not bf16:
+        raise MissingError(
+            "This processor does not compute in BF16.",
+            "Use a processor with AVX512_BF16 or AMX, or keep float32.",
+            code="no-bf16",
+        )
+    if not fits(graph):
+        raise InputError(
+            f"{source.path} is above 2 GB, which this program does not hand to OpenVINO.",
+            "Take a smaller backbone for OpenVINO.",
+            code="openvino-too-large",
+            path=source.path,
+        )
+
+
+def _require_agreement(comparison: Comparison, path: Path, target: Target) -> None:
+    if comparison.failures:
+        raise CheckFailedError(
+            f"In {target_name(target)} the optimized model does not agree with its source, so {path} was not "
+            f"written: {' '.join(comparison.failures)}",
+            "Try other images (`data`); if it stays, please report this model.",
+            code="parity",
+        )
+
+
+def _manifest(
+    source: Artifact,
+    manifest: OnnxManifest,
+    target: Target,
+    arithmetic: Literal["fp32", "bf16"],
+    passes: Mapping[str, int],
+    graph: ir.Model,
+) -> OnnxManifest:
+    return manifest.replaced(
+        source=FileIdentity(file=readable(source.path.name), sha256=manifest.sha256),
+        checkpoint=manifest.origin,
+        operators=tuple(sorted({f"{node.domain}::{node.op_type}" for node in graph.graph if is_operator(node)})),
+        options=manifest.options.replaced(target=target, passes=dict(passes), arithmetic=arithmetic),
+        external_data=None,
+        versions={**manifest.versions, **describe_versions(), "tofe_export": __version__},
+    )

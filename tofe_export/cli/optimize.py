@@ -1,0 +1,54 @@
+"""tofe-export optimize"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from typer import Argument, Option
+
+from tofe_export.cli import console
+from tofe_export.files.commands import command
+
+if TYPE_CHECKING:
+    from tofe_export.api.optimize import OptimizedArtifact
+
+
+def optimize(
+    model: Annotated[Path, Argument(help="ONNX file, from tofe-export onnx or quantize.", metavar="MODEL.onnx")] = Path(
+        "model.onnx"
+    ),
+    target: Annotated[
+        Literal["onnxruntime", "openvino", "tensorrt", "any"],
+        Option("--for", help="The runtime; any: standard operators alone, for readers without model-local functions."),
+    ] = "onnxruntime",
+    output: Annotated[
+        Path | None, Option("--output", "-o", help="File to write; default: MODEL.onnxruntime.onnx.", metavar="FILE")
+    ] = None,
+    bf16: Annotated[bool, Option("--bf16", help="OpenVINO computes in BF16, on processors that can.")] = False,
+    data: Annotated[str | None, Option(help="Images of the comparison: 'digits', 'photos' or a folder.")] = None,
+) -> None:
+    """Rewrite a model for a runtime, and compare it there with the file it was made of."""
+    from tofe_export.api.optimize import optimize as optimize_model
+    from tofe_export.data.sources import require_unambiguous
+
+    require_unambiguous(data)
+    with console.progress() as progress:
+        artifact = optimize_model(
+            model, output, target=target, arithmetic="bf16" if bf16 else "fp32", data=data, progress=progress
+        )
+    _show(artifact, model)
+    console.show_images(artifact.images)
+
+
+def _show(artifact: OptimizedArtifact, source: Path) -> None:
+    manifest, agreement = artifact.manifest, artifact.agreement
+    console.say(f"Wrote {artifact.path} and {artifact.path}.json")
+    for name, places in manifest.options.passes.items():
+        console.say(f"  {name:<12} {places} places")
+    if agreement.logits is not None:
+        console.say(
+            f"  parity       {agreement.samples} images: logits max_abs {agreement.logits.max_abs:.1e}, "
+            f"same class {agreement.top1_agreement or 0.0:.0%}"
+        )
+    console.say(f"Next:  {command('bench', artifact.path, source)}")

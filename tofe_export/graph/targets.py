@@ -1,0 +1,29 @@
+"""The same network in the form that a runtime runs best: which passes make it, in which order.
+
+What each pass gains was measured (`benchmarks/results/passes.json`); what gained nothing is not here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import onnx_ir as ir
+
+from tofe_export.documents.fields import Target
+from tofe_export.graph.passes.attention import fuse_attention
+from tofe_export.graph.passes.inline import inline_operators
+
+Pass = Callable[[ir.Model], int]
+"""Rewrites a model in place and returns how many places it changed."""
+
+_PASSES: dict[Target, dict[str, Pass]] = {
+    "any": {"inline": inline_operators},
+    "onnxruntime": {"attention": fuse_attention},
+    "openvino": {"inline": inline_operators},
+}
+TARGETS: tuple[Target, ...] = tuple(_PASSES)
+
+
+def rewrite_for(model: ir.Model, target: Target) -> dict[str, int]:
+    """Rewrites an exported model in place, ToFe or dense; says which passes ran, and in how many places."""
+    return {name: apply(model) for name, apply in _PASSES[target].items()}

@@ -1,0 +1,157 @@
+"""OpenVINO on the CPU, Intel's and AMD's alike (OpenVINO documentation, CPU device)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from tofe_export.documents.machine import processors
+from tofe_export.errors import CheckFailedError, InputError, MissingError
+from tofe_export.files.names import is_text
+from tofe_export.runners.base import Array
+
+Arithmetic = Literal["fp32", "bf16"]
+_HINTS: dict[Arithmetic, str] = {"fp32": "f32", "bf16": "bf16"}
+_AGAIN = "Optimize it again from the file that was exported."
+
+
+class OpenVinoRunner:
+    """An ONNX file compiled by OpenVINO for this processor.
+
+    Args:
+        model: a file, or a serialized model, without model-local functions.
+        threads: None means the processors this process may use.
+        precision: what the model is in, for tables.
+        arithmetic: what values that are float32 in the file are computed in. It is always said, for by itself OpenVINO
+            takes BF16 where a processor has it.
+
+    Raises:
+        MissingError: OpenVINO is not installed, or this processor does not compute in BF16.
+        InputError: OpenVINO refuses the model.
+    """
+
+    backend = "openvino"
+
+    def __init__(
+        self,
+        model: Path | bytes,
+        threads: int | None = None,
+        precision: str = "fp32",
+        arithmetic: Arithmetic = "fp32",
+    ) -> None:
+        openvino = import_openvino()
+        self.precision = precision
+        core = openvino.Core()
+        _require(core, arithmetic)
+        self._name = str(model) if isinstance(model, Path) else "the model"
+        source = os.path.realpath(model) if isinstance(model, Path) and is_text(model) else None
+        content = model if isinstance(model, bytes) else None if source else model.read_bytes()
+        self.outputs = [str(value.name) for value in _header(source or content).graph.output]
+        # More streams would share the processors among several batches at a time.
+        self._config = {
+            "INFERENCE_PRECISION_HINT": _HINTS[arithmetic],
+            "INFERENCE_NUM_THREADS": threads or processors(),
+            "NUM_STREAMS": 1,
+            "PERFORMANCE_HINT": "LATENCY",
+        }
+        self._core = core
+        try:
+            self._model = core.read_model(source or content)
+            self._compiled = core.compile_model(self._model, "CPU", self._config)
+        except Exception as error:  # RuntimeError and types of its own
+            raise InputError(
+                f"OpenVINO cannot load {self._name}. It says: {_reason(error)}",
+                _AGAIN,
+                code="openvino-refuses",
+                path=self._name,
+            ) from error
+        self._request = self._compiled.create_infer_request()
+
+    def run(self, images: NDArray[np.float32]) -> dict[str, Array]:
+        """See `Runner.run`.
+
+        Raises:
+            InputError: the images do not have the shape the model was exported for.
+            CheckFailedError: OpenVINO fails on them.
+        """
+        self._require_shape(images)
+        try:
+            return self._outputs(self._request, images)
+        except RuntimeError as error:
+            raise CheckFailedError(
+                f"The model does not run on {images.shape[0]} images. OpenVINO says: {_reason(error)}",
+                "If a batch size is fixed in it, export it again from its checkpoint.",
+                code="model-does-not-run",
+                batch=images.shape[0],
+            ) from error
+
+    def bind(self, images: NDArray[np.float32]) -> Callable[[], object]:
+        """See `TimedRunner.bind`: compiled for this batch size, as a deployment with a known one is."""
+        self._require_shape(images)
+        fixed = self._model.clone()
+        fixed.reshape(list(images.shape))
+        request = self._core.compile_model(fixed, "CPU", self._config).create_infer_request()
+        return lambda: self._outputs(request, images)
+
+    def _outputs(self, request: Any, images: NDArray[np.float32]) -> dict[str, Array]:
+        """Outputs in the order of the file: OpenVINO gives a value every name that it had on its way."""
+        values = request.infer([images], share_inputs=True).values()
+        return dict(zip(self.outputs, values, strict=True))
+
+    def _require_shape(self, images: NDArray[np.float32]) -> None:
+        expected = self._model.input(0).partial_shape
+        if not expected.compatible(type(expected)(list(images.shape))):
+            raise InputError(
+                f"The model takes images of shape {expected}, not {list(images.shape)}.",
+                "Take images of that size, and the checkpoint it came from.",
+                code="images-shape",
+                expected=str(expected),
+                given=list(images.shape),
+            )
+
+
+def import_openvino() -> Any:
+    """The package, which is an extra. Raises MissingError where it is not installed."""
+    try:
+        import openvino  # noqa: PLC0415 - an extra: its absence is an error in words, not at import
+    except ImportError as error:
+        raise MissingError(
+            "OpenVINO is not installed.", "pip install 'tofe-export[openvino]'", code="openvino-missing"
+        ) from error
+    return openvino
+
+
+def has_bf16() -> bool:
+    """Whether OpenVINO computes in BF16 on this processor. Raises MissingError where it is not installed."""
+    return _has_bf16(import_openvino().Core())
+
+
+def _has_bf16(core: Any) -> bool:
+    return "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+def _require(core: Any, arithmetic: Arithmetic) -> None:
+    if arithmetic == "bf16" and not _has_bf16(core):
+        raise MissingError(
+            "This processor does not compute in BF16.",
+            "Use a processor with AVX512_BF16 or AMX, or optimize the model for float32.",
+            code="no-bf16",
+        )
+
+
+def _header(source: str | bytes | None) -> onnx.ModelProto:
+    """The model without weights that lie outside."""
+    assert source is not None
+    return onnx.load_from_string(source) if isinstance(source, bytes) else onnx.load(source, load_external_data=False)
+
+
+def _reason(error: Exception) -> str:
+    """The last line of OpenVINO's message that says something, without places in its source."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip() and not line.startswith("Exception from")]
+    return (lines[-1] if lines else type(error).__name__)[:300]
