@@ -35,11 +35,13 @@ from tofe_export.graph.targets import TARGETS, rewrite_for
 from tofe_export.parity.comparison import Comparison
 from tofe_export.parity.reference import OnnxReference
 from tofe_export.parity.side_by_side import compare_forms
+from tofe_export.precision.calibrated import require_float32
+from tofe_export.precision.weights import weights_in_8_bits
 from tofe_export.progress import Progress, silent, tracked
 from tofe_export.runners.base import Runner
 from tofe_export.runners.openvino_runner import has_bf16
 
-_IMAGES = 16
+_IMAGES = 64
 _BATCH = 4
 
 
@@ -62,7 +64,8 @@ def optimize(
     path: Path | str | None = None,
     *,
     target: Target | Literal["tensorrt"],
-    arithmetic: Literal["fp32", "bf16"] = "fp32",
+    precision: Literal["fp32", "bf16"] = "fp32",
+    weights: Literal["fp32", "int8"] = "fp32",
     data: str | Path | None = None,
     progress: Progress = silent,
 ) -> OptimizedArtifact:
@@ -76,7 +79,9 @@ def optimize(
             beside `model`.
         target: "onnxruntime", "openvino", or "any": standard operators alone, for readers that know no model-local
             functions.
-        arithmetic: what OpenVINO computes float32 values in, "fp32" or "bf16".
+        precision: what OpenVINO computes float32 values in, "fp32" or "bf16".
+        weights: "int8" stores the weights of ONNX Runtime's matrix products in 8 bits, selectors excepted. It may
+            pay at batch 1, where weights stream from memory, on processors with 8-bit instructions; measure it.
         data: images of the comparison: "digits", "photos" or a folder; None takes what the checkpoint was trained on,
             or bundled photos.
         progress: called with what is being done, steps done, steps in all.
@@ -87,7 +92,7 @@ def optimize(
         CheckFailedError: the rewritten model does not agree with its source.
         MissingError: OpenVINO is missing, this processor does not compute in BF16, or the disk is full.
     """
-    form = _known(target, arithmetic)
+    form = _known(target, precision, weights)
     written = beside(path_of(model), f".{form}.onnx") if path is None else Path(path)
     require_onnx_name(written)
     require_outputs([Output(written, Kind.ONNX)], [path_of(model)])
@@ -97,28 +102,32 @@ def optimize(
     images = images_like_training(manifest.data, None if data is None else str(data))
     graph = copy_model(source.graph)
     if form == "openvino":
-        _require_openvino(source, arithmetic, graph)
+        _require_openvino(source, precision, graph)
+    if weights == "int8":
+        require_float32(graph, manifest.precision, str(source.path))
     with atomic_artifact(written) as draft:
         passes = rewrite_for(graph, form)
-        described = _manifest(source, manifest, form, arithmetic, passes, graph)
+        if weights == "int8":
+            graph, passes["weights"] = weights_in_8_bits(graph)
+        described = _manifest(source, manifest, form, precision, passes, graph)
         write_checked(graph, draft)
         run_two_batches(draft.path, manifest.image_shape)
         runner: Runner = (
             opened_in_openvino(draft.path, described, graph)
             if form == "openvino"
-            else OpenedOnnx(draft.path, graph, manifest.precision)
+            else OpenedOnnx(draft.path, graph, described.precision)
         )
         loop = batches(images, Preprocessing.of(manifest.preprocessing), _BATCH, limit=_IMAGES, log=log)
         loop = tracked(loop, "Comparing with the source", -(-min(_IMAGES, len(images)) // _BATCH), progress)
-        precision: Precision = arithmetic if manifest.precision == "fp32" else manifest.precision
-        [comparison] = compare_forms(OnnxReference(source), {precision: runner}, loop, labelled=False)
+        judged: Precision = precision if described.precision == "fp32" else described.precision
+        [comparison] = compare_forms(OnnxReference(source), {judged: runner}, loop, labelled=False)
         _require_agreement(comparison, written, form)
         draft.manifest = described
     assert isinstance(draft.manifest, OnnxManifest)
     return OptimizedArtifact(written, draft.manifest, comparison.agreement(), log.document())
 
 
-def _known(target: str, arithmetic: str) -> Target:
+def _known(target: str, precision: str, weights: str) -> Target:
     if target == "tensorrt":
         raise InputError(
             "TensorRT runs the file that was exported best as it is: its two operators become plugins.",
@@ -129,18 +138,26 @@ def _known(target: str, arithmetic: str) -> Target:
         raise InputError(
             f"`target` is {brief(target)}.", f"Give {', '.join(TARGETS[:-1])} or {TARGETS[-1]}.", code="target-unknown"
         )
-    if arithmetic not in ("fp32", "bf16"):
-        raise InputError(f"`arithmetic` is {brief(arithmetic)}.", "Give fp32 or bf16.", code="arithmetic-unknown")
-    if arithmetic == "bf16" and target != "openvino":
+    if precision not in ("fp32", "bf16"):
+        raise InputError(f"`precision` is {brief(precision)}.", "Give fp32 or bf16.", code="unknown-value")
+    if weights not in ("fp32", "int8"):
+        raise InputError(f"`weights` is {brief(weights)}.", "Give fp32 or int8.", code="unknown-value")
+    if precision == "bf16" and target != "openvino":
         raise InputError(
             "Only OpenVINO computes a float32 file in BF16 on a processor.",
-            "Omit `arithmetic`, or give `target='openvino'`.",
+            "Omit it, or give `target='openvino'`.",
             code="bf16-for-openvino",
+        )
+    if weights == "int8" and target != "onnxruntime":
+        raise InputError(
+            "Weights in 8 bits among float32 values are for ONNX Runtime.",
+            "Omit `weights`, or give `target='onnxruntime'`.",
+            code="weights-for-onnxruntime",
         )
     return target
 
 
-def _require_openvino(source: Artifact, arithmetic: str, graph: ir.Model) -> None:
+def _require_openvino(source: Artifact, precision: str, graph: ir.Model) -> None:
     bf16 = has_bf16()
     if source.manifest.precision not in ("fp32", "int8"):
         raise InputError(
@@ -149,7 +166,7 @@ def _require_openvino(source: Artifact, arithmetic: str, graph: ir.Model) -> Non
             code="openvino-precision",
             path=source.path,
         )
-    if arithmetic == "bf16" and not bf16:
+    if precision == "bf16" and not bf16:
         raise MissingError(
             "This processor does not compute in BF16.",
             "Use a processor with AVX512_BF16 or AMX, or keep float32.",
@@ -178,15 +195,17 @@ def _manifest(
     source: Artifact,
     manifest: OnnxManifest,
     target: Target,
-    arithmetic: Literal["fp32", "bf16"],
+    precision: Literal["fp32", "bf16"],
     passes: Mapping[str, int],
     graph: ir.Model,
 ) -> OnnxManifest:
+    in_8_bits = {"precision": "int8", "around": "fp32"} if "weights" in passes else {}
     return manifest.replaced(
+        **in_8_bits,
         source=FileIdentity(file=readable(source.path.name), sha256=manifest.sha256),
         checkpoint=manifest.origin,
         operators=tuple(sorted({f"{node.domain}::{node.op_type}" for node in graph.graph if is_operator(node)})),
-        options=manifest.options.replaced(target=target, passes=dict(passes), arithmetic=arithmetic),
+        options=manifest.options.replaced(target=target, passes=dict(passes), arithmetic=precision),
         external_data=None,
         versions={**manifest.versions, **describe_versions(), "tofe_export": __version__},
     )

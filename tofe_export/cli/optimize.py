@@ -26,6 +26,10 @@ def optimize(
         Path | None, Option("--output", "-o", help="File to write; default: MODEL.onnxruntime.onnx.", metavar="FILE")
     ] = None,
     bf16: Annotated[bool, Option("--bf16", help="OpenVINO computes in BF16, on processors that can.")] = False,
+    weights: Annotated[
+        Literal["fp32", "int8"],
+        Option(help="int8: ONNX Runtime's weights in 8 bits, selectors excepted; measure whether it pays."),
+    ] = "fp32",
     data: Annotated[str | None, Option(help="Images of the comparison: 'digits', 'photos' or a folder.")] = None,
 ) -> None:
     """Rewrite a model for a runtime, and compare it there with the file it was made of."""
@@ -35,7 +39,13 @@ def optimize(
     require_unambiguous(data)
     with console.progress() as progress:
         artifact = optimize_model(
-            model, output, target=target, arithmetic="bf16" if bf16 else "fp32", data=data, progress=progress
+            model,
+            output,
+            target=target,
+            precision="bf16" if bf16 else "fp32",
+            weights=weights,
+            data=data,
+            progress=progress,
         )
     _show(artifact, model)
     console.show_images(artifact.images)

@@ -19,6 +19,7 @@ from onnx_ir.passes.common import InlinePass, LiftConstantsToInitializersPass
 
 from tofe_export.graph.functions import is_operator
 from tofe_export.graph.passes.fold import fold_weights
+from tofe_export.graph.passes.taps import taps_kept
 from tofe_export.graph.stored import tensor_of
 from tofe_export.model.operators import DOMAIN, PARTITION
 
@@ -32,13 +33,13 @@ def inline_operators(model: ir.Model) -> int:
     """Applies the rules above in place; how many nodes were written out."""
     calls = [(str(node.name), [str(value.name) for value in node.outputs]) for node in model.graph if is_operator(node)]
     known = set(model.graph)
-    fixed = {id(value) for value in model.graph.outputs}
-    InlinePass()(model)
-    _name_after_calls([node for node in model.graph if node not in known], calls, fixed)
-    model.functions.clear()
-    model.opset_imports.pop(DOMAIN, None)
-    LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
-    fold_weights(model)
+    with taps_kept(model):
+        InlinePass()(model)
+        _name_after_calls([node for node in model.graph if node not in known], calls)
+        model.functions.clear()
+        model.opset_imports.pop(DOMAIN, None)
+        LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+        fold_weights(model)
     return len(calls)
 
 
@@ -57,7 +58,7 @@ def _is_kept_end(value: ir.Value | None) -> bool:
     return value is not None and value.is_initializer() and (value.name or "").endswith(f"/{_KEPT_END}")
 
 
-def _name_after_calls(nodes: list[ir.Node], calls: list[tuple[str, list[str]]], fixed: set[int]) -> None:
+def _name_after_calls(nodes: list[ir.Node], calls: list[tuple[str, list[str]]]) -> None:
     """Names the nodes that came in, in order, each run of them after the operator node whose last output ends it."""
     waiting = iter(calls)
     call, outputs = next(waiting, ("", []))
@@ -73,5 +74,5 @@ def _name_after_calls(nodes: list[ir.Node], calls: list[tuple[str, list[str]]], 
         for value in node.outputs:
             if value.name in left:
                 left.discard(value.name)
-            elif id(value) not in fixed:
+            else:
                 value.name = f"{call}/{_COPY.sub('', str(value.name))}"

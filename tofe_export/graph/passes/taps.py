@@ -6,7 +6,9 @@ exactly as it is, without exporting it again.
 
 from __future__ import annotations
 
+import contextlib
 import re
+from collections.abc import Iterator
 
 import onnx_ir as ir
 
@@ -33,6 +35,17 @@ def hide_taps(model: ir.Model) -> bool:
     changed = len(keep) != len(model.graph.outputs)
     model.graph.outputs[:] = keep
     return changed
+
+
+@contextlib.contextmanager
+def taps_kept(model: ir.Model) -> Iterator[None]:
+    """Keeps passes from removing a tapped value that nothing reads, such as the last stage's perm."""
+    before = list(model.graph.outputs)
+    show_taps(model)
+    try:
+        yield
+    finally:
+        model.graph.outputs[:] = before
 
 
 def tapped_stages(model: ir.Model) -> list[int]:
