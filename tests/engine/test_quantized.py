@@ -11,7 +11,7 @@ from tofe_export.documents.manifest import EngineManifest
 from tofe_export.errors import InputError
 
 FP8_GPUS = ("89", "120")
-QUICK = {"samples": 4, "batches": (1, 2), "rounds": 2}
+QUICK = {"samples": 4, "batches": (1, 2), "rounds": 2, "processes": 1}
 
 
 @pytest.fixture(scope="module")

@@ -244,9 +244,9 @@ def _row(group: Group, place: int, batch: int, measured: Measured, best: list[fl
 
 
 def _best_products(group: Group, measured: Measured) -> list[float] | None:
-    """MACs per millisecond of the fastest product in each process."""
+    """MACs per millisecond of the fastest product in each process, in its fastest round: what is possible."""
     rates = []
     for place, product in enumerate(group.products, start=1 + len(group.others)):
         assert isinstance(product, (OnnxProduct, TorchProduct))
-        rates.append([product.macs / timings.percentile_ms(50) for timings in measured.of(place)])
+        rates.append([product.macs / timings.medians_ms.min() for timings in measured.of(place)])
     return [max(of_process) for of_process in zip(*rates, strict=True)] if rates else None

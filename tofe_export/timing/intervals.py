@@ -1,8 +1,8 @@
 """How many times faster one subject is than another, and how sure that is: over processes, not within one.
 
 Within a process the ratio is the median over rounds of (baseline's block / own block), each a median of calls. One
-process gives one ratio. Processes differ by more than the rounds of one do, so an interval from the rounds of a single
-process is too narrow, however many there are; with one process there is none.
+process gives one ratio. What differs from process to process is in no round of a single one, so an interval from its
+rounds would be too narrow, however many there are; with one process there is none.
 
 Over processes it is the geometric mean with Student's t interval of the logarithms. The mean and not the median,
 because with few processes a median would throw most of them away, and because the mean always lies in its own interval,

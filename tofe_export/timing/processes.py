@@ -1,4 +1,4 @@
-"""Whole processes, repeated: where memory lies and how threads are placed is decided once per process, and moves a
+"""Whole processes, repeated: where memory lies and how threads are placed is decided once per process, and can move a
 ratio by more than the noise within one. Only fresh processes show how much; a fork would inherit the layout."""
 
 from __future__ import annotations
