@@ -40,6 +40,13 @@ def test_the_interval_is_students(number: int) -> None:
     assert ratio.high == pytest.approx(ratio.value * math.exp(reach), rel=1e-4)
 
 
+def test_an_interval_is_finite_however_much_two_processes_differ() -> None:
+    ratio = over_processes([1e-3, 1e3])
+    assert ratio.low is not None
+    assert ratio.high is not None
+    assert 0 < ratio.low < 1 < ratio.high < 1e12, "what documents hold"
+
+
 def test_one_process_has_no_interval() -> None:
     ratio = over_processes([1.7])
     assert (ratio.value, ratio.low, ratio.high, ratio.by_process) == (1.7, None, None, (1.7,))

@@ -191,13 +191,12 @@ def latency_chart(benchmark: Benchmark) -> Chart | None:
         axes.set_xlabel("milliseconds per call (logarithmic)")
         lanes.finish(figure, axes, entries)
 
-    known = [
-        f"p{number}" for number, _ in _percentiles(rows[0]) if all(number in dict(_percentiles(row)) for row in rows)
-    ]
     values = "; ".join(
-        f"{row.name} at batch {row.batch}: {', '.join(wording.digits(value) for _, value in _percentiles(row))} ms"
+        f"{row.name} at batch {row.batch}: "
+        + ", ".join(f"{name} {wording.digits(value)} ms" for name, value in _percentiles(row).items())
         for row in rows
     )
+    known = list(dict.fromkeys(name for row in rows for name in _percentiles(row)))
     lines = {"p50": "Dot: p50.", "p90": "Thick line: to p90.", "p99": "Thin line: to p99."}
     text = " ".join([*(lines[name] for name in known), values])
     return Chart("latency", f"Latency: {', '.join(known)}", text, draw, lanes.size)
@@ -261,10 +260,10 @@ class _Lanes:
         return 3.6, 1.0 + 0.17 * lanes + (0.2 + _SPREAD * lanes) * len(self.batches)
 
 
-def _percentiles(row: BenchRow) -> list[tuple[int, float]]:
-    """Those that are known."""
-    every = ((50, row.p50_ms), (90, row.p90_ms), (99, row.p99_ms))
-    return [(number, value) for number, value in every if value is not None]
+def _percentiles(row: BenchRow) -> dict[str, float]:
+    """Those that are known, by name."""
+    every = {"p50": row.p50_ms, "p90": row.p90_ms, "p99": row.p99_ms}
+    return {name: value for name, value in every.items() if value is not None}
 
 
 def _processes(number: int) -> str:

@@ -22,6 +22,7 @@ from tofe_export.timing.blocks import Timings
 
 _LEVEL = 0.95
 _NORMAL = 1.959964  # half the width of a 95% interval of a normal distribution, in standard deviations
+_WIDEST = 20.0  # of half an interval of logarithms: a factor of 10⁸, which documents can still hold
 _MANY = 1e9  # degrees of freedom, with which t is normal
 
 
@@ -59,7 +60,7 @@ def over_processes(ratios: Sequence[float]) -> Ratio:
     center = log_mean(ratios)
     if center is None:
         return Ratio(ratios[0], None, None, tuple(ratios))
-    reach = float(stdtrit(center.freedom, (1 + _LEVEL) / 2)) * math.sqrt(center.variance)
+    reach = min(_WIDEST, float(stdtrit(center.freedom, (1 + _LEVEL) / 2)) * math.sqrt(center.variance))
     value, low, high = (math.exp(center.mean + by) for by in (0.0, -reach, reach))
     return Ratio(value, low, high, tuple(ratios))
 

@@ -123,7 +123,7 @@ def _worker(complaints: IO[bytes]) -> Iterator[subprocess.Popen[bytes]]:
     """A worker, which does not outlive this: not by an error and not by Ctrl-C."""
     # It imports what this process would, and nothing that happens to lie in the current folder (-P).
     searched = os.pathsep.join(entry or os.getcwd() for entry in sys.path)  # noqa: PTH109
-    command, pipe = [sys.executable, "-P", "-m", _WORKER], subprocess.PIPE
+    command, pipe = [sys.executable, "-Pm", _WORKER], subprocess.PIPE
     process = subprocess.Popen(
         command, stdin=pipe, stdout=pipe, stderr=complaints, env={**os.environ, "PYTHONPATH": searched}
     )
