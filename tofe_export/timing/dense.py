@@ -33,7 +33,7 @@ from tofe_export.precision.half import HALVES, to_half
 from tofe_export.precision.quantize import FORMATS, quantize_graph
 from tofe_export.progress import Progress
 from tofe_export.runners.onnxruntime_runner import CPU
-from tofe_export.timing.subjects import AnyModel, CheckpointFile, EngineFile, OnnxFile
+from tofe_export.timing.subjects import AnyModel, CheckpointFile, EngineFile
 
 
 @dataclass(frozen=True)
@@ -81,8 +81,8 @@ def _of_checkpoint(model: Artifact | Checkpoint, file: AnyModel, place: Place) -
 
 
 def _of_onnx(model: Artifact | Checkpoint, file: AnyModel, place: Place) -> Twin:
+    """For every runtime that reads ONNX files."""
     assert isinstance(model, Artifact)
-    assert isinstance(file, OnnxFile)
     network, path = _network(model), place.file(".onnx")
     write_model(_rewritten(export_dense(network), model.manifest), path)
     return Twin(file.replaced(path=path), network)

@@ -127,7 +127,7 @@ def open_groups(models: Sequence[Artifact | Checkpoint], place: Place) -> list[G
                 Subject(f"{twin.network.config.backbone} (dense)", twin.file, dense_macs(twin.network.vit) / 1e9),
                 [],
                 image_shape(twin.network.vit),
-                _products(subject.file, place),
+                _PRODUCTS[subject.file.kind](subject.file, place),
             )
         groups[key].others.append(subject)
     return list(groups.values())
@@ -186,12 +186,12 @@ _SUBJECTS: Mapping[str, Callable[[Artifact | Checkpoint, str, Place], Subject]] 
 """The kind of model -> how it is opened; `dense.TWINS` makes the backbone beside it."""
 
 
-def _products(file: AnyModel, place: Place) -> Sequence[AnySubject]:
-    if isinstance(file, CheckpointFile):
-        return torch_products(place.threads)
-    if isinstance(file, OnnxFile):
-        return onnx_products(place.folder, place.threads, file.precision, place.provider)
-    return ()
+_PRODUCTS: Mapping[str, Callable[[AnyModel, Place], list[AnySubject]]] = {
+    "checkpoint": lambda file, place: torch_products(place.threads),
+    "onnx": lambda file, place: onnx_products(place.folder, place.threads, file.precision, place.provider),
+    "engine": lambda file, place: [],
+}
+"""The kind of subject -> the matrix products that its efficiency is measured by; see `products`."""
 
 
 def _time(group: Group, settings: Settings, progress: Progress) -> list[BenchRow]:
