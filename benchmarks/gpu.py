@@ -1,6 +1,6 @@
 """All that a GPU machine can tell: kernels; ToFe beside the dense backbone in PyTorch, ONNX Runtime, RTX and TensorRT.
 
-    python benchmarks/gpu.py [--json benchmarks/results/gpu.json] [--batch 1,8,64] [--rounds 50] [--backbone NAME]
+    python benchmarks/gpu.py [--json benchmarks/results/gpu.json] [--batch 1,8,64] [--rounds 20] [--backbone NAME]
 
 DeiT-S with random weights at keep counts 96,49,27. What cannot run here is in the JSON with its reason.
 """
@@ -35,7 +35,8 @@ from tofe_export.model.fixed_path import FixedPath
 from tofe_export.model.flops import dense_macs, tofe_macs
 from tofe_export.model.tofe import ToFe, build_tofe
 from tofe_export.precision.half import to_half
-from tofe_export.timing.interleaved import measure, paired_ratio
+from tofe_export.timing.blocks import measure
+from tofe_export.timing.intervals import ratio_within
 
 Run = Callable[[], object]
 Pair = Callable[[int], tuple[Run, Run]]
@@ -46,7 +47,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, default=Path(__file__).parent / "results" / "gpu.json")
     parser.add_argument("--batch", default="1,8,64")
-    parser.add_argument("--rounds", type=int, default=50)
+    parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--backbone", default="deit_small_patch16_224")
     parser.add_argument("--keep", default="96,49,27")
     options = parser.parse_args()
@@ -97,7 +98,7 @@ def subjects(model: ToFe, keep: list[int], largest: int) -> list[tuple[str, str,
 
 def _row(name: str, precision: str, batch: int, pair: tuple[Run, Run], rounds: int, promised: float) -> dict[str, Any]:
     dense, tofe = measure(pair, rounds)
-    ratio = paired_ratio(dense, tofe)
+    ratio = ratio_within(dense, tofe)
     return {
         "name": name,
         "precision": precision,
@@ -105,10 +106,8 @@ def _row(name: str, precision: str, batch: int, pair: tuple[Run, Run], rounds: i
         "dense_p50_ms": dense.percentile_ms(50),
         "tofe_p50_ms": tofe.percentile_ms(50),
         "tofe_images_per_s": batch / tofe.percentile_ms(50) * 1e3,
-        "speedup": ratio.median,
-        "speedup_low": ratio.low,
-        "speedup_high": ratio.high,
-        "realised_fraction": ratio.median / promised,
+        "speedup": ratio,
+        "realised_fraction": ratio / promised,
     }
 
 

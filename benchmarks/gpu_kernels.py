@@ -20,10 +20,11 @@ from torch import Tensor
 from tofe_export.documents.machine import describe_machine, describe_versions
 from tofe_export.files.writing import write_json
 from tofe_export.model import operators
-from tofe_export.timing.interleaved import measure, paired_ratio
+from tofe_export.timing.blocks import measure
+from tofe_export.timing.intervals import ratio_within
 
 PATCHES, KEEP, WIDTH = 196, 96, 384
-REPEATS, ROUNDS = 20, 50
+REPEATS, ROUNDS = 20, 20
 
 
 def main() -> None:
@@ -78,12 +79,10 @@ def _row(batch: int, dtype: torch.dtype) -> dict[str, Any]:
         row[name] = {
             "p50_us": micros,
             "gb_per_s": moved / micros / 1e3,
-            "share_of_copy": paired_ratio(timings["copy"], found).median,
+            "share_of_copy": ratio_within(timings["copy"], found),
         }
-    row["partition_speedup_over_torch"] = paired_ratio(
-        timings["torch topk + gather"], timings["token_partition"]
-    ).median
-    row["rearrange_speedup_over_torch"] = paired_ratio(timings["torch scatter"], timings["scatter_rearrange"]).median
+    row["partition_speedup_over_torch"] = ratio_within(timings["torch topk + gather"], timings["token_partition"])
+    row["rearrange_speedup_over_torch"] = ratio_within(timings["torch scatter"], timings["scatter_rearrange"])
     return row
 
 

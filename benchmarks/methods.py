@@ -1,6 +1,6 @@
 """ToFe beside DynamicViT and EViT at equal cost, on DeiT-S and LV-ViT-S, in ONNX Runtime on the CPU.
 
-    python benchmarks/methods.py [--json benchmarks/results/methods.json] [--rounds 60] [--threads 2]
+    python benchmarks/methods.py [--json benchmarks/results/methods.json] [--rounds 5] [--threads 2]
 
 Random weights, 224 pixels. Every method is exported by `tofe-export onnx` and timed in turn with the dense backbone
 that it shares with the others, batch 1 and 8. ToFe's keep ratios stand to each other as the paper's (.49 : .25 : .14),
@@ -105,7 +105,7 @@ def show(rows: list[dict[str, Any]]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, default=RESULTS / "methods.json")
-    parser.add_argument("--rounds", type=int, default=60)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     found = {}

@@ -1,6 +1,6 @@
 """DeiT-S at half the cost in ONNX Runtime on the CPU: export time and memory, parity, speed-up, realised fraction.
 
-    python benchmarks/onnx_cpu.py [--json benchmarks/results/onnx_cpu.json] [--rounds 60] [--threads 2]
+    python benchmarks/onnx_cpu.py [--json benchmarks/results/onnx_cpu.json] [--rounds 5] [--threads 2]
 
 Random weights, 224 pixels, keep counts 96,49,27; both forms beside the dense backbone exported in the same way.
 Run it on an otherwise idle machine.
@@ -50,7 +50,7 @@ def export(checkpoint: Path, target: Path, form: str) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, default=RESULTS / "onnx_cpu.json")
-    parser.add_argument("--rounds", type=int, default=60)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:

@@ -1,6 +1,6 @@
 """What INT8 and FP8 cost and gain: the demo's digits, and DeiT-S in ONNX Runtime on the CPU.
 
-    python benchmarks/quantization.py [--demo demo] [--json benchmarks/results/quantization.json] [--rounds 40]
+    python benchmarks/quantization.py [--demo demo] [--json benchmarks/results/quantization.json] [--rounds 5]
 
 `--demo` is the folder that `make demo` made. DeiT-S has random weights, 224 pixels, keep counts 96,49,27; it is
 calibrated on crops of the bundled photographs and compared on 128 others. Run it on an otherwise idle machine.
@@ -88,7 +88,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--demo", type=Path, default=Path("demo"))
     parser.add_argument("--json", type=Path, default=RESULTS / "quantization.json")
-    parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     checkpoint = options.demo / "ckpt.pth"
     if not checkpoint.is_file():

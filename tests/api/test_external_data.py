@@ -87,7 +87,7 @@ def test_every_verb_reads_it(run: Path) -> None:
     assert verified.passed, verified.failures
     (run / "verify.json").write_text(verified.to_json())
 
-    timed = bench(model, batches=(1,), rounds=1, threads=1)
+    timed = bench(model, batches=(1,), rounds=1, processes=1, threads=1)
     assert len(timed.rows) == 2
     (run / "bench.json").write_text(timed.to_json())
 
@@ -98,7 +98,7 @@ def test_every_verb_reads_it(run: Path) -> None:
     recipe = run / "few.toml"
     recipe.write_text('[data]\nsource = "digits"\nsamples = 4\n')
     options = {"recipe": recipe, "cache": run / "ranges.npz", "samples": 8}
-    int8 = quantize(model, run / "int8.onnx", batches=(1,), rounds=1, threads=1, **options)
+    int8 = quantize(model, run / "int8.onnx", batches=(1,), rounds=1, processes=1, threads=1, **options)
     agreement = int8.quantization.agreement
     assert [one.precision for one in agreement] == ["fp16", "int8"]
     assert agreement[0].top1_agreement is not None

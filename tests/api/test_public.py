@@ -41,12 +41,13 @@ def test_the_program_of_the_documentation(folder: Path) -> None:
     ckpt = tofe.load(folder / "ckpt.pth")
     model = tofe.export(ckpt, folder / "model.onnx", keep=(8, 5, 3), data=images)
     assert model.manifest.keep == (8, 5, 3)
-    int8 = tofe.quantize(model, data=images, recipe="digits", samples=8, rounds=1, batches=(1,), cache=folder / "c.npz")
+    once = {"batches": (1,), "rounds": 1, "processes": 1}
+    int8 = tofe.quantize(model, data=images, recipe="digits", samples=8, cache=folder / "c.npz", **once)
     assert int8.path == folder / "model.int8.onnx"
     result = tofe.verify([model, int8], against=ckpt, data=images, samples=8)
     assert result.artifacts[0].passed, result.failures
     assert json.loads(result.to_json())["schema"] == "tofe-export/verify-several/1"
-    rows = tofe.bench([model, int8], batches=(1,), rounds=2, threads=1).rows
+    rows = tofe.bench([model, int8], **once, threads=1).rows
     assert [row.dense for row in rows] == [True, False, False]
     first = images / "dark" / "0.png"
     by_file, by_checkpoint = (tofe.predict(one, [first])[0] for one in (model, ckpt))

@@ -25,7 +25,7 @@ from tofe_export.precision.half import to_half
 from tofe_export.precision.quantize import is_quantized
 from tofe_export.precision.recipe import read_recipe
 
-ONCE = {"batches": (1,), "rounds": 1}
+ONCE = {"batches": (1,), "rounds": 1, "processes": 1}
 
 
 @pytest.fixture

@@ -95,7 +95,7 @@ def test_methods_of_one_backbone_share_their_baseline(short: Path, tmp_path: Pat
     save(tmp_path / "discard.pth", dataclasses.replace(known, model=model))
     for source, name in ((short, "a.onnx"), ("discard.pth", "b.onnx")):
         assert run("onnx", source, "-o", name).returncode == 0
-    done = run("bench", "a.onnx", "b.onnx", "--batch", 1, "--rounds", 2)
+    done = run("bench", "a.onnx", "b.onnx", "--batch", 1, "--rounds", 2, "--processes", 1)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("(dense)") == 1
 

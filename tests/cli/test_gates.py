@@ -10,18 +10,23 @@ from tests.cli.conftest import Run
 
 
 def test_bench_against_a_baseline(exported: Path, tmp_path: Path, run: Run) -> None:
-    common = ("bench", exported, "--batch", "1", "--rounds", 5)
+    common = ("bench", exported, "--batch", "1", "--rounds", 2, "--processes", 3)
     assert run(*common, "--json", "baseline.json").returncode == 0
     recorded = json.loads((tmp_path / "baseline.json").read_text())
-    for factor, code in ((0.5, 0), (4.0, 1)):  # half and four times the speed-up that there is
+    for factor, code in ((0.01, 0), (1e6, 1)):  # a hundredth, and then far more, of the speed-up that there is
         for row in recorded["rows"][1:]:
             for name in ("speedup", "speedup_low", "speedup_high"):
                 row[name] *= factor
+            row["speedups"] = [one * factor for one in row["speedups"]]
         (tmp_path / "changed.json").write_text(json.dumps(recorded))
         done = run(*common, "--baseline", "changed.json", "--max-regression", "20%", "--json", "bench.json")
         assert done.returncode == code, done.stderr
         assert ("FAILED" if code else "PASSED") in done.stdout
         assert json.loads((tmp_path / "bench.json").read_text())["baseline"]["passed"] is (code == 0)
+    one = run(*common[:-1], 1, "--baseline", "changed.json")
+    assert one.returncode == 0, "of one process nothing is sure"
+    assert "unsure" in one.stdout
+    assert "give --processes 5" in one.stderr
     overwriting = run(*common, "--baseline", "baseline.json", "--json", "baseline.json")
     assert overwriting.returncode == 2
     assert "baseline.json would be overwritten" in overwriting.stderr

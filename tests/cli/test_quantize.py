@@ -12,7 +12,7 @@ from tofe_export.api.export import export
 from tofe_export.artifacts.manifests import manifest_path
 
 SAMPLES = ("--samples", 16)
-QUICK = (*SAMPLES, "--rounds", 2)
+QUICK = (*SAMPLES, "--rounds", 2, "--processes", 1)
 FEW = '[data]\nsource = "digits"\nsamples = 12\n'
 
 
@@ -57,7 +57,9 @@ def test_a_model_is_quantized_judged_and_verified(here: Path, run: Run, checkpoi
     verified = run("verify", "model.int8.onnx", "--against", checkpoint, "--samples", 16, "--json", "v.json")
     assert verified.returncode in (0, 1), verified.stderr
     assert json.loads((here / "v.json").read_text())["precision"] == "int8"
-    timed = run("bench", "model.onnx", "model.int8.onnx", "--batch", 1, "--rounds", 2, "--json", "b.json")
+    timed = run(
+        "bench", "model.onnx", "model.int8.onnx", "--batch", 1, "--rounds", 2, "--processes", 1, "--json", "b.json"
+    )
     assert timed.returncode == 0, timed.stderr
     rows = json.loads((here / "b.json").read_text())["rows"]
     assert [row["precision"] for row in rows] == ["fp32", "fp32", "int8"]

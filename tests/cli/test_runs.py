@@ -23,7 +23,7 @@ def test_the_demo_makes_every_file_it_promises(
 ) -> None:
     short = dataclasses.replace(SETTINGS, dense_epochs=1, epochs=1, limit_batches=2, limit_val=20)
     monkeypatch.setattr(demo, "SETTINGS", short)
-    monkeypatch.setattr(demo, "bench", functools.partial(bench, batches=(1, 2), rounds=3))
+    monkeypatch.setattr(demo, "bench", functools.partial(bench, batches=(1, 2)))
     monkeypatch.setattr(sys, "argv", ["tofe-export", "demo", "-o", str(tmp_path / "demo")])
     with pytest.raises(SystemExit) as caught:
         entry.main()

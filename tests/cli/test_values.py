@@ -74,6 +74,7 @@ _LONG = "x" * 300
         (["trt", "a.onnx", "--tolerance", "fp16.kl_mean=1"], "fp16.kl_mean is for models in fp16; here is only fp32"),
         (["quantize", "a.onnx", "--tolerance", "fp8.kl_mean=1"], "here is only fp16, int8"),
         (["quantize", "a.onnx", "--sensitivity", "--rounds", "3"], "omit --rounds"),
+        (["quantize", "a.onnx", "--sensitivity", "--processes", "3"], "omit --processes"),
         (["inspect", "text.onnx", "--keep-rate", "0.5"], "text.onnx says itself what it is"),
         (["report", "empty", "--images", "1000"], "100"),
     ],

@@ -114,7 +114,7 @@ def test_inspect_both_kinds(checkpoint: Path, exported: Path, run: Run) -> None:
 
 
 def test_bench_writes_json(exported: Path, tmp_path: Path, run: Run) -> None:
-    done = run("bench", exported, "--batch", "1,2", "--rounds", 3, "--json", "bench.json")
+    done = run("bench", exported, "--batch", "1,2", "--rounds", 2, "--processes", 2, "--json", "bench.json")
     assert done.returncode == 0, done.stderr
     rows = json.loads((tmp_path / "bench.json").read_text())["rows"]
     assert [row["batch"] for row in rows] == [1, 1, 2, 2]

@@ -21,7 +21,7 @@ from tofe_export.checkpoints.checkpoint import Checkpoint, load, save
 from tofe_export.data.preprocessing import Preprocessing
 from tools.schemas import DOCUMENTS, FOLDER, schema_of
 
-SETTINGS: dict[str, Any] = {"batches": (1,), "rounds": 2, "threads": 1}
+SETTINGS: dict[str, Any] = {"batches": (1,), "rounds": 2, "processes": 2, "threads": 1}
 RECIPE = '[data]\nsource = "digits"\nsamples = 8\n'
 
 

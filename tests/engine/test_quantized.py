@@ -9,9 +9,12 @@ from tofe_export.api.quantize import quantize
 from tofe_export.artifacts.manifests import read_manifest
 from tofe_export.documents.manifest import EngineManifest
 from tofe_export.errors import InputError
+from tofe_export.progress import silent
+from tofe_export.timing.dense import Place, dense_twin
+from tofe_export.timing.subjects import EngineFile
 
 FP8_GPUS = ("89", "120")
-QUICK = {"samples": 4, "batches": (1, 2), "rounds": 2}
+QUICK = {"samples": 4, "batches": (1, 2), "rounds": 2, "processes": 1}
 
 
 @pytest.fixture(scope="module")
@@ -75,3 +78,17 @@ def test_with_the_shipped_recipes(recipe: str, models: dict[str, Path], tmp_path
     options = {"precision": "int8", "backend": "rtx", "recipe": recipe, "cache": tmp_path / "ranges.npz"}
     manifest = build(models["plugin"], tmp_path / "model.engine", **options).manifest
     assert products(manifest)["int8"] == {"conservative": 3 + 2 + 2, "matmuls": 3 + 4 + 2 + 2 + 2 + 2}[recipe]
+
+
+def test_the_dense_twin_of_an_engine_is_an_engine_in_its_precision(
+    models: dict[str, Path], recipe: Path, tmp_path: Path
+) -> None:
+    options = {"precision": "int8", "backend": "rtx", "recipe": recipe, "cache": tmp_path / "ranges.npz"}
+    engine = build(models["elide"], tmp_path / "model.engine", **options)
+    file = EngineFile(path=engine.path, backend="rtx", precision="int8")
+    (tmp_path / "twins").mkdir()
+    twin = dense_twin(engine, file, Place(tmp_path / "twins", 1, silent))
+    assert isinstance(twin.file, EngineFile)
+    assert (twin.file.backend, twin.file.precision) == ("rtx", "int8")
+    assert twin.file.path.parent == tmp_path / "twins"
+    assert twin.file.path.stat().st_size > 0

@@ -19,7 +19,7 @@ _BASIC: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
     ),
     "onnx": (("onnx", "ck.pth", "-o", "out.onnx", "--data", "images"), ("ck.pth", "images"), ("out.onnx*",)),
     "quantize": (
-        ("quantize", "model.onnx", "--recipe", "few.toml", "--samples", "4", "--rounds", "1"),
+        ("quantize", "model.onnx", "--recipe", "few.toml", "--samples", "4", "--rounds", "1", "--processes", "1"),
         ("model.onnx", "model.onnx.json", "few.toml", "images"),
         ("model.int8.onnx", "model.int8.onnx.json"),
     ),
@@ -34,7 +34,7 @@ _BASIC: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
         (),
     ),
     "bench": (
-        ("bench", "model.onnx", "--batch", "1", "--rounds", "1", "--threads", "1"),
+        ("bench", "model.onnx", "--batch", "1", "--rounds", "1", "--processes", "1", "--threads", "1"),
         ("model.onnx", "model.onnx.json"),
         (),
     ),

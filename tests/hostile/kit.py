@@ -43,7 +43,7 @@ def make_kit(kit: Path) -> None:
     (kit / "few.toml").write_text(FEW)
 
 
-_QUICK = ("--samples", "4", "--rounds", "1")
+_QUICK = ("--samples", "4", "--rounds", "1", "--processes", "1")
 _TRAIN = (
     *("--backbone", "vit_tiny_patch16_224", "--epochs", "1", "--dense-epochs", "1", "--batch-size", "4"),
     *("--backbone-args", "img_size=32,patch_size=8,embed_dim=32,depth=4,num_heads=2", "--device", "cpu"),
@@ -55,7 +55,7 @@ def _verify(model: str, checkpoint: str, document: str) -> tuple[str, ...]:
 
 
 def _bench(model: str, document: str) -> tuple[str, ...]:
-    return ("bench", model, "--batch", "1", "--rounds", "2", "--threads", "1", "--json", document)
+    return ("bench", model, "--batch", "1", "--rounds", "2", "--processes", "1", "--threads", "1", "--json", document)
 
 
 # What is made by calling the program: name -> its call, in the order in which they are made.

@@ -52,6 +52,7 @@ _REFUSED: dict[str, dict[str, tuple[str, ...]]] = {
     "bench": {
         "--batch": ("0", "-1", "1,,2", "1,", "", "1.5", "nan", "0x1", "1 2", "1:2", "many"),
         "--rounds": ("0", "-1", "1.5", "nan", ""),
+        "--processes": ("0", "-1", "1.5", "nan", "1001", ""),
         "--threads": ("0", "-1", "1.5", "nan", "all"),
         "--max-regression": ("5%", "nan", ""),
         "--baseline": ("nowhere.json", "model.onnx", "images.json", "", "/dev/null"),
@@ -62,6 +63,7 @@ _REFUSED: dict[str, dict[str, tuple[str, ...]]] = {
         "--data": ("nowhere", "few.toml", "", "/dev/null"),
         "--samples": ("0", "-1", "nan", "2.5"),
         "--rounds": ("0", "-1", "nan"),
+        "--processes": ("0", "nan"),
         "-o": ("model.onnx", "q.engine", "./model.onnx", "images"),
         "--cache": ("model.onnx", "few.toml", "images", "images/dark/0.png"),
     },

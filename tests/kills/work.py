@@ -45,7 +45,7 @@ def onnx(folder: Path, form: int, target: Path | None = None) -> None:
 def quantize(folder: Path, form: int) -> None:
     """Two calibrations of one model."""
     calibration = {"recipe": folder / f"{(4, 8)[form]}.toml", "cache": folder / f"{form}.npz"}
-    quick = {"samples": 4, "batches": (1,), "rounds": 1, "threads": 1}
+    quick = {"samples": 4, "batches": (1,), "rounds": 1, "processes": 1, "threads": 1}
     quantize_model(folder / "source.onnx", folder / "quantize.onnx", **calibration, **quick)
 
 

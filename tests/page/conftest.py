@@ -37,7 +37,7 @@ def full_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (out / "elide.onnx.json").write_text(json.dumps(manifest))
     files = [out / name for name in ("model.onnx", "elide.onnx", "broken.onnx")]
     (out / "verify.json").write_text(verify(files, against=out / "ckpt.pth", samples=24).to_json())
-    (out / "bench.json").write_text(bench(files[0], batches=(1, 2), rounds=3, threads=1).to_json())
+    (out / "bench.json").write_text(bench(files[0], batches=(1, 2), rounds=3, processes=2, threads=1).to_json())
     teacher = small_tofe(seed=0).vit
     with torch.no_grad():
         for block in teacher.blocks:

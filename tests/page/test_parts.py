@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 
-from tofe_export.documents.benchmark import Benchmark, BenchRow
+from tofe_export.documents.benchmark import Benchmark, BenchRow, BenchSettings
 from tofe_export.documents.history import Epoch, History
 from tofe_export.documents.verification import LogitsDrift, Verification
+from tofe_export.page import speed as page_speed
 from tofe_export.page import wording
 from tofe_export.page.headline import headline, quoted_row
-from tofe_export.page.speed import speed_chart
+from tofe_export.page.speed import bench_table, latency_chart, speed_chart
 from tofe_export.page.training_charts import training_charts
 
 EPOCHS = (
@@ -152,3 +153,33 @@ def test_charts_are_inline_themed_and_the_same_each_time() -> None:
 def test_charts_without_numbers_are_omitted(tmp_path: Path) -> None:
     assert training_charts(history({"phase": "dense", "epoch": 1}), None) == []
     assert speed_chart(bench()) is None
+
+
+def test_what_was_not_measured_is_not_on_the_page() -> None:
+    few = {"p90_ms": None, "p99_ms": None}
+    timed = Benchmark(rows=(row(1.0, dense=True).replaced(**few), row(1.9).replaced(**few)))
+    table = bench_table(timed)
+    assert not {"p90\nms", "p99\nms", "efficiency"} & set(table.head)
+    assert all(len(line.values) == len(table.head) - 1 for _, lines in table.groups for line in lines)
+    chart = latency_chart(timed)
+    assert chart is not None
+    assert chart.title == "Latency: p50"
+    assert "m at batch 1: p50 1.00 ms" in chart.text
+    assert not page_speed.has_efficiency(timed)
+    full = Benchmark(rows=(row(1.0, dense=True), row(1.9).replaced(efficiency=0.5, p99_ms=None)))
+    assert {"p90\nms", "p99\nms", "efficiency"} <= set(bench_table(full).head)
+    assert page_speed.has_efficiency(full)
+
+
+def test_how_the_interval_is_meant() -> None:
+    def words(**settings: int) -> str:
+        timed = bench(row(1.9, 1.8, 2.0)).replaced(settings=BenchSettings(**settings))
+        return f"{page_speed.method(timed)} {page_speed.speedup(timed)} {page_speed.machine(timed)}"
+
+    assert "in turn in one process" in words(rounds=30)
+    assert "over the rounds of one process" in words(rounds=30)
+    assert "One process has no interval" in words(rounds=5, processes=1, warm_up_calls=2)
+    several = words(rounds=5, processes=5, warm_up_calls=2)
+    assert "after 2 calls that are not measured" in several
+    assert "the mean of 5 processes, with an interval over processes" in several
+    assert "5 rounds in each of 5 processes" in several

@@ -4,16 +4,20 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.helpers import refusal
+from tests.timing import simulation
 from tofe_export.documents.benchmark import Benchmark, Gate
 from tofe_export.documents.machine import describe_machine
 from tofe_export.timing.baseline import judge, read_baseline
 
 FILE = "baseline.json"
+_PLACES = np.array([-1.5, -0.5, 0.0, 0.5, 1.5]) / 1.118  # of five processes: mean 0, standard deviation 1
+_REACH = 2.776 / 5**0.5  # of their interval
 
 
 def row(speedup: float, spread: float = 0.01, batch: int = 1, **fields: Any) -> dict[str, Any]:
@@ -25,6 +29,7 @@ def row(speedup: float, spread: float = 0.01, batch: int = 1, **fields: Any) -> 
         "speedup": speedup,
         "speedup_low": speedup - spread,
         "speedup_high": speedup + spread,
+        "speedups": [*(speedup + spread / _REACH * _PLACES)],
         "realised_fraction": speedup / 2,
         "gmacs": 2.0,
         **dict.fromkeys(("p50_ms", "p90_ms", "p99_ms"), 10.0),
@@ -76,17 +81,66 @@ def test_noise_alone_does_not_fail() -> None:
     assert gate.rows[0].verdict == "unsure"
 
 
-def test_without_an_interval_nothing_is_sure() -> None:
-    gate = judged(benchmark(row(1.0, speedup_low=None, speedup_high=None)), benchmark(row(2.0)))
+UNKNOWN: dict[str, Any] = {"speedup_low": None, "speedup_high": None}
+
+
+def test_of_one_process_nothing_is_sure_and_a_note_says_so() -> None:
+    one = {"speedups": [1.0], "processes": 1, **UNKNOWN}
+    gate = judged(benchmark(row(1.0, **one)), benchmark(row(2.0)))
     assert (gate.passed, gate.rows[0].verdict) == (True, "unsure")
+    assert gate.notes == ("This run has one process, so that no fall can be sure: give `processes=5`.",)
+    gate = judged(benchmark(row(1.0)), benchmark(row(2.0, **{**one, "speedups": [2.0]})))
+    assert (gate.passed, gate.rows[0].verdict) == (True, "unsure")
+    assert gate.notes == ("The baseline holds one process, so that no fall can be sure: record it again.",)
+    gate = judged(benchmark(row(2.0, **{**one, "speedups": [2.0]})), benchmark(row(2.0)))
+    assert gate.rows[0].verdict == "held"
+
+
+def test_a_baseline_of_an_older_version_is_taken_at_its_interval() -> None:
+    old = row(2.0, spread=0.02, speedups=[])
+    for new, verdict in ((1.7, "regressed"), (1.95, "held")):
+        gate = judged(benchmark(row(new)), benchmark(old))
+        assert gate.rows[0].verdict == verdict
+        (note,) = gate.notes
+        assert "the interval of a single process" in note
+    gate = judged(benchmark(row(1.8)), benchmark(row(2.0, spread=0.4, speedups=[])))
+    assert gate.rows[0].verdict == "unsure", "the spread of the baseline counts too"
+    gate = judged(benchmark(row(1.0)), benchmark(row(2.0, speedups=[], **UNKNOWN)))
+    assert gate.rows[0].verdict == "unsure"
 
 
 @given(old=st.floats(0.2, 50), factor=st.floats(0.1, 3), limit=st.floats(0, 0.9))
 def test_the_limit_is_a_share_of_the_old_speed_up(old: float, factor: float, limit: float) -> None:
-    new = row(old * factor, spread=0.0, name="x", speedup_low=old * factor * 0.999)
-    gate = judged(benchmark(new), benchmark(row(old, name="x", spread=0.0)), limit)
-    change = new["speedup"] / old - 1
-    assert gate.passed == (not change < -limit or not new["speedup_high"] < old)
+    new = row(old * factor, spread=0.0)
+    gate = judged(benchmark(new), benchmark(row(old, spread=0.0)), limit)
+    assert gate.passed == (not new["speedup"] / old - 1 < -limit)
+
+
+def runs(random: np.random.Generator, truth: float, process_sd: float) -> Benchmark:
+    """What `bench` might record of a model at three batch sizes."""
+    rows = []
+    for batch in (1, 8, 32):
+        ratio = simulation.run(random, truth, process_sd=process_sd)
+        ends = {"speedup_low": ratio.low, "speedup_high": ratio.high, "speedups": list(ratio.by_process)}
+        rows.append(row(ratio.value, batch=batch, **ends))
+    return benchmark(*rows)
+
+
+@pytest.mark.parametrize("process_sd", [0.015, 0.06])
+def test_an_unchanged_model_seldom_fails_however_much_processes_differ(process_sd: float) -> None:
+    random, times = np.random.default_rng(0), 200
+    passed = [judged(runs(random, 1.8, process_sd), runs(random, 1.8, process_sd)).passed for _ in range(times)]
+    assert passed.count(False) <= 0.05 * times
+
+
+def test_a_real_loss_of_15_percent_is_found() -> None:
+    random, times = np.random.default_rng(0), 100
+    verdicts = [
+        [entry.verdict for entry in judged(runs(random, 1.8 * 0.85, 0.015), runs(random, 1.8, 0.015)).rows]
+        for _ in range(times)
+    ]
+    for place in range(3):
+        assert [of_run[place] for of_run in verdicts].count("regressed") >= 0.9 * times
 
 
 def test_what_was_not_timed_fails_and_what_is_new_is_noted() -> None:

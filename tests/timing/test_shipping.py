@@ -124,3 +124,15 @@ def test_forms_are_set_beside_each_other_by_the_figures_that_decided() -> None:
         speed("int8", 8, 7.0, (1.2, 1.15, 1.25)),
     ]
     assert "25% slower than FP16" in reason(judge("int8", [FP16, INT8], rows))
+
+
+def test_without_intervals_the_fastest_is_shipped_and_a_reason_says_what_is_not_known() -> None:
+    rows = [
+        Speed(precision=name, batch=8, p50_ms=10.0 / ratio, speedup=ratio, speedups=(ratio,))
+        for name, ratio in {"fp32": 1.0, "fp16": 0.9, "int8": 1.01}.items()
+    ]
+    verdict = judge("int8", [FP16, INT8], rows)
+    assert verdict.ship == "int8"
+    assert reason(verdict) == "At batch 8 INT8 is 1.01 times as fast as float32."
+    assert any(text.startswith("Timed in one process") for text in verdict.reasons)
+    assert not any(text.startswith("Timed in one process") for text in judge("int8", [INT8], speeds(int8=SLOW)).reasons)

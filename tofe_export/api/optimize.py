@@ -22,7 +22,7 @@ from tofe_export.data.image_log import ImageLog
 from tofe_export.data.images import batches
 from tofe_export.data.preprocessing import Preprocessing
 from tofe_export.data.sources import images_like_training
-from tofe_export.documents.fields import Precision, Target
+from tofe_export.documents.fields import Target
 from tofe_export.documents.images import ImagesRead
 from tofe_export.documents.machine import describe_versions
 from tofe_export.documents.manifest import FileIdentity, OnnxManifest, target_name
@@ -36,7 +36,7 @@ from tofe_export.parity.comparison import Comparison
 from tofe_export.parity.reference import OnnxReference
 from tofe_export.parity.side_by_side import compare_forms
 from tofe_export.precision.calibrated import require_float32
-from tofe_export.precision.weights import weights_in_8_bits
+from tofe_export.precision.weights import WEIGHTS_PASS, weights_in_8_bits
 from tofe_export.progress import Progress, silent, tracked
 from tofe_export.runners.base import Runner
 from tofe_export.runners.openvino_runner import has_bf16
@@ -108,7 +108,7 @@ def optimize(
     with atomic_artifact(written) as draft:
         passes = rewrite_for(graph, form)
         if weights == "int8":
-            graph, passes["weights"] = weights_in_8_bits(graph)
+            graph, passes[WEIGHTS_PASS] = weights_in_8_bits(graph)
         described = _manifest(source, manifest, form, precision, passes, graph)
         write_checked(graph, draft)
         run_two_batches(draft.path, manifest.image_shape)
@@ -119,8 +119,7 @@ def optimize(
         )
         loop = batches(images, Preprocessing.of(manifest.preprocessing), _BATCH, limit=_IMAGES, log=log)
         loop = tracked(loop, "Comparing with the source", -(-min(_IMAGES, len(images)) // _BATCH), progress)
-        judged: Precision = precision if described.precision == "fp32" else described.precision
-        [comparison] = compare_forms(OnnxReference(source), {judged: runner}, loop, labelled=False)
+        [comparison] = compare_forms(OnnxReference(source), {described.precision: runner}, loop, labelled=False)
         _require_agreement(comparison, written, form)
         draft.manifest = described
     assert isinstance(draft.manifest, OnnxManifest)
@@ -199,9 +198,13 @@ def _manifest(
     passes: Mapping[str, int],
     graph: ir.Model,
 ) -> OnnxManifest:
-    in_8_bits = {"precision": "int8", "around": "fp32"} if "weights" in passes else {}
+    changed: dict[str, str] = {}
+    if WEIGHTS_PASS in passes:
+        changed = {"precision": "int8", "around": "fp32"}
+    elif precision == "bf16":
+        changed = {"precision": "bf16"} if manifest.precision == "fp32" else {"around": "bf16"}
     return manifest.replaced(
-        **in_8_bits,
+        **changed,
         source=FileIdentity(file=readable(source.path.name), sha256=manifest.sha256),
         checkpoint=manifest.origin,
         operators=tuple(sorted({f"{node.domain}::{node.op_type}" for node in graph.graph if is_operator(node)})),

@@ -19,7 +19,6 @@ from tofe_export.artifacts.outputs import Output, beside, require_outputs
 from tofe_export.artifacts.sets import atomic_artifact
 from tofe_export.bounds import MOST_IMAGES, require_within
 from tofe_export.data.image_log import ImageLog
-from tofe_export.documents.benchmark import BenchSettings
 from tofe_export.documents.machine import describe_machine, describe_versions, processors
 from tofe_export.documents.manifest import FileIdentity, OnnxManifest
 from tofe_export.documents.quantization import OmittedPrecision, Quantization
@@ -41,6 +40,7 @@ from tofe_export.precision.recipe import recipe_file
 from tofe_export.progress import Progress, silent
 from tofe_export.runners.base import LOGITS
 from tofe_export.timing.forms import Form, against_float32, half_of, time_forms
+from tofe_export.timing.groups import Settings
 from tofe_export.timing.shipping import judge
 
 QuantizedPrecision = Literal["int8", "fp8"]
@@ -71,7 +71,8 @@ def quantize(
     cache: Path | str | None = None,
     samples: int = 128,
     batches: int | Sequence[int] = (1, 8),
-    rounds: int = 15,
+    rounds: int = 3,
+    processes: int = 5,
     threads: int | None = None,
     tolerances: Overrides | None = None,
     progress: Progress = silent,
@@ -90,7 +91,7 @@ def quantize(
         cache: calibration file to read and write; None takes one in the user's cache folder, if that can be written.
         samples: at most this many held-out images for the comparison with float32.
         batches: batch sizes to time, or one.
-        rounds: of interleaved runs at each batch size.
+        rounds, processes: of the timing, as in `bench`.
         threads: of ONNX Runtime; None means every processor of this process.
         tolerances: limits of your own, as in `verify`.
         progress: called with what is being done, steps done, steps in all.
@@ -102,7 +103,8 @@ def quantize(
     """
     limits, log = tolerances or {}, ImageLog()
     require_quantized(precision)
-    batches = require_timing(batches, rounds, threads)
+    sizes = require_timing(batches, rounds, processes, threads)
+    settings = Settings(tuple(sizes), rounds, processes, threads or processors())
     check_overrides(limits, ("fp16", precision))
     target = beside(path_of(model), f".{precision}.onnx") if path is None else Path(path)
     require_onnx_name(target)
@@ -119,7 +121,7 @@ def quantize(
         halves, omitted = half_beside(source.graph)
         forms = [*halves, Form(precision, draft.path)]
         agreement = against_float32(source, forms, chosen.data.source, samples, limits, log, progress)
-        backend, speeds = time_forms(source, forms, batches, rounds, threads, progress)
+        backend, speeds = time_forms(source, forms, settings, progress)
     assert isinstance(draft.manifest, OnnxManifest)
     quantization = Quantization(
         model=readable(target.name),
@@ -138,7 +140,7 @@ def quantize(
         passed=agreement[-1].passed,
         machine=describe_machine(),
         versions=describe_versions(),
-        settings=BenchSettings(threads=threads or processors(), rounds=rounds, batches=tuple(batches)),
+        settings=settings.document(),
     )
     return QuantizedArtifact(target, draft.manifest, quantization, coarse_notes(quantized.coarse, precision))
 

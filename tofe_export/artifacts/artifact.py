@@ -78,8 +78,14 @@ def open_engine(path: Path, manifest: EngineManifest) -> EngineSession:
     """Loads an engine whose manifest has been compared with its bytes.
 
     Raises:
-        MissingError: another TensorRT version, another GPU, or no GPU.
+        MissingError: see `require_engine_fits`.
     """
+    require_engine_fits(path, manifest)
+    return EngineSession(path.read_bytes(), open_backend(manifest.backend.name), manifest.precision)
+
+
+def require_engine_fits(path: Path, manifest: EngineManifest) -> None:
+    """Raises MissingError where an engine is of another TensorRT version or another GPU, or there is no GPU."""
     backend = open_backend(manifest.backend.name)
     options, built = manifest.options, manifest.backend
     again = {"path": path, "source": path.with_name(manifest.source.file), "options": options}
@@ -99,4 +105,3 @@ def open_engine(path: Path, manifest: EngineManifest) -> EngineSession:
             code="engine-gpu",
             **again,
         )
-    return EngineSession(path.read_bytes(), backend, manifest.precision)

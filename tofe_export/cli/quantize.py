@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypedDict
 
 from typer import Argument, BadParameter, Exit, Option
 
-from tofe_export.bounds import MOST_IMAGES, MOST_ROUNDS
+from tofe_export.bounds import MOST_IMAGES, MOST_PROCESSES, MOST_ROUNDS
 from tofe_export.cli import console
 from tofe_export.cli.options import as_options
 
 if TYPE_CHECKING:
-    from tofe_export.documents.quantization import Quantization, Sensitivity
+    from tofe_export.documents.quantization import Quantization, Sensitivity, Speed
     from tofe_export.documents.verification import Agreement
 
 _AGREEMENT = ("same class", "accuracy", "selection overlap", "cosine")
-_ROUNDS = 15
+_ROUNDS, _PROCESSES = 3, 5
 
 
 class _Shared(TypedDict):
@@ -49,7 +49,10 @@ def quantize(
         int, Option(help="At most this many held-out images to compare on.", min=1, max=MOST_IMAGES)
     ] = 128,
     rounds: Annotated[
-        int | None, Option(help="Rounds of interleaved runs for the timing; default: 15.", min=1, max=MOST_ROUNDS)
+        int | None, Option(help="Rounds of the timing in each process; default: 3.", min=1, max=MOST_ROUNDS)
+    ] = None,
+    processes: Annotated[
+        int | None, Option(help="Fresh processes for the timing; default: 5.", min=1, max=MOST_PROCESSES)
     ] = None,
     tolerance: Annotated[
         list[str] | None,
@@ -72,8 +75,9 @@ def quantize(
     require_unambiguous(data)
     if sensitivity and output is not None:
         raise BadParameter("--sensitivity writes no model; omit --output.")
-    if sensitivity and rounds is not None:
-        raise BadParameter("--sensitivity times nothing; omit --rounds.")
+    for name, given in (("--rounds", rounds), ("--processes", processes)):
+        if sensitivity and given is not None:
+            raise BadParameter(f"--sensitivity times nothing; omit {name}.")
     precision: Literal["int8", "fp8"] = "fp8" if fp8 else "int8"
     target = output or beside(model, f".{precision}.onnx")
     written = Output(json, Kind.SENSITIVITY if sensitivity else Kind.QUANTIZE)
@@ -93,7 +97,8 @@ def quantize(
         _show_ranking(ranking)
         return
     with console.progress() as progress:
-        artifact = quantize_model(model, target, **shared, rounds=rounds or _ROUNDS, progress=progress)
+        timing = {"rounds": rounds or _ROUNDS, "processes": processes or _PROCESSES}
+        artifact = quantize_model(model, target, **shared, **timing, progress=progress)
     console.save_json(json, artifact.quantization)
     console.warn(*map(as_options, artifact.notes))
     console.say(f"Wrote {artifact.path} and {artifact.path}.json")
@@ -136,7 +141,7 @@ def _show_table(quantization: Quantization) -> None:
             str(speed.batch),
             f"{speed.p50_ms:.2f}",
             f"{speed.speedup:.2f}",
-            "" if speed.precision == "fp32" else f"{speed.speedup_low:.2f} to {speed.speedup_high:.2f}",
+            _interval(speed),
             *_agreement(agreement.get(speed.precision)),
         )
         for speed in quantization.speed
@@ -144,6 +149,12 @@ def _show_table(quantization: Quantization) -> None:
     rows += [(one.precision, "", "", "", f"omitted: {one.why}", *_agreement(None)) for one in quantization.left_out]
     title = f"Beside float32; held-out images: {quantization.agreement[0].samples}"
     console.table(title, ("", "batch", "p50 ms", "speed-up", "95% interval", *_AGREEMENT), rows)
+
+
+def _interval(speed: Speed) -> str:
+    if speed.precision == "fp32" or speed.speedup_low is None or speed.speedup_high is None:
+        return ""
+    return f"{speed.speedup_low:.2f} to {speed.speedup_high:.2f}"
 
 
 def _agreement(agreement: Agreement | None) -> tuple[str, str, str, str]:

@@ -19,12 +19,18 @@ class BenchRow(Part):
     """One model at one batch size.
 
     Attributes:
-        calls: how many calls the percentiles are of; None where an older document does not say.
-        p50_ms, p90_ms, p99_ms: percentiles of the latency of one call.
+        calls: how many calls of all processes the percentiles are of; None where an older document does not say.
+        p50_ms, p90_ms, p99_ms: percentiles of the latency of one call; p90 is None below 100 calls, p99 below 1000.
         gmacs: of one image.
-        speedup: against the dense backbone in the same rounds, with its 95% interval.
+        speedup: against the dense backbone in the same rounds, with its 95% interval over processes; a single process
+            has none. In older documents the interval is over the rounds of one process.
+        speedups: that of each process.
+        processes: how many; None where an older document does not say.
         realised_fraction: speedup divided by (dense GMACs / GMACs).
+        efficiency: MACs per second, as a share of the fastest matrix product on this backend in this precision in the
+            same processes; None where the backend has no such product, or none was timed.
         dense: whether this is the dense backbone.
+        model_sha256: of the file; "" for the dense backbone and where there is no file.
     """
 
     name: Name
@@ -33,15 +39,19 @@ class BenchRow(Part):
     batch: Positive
     calls: Count | None = None
     p50_ms: Amount
-    p90_ms: Amount
-    p99_ms: Amount
+    p90_ms: Amount | None = None
+    p99_ms: Amount | None = None
     images_per_s: Amount
     gmacs: Amount
     speedup: Amount
     speedup_low: Amount | None = None
     speedup_high: Amount | None = None
+    speedups: tuple[Amount, ...] = ()
+    processes: Count | None = None
     realised_fraction: Amount
+    efficiency: Amount | None = None
     dense: Flag
+    model_sha256: Text = ""
 
     @property
     def subject(self) -> tuple[str, str, str]:
@@ -113,11 +123,20 @@ class Gate(Part):
 
 
 class BenchSettings(Part):
-    """How models were timed."""
+    """How models were timed; None where an older document does not say.
+
+    Attributes:
+        rounds: of each process, at each batch size.
+        seed: of the orders in which models ran.
+        warm_up_calls: unmeasured calls before those of each block.
+    """
 
     threads: Count | None = None
     rounds: Count | None = None
     batches: tuple[Positive, ...] = ()
+    processes: Count | None = None
+    seed: Count | None = None
+    warm_up_calls: Count | None = None
 
 
 class Benchmark(Document):

@@ -141,7 +141,7 @@ class Manifest(Document):
     data: Text
     classes: tuple[Text, ...] = ()
     versions: dict[Text, Text]
-    around: Literal["fp16", "fp32"] | None = None
+    around: Literal["fp16", "bf16", "fp32"] | None = None
     calibration: Calibration | None = None
     layers: LayerCounts | None = None
     coarse: dict[Text, Count] = {}

@@ -30,14 +30,26 @@ class OmittedPrecision(Part):
 
 
 class Speed(Part):
-    """How fast a precision runs at one batch size; its speed-up is over float32 in the same rounds."""
+    """How fast a precision runs at one batch size.
+
+    Its speed-up is over float32 in the same rounds; `speedups` are those of the processes, over which its 95% interval
+    is taken. A single process has none.
+    """
 
     precision: Precision
     batch: Positive
     p50_ms: Amount
     speedup: Amount
-    speedup_low: Amount
-    speedup_high: Amount
+    speedup_low: Amount | None = None
+    speedup_high: Amount | None = None
+    speedups: tuple[Amount, ...] = ()
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The interval; without one, the speed-up itself."""
+        if self.speedup_low is None or self.speedup_high is None:
+            return self.speedup, self.speedup
+        return self.speedup_low, self.speedup_high
 
 
 class BatchVerdict(Part):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import groupby
 
 from matplotlib.axes import Axes
@@ -21,21 +22,43 @@ from tofe_export.page.labels import distinct, short
 from tofe_export.page.tables import Row, Table, Toned
 from tofe_export.runners.base import in_host_memory
 
-_FEW_ROUNDS = 10  # the bootstrap of a median of fewer gives intervals that are too narrow
 _SPREAD = 0.22  # between the models of one batch size, in rows, at most
 _ROOM = 38  # characters of a line of the legend, which has the chart's whole width
 _NARROW = 20  # of one that has half of it
 _HEAD = (
     *("Model", "p50\nms", "p90\nms", "p99\nms", "images\nper s", "GMACs\nper image"),
-    *("speed-up", "95\u202f%\ninterval", "realized\nfraction"),
+    *("speed-up", "95\u202f%\ninterval", "realized\nfraction", "efficiency"),
 )
 
 
 def bench_table(benchmark: Benchmark) -> Table:
-    """The benchmark, smallest batch first; within a batch, every dense row stands before what it was timed with."""
+    """The benchmark, smallest batch first; within a batch, every dense row stands before what it was timed with.
+
+    Columns in which no row has anything are omitted.
+    """
     rows = sorted(benchmark.rows, key=lambda row: row.batch)  # stable: the run's own order within a batch
     groups = [(f"Batch {batch}", [*map(_row, group)]) for batch, group in groupby(rows, key=lambda row: row.batch)]
-    return Table("Benchmark table", _HEAD, groups)
+    lines = [line for _, group in groups for line in group]
+    filled = [place for place in range(len(_HEAD) - 1) if any(line.values[place] for line in lines)]
+    groups = [
+        (heading, [replace(line, values=[line.values[place] for place in filled]) for line in group])
+        for heading, group in groups
+    ]
+    return Table("Benchmark table", [_HEAD[0], *(_HEAD[1 + place] for place in filled)], groups)
+
+
+def method(benchmark: Benchmark) -> str:
+    """How models and their dense backbones were run."""
+    if benchmark.settings.processes is None:
+        return "Each model and its dense backbone, run in turn in one process."
+    warm_up = benchmark.settings.warm_up_calls
+    unmeasured = f" after {count(warm_up, 'call')} that are not measured" if warm_up else ""
+    return f"Each model and its dense backbone, run in turn, several calls of one at a time{unmeasured}."
+
+
+def has_efficiency(benchmark: Benchmark) -> bool:
+    """Whether a row has one."""
+    return any(row.efficiency is not None for row in benchmark.rows)
 
 
 def times(benchmark: Benchmark) -> list[str]:
@@ -58,6 +81,8 @@ def times(benchmark: Benchmark) -> list[str]:
 def percentiles(benchmark: Benchmark) -> str:
     """How the columns p50, p90 and p99 are meant."""
     meaning = "half, 90 and 99 in 100 of the timed calls took at most this long."
+    if benchmark.settings.processes is not None:
+        return f"{meaning} p90 takes 100 calls or more, p99 1000."
     fewest = min((row.calls for row in benchmark.rows if row.calls is not None), default=None)
     if fewest is None or fewest > 100:
         return meaning
@@ -66,12 +91,13 @@ def percentiles(benchmark: Benchmark) -> str:
 
 def speedup(benchmark: Benchmark) -> str:
     """How the column of speed-ups is meant."""
-    meaning = (
-        "the dense backbone’s time ÷ the model’s, round by round; the median, with a bootstrap interval over rounds."
-    )
-    rounds = benchmark.settings.rounds
-    if rounds is not None and rounds < _FEW_ROUNDS:
-        meaning += f" From {count(rounds, 'round')} only, so the interval says little."
+    meaning, processes = "the dense backbone’s time ÷ the model’s, round by round; ", benchmark.settings.processes
+    if processes is None:
+        meaning += "the interval is over the rounds of one process, and processes differ by more."
+    elif processes == 1:
+        meaning += "the median over rounds. One process has no interval."
+    else:
+        meaning += f"the mean of {processes} processes, with an interval over processes."
     mixed = dict.fromkeys(
         f"A model in {row.precision} was timed beside a dense backbone in {dense.precision}"
         for row in benchmark.rows
@@ -91,7 +117,8 @@ def machine(benchmark: Benchmark) -> str:
     if True in in_host and settings.threads is not None:
         parts.append(count(settings.threads, "thread") + (" on the processor" if on_gpu else ""))
     if settings.rounds is not None:
-        parts.append(f"{count(settings.rounds, 'round')}, each model beside its dense backbone in turn")
+        often = "" if settings.processes is None else f" in each of {_processes(settings.processes)}"
+        parts.append(f"{count(settings.rounds, 'round')}{often}, each model beside its dense backbone")
     return " · ".join(part for part in parts if part)
 
 
@@ -150,10 +177,12 @@ def latency_chart(benchmark: Benchmark) -> Chart | None:
             color = ink.faint if subject in dense else ink.series(deployed)
             deployed += subject not in dense
             for row, y in lanes.of(number):
-                axes.plot([row.p50_ms, row.p99_ms], [y, y], color=color, linewidth=1.0, alpha=0.6)
-                axes.plot([row.p50_ms, row.p90_ms], [y, y], color=color, linewidth=3.2, alpha=0.6)
+                if row.p99_ms is not None:
+                    axes.plot([row.p50_ms, row.p99_ms], [y, y], color=color, linewidth=1.0, alpha=0.6)
+                    axes.plot([row.p99_ms], [y], "|", color=color, markersize=7)
+                if row.p90_ms is not None:
+                    axes.plot([row.p50_ms, row.p90_ms], [y, y], color=color, linewidth=3.2, alpha=0.6)
                 (dot,) = axes.plot([row.p50_ms], [y], "o", color=color, markersize=5)
-                axes.plot([row.p99_ms], [y], "|", color=color, markersize=7)
             entries.append((dot, "dense backbone" if {subject} == dense else lanes.labels[number]))
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
@@ -163,25 +192,28 @@ def latency_chart(benchmark: Benchmark) -> Chart | None:
         lanes.finish(figure, axes, entries)
 
     values = "; ".join(
-        f"{row.name} at batch {row.batch}: {wording.digits(row.p50_ms)}, {wording.digits(row.p90_ms)} and "
-        f"{wording.digits(row.p99_ms)} ms"
+        f"{row.name} at batch {row.batch}: "
+        + ", ".join(f"{name} {wording.digits(value)} ms" for name, value in _percentiles(row).items())
         for row in rows
     )
-    text = f"Dot: p50. Thick line: to p90. Thin line: to p99. {values}"
-    return Chart("latency", "Latency: p50, p90, p99", text, draw, lanes.size)
+    known = list(dict.fromkeys(name for row in rows for name in _percentiles(row)))
+    lines = {"p50": "Dot: p50.", "p90": "Thick line: to p90.", "p99": "Thin line: to p99."}
+    text = " ".join([*(lines[name] for name in known), values])
+    return Chart("latency", f"Latency: {', '.join(known)}", text, draw, lanes.size)
 
 
 def _row(row: BenchRow) -> Row:
     speedup = Toned(wording.times(row.speedup), "loss" if row.speedup < 1 else "gain")
     values = (
         wording.digits(row.p50_ms),
-        wording.digits(row.p90_ms),
-        wording.digits(row.p99_ms),
+        "" if row.p90_ms is None else wording.digits(row.p90_ms),
+        "" if row.p99_ms is None else wording.digits(row.p99_ms),
         wording.per_second(row.images_per_s),
         wording.digits(row.gmacs),
         "1" if row.dense else speedup,
         "" if row.dense else wording.interval(row),
         wording.NOTHING if row.dense else f"{row.realised_fraction:.2f}",
+        "" if row.efficiency is None else wording.percent(row.efficiency),
     )
     return Row(row.name, values, wording.how(row.backend, row.precision), row.dense)
 
@@ -226,6 +258,16 @@ class _Lanes:
         """Inches: room for every batch size, and for a line per name in the legend."""
         lanes = len(self.subjects)
         return 3.6, 1.0 + 0.17 * lanes + (0.2 + _SPREAD * lanes) * len(self.batches)
+
+
+def _percentiles(row: BenchRow) -> dict[str, float]:
+    """Those that are known, by name."""
+    every = {"p50": row.p50_ms, "p90": row.p90_ms, "p99": row.p99_ms}
+    return {name: value for name, value in every.items() if value is not None}
+
+
+def _processes(number: int) -> str:
+    return "1 process" if number == 1 else f"{number} processes"
 
 
 def _promised(row: BenchRow) -> float:

@@ -11,7 +11,9 @@ ONNX Runtime's own quantizer does the work.
 
 from __future__ import annotations
 
+import contextlib
 import logging
+from collections.abc import Iterator
 
 import onnx_ir as ir
 
@@ -21,6 +23,8 @@ from tofe_export.runners.onnxruntime_runner import import_onnxruntime
 _BLOCK = 32
 _SELECTOR = ".selector"
 _PRODUCT = "MatMulNBits"
+WEIGHTS_PASS = "weights"
+"""Its name in a manifest."""
 
 
 def weights_in_8_bits(model: ir.Model) -> tuple[ir.Model, int]:
@@ -30,20 +34,29 @@ def weights_in_8_bits(model: ir.Model) -> tuple[ir.Model, int]:
         MissingError: ONNX Runtime is not installed.
     """
     import_onnxruntime()
-    from onnxruntime.quantization.matmul_nbits_quantizer import (  # noqa: PLC0415 - an extra
-        MatMulNBitsQuantizer,
-        logger,
-    )
-
     spared = [str(node.name) for node in model.graph if _SELECTOR in str(node.name)]
-    before = logger.level
-    logger.setLevel(logging.ERROR)  # it tells of every node
-    try:
+    with _quiet():
+        from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer  # noqa: PLC0415 - an extra
+
         quantizer = MatMulNBitsQuantizer(
             whole_proto(model), block_size=_BLOCK, is_symmetric=True, accuracy_level=4, nodes_to_exclude=spared, bits=8
         )
         quantizer.process()
-    finally:
-        logger.setLevel(before)
     rewritten = ir.from_proto(quantizer.model.model)
     return rewritten, sum(node.op_type == _PRODUCT for node in rewritten.graph)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The quantizer tells of every node, and its import makes every library of the process do so."""
+    root, own = logging.getLogger(), logging.getLogger("onnxruntime.quantization.matmul_nbits_quantizer")
+    handlers, level, own_level = list(root.handlers), root.level, own.level
+    root.addHandler(silent := logging.NullHandler())  # where there is a handler, the import adds none
+    own.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        root.removeHandler(silent)
+        root.handlers[:] = handlers
+        root.setLevel(level)
+        own.setLevel(own_level)

@@ -31,10 +31,10 @@ class LargeModel:
 def in_host_memory(backend: str) -> bool:
     """Whether what `TimedRunner.bind` of a backend times goes from host memory to host memory.
 
-    PyTorch and ONNX Runtime on the CPU do. Everything on a GPU finds its batch in GPU memory and leaves its outputs
-    there, so that no copy is timed; an engine's run is the replay of a CUDA graph besides.
+    PyTorch, ONNX Runtime and OpenVINO on the CPU do. Everything on a GPU finds its batch in GPU memory and leaves its
+    outputs there, so that no copy is timed; an engine's run is the replay of a CUDA graph besides.
     """
-    return backend in ("torch", "onnxruntime")
+    return backend in ("torch", "onnxruntime", "openvino")
 
 
 class Runner(Protocol):

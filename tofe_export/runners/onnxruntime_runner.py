@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx_ir as ir
 from numpy.typing import NDArray
 
 from tofe_export.documents.machine import processors
@@ -69,7 +68,7 @@ class OnnxRuntimeRunner:
         self._ort = ort = import_onnxruntime()
         _require(provider)
         self.precision, self._provider = precision, provider
-        self.backend = "onnxruntime" if provider == CPU else f"onnxruntime-{provider}"
+        self.backend = backend_of(provider)
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads or processors()
         options.log_severity_level = 4  # its errors come as exceptions, which are shown as sentences
@@ -164,6 +163,11 @@ class OnnxRuntimeRunner:
         return execute
 
 
+def backend_of(provider: str) -> str:
+    """The name of a runner's backend: "onnxruntime" on the CPU."""
+    return "onnxruntime" if provider == CPU else f"onnxruntime-{provider}"
+
+
 def import_onnxruntime() -> Any:
     """The package, which is an extra. Raises MissingError where it is not installed."""
     try:
@@ -214,6 +218,8 @@ def _give_weights(ort: Any, model: LargeModel, options: Any) -> list[Any]:
     Returns:
         Objects that must live as long as the session, which refers to them without owning them.
     """
+    import onnx_ir as ir  # noqa: PLC0415 - half of the time in which a process that times models starts
+
     in_files = [tensor for tensor in model.weights.values() if isinstance(tensor, ir.ExternalTensor)]
     if in_files:
         folder = os.path.realpath(in_files[0].base_dir)

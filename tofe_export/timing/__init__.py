@@ -1,1 +1,1 @@
-"""How much faster, measured so that it can be believed: dense and ToFe in turn, in one process, paired."""
+"""How much faster, measured so that it can be believed: hot, beside a dense twin, in several fresh processes."""

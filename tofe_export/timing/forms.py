@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import onnx_ir as ir
 
 from tofe_export.artifacts.artifact import Artifact
@@ -16,7 +18,8 @@ from tofe_export.data.preprocessing import Preprocessing
 from tofe_export.data.sources import class_note, open_source
 from tofe_export.documents.fields import Precision
 from tofe_export.documents.quantization import PrecisionAgreement, Speed
-from tofe_export.engine.backend import gpu_present, open_backend
+from tofe_export.engine.backend import Backend, gpu_present, open_backend
+from tofe_export.engine.build import build_engine
 from tofe_export.engine.options import BatchProfile, BuildOptions
 from tofe_export.graph.stored import deserialize, read_onnx, serialize
 from tofe_export.parity.reference import OnnxReference
@@ -25,11 +28,13 @@ from tofe_export.parity.tolerances import Overrides, tolerance_of
 from tofe_export.precision.half import is_float32, to_half
 from tofe_export.precision.quantize import FORMATS
 from tofe_export.progress import Progress, tracked
-from tofe_export.runners.base import LargeModel, TimedRunner
-from tofe_export.runners.onnxruntime_runner import OnnxRuntimeRunner
-from tofe_export.timing.groups import engine_session
-from tofe_export.timing.interleaved import time_runners
+from tofe_export.runners.base import LargeModel
+from tofe_export.timing.dense import Place, write_model
+from tofe_export.timing.groups import SEED, Settings
+from tofe_export.timing.intervals import speedup
+from tofe_export.timing.processes import time_in_processes
 from tofe_export.timing.shipping import REFERENCE
+from tofe_export.timing.subjects import AnySubject, EngineFile, OnnxFile
 
 _BATCH = 8
 
@@ -91,58 +96,65 @@ def against_float32(
 
 
 def time_forms(
-    source: Artifact,
-    forms: Sequence[Form],
-    batch_sizes: Sequence[int],
-    rounds: int,
-    threads: int | None,
-    progress: Progress,
+    source: Artifact, forms: Sequence[Form], settings: Settings, progress: Progress
 ) -> tuple[str, list[Speed]]:
-    """Float32 and each form in turn, ratios within each round, in engines where there is a GPU, else in ONNX Runtime.
+    """Float32 and each form in the same processes, in engines where there is a GPU, else in ONNX Runtime.
 
     Args:
         source: the float32 file.
         forms: what to time beside it.
-        batch_sizes: one or more.
-        rounds: of interleaved runs at each batch size.
-        threads: of ONNX Runtime; None means every processor of this process.
+        settings: how they are timed.
         progress: called after every round.
 
     Returns:
-        The backend's name, and a speed per precision and batch size.
+        The backend's name, and a speed per precision and batch size, over float32.
     """
     every, speeds = [Form(REFERENCE, source.path), *forms], []
-    runners: Mapping[Precision, TimedRunner]
-    if gpu_present():
-        runners = _engines(every, batch_sizes, progress)
-    else:
-        runners = {form.precision: OnnxRuntimeRunner(form.content, threads, form.precision) for form in every}
-    for batch in batch_sizes:
-        task = f"Timing {', '.join(runners)} at batch {batch}"
-        timed = time_runners(list(runners.values()), source.manifest.image_shape, batch, rounds, task, progress)
-        speeds += [
-            Speed(
-                precision=precision,
-                batch=batch,
-                p50_ms=timings.percentile_ms(50),
-                speedup=ratio.median,
-                speedup_low=ratio.low,
-                speedup_high=ratio.high,
+    with tempfile.TemporaryDirectory(prefix="tofe-bench-") as folder:
+        place = Place(Path(folder), settings.threads, progress)
+        backend = open_backend("auto") if gpu_present() else None
+        if backend is None:
+            subjects = [_onnx_file(form, place) for form in every]
+        else:
+            subjects = [_engine(form, backend, settings.batches, place) for form in every]
+        task = f"Timing {', '.join(form.precision for form in every)}"
+        shape, more = source.manifest.image_shape, (SEED, progress, task)
+        measured = time_in_processes(subjects, shape, settings.batches, settings.rounds, settings.processes, *more)
+    for batch in settings.batches:
+        for number, form in enumerate(every):
+            timings = measured.of(number, batch)
+            ratio = speedup(measured.of(0, batch), timings)
+            calls = np.concatenate([one.calls_ms for one in timings])
+            speeds.append(
+                Speed(
+                    precision=form.precision,
+                    batch=batch,
+                    p50_ms=float(np.median(calls)),
+                    speedup=ratio.value,
+                    speedup_low=ratio.low,
+                    speedup_high=ratio.high,
+                    speedups=ratio.by_process,
+                )
             )
-            for precision, (timings, ratio) in zip(runners, timed, strict=True)
-        ]
-    return runners[REFERENCE].backend, speeds
+    return "onnxruntime" if backend is None else backend.name, speeds
 
 
-def _engines(forms: Sequence[Form], batch_sizes: Sequence[int], progress: Progress) -> Mapping[Precision, TimedRunner]:
-    """An engine for each form; 8-bit forms get FP16 around them, as `build` does."""
-    backend = open_backend("auto")
+def _onnx_file(form: Form, place: Place) -> AnySubject:
+    if isinstance(form.content, Path):
+        path = form.content
+    else:
+        path = place.file(".onnx")
+        write_model(deserialize(form.content), path)
+    return OnnxFile(path=path, threads=place.threads, precision=form.precision)
+
+
+def _engine(form: Form, backend: Backend, batch_sizes: Sequence[int], place: Place) -> AnySubject:
+    """An engine of a form; 8-bit forms get FP16 around them, as `build` does."""
     sizes = sorted(batch_sizes)
-    runners = {}
-    for form in forms:
-        options = BuildOptions(precision=form.precision, batch=BatchProfile(sizes[0], sizes[-1], sizes[-1]))
-        model = read_onnx(form.content) if isinstance(form.content, Path) else deserialize(form.content)
-        if form.precision in FORMATS and is_float32(model):
-            to_half(model, "fp16")
-        runners[form.precision] = engine_session(model, form.precision, backend, options, progress)
-    return runners
+    options = BuildOptions(precision=form.precision, batch=BatchProfile(sizes[0], sizes[-1], sizes[-1]))
+    model = read_onnx(form.content) if isinstance(form.content, Path) else deserialize(form.content)
+    if form.precision in FORMATS and is_float32(model):
+        to_half(model, "fp16")
+    path = place.file(".engine")
+    path.write_bytes(build_engine(model, backend, options, form.precision, place.progress).content)
+    return EngineFile(path=path, backend=backend.name, precision=form.precision)

@@ -17,8 +17,9 @@ _EXACT_FIRST: tuple[Precision, ...] = (REFERENCE, "fp16", "bf16", "int8", "fp8")
 def judge(precision: Precision, agreements: Sequence[PrecisionAgreement], speeds: Sequence[Speed]) -> ShippingVerdict:
     """Ships the fastest precision that still agrees with float32; of equally fast ones the most exact.
 
-    Two are equally fast where their 95% intervals, both against float32 in the same rounds, overlap. Where one
-    precision is as fast as any at every batch size it is shipped for all of them.
+    Two are equally fast where their 95% intervals, both against float32 in the same processes, overlap. Without
+    intervals, of a single process, no two can be shown to be equally fast or not: the fastest is shipped, and a reason
+    says so. Where one precision is as fast as any at every batch size it is shipped for all of them.
 
     `precision` is the quantized one; `speeds` are of each precision, float32 among them, at one or more batch sizes.
     """
@@ -34,6 +35,8 @@ def judge(precision: Precision, agreements: Sequence[PrecisionAgreement], speeds
     if quantized.samples < _ENOUGH:
         images = "image was" if quantized.samples == 1 else "images were"
         reasons.append(f"Only {quantized.samples} held-out {images} compared: take more.")
+    if any(speed.speedup_low is None for speed in speeds):
+        reasons.append("Timed in one process, which does not show what is noise: take more before you rely on it.")
     if everywhere:
         ship, summary = everywhere[0], f"Ship {everywhere[0].upper()}."
     else:  # no precision is right for every batch size
@@ -45,8 +48,8 @@ def judge(precision: Precision, agreements: Sequence[PrecisionAgreement], speeds
 def _at(batch: int, precision: Precision, speeds: Mapping[Precision, Speed], fit: set[Precision]) -> BatchVerdict:
     candidates = [name for name in _EXACT_FIRST if name in fit and name in speeds]
     # A precision drops out only if another is certainly faster; one with a wide interval must not keep it in.
-    bar = max(speeds[name].speedup_low for name in candidates)
-    as_fast = tuple(name for name in candidates if speeds[name].speedup_high >= bar)
+    bar = max(speeds[name].interval[0] for name in candidates)
+    as_fast = tuple(name for name in candidates if speeds[name].interval[1] >= bar)
     quantized = speeds[precision]
     reason = f"At batch {batch} {precision.upper()} is {_against_float32(quantized)}"
     rivals = [name for name in as_fast if name not in (precision, REFERENCE)]
@@ -57,14 +60,14 @@ def _at(batch: int, precision: Precision, speeds: Mapping[Precision, Speed], fit
 
 def _against(speed: Speed, rival: Speed) -> str:
     name = rival.precision.upper()
-    if speed.speedup_high >= rival.speedup_low:
+    if speed.speedup_low is not None and speed.interval[1] >= rival.interval[0]:
         return f"there is no difference from {name} beyond noise"
     return _times(speed.speedup / rival.speedup, name)
 
 
 def _against_float32(speed: Speed) -> str:
-    low, high = speed.speedup_low, speed.speedup_high
-    if low <= 1 <= high:
+    low, high = speed.interval
+    if speed.speedup_low is not None and low <= 1 <= high:
         return f"as fast as float32: no difference beyond noise ({low:.2f} to {high:.2f} times)"
     return _times(speed.speedup, "float32")
 
