@@ -62,7 +62,8 @@ def test_a_model_is_quantized_judged_and_verified(here: Path, run: Run, checkpoi
     )
     assert timed.returncode == 0, timed.stderr
     rows = json.loads((here / "b.json").read_text())["rows"]
-    assert [row["precision"] for row in rows] == ["fp32", "fp32", "int8"]
+    assert [row["precision"] for row in rows] == ["fp32", "fp32", "int8", "int8"]
+    assert [row["dense"] for row in rows] == [True, False, True, False]
     again = run("quantize", "model.int8.onnx", "--recipe", "few.toml", *QUICK, **cache)
     assert again.returncode == 2
     assert "model.int8.onnx is quantized already." in again.stderr

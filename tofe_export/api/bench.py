@@ -23,7 +23,7 @@ def bench(
     models: AnyModel | Sequence[AnyModel],
     *,
     batches: int | Sequence[int] = (1, 8, 32),
-    rounds: int = 5,
+    rounds: int = 4,
     processes: int = 5,
     threads: int | None = None,
     provider: str = CPU,

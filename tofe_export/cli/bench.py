@@ -25,7 +25,7 @@ _GATE_COLUMNS = ("model", "backend", "precision", "batch", "before", "now", "cha
 def bench(
     models: Annotated[list[Path], Argument(help="ONNX files, engines and checkpoints.", metavar="MODEL...")],
     batch: Annotated[str, Option(help="Batch sizes.", metavar="B1,B2")] = "1,8,32",
-    rounds: Annotated[int, Option(help="Rounds at each batch size in each process.", min=1, max=MOST_ROUNDS)] = 5,
+    rounds: Annotated[int, Option(help="Rounds at each batch size in each process.", min=1, max=MOST_ROUNDS)] = 4,
     processes: Annotated[
         int, Option(help="Fresh processes, over which intervals are taken.", min=1, max=MOST_PROCESSES)
     ] = 5,
