@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from tofe_export.api.report import report
     from tofe_export.api.sensitivity import sensitivity
     from tofe_export.api.train import train
+    from tofe_export.api.tune import tune
     from tofe_export.api.verify import verify
     from tofe_export.artifacts.artifact import Artifact
     from tofe_export.checkpoints.checkpoint import Checkpoint
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from tofe_export.documents.manifest import Manifest
     from tofe_export.documents.prediction import Prediction
     from tofe_export.documents.quantization import Quantization, Sensitivity
+    from tofe_export.documents.tuning import Tuning
     from tofe_export.documents.verification import Verification, Verifications
     from tofe_export.errors import CheckFailedError, InputError, MissingError, TofeError
 
@@ -54,6 +56,7 @@ __all__ = [
     "Quantization",
     "Sensitivity",
     "TofeError",
+    "Tuning",
     "Verification",
     "Verifications",
     "bench",
@@ -69,6 +72,7 @@ __all__ = [
     "report",
     "sensitivity",
     "train",
+    "tune",
     "verify",
 ]
 
@@ -80,6 +84,7 @@ _HOMES = {
     "Prediction": "documents.prediction",
     "Quantization": "documents.quantization",
     "Sensitivity": "documents.quantization",
+    "Tuning": "documents.tuning",
     "Verification": "documents.verification",
     "Verifications": "documents.verification",
     **dict.fromkeys(("CheckFailedError", "InputError", "MissingError", "TofeError"), "errors"),

@@ -14,6 +14,7 @@ from tofe_export.documents.diagnosis import Diagnosis
 from tofe_export.documents.inspection import CheckpointInspection, EngineInspection, OnnxInspection
 from tofe_export.documents.manifest import EngineManifest, OnnxManifest
 from tofe_export.documents.quantization import Quantization, Sensitivity
+from tofe_export.documents.tuning import Tuning
 from tofe_export.documents.verification import Verification, Verifications
 
 
@@ -33,6 +34,7 @@ DOCUMENTS: dict[str, Any] = {
     "manifest": OnnxManifest | EngineManifest,
     "quantize": Quantization,
     "sensitivity": Sensitivity,
+    "tune": Tuning,
     "verify": Verification,
     "verify-several": Verifications,
 }

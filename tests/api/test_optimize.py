@@ -149,7 +149,7 @@ def test_arguments_that_do_not_fit_are_refused(source: Artifact, tmp_path: Path)
         optimize(source, path, target="tensorrt")
     with refused_as("target-unknown"):
         optimize(source, path, target="tflite")  # type: ignore[arg-type]
-    with refused_as("bf16-for-openvino"):
+    with refused_as("only-openvino-bf16"):
         optimize(source, path, target="onnxruntime", precision="bf16")
     with refused_as("weights-for-onnxruntime"):
         optimize(source, path, target="openvino", weights="int8")

@@ -113,7 +113,7 @@ def export(
     fixed = FixedPath(kept.counts, form == "plugin")
     progress("Tracing the graph", 0, 1)
     graph = export_tofe(loaded.model, kept.counts, fixed.rearranged, taps, outputs)
-    options = OnnxOptions(opset=OPSET, taps=taps, keep_source=kept.source)
+    options = OnnxOptions(opset=OPSET, taps=taps, keep_source=kept.source, session=kept.session)
     if inline:
         options = options.replaced(target="any", passes=rewrite_for(graph, "any"))
     manifest = _manifest(loaded, source, kept, form, outputs, options, graph)

@@ -92,7 +92,7 @@ def optimize(
         CheckFailedError: the rewritten model does not agree with its source.
         MissingError: OpenVINO is missing, this processor does not compute in BF16, or the disk is full.
     """
-    form = _known(target, precision, weights)
+    form = _known(target, precision, weights, path_of(model))
     written = beside(path_of(model), f".{form}.onnx") if path is None else Path(path)
     require_onnx_name(written)
     require_outputs([Output(written, Kind.ONNX)], [path_of(model)])
@@ -126,12 +126,13 @@ def optimize(
     return OptimizedArtifact(written, draft.manifest, comparison.agreement(), log.document())
 
 
-def _known(target: str, precision: str, weights: str) -> Target:
+def _known(target: str, precision: str, weights: str, source: Path) -> Target:
     if target == "tensorrt":
         raise InputError(
             "TensorRT runs the file that was exported best as it is: its two operators become plugins.",
             "Build an engine from it.",
             code="tensorrt-needs-no-other-file",
+            path=source,
         )
     if target not in TARGETS:
         raise InputError(
@@ -145,7 +146,7 @@ def _known(target: str, precision: str, weights: str) -> Target:
         raise InputError(
             "Only OpenVINO computes a float32 file in BF16 on a processor.",
             "Omit it, or give `target='openvino'`.",
-            code="bf16-for-openvino",
+            code="only-openvino-bf16",
         )
     if weights == "int8" and target != "onnxruntime":
         raise InputError(

@@ -58,7 +58,8 @@ class Artifact:
             return open_engine(self.path, self.manifest)
         if self.manifest.runtime == "openvino":
             return open_openvino(self.path, self.manifest, threads)
-        return OnnxRuntimeRunner(self.path, threads, self.manifest.precision, provider)
+        session = self.manifest.options.session
+        return OnnxRuntimeRunner(self.path, threads, self.manifest.precision, provider, session=session)
 
 
 def open_artifact(artifact: Artifact | Path | str) -> Artifact:

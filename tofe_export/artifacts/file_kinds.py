@@ -28,6 +28,7 @@ class Kind(StrEnum):
     VERIFY = "a result of verify"
     BENCH = "a result of bench"
     QUANTIZE = "a result of quantize"
+    TUNING = "a result of tune"
     SENSITIVITY = "a ranking of layers by sensitivity"
     INSPECTION = "a result of inspect"
     DIAGNOSIS = "a result of doctor"
@@ -47,6 +48,7 @@ _DOCUMENTS = {
     "verify": Kind.VERIFY,
     "bench": Kind.BENCH,
     "quantize": Kind.QUANTIZE,
+    "tune": Kind.TUNING,
     "sensitivity": Kind.SENSITIVITY,
     "inspect": Kind.INSPECTION,
     "doctor": Kind.DIAGNOSIS,

@@ -18,6 +18,7 @@ from tofe_export.cli.quantize import quantize
 from tofe_export.cli.report import report
 from tofe_export.cli.train import train
 from tofe_export.cli.trt import trt
+from tofe_export.cli.tune import tune
 from tofe_export.cli.verb import Program, Verb
 from tofe_export.cli.verify import verify
 
@@ -30,7 +31,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 
-for verb in (doctor, demo, train, onnx, quantize, optimize, trt, verify, bench, inspect, report):
+for verb in (doctor, demo, train, tune, onnx, quantize, optimize, trt, verify, bench, inspect, report):
     app.command(cls=Verb)(escaping(verb))
 
 

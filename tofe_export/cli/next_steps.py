@@ -71,6 +71,9 @@ STEPS: dict[str, Callable[[Details], str]] = {
     "artifact-as-checkpoint": lambda details: (
         f"Name the checkpoint it came from. This shows which: {command('inspect', _path(details, 'model.onnx'))}"
     ),
+    "tensorrt-needs-no-other-file": lambda details: f"Build an engine from it: {command('trt', _path(details, 'x'))}",
+    "optimized-already": lambda details: f"Start from the file it was made of: {_path(details, 'source', 'source')}",
+    "tuning-of-another": lambda details: f"Tune this checkpoint: {command('tune', 'CKPT', '--speedup', 2)}",
     "engine-version": lambda details: f"Build it again: {_engine(details)}",
     "engine-gpu": lambda details: f"Build it here: {_engine(details)}",
     "no-logits": lambda details: f"Export it again: {command('onnx', 'CKPT', '--outputs', 'features,logits')}",

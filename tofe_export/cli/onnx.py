@@ -33,7 +33,10 @@ def onnx(
     ] = None,
     keep_from: Annotated[
         str | None,
-        Option(help="Take keep counts from images: 'digits', 'photos', a folder, or a recipe (.toml).", metavar="DATA"),
+        Option(
+            help="Take keep counts from images: 'digits', 'photos', a folder, or a recipe (.toml); or from tune.json.",
+            metavar="DATA",
+        ),
     ] = None,
     keep_quantile: Annotated[
         float | None, Option(help="Which quantile of their counts, 0 to 1; default: 0.5.", metavar="Q")

@@ -171,6 +171,20 @@ class Manifest(Document):
         return self
 
 
+class SessionSettings(Part):
+    """Parameters of ONNX Runtime that `tune` found fastest; None leaves what the program takes by itself.
+
+    Attributes:
+        threads: of one session.
+        spinning: idle threads wait for work in a loop, which answers sooner and uses the processor.
+        arena: memory is kept between calls.
+    """
+
+    threads: Positive | None = None
+    spinning: Flag | None = None
+    arena: Flag | None = None
+
+
 class OnnxOptions(Part):
     """What an ONNX file was exported and rewritten with.
 
@@ -179,6 +193,7 @@ class OnnxOptions(Part):
         target: what it was optimized for; None for a file with the two operators.
         passes: of that, name -> places that were rewritten.
         arithmetic: what OpenVINO computes float32 values in.
+        session: what ONNX Runtime is opened with.
     """
 
     opset: Count = 0
@@ -187,6 +202,7 @@ class OnnxOptions(Part):
     target: Target | None = None
     passes: dict[Text, Count] = {}
     arithmetic: Literal["fp32", "bf16"] = "fp32"
+    session: SessionSettings = SessionSettings()
 
 
 class OnnxManifest(Manifest):

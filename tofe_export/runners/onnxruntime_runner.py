@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tofe_export.documents.machine import processors
+from tofe_export.documents.manifest import SessionSettings
 from tofe_export.errors import CheckFailedError, InputError, MissingError, brief
 from tofe_export.files.names import is_text
 from tofe_export.runners.base import Array, LargeModel
@@ -51,6 +52,7 @@ class OnnxRuntimeRunner:
         provider: `CPU` or `CUDA`.
         prepack: copy weights into the layout that is fastest; else they are used where they lie, which saves memory
             where that is a file.
+        session: parameters that were found fastest; `threads` goes before its own.
 
     Raises:
         MissingError: ONNX Runtime is not installed, or has no such provider here.
@@ -64,16 +66,13 @@ class OnnxRuntimeRunner:
         precision: str = "fp32",
         provider: str = CPU,
         prepack: bool = True,
+        session: SessionSettings | None = None,
     ) -> None:
         self._ort = ort = import_onnxruntime()
         _require(provider)
         self.precision, self._provider = precision, provider
         self.backend = backend_of(provider)
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads or processors()
-        options.log_severity_level = 4  # its errors come as exceptions, which are shown as sentences
-        # Idle workers of one session would otherwise go on spinning into the next one's measurement.
-        options.add_session_config_entry("session.force_spinning_stop", "1")
+        options = _session_options(ort, threads, session or SessionSettings())
         if not prepack:
             options.add_session_config_entry("session.disable_prepacking", "1")
         source = _source(model)
@@ -166,6 +165,19 @@ class OnnxRuntimeRunner:
 def backend_of(provider: str) -> str:
     """The name of a runner's backend: "onnxruntime" on the CPU."""
     return "onnxruntime" if provider == CPU else f"onnxruntime-{provider}"
+
+
+def _session_options(ort: Any, threads: int | None, session: SessionSettings) -> Any:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads or session.threads or processors()
+    options.log_severity_level = 4  # its errors come as exceptions, which are shown as sentences
+    if session.spinning is not None:
+        options.add_session_config_entry("session.intra_op.allow_spinning", str(int(session.spinning)))
+    # Idle workers of one session would otherwise go on spinning into the next one's measurement.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    if session.arena is not None:
+        options.enable_cpu_mem_arena = session.arena
+    return options
 
 
 def import_onnxruntime() -> Any:

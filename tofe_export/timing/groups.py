@@ -170,7 +170,14 @@ def _of_checkpoint(model: Artifact | Checkpoint, name: str, place: Place) -> Sub
 def _of_onnx(model: Artifact | Checkpoint, name: str, place: Place) -> Subject:
     assert isinstance(model, Artifact)
     manifest = model.manifest
-    file = OnnxFile(path=model.path, threads=place.threads, precision=manifest.precision, provider=place.provider)
+    assert isinstance(manifest, OnnxManifest)
+    file = OnnxFile(
+        path=model.path,
+        threads=place.threads,
+        precision=manifest.precision,
+        provider=place.provider,
+        session=manifest.options.session,
+    )
     file.open()
     return Subject(name, file, manifest.gmacs, manifest.sha256)
 

@@ -15,6 +15,7 @@ from pydantic import BeforeValidator, Field, InstanceOf, PlainSerializer
 
 from tofe_export.documents.base import Part
 from tofe_export.documents.fields import Flag, NaturalNumber, Positive, Text
+from tofe_export.documents.manifest import SessionSettings
 from tofe_export.runners.base import Array, TimedRunner
 from tofe_export.runners.onnxruntime_runner import CPU, OnnxRuntimeRunner, backend_of
 
@@ -35,6 +36,7 @@ class OnnxFile(Part):
     threads: Positive
     precision: Text = "fp32"
     provider: Text = CPU
+    session: SessionSettings | None = None
 
     @property
     def backend(self) -> str:
@@ -43,7 +45,7 @@ class OnnxFile(Part):
 
     def open(self) -> TimedRunner:
         """See `OnnxRuntimeRunner` for what it raises."""
-        return OnnxRuntimeRunner(self.path, self.threads, self.precision, self.provider)
+        return OnnxRuntimeRunner(self.path, self.threads, self.precision, self.provider, session=self.session)
 
 
 class OpenVinoFile(Part):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from numbers import Integral
 from pathlib import Path
 
@@ -15,8 +15,11 @@ from tofe_export.checkpoints.keep_rates import counts_of_ratios
 from tofe_export.data.image_log import ImageLog
 from tofe_export.data.images import batches
 from tofe_export.data.sources import is_ambiguous, open_source
+from tofe_export.documents.base import read_document
+from tofe_export.documents.manifest import SessionSettings
+from tofe_export.documents.tuning import Tuning
 from tofe_export.errors import CheckFailedError, InputError, brief
-from tofe_export.files.names import readable
+from tofe_export.files.names import expanded, readable
 from tofe_export.model.tofe import check_keep
 from tofe_export.precision.calibrated import require_images_of
 from tofe_export.precision.recipe import read_recipe
@@ -25,10 +28,11 @@ from tofe_export.progress import Progress, silent, tracked
 
 @dataclass(frozen=True)
 class KeepCounts:
-    """Keep counts, one per stage, and in words where they come from."""
+    """Keep counts, one per stage, in words where they come from, and session parameters that were tuned with them."""
 
     counts: tuple[int, ...]
     source: str
+    session: SessionSettings = field(default_factory=SessionSettings)
 
 
 def choose_keep(
@@ -47,7 +51,8 @@ def choose_keep(
         keep: one per stage: whole numbers are counts, and numbers with a fraction are shares of the tokens, each in
             (0, 1].
         keep_from: images whose counts on the threshold path give the keep counts, in the words of `data`, or a
-            calibration recipe (.toml), which names images, their number and the quantile.
+            calibration recipe (.toml), which names images, their number and the quantile; or a result of `tune`
+            (.json), which has the counts themselves.
         keep_quantile: which quantile of those counts, 0 to 1; None takes the recipe's, else the median.
         keep_samples: at most this many of those images; None takes the recipe's, else 1000.
         log: told which images were read.
@@ -79,6 +84,14 @@ def choose_keep(
         raise InputError("`keep` and `keep_from` were both given.", "Give one of them.", code="keep-conflict")
     if keep is not None:
         return KeepCounts(check_keep(counts_of(keep, model.tokens), model), "given")
+    if keep_from is not None and str(keep_from).endswith(".json"):
+        if (keep_quantile, keep_samples) != (None, None):
+            raise InputError(
+                "`keep_quantile` and `keep_samples` choose from images, and a tuning has the counts themselves.",
+                "Omit them.",
+                code="keep-without-images",
+            )
+        return _from_tuning(checkpoint, expanded(str(keep_from)))
     if keep_from is not None:
         return _from_images(checkpoint, str(keep_from), keep_quantile, keep_samples, log or ImageLog(), progress)
     learned = "learned" if checkpoint.keep_rate is None else f"keep rate {checkpoint.keep_rate:g}"
@@ -107,6 +120,23 @@ def quantile_counts(counts: Sequence[Sequence[int]], quantile: float) -> tuple[i
     """Per stage the quantile of the images' kept counts, rounded up, at least 1."""
     quantiles = np.quantile(np.asarray(counts, dtype=np.float64), quantile, axis=0, method="linear")
     return tuple(max(1, int(np.ceil(value))) for value in quantiles)
+
+
+def _from_tuning(checkpoint: Checkpoint, path: Path) -> KeepCounts:
+    tuning = read_document(Tuning, path, "Tune again.")
+    if not tuning.finished:
+        raise InputError(
+            f"{path} is of a tuning that was stopped.", "Tune with the same arguments to go on.", code="not-finished"
+        )
+    if tuning.weights_sha256 != checkpoint.weights_sha256:
+        raise InputError(
+            f"{path} was made for other weights, those of {tuning.checkpoint.file}.",
+            "Tune this checkpoint.",
+            code="tuning-of-another",
+            path=path,
+        )
+    session = SessionSettings() if tuning.session is None else tuning.session
+    return KeepCounts(check_keep(tuning.keep, checkpoint.model), f"tuned, {readable(path.name)}", session)
 
 
 def _from_images(

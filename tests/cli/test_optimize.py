@@ -1,0 +1,58 @@
+"""optimize and tune as they are typed."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Run, program
+
+
+@pytest.fixture(scope="module")
+def folder(short: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """With model.onnx, of two stages."""
+    path = tmp_path_factory.mktemp("optimize")
+    assert program(path)("onnx", short).returncode == 0
+    return path
+
+
+def test_a_file_for_each_runtime(folder: Path, short: Path) -> None:
+    run = program(folder)
+    done = run("optimize", "--for", "openvino")
+    assert done.returncode == 0, done.stderr
+    assert "Wrote model.openvino.onnx and model.openvino.onnx.json" in done.stdout
+    assert "inline" in done.stdout
+    again = run("optimize", "model.onnx", "-o", "fast.onnx")
+    assert again.returncode == 0, again.stderr
+    assert json.loads((folder / "fast.onnx.json").read_text())["options"]["target"] == "onnxruntime"
+    checked = run("verify", "fast.onnx", "model.openvino.onnx", "--against", short, "--samples", 8)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    assert "PASSED" in checked.stdout
+
+
+def test_what_is_refused_says_what_to_type(folder: Path) -> None:
+    run = program(folder)
+    done = run("optimize", "--for", "tensorrt", "-o", "x.onnx")
+    assert (done.returncode, "tofe-export trt" in done.stderr) == (2, True), done.stderr
+    done = run("optimize", "--for", "onnxruntime", "--bf16", "-o", "x.onnx")
+    assert (done.returncode, "--for openvino" in done.stderr) == (2, True), done.stderr
+    assert run("onnx", "model.onnx").returncode == 2
+    assert not (folder / "x.onnx").exists()
+
+
+def test_tune_writes_counts_and_a_picture(short: Path, tmp_path: Path, run: Run) -> None:
+    arguments = ("tune", short, "--macs", 0.9, "--samples", 8, "--rounds", 1, "--processes", 1, "--threads", 1)
+    done = run(*arguments)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "picked" in done.stdout
+    keep = json.loads((tmp_path / "tune.json").read_text())["keep"]
+    assert (tmp_path / "tune.png").stat().st_size > 1000
+    exported = run("onnx", short, "--keep-from", "tune.json")
+    assert exported.returncode == 0, exported.stderr
+    assert json.loads((tmp_path / "model.onnx.json").read_text())["keep"] == keep
+
+
+def test_tune_needs_one_goal(short: Path, run: Run) -> None:
+    done = run("tune", short)
+    assert done.returncode == 2
+    assert "--latency-ms, --speedup and --macs" in done.stderr
