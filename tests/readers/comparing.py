@@ -44,16 +44,10 @@ def run_in_openvino(model: Path | bytes, feeds: Mapping[str, Array], names: list
 
 
 def run_in_tract(model: Path, feeds: Mapping[str, Array], names: list[str]) -> dict[str, Array]:
-    """The outputs, in the order of `names`. The size of a batch must have the name that it has in the file."""
+    """The outputs, in the order of `names`: tract gives them names of its own."""
     import tract
 
     loaded = tract.onnx().load(str(model))
     inputs = [loaded.input_name(index) for index in range(loaded.input_count())]
-    kinds = {"float32": "f32", "int32": "i32"}
-    for index, name in enumerate(inputs):
-        sizes = ["batch", *map(str, feeds[name].shape[1:]), kinds[feeds[name].dtype.name]]
-        loaded.set_input_fact(index, ",".join(sizes))
-    for index in range(loaded.output_count()):
-        loaded.set_output_fact(index, None)
     outputs = loaded.into_model().into_runnable().run([feeds[name] for name in inputs])
     return {name: value.to_numpy() for name, value in zip(names, outputs, strict=True)}
