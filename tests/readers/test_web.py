@@ -2,6 +2,7 @@
 
 import base64
 import functools
+import hashlib
 import http.server
 import shutil
 import threading
@@ -62,17 +63,18 @@ class Site:
         self.page.wait_for_function("window.loaded")
 
     def run(self, model: bytes, provider: str, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        (self.folder / "model.onnx").write_bytes(model)
+        name = f"{hashlib.sha256(model).hexdigest()}.onnx"  # not one name for all: the browser keeps what it loaded
+        (self.folder / name).write_bytes(model)
         packed = {
-            name: {"type": value.dtype.name, "shape": value.shape, "bytes": base64.b64encode(value.tobytes()).decode()}
-            for name, value in feeds.items()
+            key: {"type": value.dtype.name, "shape": value.shape, "bytes": base64.b64encode(value.tobytes()).decode()}
+            for key, value in feeds.items()
         }
         outputs = self.page.evaluate("([file, provider, feeds]) => run(file, provider, feeds)",
-                                     ["model.onnx", provider, packed])  # fmt: skip
+                                     [name, provider, packed])  # fmt: skip
+        assert f"{self.address}/{name}" in self.loaded
         assert {url.removeprefix(self.address)[0] for url in self.loaded if not url.startswith("data:")} == {"/"}
         return {
-            name: np.frombuffer(base64.b64decode(content), kind).reshape(shape)
-            for name, kind, shape, content in outputs
+            key: np.frombuffer(base64.b64decode(content), kind).reshape(shape) for key, kind, shape, content in outputs
         }
 
 
