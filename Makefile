@@ -1,6 +1,7 @@
 # make demo   an environment, then the main job: train, export, verify, benchmark, report
 # make test   an environment, then linter, type checker, import rules and the fast tests
 # make slow   the tests that take minutes
+# make readers  what tests/readers needs besides: three packages, and onnxruntime-web in build/web (needs npm)
 # make docs   the documentation as a site, in site/
 # make dist   the sdist and the wheel in dist/, with their contents checked
 
@@ -16,7 +17,7 @@ PROSE  := README.md CONTRIBUTING.md CHANGELOG.md docs tofe_export plugins
 export PYTHONDONTWRITEBYTECODE :=
 export NO_MKDOCS_2_WARNING := 1  # the theme's advertisement at every build
 
-.PHONY: demo test lint slow docs diagram dist clean
+.PHONY: demo test lint slow readers docs diagram dist clean
 
 demo: $(STAMP)
 	$(BIN)/tofe-export demo --out demo
@@ -26,6 +27,11 @@ test: lint
 
 slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow
+
+readers: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,readers]'
+	mkdir -p build/web
+	npm install --prefix build/web --ignore-scripts --no-audit --no-fund onnxruntime-web
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

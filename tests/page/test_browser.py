@@ -1,33 +1,22 @@
 """The page in a real headless Chromium: silent, alone, readable on a phone, in the dark and on paper."""
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.browsers import chromium
 from tofe_export.page.build import build_report
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 PHONE = {"width": 360, "height": 740}
 DESK = {"width": 1280, "height": 900}
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """The system's Chromium, or playwright's own."""
-    installed = next((path for name in BROWSERS if (path := shutil.which(name))), None)
-    with playwright.sync_playwright() as driver:
-        try:
-            started = driver.chromium.launch(executable_path=installed, args=["--no-sandbox"])
-        except playwright.Error:
-            if installed is not None:
-                raise
-            pytest.skip("no Chromium here: apt-get install chromium, or playwright install chromium")
+    with chromium() as started:
         yield started
-        started.close()
 
 
 @pytest.fixture(scope="module")

@@ -76,7 +76,7 @@ def ask_polygraphy(path: Path, shape: tuple[int, int, int], own: list[dict[str, 
     from polygraphy.comparator import Comparator, IterationResult, SimpleCompareFunc  # noqa: PLC0415
     from polygraphy.logger import G_LOGGER  # noqa: PLC0415
 
-    with G_LOGGER.verbosity(G_LOGGER.CRITICAL):
+    with G_LOGGER.verbosity(G_LOGGER.CRITICAL), np.errstate(all="ignore"):  # it divides by what it compares: by 0
         runner = OnnxrtRunner(SessionFromOnnx(_content(path)), name="Polygraphy")
         results = Comparator.run([runner], data_loader=[{INPUT: _noise(batch, shape)} for batch in _BATCHES])
         for batch, other, ours in zip(_BATCHES, results["Polygraphy"], own, strict=True):

@@ -2,8 +2,12 @@
 
 ONNX Runtime runs these; TensorRT uses the plugin when it is registered and otherwise expands them. Rows move
 by GatherND with one index per row: element-wise gathers and scatters of the same rows are 5 to 20 times slower
-in ONNX Runtime (benchmarks/results). TopK breaks ties by the lower index (ONNX operator document, TopK). NaN, alone, is
-not equal to itself: not every runtime knows IsNaN.
+in ONNX Runtime (benchmarks/results). NaN, alone, is not equal to itself: not every runtime knows IsNaN.
+
+ONNX says that TopK breaks ties by the lower index; OpenVINO's does not. So a second TopK sorts integers, made of how
+many different scores are higher and of the index: no two are equal, and every runtime orders them alike. Infinities are
+tensors and integers are int32 because onnxslim makes a double of a function's float attribute, and tract counts with
+symbols where int64 comes from a shape.
 """
 
 from __future__ import annotations
@@ -23,26 +27,42 @@ TokenPartition <keep, prefix, plugin_namespace, plugin_version> (tokens, scores)
     zero = Constant <value_ints = [0]> ()
     one = Constant <value_ints = [1]> ()
     two = Constant <value_ints = [2]> ()
+    minus_one = Constant <value_ints = [-1]> ()
+    row_axis = Constant <value_int = 1> ()
+    zero_int = Cast <to = 6> (zero)
     keep_count = Constant <value_int: int = @keep> ()
     prefix_count = Constant <value_int: int = @prefix> ()
     prefix_end = Reshape (prefix_count, one)
     kept_count = Add (keep_count, prefix_count)
     kept_end = Reshape (kept_count, one)
     before = Concat <axis = 0> (zero, prefix_end, zero, zero)
+    one_before = Constant <value_ints = [0, 1, 0, 0]> ()
 
-    lowest = Constant <value_float = -inf> ()
-    highest = Constant <value_float = inf> ()
+    lowest = Constant <value = float {-inf}> ()
+    highest = Constant <value = float {inf}> ()
     is_number = Equal (scores, scores)
     comparable = Where (is_number, scores, lowest)
     scores_of_rows = Pad <mode = "constant"> (comparable, before, highest)
     row_count = Shape <start = 1, end = 2> (scores_of_rows)
-    sorted_scores, ranked = TopK <axis = 1, largest = 1, sorted = 1> (scores_of_rows, row_count)
+    sorted_scores, by_score = TopK <axis = 1, largest = 1, sorted = 1> (scores_of_rows, row_count)
+
+    all_but_last = Slice (sorted_scores, zero, minus_one, one)
+    next_higher = Pad <mode = "constant"> (all_but_last, one_before, highest)
+    is_lower = Less (sorted_scores, next_higher)
+    row_count_int = Cast <to = 6> (row_count)
+    step = Where (is_lower, row_count_int, zero_int)
+    offset = CumSum (step, row_axis)
+    by_score_int = Cast <to = 6> (by_score)
+    key = Add (offset, by_score_int)
+    sorted_key, order_of_key = TopK <axis = 1, largest = 0, sorted = 1> (key, row_count)
+    ranked = Sub (sorted_key, offset)
 
     patches = Slice (ranked, prefix_end, row_count, one)
-    patches_from_zero = Sub (patches, prefix_end)
-    perm = Cast <to = 6> (patches_from_zero)
+    prefix_int = Cast <to = 6> (prefix_end)
+    perm = Sub (patches, prefix_int)
 
-    index = Unsqueeze (ranked, two)
+    ranked_long = Cast <to = 7> (ranked)
+    index = Unsqueeze (ranked_long, two)
     kept_index = Slice (index, zero, kept_end, one)
     frozen_index = Slice (index, kept_end, row_count, one)
     kept = GatherND <batch_dims = 1> (tokens, kept_index)
