@@ -8,8 +8,8 @@ from tofe_export.training.settings import TrainSettings
 
 SETTINGS = TrainSettings(
     data="digits",
-    dense_epochs=24,
-    epochs=8,
+    dense_epochs=18,
+    epochs=7,
     batch_size=32,
     dense_lr=2e-3,
     lr=1e-3,
@@ -25,8 +25,8 @@ CONFIG = ToFeConfig(
     backbone="vit_tiny_patch16_224",
     # moco's initialization scales with the width; timm's default is meant for wide networks and stalls here.
     backbone_args={
-        "img_size": 64,
-        "patch_size": 8,
+        "img_size": 56,
+        "patch_size": 7,
         "embed_dim": 96,
         "depth": 4,
         "num_heads": 3,
