@@ -8,8 +8,8 @@ from tofe_export.training.settings import TrainSettings
 
 SETTINGS = TrainSettings(
     data="digits",
-    dense_epochs=18,
-    epochs=7,
+    dense_epochs=20,
+    epochs=8,
     batch_size=32,
     dense_lr=2e-3,
     lr=1e-3,
