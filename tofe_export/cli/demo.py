@@ -61,5 +61,5 @@ def _show_next(out: Path) -> None:
     smaller = command("quantize", out / MODEL, "--recipe", "digits", "-o", out / "int8.onnx")
     yours = command("train", "--data", "IMAGES", "--backbone", "deit_small_patch16_224", "--pretrained", "-o", "RUN")
     console.say("Next:")
-    console.say(f"  {smaller}   (8 bits, and when they pay)")
-    console.say(f"  {yours}   (your own images)")
+    console.say(f"  {smaller}   # 8 bits, and whether they pay")
+    console.say(f"  {yours}   # your own images")
