@@ -30,6 +30,13 @@ def test_the_demo_makes_every_file_it_promises(
     shown = capsys.readouterr().out
     assert not caught.value.code, shown
     assert "Held-out accuracy" in shown
+    benchmark = json.loads((tmp_path / "demo" / "bench.json").read_text())
+    (quoted,) = (row for row in benchmark["rows"] if row["batch"] == 1 and row["speedup_low"] != row["speedup_high"])
+    certain = not quoted["speedup_low"] <= 1 <= quoted["speedup_high"]
+    speed = "At batch 1: " + ("faster" if quoted["speedup"] > 1 else "slower") * certain
+    assert speed in shown, "measured, not promised"
+    assert speed in (tmp_path / "demo" / "report.html").read_text()
+    assert "tofe-export quantize" in shown.rpartition("Next:")[2]
     names = {path.name for path in (tmp_path / "demo").iterdir()}
     promised = {"ckpt.pth", "model.onnx", "model.onnx.json", "verify.json", "bench.json", "report.html"}
     assert promised <= names

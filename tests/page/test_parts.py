@@ -98,8 +98,8 @@ def test_differences_in_words(value: float | None, text: str) -> None:
 @pytest.mark.parametrize(
     ("parity", "speed", "tone", "phrase"),
     [
-        (verified(), bench(row(1.9, 1.8, 2.0)), "good", "1.90× as fast"),
-        (verified(), bench(row(0.8, 0.7, 0.9)), "bad", "slower than the dense"),
+        (verified(), bench(row(1.9, 1.8, 2.0)), "good", "At batch 1: faster than the dense backbone (1.90× as fast)."),
+        (verified(), bench(row(0.8, 0.7, 0.9)), "bad", "At batch 1: slower than the dense backbone (0.80× as fast)."),
         (verified(), bench(row(1.02, 0.9, 1.1)), "bad", "not measurably faster"),
         (verified(passed=False), bench(row(1.9)), "bad", "Stage 0 went astray."),
         ((), bench(row(1.9)), "open", "Not yet compared"),
@@ -116,10 +116,10 @@ def test_the_headline(parity: tuple[Verification, ...], speed: Benchmark | None,
 def test_speed_is_quoted_of_what_was_compared_and_by_name() -> None:
     fast = row(3.0, 2.9, 3.1, name="other")
     line, tone = headline(verified(), bench(row(1.9, 1.8, 2.0), fast))
-    assert "m, at batch 1: 1.90× as fast" in line
+    assert "m, at batch 1: faster than the dense backbone (1.90× as fast)" in line
     assert tone == "good"
     line, tone = headline(verified(), bench(fast))
-    assert "other, at batch 1: 3.00× as fast" in line
+    assert "other, at batch 1: faster than the dense backbone (3.00× as fast)" in line
     assert "The model that was timed is not the one that was compared." in line
     assert tone == "open"
 

@@ -22,6 +22,7 @@ def demo(
     from tofe_export.artifacts.file_kinds import Kind
     from tofe_export.artifacts.outputs import Output, require_outputs
     from tofe_export.data.image_log import ImageLog
+    from tofe_export.page.headline import headline
 
     kinds = {MODEL: Kind.ONNX, VERIFY: Kind.VERIFY, BENCH: Kind.BENCH, PAGE: Kind.PAGE}
     require_outputs([*run_outputs(out), *(Output(out / name, kind) for name, kind in kinds.items())])
@@ -50,4 +51,15 @@ def demo(
                 f"the exported model agrees with PyTorch on {one.top1_agreement:.1%} of them"
             )
     console.show_images(log.document())
+    console.say(headline(result.verification.artifacts, result.benchmark)[0])
     console.say(f"Open {result.page}")
+    _show_next(out)
+
+
+def _show_next(out: Path) -> None:
+    """What to do after the demo: the two commands that most users want, in the folder that they chose."""
+    smaller = command("quantize", out / MODEL, "--recipe", "digits", "-o", out / "int8.onnx")
+    yours = command("train", "--data", "IMAGES", "--backbone", "deit_small_patch16_224", "--pretrained", "-o", "RUN")
+    console.say("Next:")
+    console.say(f"  {smaller}   # 8 bits, and whether they pay")
+    console.say(f"  {yours}   # your own images")

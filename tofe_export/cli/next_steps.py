@@ -73,7 +73,7 @@ STEPS: dict[str, Callable[[Details], str]] = {
     ),
     "tensorrt-needs-no-other-file": lambda details: f"Build an engine from it: {command('trt', _path(details, 'x'))}",
     "optimized-already": lambda details: f"Start from the file it was made of: {_path(details, 'source', 'source')}",
-    "tuning-of-another": lambda details: f"Tune this checkpoint: {command('tune', 'CKPT', '--speedup', 2)}",
+    "tuning-of-another": lambda details: f"Tune this checkpoint: {command('tune', 'CKPT', '--speedup', '2')}",
     "engine-version": lambda details: f"Build it again: {_engine(details)}",
     "engine-gpu": lambda details: f"Build it here: {_engine(details)}",
     "no-logits": lambda details: f"Export it again: {command('onnx', 'CKPT', '--outputs', 'features,logits')}",

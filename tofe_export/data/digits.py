@@ -22,15 +22,15 @@ from tofe_export.data.image_log import LeftOut
 from tofe_export.data.images import Sample
 
 Split = Literal["train", "val"]
-CANVAS = 60  # pixels a side
+CANVAS = 56  # pixels a side
 SIDE = 40  # pixels a side that a digit is drawn at, margins included
-STEP = 10  # pixels: places are multiples of it (a patch), so that a small ViT learns them within minutes
+STEP = 7  # pixels: places are multiples of it (a patch), so that a small ViT learns them within minutes
 HELD_OUT = 360
 
 
 @dataclass(frozen=True)
 class Canvas:
-    """One picture: pixels uint8 [60, 60, 3], the digit 0..9, and where it is (left, top, right, bottom)."""
+    """One picture: pixels uint8 [56, 56, 3], the digit 0..9, and where it is (left, top, right, bottom)."""
 
     pixels: NDArray[np.uint8]
     label: int

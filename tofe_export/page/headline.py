@@ -158,8 +158,8 @@ def _of_row(row: BenchRow, name: str, dense: BenchRow | None) -> tuple[str, Tone
     if row.speedup_low is not None and row.speedup_high is not None and row.speedup_low <= 1 <= row.speedup_high:
         return f"{place}: not measurably faster or slower than {backbone}.", "bad"
     if row.speedup < 1:
-        return f"{place}: slower than {backbone}, {times(row.speedup)}.", "bad"
-    return f"{place}: {times(row.speedup)} as fast as {backbone}.", "good"
+        return f"{place}: slower than {backbone} ({times(row.speedup)} as fast).", "bad"
+    return f"{place}: faster than {backbone} ({times(row.speedup)} as fast).", "good"
 
 
 def _speed_up(run: RunFolder) -> KeyNumber | None:
