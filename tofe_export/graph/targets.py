@@ -12,13 +12,14 @@ import onnx_ir as ir
 from tofe_export.documents.fields import Target
 from tofe_export.graph.passes.attention import fuse_attention
 from tofe_export.graph.passes.inline import inline_operators
+from tofe_export.graph.passes.ties import trust_ties
 
 Pass = Callable[[ir.Model], int]
 """Rewrites a model in place and returns how many places it changed."""
 
 _PASSES: dict[Target, dict[str, Pass]] = {
     "any": {"inline": inline_operators},
-    "onnxruntime": {"attention": fuse_attention},
+    "onnxruntime": {"attention": fuse_attention, "ties": trust_ties},
     "openvino": {"inline": inline_operators},
 }
 TARGETS: tuple[Target, ...] = tuple(_PASSES)
