@@ -53,6 +53,7 @@ def test_finalists_lie_at_the_goal_and_along_the_front(settings: TuneSettings, l
     within = [one for one in found if one.predicted_ms <= limit_ms * 1.05]
     assert max(one.predicted_ms for one in within) > limit_ms - 6  # a step of the counts
     assert max(one.predicted_ms for one in found) > limit_ms
+    assert sum(one.predicted_ms <= limit_ms for one in found) >= 3
     # By brute force: none of all combinations is cheaper and loses less.
     for one in found:
         lost = sum(row[count] for row, count in zip(LOST, one.keep, strict=True))

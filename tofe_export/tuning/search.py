@@ -13,7 +13,7 @@ from tofe_export.tuning.latency import LatencyModel
 
 _PER_STAGE = 16  # counts that are combined
 _SPREAD = 3  # finalists that show the front away from the goal
-_SLACK = 0.04  # how far above the goal a prediction may lie, for it is not exact
+_SLACK = 0.04  # how far above the goal one prediction may lie, for it is not exact
 
 
 def stage_counts(staircase: Sequence[Step]) -> list[int]:
@@ -61,8 +61,11 @@ def finalists(
     losses = [sum(by_count[count] for by_count, count in zip(lost, keep, strict=True)) for keep in vectors]
     best = front(costs, losses)
     limit = goal_cost(settings, dense_ms)
-    within = [place for place in best if costs[place] <= limit * (1 + _SLACK)]
-    near = within[-max(1, wanted - _SPREAD) :]
+    within = [place for place in best if costs[place] <= limit]
+    above = [place for place in best[len(within) :] if costs[place] <= limit * (1 + _SLACK)]
+    if settings.macs is not None:  # counted, not predicted
+        above = []
+    near = [*within[-max(1, wanted - _SPREAD - len(above[:1])) :], *above[:1]]
     rest = [place for place in best if place not in near]
     spread = rest[:: max(1, -(-len(rest) // _SPREAD))] if rest else []
     chosen = sorted({*near, *spread[: max(0, wanted - len(near))]} or {best[0]})
