@@ -18,6 +18,7 @@ from tofe_export.engine.backend import INSTALL, MODULES
 
 _DISTRIBUTION = "tofe-export"
 _SHOWN = ("torch", "torchvision", "timm", "onnx", "onnxscript", "onnxruntime", "safetensors")
+_OPENVINO = f"pip install '{_DISTRIBUTION}[openvino]'"
 _CPU = f"pip install '{_DISTRIBUTION}[cpu]'"
 _ENGINES = {
     "tensorrt": " (engines with plugins; needs a GPU to build and to run)",
@@ -39,6 +40,7 @@ def doctor() -> Diagnosis:
         _finding("memory", f"{machine.memory_gib} GiB"),
         _disk(),
         *packages,
+        _package("openvino", required, _OPENVINO, " (Intel and AMD processors)", "warn"),
         _gpu(),
         _driver(),
         *(_package(MODULES[name], required, INSTALL[name], use, "warn") for name, use in _ENGINES.items()),
@@ -47,7 +49,7 @@ def doctor() -> Diagnosis:
     ]
     matrix = [
         (name, str(required[name].specifier), _installed(name) or "-")
-        for name in (*_SHOWN, "tensorrt", "tensorrt-rtx", "cuda-bindings")
+        for name in (*_SHOWN, "openvino", "tensorrt", "tensorrt-rtx", "cuda-bindings")
         if name in required
     ]
     return Diagnosis(rows=tuple(rows), matrix=tuple(matrix), missing=broken)
