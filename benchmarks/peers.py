@@ -1,7 +1,7 @@
 """ToFe beside DynamicViT, EViT, an IdleViT-like and a ToMe-like network at equal cost, each in its best form per runtime.
 
     python benchmarks/peers.py [--json benchmarks/results/peers.json] [--backbones deit_small_patch16_224]
-        [--batches 1,8] [--rounds 2] [--processes 5] [--threads 2]
+        [--batches 1,8] [--forms optimized] [--rounds 2] [--processes 5] [--threads 2]
 
 Random weights, 224 pixels. Everything is timed together, in hot blocks in fresh processes. The reference is what a user
 has today: the dense backbone as plain `torch.onnx.export` writes it, in ONNX Runtime, in float32.
@@ -173,7 +173,7 @@ def measure(backbone: str, options: argparse.Namespace) -> list[dict[str, Any]]:
         write_model(plain.graph(), path)
         timed = [Timed(plain, "ONNX Runtime, plain torch.onnx.export", OnnxFile(path=path, threads=options.threads))]
         for network in every:
-            timed += forms(network, place)
+            timed += [one for one in forms(network, place) if options.forms in one.form]
         measured = time_in_processes(
             [one.file for one in timed], image_shape(vit), options.batches, options.rounds, options.processes
         )
@@ -216,6 +216,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, default=RESULTS / "peers.json")
     parser.add_argument("--backbones", default="deit_small_patch16_224,lvvit_s")
     parser.add_argument("--batches", default="1,8", type=lambda text: [int(part) for part in text.split(",")])
+    parser.add_argument("--forms", default="", help="only those with this text in their name")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--processes", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
@@ -227,7 +228,7 @@ def main() -> None:
     document = {
         "schema": "tofe-export/benchmark/1",
         "command": f"python benchmarks/peers.py --backbones {options.backbones} --batches "
-        f"{','.join(map(str, options.batches))} --rounds {options.rounds} --processes {options.processes} "
+        f"{','.join(map(str, options.batches))} --forms '{options.forms}' --rounds {options.rounds} --processes {options.processes} "
         f"--threads {options.threads}",
         "machine": describe_machine().to_dict(),
         "versions": describe_versions(),

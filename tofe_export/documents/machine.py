@@ -13,7 +13,7 @@ from tofe_export.documents.base import Part
 from tofe_export.documents.fields import Count, NotNegative, Text
 
 _PACKAGES = (
-    *("torch", "timm", "onnx", "onnxscript", "onnxruntime", "onnxruntime-gpu"),
+    *("torch", "timm", "onnx", "onnxscript", "onnxruntime", "onnxruntime-gpu", "openvino"),
     *("tensorrt", "tensorrt-rtx", "numpy"),
 )
 

@@ -130,7 +130,7 @@ class TuningRun:
             return tofe_macs(self._model, [float(count) for count in keep]) / dense
 
         return finalists(
-            stage_counts(document.staircase),
+            stage_counts(document.staircase, len(self._model.stages)),
             fit(document.probes, document.staircase),
             images.lost,
             self._model.discards,

@@ -12,14 +12,16 @@ from tofe_export.documents.tuning import Step, TunedCounts, TuneSettings
 from tofe_export.tuning.latency import LatencyModel
 
 _PER_STAGE = 16  # counts that are combined
+_MOST = 50_000  # combinations that are looked at, if there are many stages
 _SPREAD = 3  # finalists that show the front away from the goal
 _SLACK = 0.04  # how far above the goal one prediction may lie, for it is not exact
 
 
-def stage_counts(staircase: Sequence[Step]) -> list[int]:
-    """Efficient counts, evenly spread where they are many."""
+def stage_counts(staircase: Sequence[Step], stages: int) -> list[int]:
+    """Efficient counts, evenly spread where they are many; the fewer the more stages there are to combine."""
     good = [step.count for step in staircase if step.efficient]
-    places = np.unique(np.linspace(0, len(good) - 1, min(_PER_STAGE, len(good))).round().astype(int))
+    wanted = max(2, min(_PER_STAGE, len(good), int(_MOST ** (1 / stages))))
+    places = np.unique(np.linspace(0, len(good) - 1, wanted).round().astype(int))
     return [good[place] for place in places]
 
 
