@@ -1,4 +1,4 @@
-"""ToFe beside DynamicViT, EViT, an IdleViT-like and a ToMe-like network at equal cost, each in its best form per runtime.
+"""ToFe beside DynamicViT, EViT, IdleViT-like and ToMe-like networks at equal cost, each in its best form per runtime.
 
     python benchmarks/peers.py [--json benchmarks/results/peers.json] [--backbones deit_small_patch16_224]
         [--batches 1,8] [--forms optimized] [--rounds 2] [--processes 5] [--threads 2]
@@ -228,8 +228,8 @@ def main() -> None:
     document = {
         "schema": "tofe-export/benchmark/1",
         "command": f"python benchmarks/peers.py --backbones {options.backbones} --batches "
-        f"{','.join(map(str, options.batches))} --forms '{options.forms}' --rounds {options.rounds} --processes {options.processes} "
-        f"--threads {options.threads}",
+        f"{','.join(map(str, options.batches))} --forms '{options.forms}' --rounds {options.rounds} "
+        f"--processes {options.processes} --threads {options.threads}",
         "machine": describe_machine().to_dict(),
         "versions": describe_versions(),
         "weights": "random",
