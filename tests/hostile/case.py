@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-VERBS = ("doctor", "demo", "train", "onnx", "quantize", "trt", "verify", "bench", "inspect", "report")
+VERBS = (
+    *("doctor", "demo", "train", "tune", "onnx", "optimize", "quantize", "trt", "verify", "bench", "inspect", "report"),
+)
 ANY = frozenset({0, 1, 2, 3})
 REFUSED = frozenset({2})
 NOT_HERE = frozenset({2, 3})

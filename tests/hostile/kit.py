@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from tests.hostile.commands import TUNE
+
 FEW = '[data]\nsource = "images"\nsamples = 4\n'
 
 
@@ -26,7 +28,7 @@ def make_images(folder: Path, classes: tuple[str, ...] = ("dark", "light"), each
 
 def make_kit(kit: Path) -> None:
     """Runs in a process of its own, in `kit`, which is empty: checkpoints, a model in three forms, a run folder."""
-    from tests.helpers import small_tofe
+    from tests.helpers import TWO_STAGES, small_tofe
     from tofe_export.checkpoints.checkpoint import Checkpoint, save
     from tofe_export.data.preprocessing import Preprocessing
 
@@ -38,6 +40,8 @@ def make_kit(kit: Path) -> None:
     )
     for name in ("ck.pth", "ck.safetensors"):
         save(kit / name, saved)
+    small = small_tofe(num_classes=2, **TWO_STAGES)
+    save(kit / "small.pth", Checkpoint(small, (0.5, 0.3), saved.preprocessing, {}, "images", ("dark", "light")))
     discarding = small_tofe(num_classes=2, approximator="discard", centred=False)
     save(kit / "discard.pth", Checkpoint(discarding, (0.5, 0.3, 0.2), saved.preprocessing, {}, "images"))
     (kit / "few.toml").write_text(FEW)
@@ -61,6 +65,10 @@ def _bench(model: str, document: str) -> tuple[str, ...]:
 # What is made by calling the program: name -> its call, in the order in which they are made.
 _COMMANDS: dict[str, tuple[str, ...]] = {
     "model.onnx": ("onnx", "ck.pth", "-o", "model.onnx", "--data", "images"),
+    "inlined.onnx": ("onnx", "ck.pth", "-o", "inlined.onnx", "--data", "images", "--inline"),
+    "fast.onnx": ("optimize", "model.onnx", "-o", "fast.onnx", "--data", "images"),
+    "vino.onnx": ("optimize", "model.onnx", "-o", "vino.onnx", "--data", "images", "--for", "openvino"),
+    "tune.json": TUNE,
     "cal.npz": ("quantize", "model.onnx", "--recipe", "few.toml", *_QUICK, "--cache", "cal.npz"),
     "model.engine": ("trt", "model.onnx", "--backend", "rtx", "--batch", "1:1:2"),
     "verify.json": _verify("model.onnx", "ck.pth", "verify.json"),

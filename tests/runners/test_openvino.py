@@ -69,6 +69,12 @@ def test_functions_are_not_read() -> None:
         OpenVinoRunner(portable)
 
 
+def test_what_is_no_model_of_images_is_refused(content: bytes) -> None:
+    for damaged in (b"", b"hello", content[: len(content) // 2]):
+        with refused_as("openvino-refuses"):
+            OpenVinoRunner(damaged, 1)
+
+
 def test_a_file_with_any_name_is_read(content: bytes, tmp_path: Path) -> None:
     file = tmp_path / "ö\udcff.onnx"
     file.write_bytes(content)
