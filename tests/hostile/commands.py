@@ -26,7 +26,9 @@ _BASIC: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
     "optimize": (
         ("optimize", "model.onnx", "--data", "images"),
         ("model.onnx", "model.onnx.json", "images"),
-        ("model.onnxruntime.onnx", "model.onnxruntime.onnx.json"),
+        tuple(
+            f"model.{target}.onnx{ending}" for target in ("any", "onnxruntime", "openvino") for ending in ("", ".json")
+        ),
     ),
     "quantize": (
         ("quantize", "model.onnx", "--recipe", "few.toml", "--samples", "4", "--rounds", "1", "--processes", "1"),

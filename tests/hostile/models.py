@@ -185,6 +185,8 @@ def cases() -> Iterator[Case]:
     for verb in ("verify", "bench"):
         for file in ("vino.onnx", "fast.onnx"):
             for what in _FOR_ALL if file == "vino.onnx" else _REWRITTEN:
+                if file == "vino.onnx" and what == "a function that calls itself":
+                    continue  # it has no functions
                 yield _case(verb, f"{what}, in {file}", MODELS[what], file=file)
     yield from _engines()
 

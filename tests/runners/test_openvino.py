@@ -1,5 +1,7 @@
 """OpenVINO says what ONNX Runtime says, in the precision that was asked for."""
 
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -95,3 +97,11 @@ def test_a_missing_package_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setitem(sys.modules, "openvino", None)
     with refused_as("openvino-missing", MissingError):
         OpenVinoRunner(b"")
+
+
+def test_it_reports_to_nobody_and_leaves_nothing_in_the_home(tmp_path: Path) -> None:
+    code = "from tofe_export.runners.openvino_runner import has_bf16; has_bf16(); import sys; print(*sys.modules)"
+    environment = {**os.environ, "HOME": str(tmp_path), "CI": ""}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert "openvino_telemetry" not in done.stdout.split()
+    assert not list(tmp_path.iterdir())

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +21,7 @@ from tofe_export.runners.base import Array
 Arithmetic = Literal["fp32", "bf16"]
 _HINTS: dict[Arithmetic, str] = {"fp32": "f32", "bf16": "bf16"}
 _AGAIN = "Optimize it again from the file that was exported."
+_TELEMETRY = "openvino_telemetry"
 
 
 class OpenVinoRunner:
@@ -133,12 +136,29 @@ def _failure(images: NDArray[np.float32], error: RuntimeError) -> CheckFailedErr
 def import_openvino() -> Any:
     """The package, which is an extra. Raises MissingError where it is not installed."""
     try:
-        import openvino  # noqa: PLC0415 - an extra: its absence is an error in words, not at import
+        with _without_telemetry():
+            import openvino  # noqa: PLC0415 - an extra: its absence is an error in words, not at import
     except ImportError as error:
         raise MissingError(
             "OpenVINO is not installed.", "pip install 'tofe-export[openvino]'", code="openvino-missing"
         ) from error
     return openvino
+
+
+@contextlib.contextmanager
+def _without_telemetry() -> Iterator[None]:
+    """When it is imported, OpenVINO reports that to Google Analytics and writes an identifier into the user's home.
+
+    Without the package that does it, which is not there for as long as this lasts, it does neither.
+    """
+    if {_TELEMETRY, "openvino"} & sys.modules.keys():
+        yield
+        return
+    sys.modules[_TELEMETRY] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[_TELEMETRY]
 
 
 def has_bf16() -> bool:
