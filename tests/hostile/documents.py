@@ -157,15 +157,17 @@ TUNE: dict[str, Spoil] = {
     "one that is not finished": _at("finished", False),
     "finished that is a text": _at("finished", "yes"),
     "keep of nothing": _at("keep", []),
-    "keep of zero": _at("keep", [0, 0]),
-    "keep of 10^6": _at("keep", [10**6, 10**6]),
-    "keep of text": _at("keep", ["8", "4"]),
+    "keep of zero": _at("keep", [0]),
+    "keep of 10^6": _at("keep", [10**6]),
+    "keep of text": _at("keep", ["4"]),
     "keep that is null": _at("keep", None),
-    "keep of three stages": _edit(lambda d: (d.update(keep=[8, 4, 2]), d["candidates"][0].update(keep=[8, 4, 2]))),
+    "keep of three stages": _edit(lambda d: (d.update(keep=[2, 1, 1]), d["candidates"][0].update(keep=[2, 1, 1]))),
     "keep of three stages everywhere": _edit(
-        lambda d: d.update(keep=[8, 4, 2], candidates=[{**d["candidates"][0], "keep": [8, 4, 2]}], probes=[])
+        lambda d: d.update(keep=[2, 1, 1], candidates=[{**d["candidates"][0], "keep": [2, 1, 1]}], probes=[])
     ),
-    "keep that is no candidate": _at("keep", [1, 13]),
+    "keep that is no candidate": _edit(
+        lambda d: d.update(candidates=[one for one in d["candidates"] if one["keep"] != d["keep"]])
+    ),
     "no candidates": _at("candidates", []),
     "candidates that are null": _at("candidates", None),
     "weights of another": _at("weights_sha256", "0" * 64),
@@ -199,13 +201,15 @@ RESUMED: dict[str, Spoil] = {
     "with no efficient step": _edit(
         lambda d: ([step.update(efficient=False) for step in d["staircase"]], d.update(candidates=[]))
     ),
-    "with probes of one stage": _edit(lambda d: ([p.update(keep=[8]) for p in d["probes"]], d.update(candidates=[]))),
-    "with probes of 10^9 tokens": _edit(lambda d: [p.update(keep=[10**9] * 2) for p in d["probes"]]),
+    "with probes of two stages": _edit(
+        lambda d: ([p.update(keep=[2, 1]) for p in d["probes"]], d.update(candidates=[]))
+    ),
+    "with probes of 10^9 tokens": _edit(lambda d: [p.update(keep=[10**9]) for p in d["probes"]]),
     "with probes of 1e-320 ms": _edit(
         lambda d: ([p.update(ms=1e-320) for p in d["probes"]], d.update(candidates=[], lost=[]))
     ),
     "with candidates of three stages": _edit(
-        lambda d: (d.update(probes=[]), [one.update(keep=[8, 4, 2]) for one in d["candidates"]])
+        lambda d: (d.update(probes=[]), [one.update(keep=[2, 1, 1]) for one in d["candidates"]])
     ),
     "with candidates that were not timed": _edit(lambda d: [c.update(ms=None, speedup=None) for c in d["candidates"]]),
     "with candidates that were not judged": _edit(lambda d: [c.update(agreement=None) for c in d["candidates"]]),
@@ -396,7 +400,7 @@ def _tunings() -> Iterator[Case]:
                 kit=("small.pth", "tune.json"), prepare=_stopped, codes=REFUSED)  # fmt: skip
     for what, spoil in RESUMED.items():
         yield basic(
-            "documents", "tune", f"what was left, {what}", kit=("tune.json",), codes=FINE,
+            "documents", "tune", f"what was left, {what}", kit=("tune.json",), codes=FINE, removes=("tune.json.unfinished",),
             prepare=lambda work, spoil=spoil: (_stopped(work), spoil(work / "tune.json.unfinished")),
         )  # fmt: skip
     for what in ("cut in half", "a folder", "a link to itself", "100,000 brackets", "an empty object"):
@@ -404,6 +408,7 @@ def _tunings() -> Iterator[Case]:
         for name in ("tune.json", "tune.json.unfinished"):
             yield basic(
                 "documents", "tune", f"{name}: {what}", kit=("tune.json", f"tune.json>{name}"), codes=codes,
+                removes=("tune.json.unfinished",),
                 prepare=lambda work, what=what, name=name: ANYTHING[what](work / name),
             )  # fmt: skip
 

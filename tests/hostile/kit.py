@@ -28,7 +28,7 @@ def make_images(folder: Path, classes: tuple[str, ...] = ("dark", "light"), each
 
 def make_kit(kit: Path) -> None:
     """Runs in a process of its own, in `kit`, which is empty: checkpoints, a model in three forms, a run folder."""
-    from tests.helpers import TWO_STAGES, small_tofe
+    from tests.helpers import small_tofe
     from tofe_export.checkpoints.checkpoint import Checkpoint, save
     from tofe_export.data.preprocessing import Preprocessing
 
@@ -40,8 +40,12 @@ def make_kit(kit: Path) -> None:
     )
     for name in ("ck.pth", "ck.safetensors"):
         save(kit / name, saved)
-    small = small_tofe(num_classes=2, **TWO_STAGES)
-    save(kit / "small.pth", Checkpoint(small, (0.5, 0.3), saved.preprocessing, {}, "images", ("dark", "light")))
+    # For tune, which exports a dozen networks: one stage, four tokens.
+    small = small_tofe(num_classes=2, depth=2, stage_starts=(1,), img_size=16)
+    save(
+        kit / "small.pth",
+        Checkpoint(small, (0.5,), Preprocessing.of_backbone(small.vit), {}, "images", ("dark", "light")),
+    )
     discarding = small_tofe(num_classes=2, approximator="discard", centred=False)
     save(kit / "discard.pth", Checkpoint(discarding, (0.5, 0.3, 0.2), saved.preprocessing, {}, "images"))
     (kit / "few.toml").write_text(FEW)
