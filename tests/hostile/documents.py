@@ -400,7 +400,8 @@ def _tunings() -> Iterator[Case]:
                 kit=("small.pth", "tune.json"), prepare=_stopped, codes=REFUSED)  # fmt: skip
     for what, spoil in RESUMED.items():
         yield basic(
-            "documents", "tune", f"what was left, {what}", kit=("tune.json",), codes=FINE, removes=("tune.json.unfinished",),
+            "documents", "tune", f"what was left, {what}", kit=("tune.json",), codes=FINE,
+            removes=("tune.json.unfinished",),
             prepare=lambda work, spoil=spoil: (_stopped(work), spoil(work / "tune.json.unfinished")),
         )  # fmt: skip
     for what in ("cut in half", "a folder", "a link to itself", "100,000 brackets", "an empty object"):

@@ -15,7 +15,7 @@ _HEAD = 4096  # bytes
 _JSON_LIMIT = 1 << 26  # bytes; this program's own documents are far smaller
 _PICTURES = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"RIFF")
 TUNING_TITLE = "tofe-export tune"
-"""Of the picture that is written beside a tuning, by which it is told from pictures of others."""
+"""Of the picture that is written beside a tuning, by which it is known among pictures of others."""
 _TUNED = b"tEXtTitle\0" + TUNING_TITLE.encode()
 _PROTOBUF = re.compile(rb"\x08[\x01-\x20][\x12\x1a\x22\x28\x32\x3a\x42]", re.DOTALL)  # ir_version, then another field
 _OWN_SCHEMA = re.compile(r"tofe-export/([a-z]+)(?:-several)?/\d+")

@@ -126,7 +126,8 @@ class Tuning(Document):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        keeps = [*(one.keep for one in (*self.probes, *self.candidates)), *([self.keep] if self.keep else [])]
+        keeps = [*(one.keep for one in self.probes), *(one.keep for one in self.candidates)]
+        keeps += [self.keep] if self.keep else []
         if len({len(keep) for keep in keeps}) > 1:
             raise ValueError("keep: it should have one count per stage")
         if any(count > self.tokens for keep in keeps for count in keep):

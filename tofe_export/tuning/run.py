@@ -180,8 +180,8 @@ def _resumed(path: Path | None, checkpoint: Checkpoint, settings: TuneSettings) 
         return None
     try:
         found = read_document(Tuning, path, "Tune from the start.")
-        for one in (*found.probes, *found.candidates):
-            check_keep(one.keep, checkpoint.model)
+        for keep in (*(one.keep for one in found.probes), *(one.keep for one in found.candidates)):
+            check_keep(keep, checkpoint.model)
     except InputError:
         return None
     new = _new(checkpoint, settings)
