@@ -33,7 +33,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "precision/": ("quantize", "trt"),
     "timing/": ("bench", "onnx"),  # what it cannot time may be exported first
     "page/": ("report",),
-    "tuning/": ("onnx",),
+    "tuning/": ("onnx", "tune"),
     "api/bench.py": ("bench",),
     "api/build.py": ("trt",),
     "api/export.py": ("onnx", "train"),

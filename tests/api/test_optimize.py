@@ -4,12 +4,14 @@ import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 import pytest
 
 from tests.helpers import TWO_STAGES, refused_as, small_tofe
+from tofe_export.api.bench import bench
 from tofe_export.api.build import build
 from tofe_export.api.export import export
 from tofe_export.api.inspect import inspect
@@ -17,18 +19,20 @@ from tofe_export.api.optimize import optimize
 from tofe_export.api.predict import predict
 from tofe_export.api.quantize import quantize
 from tofe_export.api.verify import verify
-from tofe_export.artifacts.artifact import Artifact
+from tofe_export.artifacts.artifact import Artifact, open_artifact
 from tofe_export.checkpoints.checkpoint import Checkpoint, load, save
 from tofe_export.data.digits import Digits
 from tofe_export.data.preprocessing import Preprocessing
 from tofe_export.documents.fields import Target
-from tofe_export.documents.manifest import OnnxManifest
+from tofe_export.documents.machine import processors
+from tofe_export.documents.manifest import OnnxManifest, SessionSettings
 from tofe_export.errors import CheckFailedError, MissingError
 from tofe_export.graph import targets
 from tofe_export.graph.stored import add_initializer
 from tofe_export.runners.openvino_runner import has_bf16
 
 TARGETS: tuple[Target, ...] = ("any", "onnxruntime", "openvino")
+QUICK: dict[str, Any] = {"rounds": 1, "processes": 1, "threads": 1}
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +111,8 @@ def test_inline_at_once_is_the_same_file(
     inlined = export(checkpoint, tmp_path / "model.onnx", inline=True)
     assert inlined.path.read_bytes() == optimized["any"].path.read_bytes()
     assert inlined.manifest.options.target == "any"
+    with refused_as("inlined-already"):
+        optimize(inlined, tmp_path / "again.onnx", target="onnxruntime")
 
 
 def test_an_optimized_file_is_the_last_one(optimized: Mapping[Target, Artifact], tmp_path: Path) -> None:
@@ -141,6 +147,29 @@ def test_a_rewrite_that_changes_the_network_is_not_written(
     with refused_as("parity", CheckFailedError):
         optimize(source, tmp_path / "wrong.onnx", target="any")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_provider_is_not_for_openvino(optimized: Mapping[Target, Artifact], checkpoint: Checkpoint) -> None:
+    with refused_as("provider-without-onnx"):
+        verify(optimized["openvino"], against=checkpoint, provider="cuda")
+    with refused_as("provider-without-onnx"):
+        bench(optimized["openvino"], provider="cuda", **QUICK)
+
+
+def test_session_parameters_have_a_dense_backbone_of_their_own(
+    optimized: Mapping[Target, Artifact], tmp_path: Path
+) -> None:
+    plain, tuned = optimized["onnxruntime"], tmp_path / "tuned.onnx"
+    assert isinstance(plain.manifest, OnnxManifest)
+    tuned.write_bytes(plain.path.read_bytes())
+    session = SessionSettings(threads=1000, spinning=False)
+    options = plain.manifest.options.replaced(session=session)
+    Path(f"{tuned}.json").write_text(plain.manifest.replaced(options=options).to_json())
+    rows = bench([plain, tuned], batches=1, **QUICK).rows
+    assert [row.dense for row in rows] == [True, False, True, False]
+    opened = open_artifact(tuned).open()
+    threads = opened._session.get_session_options().intra_op_num_threads  # type: ignore[attr-defined]
+    assert threads == processors()
 
 
 def test_arguments_that_do_not_fit_are_refused(source: Artifact, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from tests.helpers import TWO_STAGES, refused_as, small_tofe
 from tofe_export.api.export import export
@@ -14,7 +15,8 @@ from tofe_export.checkpoints.checkpoint import Checkpoint, load, save
 from tofe_export.data.preprocessing import Preprocessing
 from tofe_export.documents.base import read_document
 from tofe_export.documents.manifest import OnnxManifest, SessionSettings
-from tofe_export.documents.tuning import Tuning
+from tofe_export.documents.tuning import Tuning, unfinished_path
+from tofe_export.errors import CheckFailedError
 from tofe_export.model.config import ToFeConfig
 from tofe_export.model.tofe import build_tofe
 from tofe_export.page.tuning_chart import write_tuning_picture
@@ -90,17 +92,80 @@ def test_a_run_that_was_stopped_goes_on_where_it_was(
     monkeypatch.setattr(tuning_run, "judge", stopped_at_the_second)
     with pytest.raises(KeyboardInterrupt):
         tune(checkpoint, path, macs=0.8, target="any", **QUICK)
-    left = read_document(Tuning, path, "")
+    left = read_document(Tuning, unfinished_path(path), "")
     assert not left.finished
+    assert not path.exists()
     with refused_as("not-finished"):
         export(checkpoint, tmp_path / "model.onnx", keep_from=path)
     monkeypatch.setattr(tuning_run, "judge", lambda *arguments: calls.append(arguments[1]) or real(*arguments))
     monkeypatch.setattr(tuning_run, "measure_staircase", None)  # not again
     done = tune(checkpoint, path, macs=0.8, target="any", **QUICK)
     assert done.finished
+    assert read_document(Tuning, path, "") == done
+    assert not unfinished_path(path).exists()
     assert done.staircase == left.staircase
     assert done.probes == left.probes
     assert sorted(calls) == sorted(one.keep for one in done.candidates)
+
+
+def test_an_earlier_result_stays_until_there_is_a_new_one(
+    tuned: tuple[Tuning, Path], checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "tune.json"
+    path.write_text(tuned[1].read_text())
+    monkeypatch.setattr(tuning_run, "judge", _stop)
+    with pytest.raises(KeyboardInterrupt):
+        tune(checkpoint, path, macs=0.5, **QUICK)
+    assert path.read_text() == tuned[1].read_text()
+    assert read_document(Tuning, unfinished_path(path), "").settings.macs == 0.5
+    assert export(checkpoint, tmp_path / "model.onnx", keep_from=path).manifest.keep == tuned[0].keep
+
+
+def _stop(*arguments: Any) -> Any:
+    raise KeyboardInterrupt
+
+
+def test_what_cannot_be_resumed_is_begun_anew(
+    tuned: tuple[Tuning, Path], checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other settings, another network, and a document whose parts do not fit."""
+    path, measured = tmp_path / "tune.json", []
+    monkeypatch.setattr(tuning_run, "measure_staircase", lambda *arguments: measured.append(1) or _stop())
+    left = tuned[0].replaced(finished=False, reached=None, keep=(), session=None, candidates=())
+    assert left.config is not None
+    short = {**left.to_dict(), "staircase": left.to_dict()["staircase"][:3]}
+    for document in (
+        left.replaced(settings=left.settings.replaced(samples=3)).to_dict(),
+        left.replaced(config=left.config.replaced(stage_starts=(0,))).to_dict(),
+        left.replaced(probes=tuple(probe.replaced(keep=(8,)) for probe in left.probes)).to_dict(),
+        short,
+    ):
+        unfinished_path(path).write_text(json.dumps(document))
+        with pytest.raises(KeyboardInterrupt):
+            tune(checkpoint, path, macs=0.8, **QUICK)
+    assert len(measured) == 4
+
+
+def test_counts_for_another_network_of_the_same_weights_are_refused(
+    tuned: tuple[Tuning, Path], checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    other, config = tmp_path / "tune.json", tuned[0].config
+    assert config is not None
+    other.write_text(tuned[0].replaced(config=config.replaced(stage_starts=(0,))).to_json())
+    with refused_as("tuning-of-another-network"):
+        export(checkpoint, tmp_path / "model.onnx", keep_from=other)
+    other.write_text(tuned[0].replaced(config=None).to_json())  # of an older version
+    assert export(checkpoint, tmp_path / "model.onnx", keep_from=other).manifest.keep == tuned[0].keep
+
+
+def test_weights_that_are_not_finite_are_refused_before_anything_is_timed(tmp_path: Path) -> None:
+    model = small_tofe(num_classes=10, **TWO_STAGES)
+    with torch.no_grad():
+        model.vit.head.weight.fill_(float("nan"))
+    diverged = Checkpoint(model, (0.5, 0.3), Preprocessing.of_backbone(model.vit), {}, "digits")
+    with refused_as("weights", CheckFailedError):
+        tune(diverged, tmp_path / "tune.json", macs=0.8, **QUICK)
+    assert not list(tmp_path.iterdir())
 
 
 def test_counts_for_other_weights_are_refused(tuned: tuple[Tuning, Path], tmp_path: Path) -> None:
@@ -129,8 +194,11 @@ def test_arguments_that_do_not_fit_are_refused(checkpoint: Checkpoint, tmp_path:
     with refused_as("keep-of-dense"):
         tune(Checkpoint(dense, (), Preprocessing.of_backbone(dense.vit), {}, ""), path, macs=0.5)
     (tmp_path / "model.onnx").write_bytes(b"\x08\x0a\x12\x00rest")
-    with refused_as("would-replace"):
+    with refused_as("not-json-name"):
         tune(checkpoint, tmp_path / "model.onnx", macs=0.5)
+    (tmp_path / "model.onnx").rename(tmp_path / "model.json")
+    with refused_as("would-replace"):
+        tune(checkpoint, tmp_path / "model.json", macs=0.5)
     assert not path.exists()
 
 

@@ -56,3 +56,31 @@ def test_tune_needs_one_goal(short: Path, run: Run) -> None:
     done = run("tune", short)
     assert done.returncode == 2
     assert "--latency-ms, --speedup and --macs" in done.stderr
+
+
+def test_tune_leaves_somebodys_picture_alone(short: Path, tmp_path: Path, run: Run) -> None:
+    goal = ("--macs", 0.9, "--samples", 4, "--rounds", 1, "--processes", 1, "--threads", 1)
+    picture = tmp_path / "tune.png"
+    picture.write_bytes(b"\x89PNG\r\n\x1a\n\0mine")
+    done = run("tune", short, *goal)
+    assert (done.returncode, "is a picture" in done.stderr) == (2, True), done.stderr
+    assert picture.read_bytes().endswith(b"mine")
+    assert not (tmp_path / "tune.json").exists()
+    for name in ("tune.png", "tune", "."):
+        done = run("tune", short, *goal, "-o", name)
+        assert (done.returncode, "does not end in .json" in done.stderr) == (2, True), done.stderr
+    picture.unlink()
+    for _ in range(2):  # the second replaces what the first drew
+        done = run("tune", short, *goal)
+        assert done.returncode == 0, done.stderr
+
+
+def test_the_next_command_repeats_what_describes_the_checkpoint(short: Path, run: Run) -> None:
+    goal = ("--macs", 0.9, "--samples", 4, "--rounds", 1, "--processes", 1, "--threads", 1)
+    done = run("tune", short, *goal, "--img-size", 48)
+    assert done.returncode == 0, done.stderr
+    following = next(line for line in done.stdout.splitlines() if line.startswith("Next:"))
+    assert following.endswith("--keep-from tune.json --img-size 48")
+    assert run("onnx", short, "--keep-from", "tune.json", "--img-size", 48).returncode == 0
+    done = run("onnx", short, "--keep-from", "tune.json")
+    assert (done.returncode, "in another network" in done.stderr) == (2, True), done.stderr

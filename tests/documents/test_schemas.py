@@ -15,6 +15,7 @@ from tofe_export.api.export import export
 from tofe_export.api.inspect import inspect
 from tofe_export.api.quantize import quantize
 from tofe_export.api.sensitivity import sensitivity
+from tofe_export.api.tune import tune
 from tofe_export.api.verify import verify
 from tofe_export.artifacts.manifests import manifest_path
 from tofe_export.checkpoints.checkpoint import Checkpoint, load, save
@@ -70,6 +71,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
         "manifest": [manifest_path(one.path).read_text() for one in (artifact, int8)],
         "quantize": [int8.quantization.to_json()],
         "sensitivity": [sensitivity(artifact, recipe=recipe, cache=cache, samples=8).to_json()],
+        "tune": [tune(checkpoint, macs=0.9, samples=8, rounds=1, processes=1, threads=1).to_json()],
         "verify": [
             verify(artifact, against=checkpoint, samples=8).to_json(),
             verify(folder / "cut.onnx", against=checkpoint).to_json(),

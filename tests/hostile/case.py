@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-VERBS = ("doctor", "demo", "train", "onnx", "quantize", "trt", "verify", "bench", "inspect", "report")
+VERBS = (
+    *("doctor", "demo", "train", "tune", "onnx", "optimize", "quantize", "trt", "verify", "bench", "inspect", "report"),
+)
 ANY = frozenset({0, 1, 2, 3})
 REFUSED = frozenset({2})
 NOT_HERE = frozenset({2, 3})
@@ -61,6 +63,7 @@ class Case:
         around: see `Surroundings`.
         real: a process from scratch instead of a fork of one that has loaded everything.
         seconds: after so long it hangs.
+        removes: glob patterns of what may be gone afterwards.
         keeps_on_failure: what was there under a name of `writes` stays as it was when the program exits with 2 or 3.
         check: looks at the working directory and the text afterwards; yields what is wrong.
     """
@@ -76,6 +79,7 @@ class Case:
     around: Surroundings = Surroundings()
     real: bool = False
     seconds: float = 120
+    removes: tuple[str, ...] = ()
     keeps_on_failure: bool = True
     check: Callable[[Path, str], Iterable[str]] | None = None
 

@@ -42,7 +42,7 @@ def all_cases() -> list[Case]:
     return cases
 
 
-_CHEAP = {"ck.pth", "ck.safetensors", "model.onnx", "model.onnx.json", "images", "few.toml"}
+_CHEAP = {"ck.pth", "ck.safetensors", "small.pth", "model.onnx", "model.onnx.json", "images", "few.toml"}
 _SAMPLE = 40
 
 

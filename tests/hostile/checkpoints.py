@@ -228,6 +228,7 @@ def cases() -> Iterator[Case]:
         yield case_of("onnx", what, PICKLED[what], codes)
         yield case_of("verify", what, PICKLED[what], REFUSED)
         yield case_of("bench", what, PICKLED[what], codes, instead={"model.onnx": "ck.pth"}, kit=("ck.pth",))
+        yield case_of("tune", what, PICKLED[what], codes, at="small.pth")
         yield case_of("train", what, PICKLED[what], _RUNS, "--init", "ck.pth", kit=("ck.pth",))
         yield case_of("report", what, PICKLED[what], _RUNS, at="run/ckpt.pth")
     for what, spoil in WORKING.items():
@@ -244,6 +245,7 @@ def cases() -> Iterator[Case]:
         )
         if what.startswith(_EXPORTED):
             yield case_of("onnx", what, spoil, _RUNS)
+            yield case_of("tune", what, spoil, _RUNS, at="small.pth")
         yield case_of("report", what, spoil, _RUNS, at="run/ckpt.pth")
 
 

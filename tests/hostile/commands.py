@@ -5,6 +5,10 @@ from __future__ import annotations
 from tests.hostile.case import Case
 
 SMALL = "img_size=32,patch_size=8,embed_dim=32,depth=4,num_heads=2"
+TUNE = (
+    *("tune", "small.pth", "--macs", "0.9", "--data", "images", "--samples", "4", "--rounds", "1", "--processes", "1"),
+    *("--threads", "1"),
+)
 _BASIC: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
     # arguments, kit, writes
     "doctor": (("doctor",), (), ()),
@@ -17,7 +21,15 @@ _BASIC: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
         ("images",),
         ("new", "new/ckpt.pth", "new/state.pt", "new/metrics.jsonl"),
     ),
+    "tune": (TUNE, ("small.pth", "images"), ("tune.json", "tune.png", "tune.json.unfinished")),
     "onnx": (("onnx", "ck.pth", "-o", "out.onnx", "--data", "images"), ("ck.pth", "images"), ("out.onnx*",)),
+    "optimize": (
+        ("optimize", "model.onnx", "--data", "images"),
+        ("model.onnx", "model.onnx.json", "images"),
+        tuple(
+            f"model.{target}.onnx{ending}" for target in ("any", "onnxruntime", "openvino") for ending in ("", ".json")
+        ),
+    ),
     "quantize": (
         ("quantize", "model.onnx", "--recipe", "few.toml", "--samples", "4", "--rounds", "1", "--processes", "1"),
         ("model.onnx", "model.onnx.json", "few.toml", "images"),

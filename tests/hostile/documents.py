@@ -153,6 +153,77 @@ VERIFY: dict[str, Spoil] = {
         lambda d: d.update(artefacts=[dict(d)] * 100, schema="tofe-export/verify-several/1")
     ),
 }
+TUNE: dict[str, Spoil] = {
+    "one that is not finished": _at("finished", False),
+    "finished that is a text": _at("finished", "yes"),
+    "keep of nothing": _at("keep", []),
+    "keep of zero": _at("keep", [0]),
+    "keep of 10^6": _at("keep", [10**6]),
+    "keep of text": _at("keep", ["4"]),
+    "keep that is null": _at("keep", None),
+    "keep of three stages": _edit(lambda d: (d.update(keep=[2, 1, 1]), d["candidates"][0].update(keep=[2, 1, 1]))),
+    "keep of three stages everywhere": _edit(
+        lambda d: d.update(keep=[2, 1, 1], candidates=[{**d["candidates"][0], "keep": [2, 1, 1]}], probes=[])
+    ),
+    "keep that is no candidate": _edit(
+        lambda d: d.update(candidates=[one for one in d["candidates"] if one["keep"] != d["keep"]])
+    ),
+    "no candidates": _at("candidates", []),
+    "candidates that are null": _at("candidates", None),
+    "weights of another": _at("weights_sha256", "0" * 64),
+    "weights that are null": _at("weights_sha256", None),
+    "another network": _edit(lambda d: d["config"].update(stage_starts=[0])),
+    "a network that is null": _at("config", None),
+    "a network that is a list": _at("config", [1]),
+    "10^9 tokens": _at("tokens", 10**9),
+    "one token": _at("tokens", 1),
+    "a checkpoint that is a path": _at("checkpoint.file", "../../etc/passwd"),
+    "a checkpoint of markup and of others": _edit(
+        lambda d: (d["checkpoint"].update(file="[red]x[/]\x1b[2J"), d.update(weights_sha256="0"))
+    ),
+    "a session of 0 threads": _at("session", {"threads": 0}),
+    "a session of 10^9 threads": _at("session", {"threads": 10**9}),
+    "a session of 1024 threads": _at("session", {"threads": 1024, "spinning": True, "arena": False}),
+    "a session that is a list": _at("session", [1]),
+    "spinning that is a text": _at("session", {"spinning": "yes"}),
+    "two goals": _edit(lambda d: d["settings"].update(speedup=2.0)),
+    "no goal": _edit(lambda d: d["settings"].update(macs=None)),
+    "a target nobody knows": _edit(lambda d: d["settings"].update(target="tensorrt")),
+}
+_TUNE_FINE = ("a network that is null", "a session of 1024 threads", "two goals", "no goal", "with a byte order mark")
+RESUMED: dict[str, Spoil] = {
+    "as it was left": _edit(lambda d: None),
+    "without anything": _edit(lambda d: d.update(staircase=[], probes=[], candidates=[], lost=[])),
+    "without probes": _edit(lambda d: d.update(probes=[], candidates=[], lost=[])),
+    "without candidates": _edit(lambda d: d.update(candidates=[], lost=[])),
+    "with a staircase of one step": _edit(lambda d: d.update(staircase=d["staircase"][:1], candidates=[])),
+    "with a staircase that never ends": _edit(lambda d: [step.update(count=10**9) for step in d["staircase"]]),
+    "with no efficient step": _edit(
+        lambda d: ([step.update(efficient=False) for step in d["staircase"]], d.update(candidates=[]))
+    ),
+    "with probes of two stages": _edit(
+        lambda d: ([p.update(keep=[2, 1]) for p in d["probes"]], d.update(candidates=[]))
+    ),
+    "with probes of 10^9 tokens": _edit(lambda d: [p.update(keep=[10**9]) for p in d["probes"]]),
+    "with probes of 1e-320 ms": _edit(
+        lambda d: ([p.update(ms=1e-320) for p in d["probes"]], d.update(candidates=[], lost=[]))
+    ),
+    "with candidates of three stages": _edit(
+        lambda d: (d.update(probes=[]), [one.update(keep=[2, 1, 1]) for one in d["candidates"]])
+    ),
+    "with candidates that were not timed": _edit(lambda d: [c.update(ms=None, speedup=None) for c in d["candidates"]]),
+    "with candidates that were not judged": _edit(lambda d: [c.update(agreement=None) for c in d["candidates"]]),
+    "with one candidate": _edit(lambda d: d.update(candidates=d["candidates"][:1])),
+    "without a dense latency": _at("dense_ms", None),
+    "of other settings": _edit(lambda d: d["settings"].update(samples=3)),
+    "of other weights": _at("weights_sha256", "0"),
+    "of another network": _edit(lambda d: d["config"].update(stage_starts=[0])),
+    "of another machine": _edit(lambda d: d["machine"].update(processor="abacus")),
+    "cut in half": ANYTHING["cut in half"],
+    "of 100,000 brackets": ANYTHING["100,000 brackets"],
+    "of another schema": _at("schema", "tofe-export/tune/99"),
+}
+"""What a stopped tuning left, made of a finished one."""
 _LINE = {"phase": "tofe", "epoch": 1, "accuracy": 0.5, "val_accuracy": 0.5, "keep_mean": [0.5, 0.4, 0.3]}
 _LINE |= {"keep_std": [0.1] * 3, "macs_ratio": 0.5, "macs_budget": 0.5}
 
@@ -304,11 +375,49 @@ def cases() -> Iterator[Case]:
         ):
             yield _recipe("trt", what, spoil, codes, "--int8", "--recipe", "few.toml")
             yield _recipe("onnx", what, spoil, codes, "--keep-from", "few.toml")
+    yield from _tunings()
     for what, spoil in _caches().items():
         yield basic(
             "documents", "quantize", f"a calibration: {what}", "--cache", "cal.npz", kit=("cal.npz",),
             prepare=lambda work, spoil=spoil: spoil(work / "cal.npz"), codes=REFUSED,
         )  # fmt: skip
+
+
+def _tunings() -> Iterator[Case]:
+    """Results of `tune`, read by an export, and what lies where the next one is written."""
+    small = {"ck.pth": "small.pth"}
+    for what, spoil in {**ANYTHING, **TUNE}.items():
+        yield basic(
+            "documents", "onnx", f"a tuning: {what}", "--keep-from", "tune.json", kit=("small.pth", "tune.json"),
+            instead=small, prepare=lambda work, spoil=spoil: spoil(work / "tune.json"),
+            codes=FINE if what in _TUNE_FINE else REFUSED,
+        )  # fmt: skip
+    yield basic("documents", "onnx", "a tuning of a larger network", "--keep-from", "tune.json", kit=("tune.json",),
+                codes=REFUSED)  # fmt: skip
+    yield basic("documents", "onnx", "a tuning that is a bench", "--keep-from", "bench.json", kit=("bench.json",),
+                codes=REFUSED)  # fmt: skip
+    yield basic("documents", "onnx", "a tuning that was stopped", "--keep-from", "tune.json", instead=small,
+                kit=("small.pth", "tune.json"), prepare=_stopped, codes=REFUSED)  # fmt: skip
+    for what, spoil in RESUMED.items():
+        yield basic(
+            "documents", "tune", f"what was left, {what}", kit=("tune.json",), codes=FINE,
+            removes=("tune.json.unfinished",),
+            prepare=lambda work, spoil=spoil: (_stopped(work), spoil(work / "tune.json.unfinished")),
+        )  # fmt: skip
+    for what in ("cut in half", "a folder", "a link to itself", "100,000 brackets", "an empty object"):
+        codes = REFUSED if what in ("a folder", "a link to itself") else FINE
+        for name in ("tune.json", "tune.json.unfinished"):
+            yield basic(
+                "documents", "tune", f"{name}: {what}", kit=("tune.json", f"tune.json>{name}"), codes=codes,
+                removes=("tune.json.unfinished",),
+                prepare=lambda work, what=what, name=name: ANYTHING[what](work / name),
+            )  # fmt: skip
+
+
+def _stopped(work: Path) -> None:
+    """As if Ctrl-C had met the last step."""
+    (work / "tune.json").rename(work / "tune.json.unfinished")
+    _edit(lambda d: d.update(finished=False, reached=None, keep=[], session=None))(work / "tune.json.unfinished")
 
 
 def _report(what: str, name: str, spoil: Spoil) -> Case:

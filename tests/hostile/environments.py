@@ -10,7 +10,7 @@ from tests.hostile.case import ANY, FINE, REFUSED, Case, Surroundings
 from tests.hostile.commands import basic
 
 _RUNS = FINE | REFUSED
-_WORKERS = ("train", "onnx", "quantize", "trt", "verify", "bench", "inspect", "report")
+_WORKERS = ("train", "tune", "onnx", "optimize", "quantize", "trt", "verify", "bench", "inspect", "report")
 _HOMES: dict[str, dict[str, str | None]] = {
     "HOME that is not there": {"HOME": "/nonexistent"},
     "HOME that is empty": {"HOME": ""},
@@ -36,12 +36,12 @@ _GPUS: dict[str, dict[str, str | None]] = {
 }
 # Read when the interpreter or a library starts, so in a process of its own.
 _AT_START: dict[str, tuple[dict[str, str | None], tuple[str, ...]]] = {
-    "OMP_NUM_THREADS garbage": ({"OMP_NUM_THREADS": "many"}, ("bench", "verify")),
+    "OMP_NUM_THREADS garbage": ({"OMP_NUM_THREADS": "many"}, ("bench", "verify", "optimize")),
     "OMP_NUM_THREADS 0": ({"OMP_NUM_THREADS": "0"}, ("bench",)),
     "OMP_NUM_THREADS -1": ({"OMP_NUM_THREADS": "-1"}, ("bench",)),
     "MPLBACKEND garbage": ({"MPLBACKEND": "garbage"}, ("report",)),
     "MPLBACKEND with a window": ({"MPLBACKEND": "tkagg"}, ("report",)),
-    "MPLCONFIGDIR a file": ({"MPLCONFIGDIR": "home.txt"}, ("report",)),
+    "MPLCONFIGDIR a file": ({"MPLCONFIGDIR": "home.txt"}, ("report", "tune")),
     "HOME not there, from the start": ({"HOME": "/nonexistent"}, ("report", "onnx", "doctor")),
     "PYTHONOPTIMIZE 2": ({"PYTHONOPTIMIZE": "2"}, ("onnx", "verify")),
     "LANG C without UTF-8": (
@@ -78,7 +78,7 @@ def _variables() -> Iterator[Case]:
         yield _with("quantize", what, environment, writes=("cache*",))
     yield _with("trt", "XDG_CACHE_HOME a file", _CACHES["XDG_CACHE_HOME a file"], "--int8", "--recipe", "few.toml",
                 kit=("few.toml", "images"))  # fmt: skip
-    for verb in ("onnx", "quantize", "trt", "report", "bench"):
+    for verb in ("tune", "onnx", "optimize", "quantize", "trt", "report", "bench"):
         for what, environment in _TEMPORARY.items():
             yield _with(verb, what, environment)
     for verb in ("train", "bench", "verify", "doctor"):
@@ -107,7 +107,7 @@ def _with(verb: str, what: str, environment: dict[str, str | None], *more: str, 
 def _users() -> Iterator[Case]:
     """A user who is in no list of users, has no home, and may not write everywhere."""
     nobody = Surroundings(environment={"HOME": None, "USER": None})
-    for verb in ("train", "onnx", "quantize", "verify", "bench", "report", "doctor", "inspect"):
+    for verb in ("train", "tune", "onnx", "optimize", "quantize", "verify", "bench", "report", "doctor", "inspect"):
         yield basic("environments", verb, "a user without a name and a home", around=nobody, codes=ANY)
     yield basic("environments", "onnx", "~ of a user without a home", instead={"images": "~/images"}, around=nobody,
                 codes=REFUSED)  # fmt: skip
@@ -122,7 +122,8 @@ def _users() -> Iterator[Case]:
     for mask in (0o777, 0o277):
         around = Surroundings(umask=mask)
         for verb, more, writes in (
-            ("onnx", (), ()), ("train", (), ()), ("report", (), ()), ("verify", ("--json", "v.json"), ("v.json",)),
+            ("onnx", (), ()), ("optimize", (), ()), ("tune", (), ()), ("train", (), ()), ("report", (), ()),
+            ("verify", ("--json", "v.json"), ("v.json",)),
             ("quantize", ("--cache", "c.npz"), ("c.npz",)),
         ):  # fmt: skip
             yield basic("environments", verb, f"a umask of {mask:o}", *more, around=around, codes=ANY, writes=writes)
@@ -135,12 +136,13 @@ def _limits() -> Iterator[Case]:
             if files == 16 or verb in ("train", "onnx", "report"):
                 yield basic("environments", verb, f"at most {files} open files", around=around, codes=ANY)
     one = Surroundings(limits={resource.RLIMIT_NPROC: 1})
-    for verb, more in (("bench", ("--threads", "2")), ("verify", ()), ("train", ("--workers", "2")), ("onnx", ())):
+    for verb, more in (("bench", ("--threads", "2")), ("verify", ()), ("train", ("--workers", "2")), ("onnx", ()),
+                       ("optimize", ("--for", "openvino")), ("tune", ("--threads", "2"))):  # fmt: skip
         yield basic("environments", verb, "no threads and no processes", *more, around=one, codes=ANY)
     small = Surroundings(limits={resource.RLIMIT_STACK: 256 << 10})
     for verb in ("onnx", "verify"):
         yield basic("environments", verb, "a stack of 256 KiB", around=small, codes=ANY)
-    for verb in ("onnx", "quantize", "verify", "train", "trt"):
+    for verb in ("onnx", "optimize", "quantize", "tune", "verify", "train", "trt"):
         yield basic(
             "environments", verb, "hardly more memory than it has", around=Surroundings(spare=64 << 20), codes=ANY
         )

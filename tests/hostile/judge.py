@@ -109,7 +109,8 @@ def _about_files(case: Case, verdict: Verdict, before: Snapshot, after: Snapshot
             continue
         named = _named(path, case.writes)
         if now is None:
-            yield f"{path!r} is gone"
+            if not _named(path, case.removes):
+                yield f"{path!r} is gone"
         elif not named:
             yield f"{path!r} was changed though it is no output"
         elif now[0] != was[0]:

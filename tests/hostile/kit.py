@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from tests.hostile.commands import TUNE
+
 FEW = '[data]\nsource = "images"\nsamples = 4\n'
 
 
@@ -38,6 +40,12 @@ def make_kit(kit: Path) -> None:
     )
     for name in ("ck.pth", "ck.safetensors"):
         save(kit / name, saved)
+    # For tune, which exports a dozen networks: one stage, four tokens.
+    small = small_tofe(num_classes=2, depth=2, stage_starts=(1,), img_size=16)
+    save(
+        kit / "small.pth",
+        Checkpoint(small, (0.5,), Preprocessing.of_backbone(small.vit), {}, "images", ("dark", "light")),
+    )
     discarding = small_tofe(num_classes=2, approximator="discard", centred=False)
     save(kit / "discard.pth", Checkpoint(discarding, (0.5, 0.3, 0.2), saved.preprocessing, {}, "images"))
     (kit / "few.toml").write_text(FEW)
@@ -61,6 +69,10 @@ def _bench(model: str, document: str) -> tuple[str, ...]:
 # What is made by calling the program: name -> its call, in the order in which they are made.
 _COMMANDS: dict[str, tuple[str, ...]] = {
     "model.onnx": ("onnx", "ck.pth", "-o", "model.onnx", "--data", "images"),
+    "inlined.onnx": ("onnx", "ck.pth", "-o", "inlined.onnx", "--data", "images", "--inline"),
+    "fast.onnx": ("optimize", "model.onnx", "-o", "fast.onnx", "--data", "images"),
+    "vino.onnx": ("optimize", "model.onnx", "-o", "vino.onnx", "--data", "images", "--for", "openvino"),
+    "tune.json": TUNE,
     "cal.npz": ("quantize", "model.onnx", "--recipe", "few.toml", *_QUICK, "--cache", "cal.npz"),
     "model.engine": ("trt", "model.onnx", "--backend", "rtx", "--batch", "1:1:2"),
     "verify.json": _verify("model.onnx", "ck.pth", "verify.json"),

@@ -46,14 +46,17 @@ _LOADED = (
     "typer",
     "tofe_export.engine.options",
     "tofe_export.page.build",
+    "tofe_export.page.tuning_chart",
     "tofe_export.training.trainer",
     "tofe_export.api.bench",
     "tofe_export.api.build",
     "tofe_export.api.demo",
     "tofe_export.api.export",
     "tofe_export.api.inspect",
+    "tofe_export.api.optimize",
     "tofe_export.api.quantize",
     "tofe_export.api.sensitivity",
+    "tofe_export.api.tune",
     "tofe_export.api.verify",
 )
 _MEMORY = 12 << 30  # of addresses: PyTorch alone reserves some GiB

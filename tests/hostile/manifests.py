@@ -105,6 +105,38 @@ MANIFESTS: dict[str, Spoil] = {
     "that is a link to itself": lambda path: (path.unlink(), path.symlink_to(path.name)),
     "that is a link to nothing": lambda path: (path.unlink(), path.symlink_to("nowhere.json")),
 }
+OPTIMIZED: dict[str, Spoil] = {
+    "a target nobody knows": _inner("options", target="tflite"),
+    "a target that is a list": _inner("options", target=["any"]),
+    "a target that is true": _inner("options", target=True),
+    "passes that are a list": _inner("options", passes=["inline"]),
+    "passes of text": _inner("options", passes={"inline": "many"}),
+    "a negative number of passes": _inner("options", passes={"inline": -1}),
+    "10^30 passes": _inner("options", passes={"inline": 10**30}),
+    "a pass nobody knows": _inner("options", passes={"magic": 3}),
+    "8-bit weights that it has not": _inner("options", passes={"weights": 3}),
+    "an arithmetic nobody knows": _inner("options", arithmetic="int3"),
+    "an arithmetic that is null": _inner("options", arithmetic=None),
+    "an arithmetic that it is not for": _inner("options", arithmetic="bf16"),
+    "BF16 that it has not": lambda path: (_inner("options", arithmetic="bf16")(path), _field(precision="bf16")(path)),
+    "a session that is a list": _inner("options", session=[1]),
+    "a session that is null": _inner("options", session=None),
+    "0 threads": _inner("options", session={"threads": 0}),
+    "10^9 threads": _inner("options", session={"threads": 10**9}),
+    "1024 threads": _inner("options", session={"threads": 1024, "spinning": True}),
+    "1.5 threads": _inner("options", session={"threads": 1.5}),
+    "threads that are true": _inner("options", session={"threads": True}),
+    "spinning that is a text": _inner("options", session={"spinning": "yes"}),
+    "an arena that is 1": _inner("options", session={"arena": 1}),
+    "a parameter nobody knows": _inner("options", session={"turbo": True}),
+    "no target": _inner("options", target=None, passes={}),
+    "the target any": _inner("options", target="any"),
+    "the target ONNX Runtime": _inner("options", target="onnxruntime"),
+    "the target OpenVINO": _inner("options", target="openvino"),
+    "no checkpoint": _field(checkpoint=None),
+}
+"""Of a file that was rewritten for a runtime."""
+_LYING = tuple(what for what in OPTIMIZED if "target" in what or what in ("no checkpoint", "BF16 that it has not"))
 _QUIET = (
     *("that is gone", "that nests 100,000 deep", "with a number of 10,000 digits", "with keep of text", "in UTF-16"),
     *(
@@ -132,6 +164,7 @@ def cases() -> Iterator[Case]:
     for verb, told in _READ_BY.items():
         for what in told:
             yield _manifest(verb, what, MANIFESTS[what])
+    yield from _of_optimized()
     for what in _QUIET:
         yield basic(
             "models", "report", f"a manifest {what}",
@@ -139,11 +172,29 @@ def cases() -> Iterator[Case]:
         )  # fmt: skip
 
 
-def _manifest(verb: str, what: str, spoil: Spoil) -> Case:
+def _of_optimized() -> Iterator[Case]:
+    for what, spoil in OPTIMIZED.items():
+        for verb in ("inspect", "verify", "bench"):
+            yield _manifest(verb, f"with {what}", spoil, "fast.onnx")
+            if what in _LYING or "passes" in what or "arithmetic" in what:
+                yield _manifest(verb, f"with {what}", spoil, "vino.onnx")
+    for what in _LYING:
+        for verb in ("optimize", "quantize", "trt", "verify", "bench"):
+            yield _manifest(verb, f"with {what}", OPTIMIZED[what], "inlined.onnx")
+        yield _manifest("optimize", f"with {what}", OPTIMIZED[what], "fast.onnx", "--weights", "int8")
+        yield _manifest("optimize", f"with {what}", OPTIMIZED[what], "vino.onnx", "--for", "openvino")
+
+
+def _manifest(verb: str, what: str, spoil: Spoil, file: str = "model.onnx", *more: str) -> Case:
+    stem = file.removesuffix(".onnx")
     return basic(
         "models",
         verb,
-        f"a manifest {what}",
-        prepare=lambda work: spoil(work / "model.onnx.json"),
-        codes=ANY if verb == "trt" else _RUNS,
+        f"a manifest {what}" if file == "model.onnx" else f"{file} and a manifest {what}",
+        *more,
+        prepare=lambda work: spoil(work / f"{file}.json"),
+        codes=ANY if verb == "trt" else _RUNS | {3} if file != "model.onnx" else _RUNS,
+        instead={} if file == "model.onnx" else {"model.onnx": file},
+        kit=() if file == "model.onnx" else (file, f"{file}.json"),
+        writes=(f"{stem}.*.onnx", f"{stem}.*.onnx.json", f"{stem}.engine*"),
     )

@@ -11,7 +11,7 @@ from tests.hostile.commands import basic
 from tests.hostile.kit import restamp
 
 _RUNS = FINE | REFUSED
-_READERS = ("inspect", "verify", "bench", "quantize", "trt")
+_READERS = ("inspect", "verify", "bench", "optimize", "quantize", "trt")
 Spoil = Callable[[Path], object]
 
 
@@ -163,6 +163,13 @@ _FOR_ALL = (
     *("a weight of three bytes", "somebody else's with a fixed batch"),
 )
 
+_REWRITTEN = (
+    *("somebody else's", "operators without bodies", "a function that calls itself", "a loop in its graph"),
+    *("a keep count of 10^12", "an operator nobody knows", "10,000 letters in a name", "names of markup"),
+    *("an output nobody computes", "40 bits flipped", "a weight of a negative size", "a weight of three bytes"),
+)
+"""What each target and the 8-bit weights are tried on."""
+
 
 def cases() -> Iterator[Case]:
     """All of this family."""
@@ -172,20 +179,35 @@ def cases() -> Iterator[Case]:
                 yield _case(verb, what, spoil)
                 if what in ("somebody else's", "an empty graph", "operators without bodies") and verb != "inspect":
                     yield _case(verb, f"{what}, without a manifest", spoil, remove=True)
+    for what in _REWRITTEN:
+        for more in (("--for", "any"), ("--for", "openvino"), ("--weights", "int8")):
+            yield _case("optimize", f"{what}, {' '.join(more)}", MODELS[what], more=more)
+    for verb in ("verify", "bench"):
+        for file in ("vino.onnx", "fast.onnx"):
+            for what in _FOR_ALL if file == "vino.onnx" else _REWRITTEN:
+                if file == "vino.onnx" and what == "a function that calls itself":
+                    continue  # it has no functions
+                yield _case(verb, f"{what}, in {file}", MODELS[what], file=file)
     yield from _engines()
 
 
-def _case(verb: str, what: str, spoil: Spoil, remove: bool = False) -> Case:
+def _case(
+    verb: str, what: str, spoil: Spoil, remove: bool = False, more: tuple[str, ...] = (), file: str = "model.onnx"
+) -> Case:
     """A model with a manifest that fits its bytes, so that it is the model itself that is looked at."""
 
     def prepare(work: Path) -> None:
-        spoil(work / "model.onnx")
+        spoil(work / file)
         if remove:
-            (work / "model.onnx.json").unlink()
+            (work / f"{file}.json").unlink()
         else:
-            restamp(work / "model.onnx")
+            restamp(work / file)
 
-    return basic("models", verb, what, prepare=prepare, codes=ANY if verb == "trt" else _RUNS | NOT_HERE)
+    return basic(
+        "models", verb, what, *more, prepare=prepare, codes=ANY if verb == "trt" else _RUNS | NOT_HERE,
+        instead={} if file == "model.onnx" else {"model.onnx": file},
+        kit=() if file == "model.onnx" else (file, f"{file}.json"),
+    )  # fmt: skip
 
 
 def _engines() -> Iterator[Case]:

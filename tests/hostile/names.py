@@ -55,13 +55,15 @@ def cases() -> Iterator[Case]:
         yield _model("inspect", what, name)
         if everywhere:
             yield _checkpoint(what, name)
-            for verb in ("verify", "bench", "quantize"):
+            for verb in ("verify", "bench", "optimize", "quantize"):
                 yield _model(verb, what, name)
             yield _report(what, name)
             yield _output(what, name)
             yield _data("verify", what, name)
             yield _run(what, name)
         if what in ("[v2]", "not UTF-8", "a leading -", "240 letters"):
+            yield _tuning(what, name)
+            yield _data("tune", what, name)
             yield _model("trt", what, name)
             yield _data("quantize", what, name)
     yield from _pictures()
@@ -86,7 +88,8 @@ def _model(verb: str, what: str, name: bytes) -> Case:
         "quantize": ("--json", "q.json"),
     }
     case = basic("names", verb, f"a model called {what}", prepare=prepare, codes=_RUNS, writes=(
-        "v.json", "v.xml", "b.json", "q.json", f"{stem}.int8.onnx*", f"{stem}.engine*"))  # fmt: skip
+        "v.json", "v.xml", "b.json", "q.json",
+        f"{stem}.int8.onnx*", f"{stem}.onnxruntime.onnx*", f"{stem}.engine*"))  # fmt: skip
     kept = [argument for argument in case.arguments[1:] if argument != "model.onnx"]
     return case.but(arguments=(verb, *kept, *more.get(verb, ()), "--", file))
 
@@ -101,6 +104,17 @@ def _checkpoint(what: str, name: bytes) -> Case:
     case = basic("names", "onnx", f"a checkpoint called {what}", codes=_RUNS,
                  prepare=lambda work: (work / "ck.pth").rename(_in(work, file)))  # fmt: skip
     return case.but(arguments=("onnx", "-o", "out.onnx", "--data", "images", "--", file))
+
+
+def _tuning(what: str, name: bytes) -> Case:
+    """A checkpoint and the result, both called so."""
+    case = basic("names", "tune", f"a checkpoint and a result called {what}", codes=_RUNS,
+                 prepare=lambda work: (work / "small.pth").rename(_in(work, name + b".pth")))  # fmt: skip
+    kept = [argument for argument in case.arguments[1:] if argument != "small.pth"]
+    return case.but(
+        arguments=("tune", *kept, b"-o" + name + b".json", "--", name + b".pth"),
+        writes=tuple(f"{_pattern(name)}{ending}" for ending in (".json", ".png", ".json.unfinished")),
+    )
 
 
 def _output(what: str, name: bytes) -> Case:
@@ -152,6 +166,8 @@ def _pictures() -> Iterator[Case]:
         ("train", ()),
         ("onnx", ("--keep-from", "images")),
         ("report", ("--data", "images", "--images", "50")),
+        ("optimize", ()),
+        ("tune", ("--samples", "100")),
         ("quantize", ("--json", "q.json")),
     ):
         yield basic("names", verb, "images of every such name, a third broken", *more, prepare=prepare, codes=_RUNS,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 from collections.abc import Iterator
 
-from tests.hostile.case import ANY, FINE, NOT_HERE, REFUSED, Case, Surroundings
+from tests.hostile.case import ANY, FINE, NOT_HERE, REFUSED, VERBS, Case, Surroundings
 from tests.hostile.commands import basic
 
 _HUGE = "9" * 30
@@ -31,11 +31,36 @@ _REFUSED: dict[str, dict[str, tuple[str, ...]]] = {
         "--backbone": ("vit_tny_patch16_224", "resnet50", "", "../../etc/passwd"),
         "--backbone-args": ("img_size", "=1", "img_size=", "img_size=64", "__class__=1", "checkpoint_path=ck.pth"),
         "--selector": ("", "mpl", "cls-attention"),
-        "--keep-from": ("nowhere", "ck.pth", "/dev/null", "nowhere.toml", "~nobody-of-that-name/images", "http://x/y"),
+        "--keep-from": (
+            *("nowhere", "ck.pth", "/dev/null", "nowhere.toml", "nowhere.json", ".json"),
+            *("~nobody-of-that-name/images", "http://x/y"),
+        ),
         "--keep-quantile": ("1.5", "-0.1", "nan", "inf", "1e400", "half", ""),
         "--keep-samples": ("0", "-1", "1.5", "nan", ""),
         "--data": ("nowhere", "digit", "ck.pth", "~nobody-of-that-name", "/dev/null", "-", "x" * 300, "x/" * 3000),
         "-o": ("out.engine", "out", ".onnx/", ""),
+    },
+    "optimize": {
+        "--for": ("", "ort", "tensorrt", "OpenVINO", "onnxruntime,openvino"),
+        "--weights": ("", "int4", "INT8"),
+        "--data": ("nowhere", "model.onnx", "", "/dev/null"),
+        "-o": ("model.onnx", "./model.onnx", "model.onnx.json", "out.engine", "images", ""),
+    },
+    "tune": {
+        "--macs": ("0", "-1", "1.5", "nan", "inf", "1e400", "half", ""),
+        "--speedup": ("0", "-1", "nan", "inf", "1e400", "2x", ""),
+        "--latency-ms": ("0", "-1", "nan", "inf", "10ms", ""),
+        "--for": ("", "tensorrt", "ort"),
+        "--batch": ("0", "-1", "1.5", "nan", "1,8", _HUGE, ""),
+        "--data": ("nowhere", "small.pth", "", "/dev/null"),
+        "--samples": ("0", "-1", "1.5", "nan", _HUGE, ""),
+        "--rounds": ("0", "-1", "1.5", "nan", ""),
+        "--processes": ("0", "-1", "1001", "nan", ""),
+        "--threads": ("0", "-1", "1.5", "all", "1025"),
+        "--keep-rate": ("0.5", "nan", "half"),
+        "--stages": ("3,2,1", "0,1,2,3", "one"),
+        "--img-size": ("0", "33", "huge"),
+        "-o": ("tune", "tune.png", "small.pth", "images", ".json", "-", "/dev/null", ""),
     },
     "verify": {
         "--samples": ("0", "-1", "1.5", "nan", "", "1e3"),
@@ -138,6 +163,8 @@ _EITHER: dict[str, dict[str, tuple[str, ...]]] = {
         "--samples": (_HUGE, "１"),
         "--tolerance": ("logits_max_abs=inf", "logits_max_abs=1e400", "logits_max_abs=1e-400", "accuracy_lost=0"),
     },
+    "optimize": {"--for": ("any", "openvino"), "--weights": ("int8",), "--data": ("photos", "images/../images//")},
+    "tune": {"--for": ("any", "openvino"), "--batch": ("２",), "--speedup": ("1e3",), "--latency-ms": ("1e-3", "1e6")},
     "bench": {"--batch": ("１", "1,1", " 1 ", "+1"), "--threads": ("２",)},
     "train": {
         "--backbone-args": ("global_pool=map",),
@@ -168,8 +195,12 @@ def cases() -> Iterator[Case]:
 
 def _with(verb: str, option: str, value: str, codes: frozenset[int]) -> Case:
     extra: dict[str, object] = {"kit": ("images",)} if verb == "report" and value == "images" else {}
-    instead = {"images": value} if option == "--data" and verb in ("train", "onnx", "verify") else {}
+    instead = (
+        {"images": value} if option == "--data" and verb in ("train", "tune", "onnx", "optimize", "verify") else {}
+    )
     instead |= {"ck.pth": value} if option == "--against" else {}
+    instead |= {"--macs": option, "0.9": value} if verb == "tune" and option in ("--speedup", "--latency-ms") else {}
+    instead |= {"0.9": value} if (verb, option) == ("tune", "--macs") else {}
     instead |= {"few.toml": value} if (verb, option) == ("quantize", "--recipe") else {}
     instead |= {"model.onnx": "ck.pth"} if verb == "inspect" else {}
     instead |= {"out.onnx": value} if (verb, option) == ("onnx", "-o") else {}
@@ -189,6 +220,18 @@ def _combinations() -> Iterator[Case]:
         ("onnx", ("--fuse-token",), REFUSED),
         ("onnx", ("--no-fuse-token", "--fuse-token"), REFUSED),
         ("onnx", ("--rearrange", "elide", "--rearrange", "plugin"), FINE),
+        ("onnx", ("--keep-from", "tune.json", "--keep", "2"), REFUSED),
+        ("onnx", ("--keep-from", "tune.json", "--keep-quantile", "0.5"), REFUSED),
+        ("onnx", ("--inline", "--taps"), FINE),
+        ("onnx", ("--inline", "--outputs", "features,logits"), FINE),
+        ("onnx", ("--inline", "--rearrange", "elide", "--keep", "16,16,16"), FINE),
+        ("optimize", ("--bf16",), REFUSED),
+        ("optimize", ("--bf16", "--for", "openvino"), FINE | {3}),
+        ("optimize", ("--weights", "int8", "--for", "any"), REFUSED),
+        ("optimize", ("--for", "tensorrt", "--for", "any"), FINE),
+        ("tune", ("--speedup", "2"), REFUSED),
+        ("tune", ("--speedup", "nan", "--latency-ms", "nan"), REFUSED),
+        ("tune", ("--macs", "0.001"), frozenset({1})),
         ("quantize", ("--sensitivity", "-o", "x.onnx"), REFUSED),
         ("quantize", ("--recipe", "imagenet"), REFUSED),
         ("quantize", ("--recipe", "imagenet", "--data", ""), REFUSED),
@@ -208,24 +251,30 @@ def _combinations() -> Iterator[Case]:
         ("train", ("--backbone-args", "img_size=32,img_size=64"), _RUNS),
         ("train", ("--device", "cuda:99"), frozenset({3})),
     ):
-        kit = ("ck.pth",) if "ck.pth" in more else ()
+        kit = tuple(name for name in ("ck.pth", "tune.json") if name in more)
         yield basic("options", verb, " ".join(more)[:60] + " together", *more, codes=codes, kit=kit)
+
+    for verb in ("bench", "verify"):
+        yield basic(
+            "options", verb, "--provider cuda with a file for OpenVINO", "--provider", "cuda", codes=REFUSED,
+            instead={"model.onnx": "vino.onnx"}, kit=("vino.onnx", "vino.onnx.json"),
+        )  # fmt: skip
 
 
 def _usage() -> Iterator[Case]:
     """Command lines that are wrong as such."""
-    for verb in ("doctor", "demo", "train", "onnx", "quantize", "trt", "verify", "bench", "inspect", "report"):
+    for verb in VERBS:
         yield basic("options", verb, "an unknown option", "--no-such-option", codes=REFUSED)
         last = {"doctor": "--json", "demo": "-o", "inspect": "--img-size", "report": "--data"}.get(verb, "--data")
         yield basic("options", verb, "an option without its value", last, codes=REFUSED)
         if verb not in ("verify", "bench"):
             yield basic("options", verb, "one argument too many", "more.onnx", codes=REFUSED)
-    for verb in ("train", "onnx", "verify", "bench", "inspect", "report"):
+    for verb in ("train", "tune", "onnx", "optimize", "verify", "bench", "inspect", "report"):
         yield Case("options", verb, "no argument at all", (verb,), codes=REFUSED)
         empty = {"train": ("train", "--data", "", "-o", ""), "verify": ("verify", "", "--against", "")}
         yield Case("options", verb, "an empty argument", empty.get(verb, (verb, "")), codes=REFUSED)
-    for verb in ("onnx", "bench", "inspect", "verify", "trt", "quantize"):
-        more = ("--against", "ck.pth") if verb == "verify" else ()
+    for verb in ("tune", "onnx", "optimize", "bench", "inspect", "verify", "trt", "quantize"):
+        more = {"verify": ("--against", "ck.pth"), "tune": ("--macs", "0.9")}.get(verb, ())
         for what in ("images", "/dev/null", "/dev/zero", "~nobody-of-that-name/x.onnx", "x" * 300 + ".onnx", "-"):
             kit = ("images", "ck.pth", "few.toml")
             argument = (verb, *more, "--", what)
@@ -251,6 +300,8 @@ def _expensive() -> Iterator[Case]:
         ("bench", "a batch of 10^9", ("--batch", "1000000000")),
         ("bench", "a batch of 10^29", ("--batch", _HUGE)),
         ("bench", "10^29 threads", ("--threads", _HUGE)),
+        ("tune", "a batch of 10^9", ("--batch", "1000000000")),
+        ("tune", "an image of 8 million pixels a side", ("--img-size", "800000x8")),
         ("onnx", "an image of 8 million pixels a side", ("--img-size", "800000x8")),
         ("train", "a network of a million blocks", ("--backbone-args", "img_size=32,patch_size=8,depth=1000000")),
         ("train", "a width of 100,000", ("--backbone-args", "img_size=32,patch_size=8,embed_dim=99000,num_heads=1")),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tests.hostile.case import ANY, FINE, REFUSED, Case, Skip, Surroundings
@@ -15,6 +15,8 @@ _NOT_WRITTEN = frozenset({2, 3})
 # (verb, option) -> a name that fits it; everything a verb can be asked to write
 _OPTIONS: dict[tuple[str, str], str] = {
     ("onnx", "-o"): "new.onnx",
+    ("optimize", "-o"): "new.onnx",
+    ("tune", "-o"): "new.json",
     ("quantize", "-o"): "new.onnx",
     ("quantize", "--json"): "new.json",
     ("quantize", "--cache"): "new.npz",
@@ -43,6 +45,7 @@ def cases() -> Iterator[Case]:
     yield from _onto_inputs()
     yield from _full()
     yield from _runs()
+    yield from _beside_a_tuning()
 
 
 def _write(verb: str, option: str, name: str, what: str, **changes: object) -> Case:
@@ -87,8 +90,8 @@ def _special(verb: str, option: str, name: str) -> Iterator[Case]:
     """What is no regular file: followed, written to, or refused, but never replaced."""
     if (verb, option) in _FOLDERS:
         return
-    artefact = option == "-o" and verb != "report"
-    manifest = [f"{name}.json"] if artefact else []
+    artefact = option == "-o" and verb not in ("report", "tune")
+    manifest = [f"{name}.json"] if artefact else ["new.png", f"{name}.unfinished"] if verb == "tune" else []
     yield _write(
         verb, option, name, "onto a link to a file", codes=_RUNS, writes=("other/real*", *manifest),
         prepare=lambda work: (
@@ -146,6 +149,8 @@ def _read_fifo(path: Path) -> None:
 
 _INPUTS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("onnx", "-o", ("ck.pth", "images", "./ck.pth")),
+    ("optimize", "-o", ("model.onnx", "link.onnx", "hard.onnx", "images", "model.onnx.json")),
+    ("tune", "-o", ("small.pth", "images", "images/dark/0.png", "images/dark/0.json")),
     ("quantize", "-o", ("model.onnx", "link.onnx")),
     ("quantize", "--json", ("model.onnx", "model.onnx.json", "few.toml", "model.int8.onnx", "link.onnx")),
     ("quantize", "--json", ("model.int8.onnx.json",)),
@@ -195,17 +200,68 @@ def _onto_inputs() -> Iterator[Case]:
         "outputs", "onnx", "beside somebody else's JSON", codes=_RUNS, writes=(),
         prepare=lambda work: (work / "out.onnx.json").write_text('{"mine": true}'),
     )  # fmt: skip
-    for verb, artefact in (("quantize", "model.int8.onnx"), ("trt", "model.engine"), ("onnx", "out.onnx")):
+    for verb, artefact in (
+        ("quantize", "model.int8.onnx"),
+        ("optimize", "model.onnxruntime.onnx"),
+        ("trt", "model.engine"),
+        ("onnx", "out.onnx"),
+    ):
         yield basic(
             "outputs", verb, "with a folder where the manifest goes", codes=REFUSED,
             prepare=lambda work, artefact=artefact: (work / f"{artefact}.json").mkdir(), writes=(),
         ).but(writes=())  # fmt: skip
 
 
+def _beside_a_tuning() -> Iterator[Case]:
+    """The picture and what is not finished, which lie beside the file that is named; and an earlier result."""
+
+    def picture(name: str) -> Callable[[Path], object]:
+        return lambda work: (work / name).write_bytes((work / "images/dark/0.png").read_bytes())
+
+    for what, prepare in {
+        "somebody's picture": picture("tune.png"),
+        "somebody's photo": lambda work: (work / "tune.png").write_bytes(b"\xff\xd8\xff\xe0" + bytes(900)),
+        "a folder": lambda work: (work / "tune.png").mkdir(),
+        "a link to somebody's picture": lambda work: (work / "tune.png").symlink_to("images/dark/0.png"),
+        "a link to the checkpoint": lambda work: (work / "tune.png").symlink_to("small.pth"),
+        "a checkpoint": lambda work: (work / "small.pth").rename(work / "tune.png") and _copied(work),
+    }.items():
+        yield basic("outputs", "tune", f"{what} where its picture goes", prepare=prepare, codes=REFUSED)
+    yield basic("outputs", "tune", "a device where its picture goes", prepare=lambda work: _null(work / "tune.png"),
+                codes=_RUNS)  # fmt: skip
+    yield basic("outputs", "tune", "its picture of before", kit=("tune.json", "tune.png"), codes=FINE,
+                check=_new_picture)  # fmt: skip
+    yield basic("outputs", "tune", "onto a write-protected result", kit=("tune.json",), codes=REFUSED,
+                prepare=lambda work: (work / "tune.json").chmod(0o444))  # fmt: skip
+    yield basic("outputs", "tune", "onto a result of bench", kit=("bench.json>tune.json",), codes=REFUSED)
+    yield basic("outputs", "tune", "onto a result of other settings", "--macs", "0.5", kit=("tune.json",), codes=FINE)
+    yield basic("outputs", "tune", "a result of bench where what is not finished goes", codes=REFUSED,
+                kit=("bench.json>tune.json.unfinished",))  # fmt: skip
+    yield basic("outputs", "tune", "a folder where what is not finished goes", codes=REFUSED,
+                prepare=lambda work: (work / "tune.json.unfinished").mkdir())  # fmt: skip
+    yield basic(
+        "outputs", "tune", "an earlier result, and images that are all broken", kit=("tune.json",), codes=REFUSED,
+        prepare=lambda work: [path.write_bytes(b"x") for path in (work / "images").rglob("*.png")],
+    )  # fmt: skip
+    yield basic("outputs", "tune", "into the folder of its images", "-o", "images/dark/0.json", codes=REFUSED)
+    yield basic("outputs", "tune", "-o that ends in .png", "-o", "new.png", codes=REFUSED)
+
+
+def _copied(work: Path) -> None:
+    (work / "small.pth").write_bytes((work / "tune.png").read_bytes())
+
+
+def _new_picture(work: Path, _: str) -> Iterator[str]:
+    if not (work / "tune.png").read_bytes().startswith(b"\x89PNG"):
+        yield "the picture is none"
+
+
 def _full() -> Iterator[Case]:
     """A disk that is full, as RLIMIT_FSIZE shows it; what was there before must stay."""
     for verb, names in {
         "onnx": ("out.onnx", "out.onnx.json"),
+        "optimize": ("model.onnxruntime.onnx", "model.onnxruntime.onnx.json"),
+        "tune": ("tune.json", "tune.png"),
         "quantize": ("model.int8.onnx", "model.int8.onnx.json"),
         "trt": ("model.engine", "model.engine.json"),
         "train": ("new/ckpt.pth",),

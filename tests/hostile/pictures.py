@@ -210,12 +210,14 @@ _READERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "keep counts": ("onnx", ("--keep-from", "images")),
     "verify": ("verify", ()),
     "calibration": ("quantize", ()),
+    "optimizing": ("optimize", ()),
+    "tuning": ("tune", ()),
     "training": ("train", ()),
     "report": ("report", ("--data", "images")),
     "engine": ("trt", ("--int8", "--recipe", "few.toml")),
 }
 
-_SLOW = ("calibration", "report", "engine")
+_SLOW = ("calibration", "report", "engine", "optimizing", "tuning")
 _TELLING = ("empty", "only what is broken", "classes that are not UTF-8", "links that go round", "a FIFO instead")
 
 

@@ -19,6 +19,8 @@ _TALKERS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
     "bench": ("bench", ("--json", "b.json"), ("b.json",)),
     "quantize": ("quantize", ("--json", "q.json"), ("q.json", "model.int8.onnx", "model.int8.onnx.json")),
     "onnx": ("onnx", (), ("out.onnx", "out.onnx.json")),
+    "optimize": ("optimize", (), ("model.onnxruntime.onnx", "model.onnxruntime.onnx.json")),
+    "tune": ("tune", (), ("tune.json", "tune.png")),
     "train": ("train", (), ("new/ckpt.pth",)),
     "report": ("report", (), ("run/report.html",)),
     "trt": ("trt", (), ("model.engine", "model.engine.json")),
@@ -118,6 +120,14 @@ def _interrupts() -> Iterator[Case]:
     model, engine, report = ("model.onnx", "model.onnx.json"), ("model.engine", "model.engine.json"), ("verify.json",)
     for verb, when, old in (
         ("onnx", ".out.onnx.*.part", [f"{name}>out{name.removeprefix('model')}" for name in model]),
+        (
+            "optimize",
+            ".model.onnxruntime.onnx.*.part",
+            [f"{name}>model.onnxruntime{name.removeprefix('model')}" for name in model],
+        ),
+        ("tune", "tune.json.unfinished", ("tune.json",)),
+        ("tune", "", ("tune.json",)),
+        ("optimize", "", ()),
         ("quantize", ".model.int8.onnx.*.part", [f"{name}>model.int8{name.removeprefix('model')}" for name in model]),
         ("trt", ".model.engine.*.part", engine),
         ("train", "new/state.pt", ()),

@@ -1,5 +1,7 @@
 """OpenVINO says what ONNX Runtime says, in the precision that was asked for."""
 
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -69,6 +71,12 @@ def test_functions_are_not_read() -> None:
         OpenVinoRunner(portable)
 
 
+def test_what_is_no_model_of_images_is_refused(content: bytes) -> None:
+    for damaged in (b"", b"hello", content[: len(content) // 2]):
+        with refused_as("openvino-refuses"):
+            OpenVinoRunner(damaged, 1)
+
+
 def test_a_file_with_any_name_is_read(content: bytes, tmp_path: Path) -> None:
     file = tmp_path / "ö\udcff.onnx"
     file.write_bytes(content)
@@ -89,3 +97,11 @@ def test_a_missing_package_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setitem(sys.modules, "openvino", None)
     with refused_as("openvino-missing", MissingError):
         OpenVinoRunner(b"")
+
+
+def test_it_reports_to_nobody_and_leaves_nothing_in_the_home(tmp_path: Path) -> None:
+    code = "from tofe_export.runners.openvino_runner import has_bf16; has_bf16(); import sys; print(*sys.modules)"
+    environment = {**os.environ, "HOME": str(tmp_path), "CI": ""}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert "openvino_telemetry" not in done.stdout.split()
+    assert not list(tmp_path.iterdir())

@@ -94,7 +94,28 @@ def test_the_front_is_of_what_was_timed() -> None:
 
 def test_many_efficient_counts_are_thinned_and_the_ends_stay() -> None:
     steps = [Step(count=count, ms=1.0, efficient=count % 2 == 0) for count in range(1, 197)]
-    assert len(stage_counts(steps, 6)) ** 6 <= 50_000
     counts = stage_counts(steps, 3)
     assert (counts[0], counts[-1], len(counts)) == (2, 196, 16)
     assert all(count % 2 == 0 for count in counts)
+
+
+@pytest.mark.parametrize("stages", [1, 3, 4, 5, 8, 23])
+def test_the_combinations_of_many_stages_stay_few(stages: int) -> None:
+    steps = [Step(count=count, ms=1.0, efficient=True) for count in range(1, 197)]
+    counts = stage_counts(steps, stages)
+    assert (counts[0], counts[-1]) == (1, 196)
+    lost = tuple(tuple(1 - count / 196 for count in range(197)) for _ in range(stages))
+    model = LatencyModel(1.0, (1.0,) * stages, tuple(float(count) for count in range(1, 197)))
+    asked: list[object] = []
+    found = finalists(
+        counts,
+        model,
+        lost,
+        False,
+        lambda keep: asked.append(keep) or sum(keep),
+        goal(macs=0.5),
+        65.0,
+        6,  # type: ignore[func-returns-value]
+    )
+    assert found
+    assert len(asked) <= 1 << 17

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tofe_export.api.load import AnyModel, listed, load, path_of
-from tofe_export.artifacts.artifact import Artifact, open_artifact
+from tofe_export.artifacts.artifact import Artifact, open_artifact, require_onnxruntime
 from tofe_export.bounds import LARGEST_BATCH, MOST_PROCESSES, MOST_ROUNDS, MOST_THREADS, require_within
 from tofe_export.checkpoints.checkpoint import Checkpoint
 from tofe_export.documents.benchmark import Benchmark
@@ -40,7 +40,8 @@ def bench(
             two that are not measured.
         processes: fresh processes, one after the other, over which the interval of a speed-up is taken; one has no
             interval.
-        threads: threads of each model; None means every processor of this process.
+        threads: threads of each model, whatever session parameters it was tuned with; None means every processor of
+            this process.
         provider: where ONNX Runtime computes, "cpu" or "cuda".
         baseline: a recorded result that the new one is judged by; see `Benchmark.baseline`.
         max_regression: share of a speed-up that may be lost against `baseline`, 0..1.
@@ -68,8 +69,10 @@ def bench(
     elif baseline is not None:  # read before anything is timed
         name = readable(Path(baseline).name)
         baseline = read_baseline(Path(baseline))
+    opened = [_opened(model) for model in given]
+    require_onnxruntime([model for model in opened if isinstance(model, Artifact)], provider)
     settings = Settings(tuple(sizes), rounds, processes, threads or processors(), provider)
-    benchmark = time_models([_opened(model) for model in given], settings, progress)
+    benchmark = time_models(opened, settings, progress)
     if baseline is None:
         return benchmark
     return benchmark.replaced(baseline=judge(benchmark, baseline, name, max_regression))

@@ -94,15 +94,22 @@ def open_onnx(model: AnyArtifact) -> Artifact:
         )
     artifact = open_artifact(model)
     manifest = artifact.manifest
-    if isinstance(manifest, OnnxManifest) and manifest.options.target is not None:
+    if not isinstance(manifest, OnnxManifest) or manifest.options.target is None:
+        return artifact
+    if manifest.checkpoint is None:  # written out when it was exported
         raise InputError(
-            f"{path} was optimized for {target_name(manifest.options.target)}, which is the last step.",
-            f"Start from the file that it was made of: {manifest.source.file}.",
-            code="optimized-already",
+            f"{path} was exported for any reader, which is the last step.",
+            "Export it again without `inline`, and start from that.",
+            code="inlined-already",
             path=path,
-            source=path.with_name(manifest.source.file),
         )
-    return artifact
+    raise InputError(
+        f"{path} was optimized for {target_name(manifest.options.target)}, which is the last step.",
+        f"Start from the file that it was made of: {manifest.source.file}.",
+        code="optimized-already",
+        path=path,
+        source=path.with_name(manifest.source.file),
+    )
 
 
 def require_onnx_name(target: Path) -> None:

@@ -14,10 +14,12 @@ from tofe_export.checkpoints.checkpoint import Checkpoint
 from tofe_export.data.sources import images_like_training
 from tofe_export.documents.fields import Target
 from tofe_export.documents.machine import processors
-from tofe_export.documents.tuning import TuneSettings, Tuning
-from tofe_export.errors import InputError, brief
+from tofe_export.documents.tuning import TuneSettings, Tuning, unfinished_path
+from tofe_export.errors import CheckFailedError, InputError, brief
 from tofe_export.files.names import readable
+from tofe_export.files.places import is_stream
 from tofe_export.graph.targets import TARGETS
+from tofe_export.parity.provenance import weights_not_finite
 from tofe_export.progress import Progress, silent
 from tofe_export.timing.dense import Place
 from tofe_export.tuning.run import TuningRun
@@ -49,7 +51,8 @@ def tune(
 
     Args:
         checkpoint: from `load`, or its file, or the folder of its training run.
-        path: where the result is written after each step, so that a run that was stopped goes on; None writes nothing.
+        path: where the result is written, ending in .json; None writes nothing. Until it is finished it lies in
+            `PATH.unfinished`: the same call goes on where a run was stopped, and an earlier result stays till then.
         latency_ms, speedup, macs: the goal, exactly one: the latency of a call in milliseconds, how many times faster
             than the dense backbone in the same form, or the share of its multiply-accumulates.
         target: the runtime, as in `optimize`.
@@ -62,17 +65,18 @@ def tune(
         progress: called with what is being done, steps done, steps in all.
 
     Raises:
-        InputError: no goal or several, a number out of range, a checkpoint without stages, or see `open_source`.
-        CheckFailedError: the scores of an image are not finite.
-        MissingError: the runtime is missing.
+        InputError: no goal or several, a number out of range, a checkpoint without stages, a path that must not or
+            cannot be written, or see `open_source`.
+        CheckFailedError: a weight or the scores of an image are not finite.
+        MissingError: the runtime is missing, or the disk is full.
     """
     loaded = checkpoint if isinstance(checkpoint, Checkpoint) else load(checkpoint)
     written = None if path is None else Path(path)
     _require_goal(latency_ms, speedup, macs)
     _require_numbers(batch, samples, rounds, processes, threads)
-    _require_tunable(loaded, target)
     if written is not None:
-        require_outputs([Output(written, Kind.TUNING)], [loaded.path])
+        require_place(written, loaded.path)
+    _require_tunable(loaded, target)
     images = images_like_training(loaded.data, None if data is None else str(data))
     settings = TuneSettings(
         target=target,
@@ -94,6 +98,22 @@ def tune(
         run.time_candidates()
         run.choose()
     return run.document
+
+
+def require_place(path: Path, checkpoint: Path | None) -> None:
+    """Raises InputError where a result of a checkpoint could not be written to `path`, or not be read from there."""
+    if path.suffix != ".json":  # by which an export tells it from a folder of images
+        raise InputError(
+            f"{readable(path)} does not end in .json.", "Name a file that does.", code="not-json-name", path=path
+        )
+    if is_stream(path):
+        raise InputError(
+            f"{readable(path)} is not a regular file, which is required here.",
+            "Name a file to write.",
+            code="not-regular",
+            path=path,
+        )
+    require_outputs([Output(path, Kind.TUNING), Output(unfinished_path(path), Kind.TUNING)], [checkpoint])
 
 
 def _require_goal(latency_ms: float | None, speedup: float | None, macs: float | None) -> None:
@@ -120,6 +140,10 @@ def _require_tunable(checkpoint: Checkpoint, target: str) -> None:
             "This network is dense: it has no stages, so there are no keep counts to tune.",
             "Train a ToFe network from it, or prune it as EViT does.",
             code="keep-of-dense",
+        )
+    if broken := weights_not_finite(checkpoint):
+        raise CheckFailedError(
+            broken, "Use an earlier checkpoint of the run; the training of this one diverged.", code="weights"
         )
     if target not in TARGETS:
         raise InputError(

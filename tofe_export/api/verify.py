@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tofe_export.api.load import AnyArtifact, Source, listed, path_of
-from tofe_export.artifacts.artifact import Artifact, open_artifact
+from tofe_export.artifacts.artifact import Artifact, open_artifact, require_onnxruntime
 from tofe_export.artifacts.deployed import compared_batch, open_deployed, tried_batches
 from tofe_export.artifacts.opened import Opened
 from tofe_export.bounds import MOST_IMAGES, require_within
@@ -79,9 +79,10 @@ def verify(
     reference = against if isinstance(against, Checkpoint) else expanded(os.fspath(against))
     session = _Session(reference, images, samples, limits, threshold, provider, progress)
     opened = [_artifact(model) for model in unique]
-    precisions = [one.manifest.precision for one in opened if isinstance(one, Artifact)]
-    if len(precisions) == len(opened):  # else the precision of one is not known, and its error is what matters
-        check_overrides(limits, set(precisions))
+    usable = [one for one in opened if isinstance(one, Artifact)]
+    if len(usable) == len(opened):  # else the precision of one is not known, and its error is what matters
+        require_onnxruntime(usable, provider)
+        check_overrides(limits, {one.manifest.precision for one in usable})
     verifications = [session.verify(name, one) for name, one in zip(names, opened, strict=True)]
     return Verifications.of(verifications, session.against_name, session.log.document())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -60,6 +61,20 @@ class Artifact:
             return open_openvino(self.path, self.manifest, threads)
         session = self.manifest.options.session
         return OnnxRuntimeRunner(self.path, threads, self.manifest.precision, provider, session=session)
+
+
+def require_onnxruntime(artifacts: Sequence[Artifact], provider: str) -> None:
+    """Raises InputError where a provider is named, and none of the artifacts runs in ONNX Runtime."""
+    if provider == CPU or not artifacts:
+        return
+    manifests = [artifact.manifest for artifact in artifacts]
+    if not any(isinstance(one, OnnxManifest) and one.runtime == "onnxruntime" for one in manifests):
+        raise InputError(
+            "`provider` is for ONNX Runtime, and none of the files runs in it.",
+            "Omit `provider`.",
+            code="provider-without-onnx",
+            provider=provider,
+        )
 
 
 def open_artifact(artifact: Artifact | Path | str) -> Artifact:

@@ -14,6 +14,9 @@ from tofe_export.files.reading import parse_json
 _HEAD = 4096  # bytes
 _JSON_LIMIT = 1 << 26  # bytes; this program's own documents are far smaller
 _PICTURES = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"RIFF")
+TUNING_TITLE = "tofe-export tune"
+"""Of the picture that is written beside a tuning, by which it is known among pictures of others."""
+_TUNED = b"tEXtTitle\0" + TUNING_TITLE.encode()
 _PROTOBUF = re.compile(rb"\x08[\x01-\x20][\x12\x1a\x22\x28\x32\x3a\x42]", re.DOTALL)  # ir_version, then another field
 _OWN_SCHEMA = re.compile(r"tofe-export/([a-z]+)(?:-several)?/\d+")
 
@@ -35,6 +38,7 @@ class Kind(StrEnum):
     JUNIT = "a JUnit file"
     PAGE = "an HTML page"
     PICTURE = "a picture"
+    TUNING_PICTURE = "a picture of a tuning"
     METRICS = "a training's metrics"
     CALIBRATION = "a calibration"
     RECIPE = "a recipe"
@@ -94,8 +98,14 @@ def recognise(path: Path) -> Kind | None:
     if _PROTOBUF.match(head):
         return Kind.ONNX
     if b"\0" in head:
-        return Kind.PICTURE if head.startswith(_PICTURES) else Kind.BINARY
+        return _binary(head)
     return _text(path, head)
+
+
+def _binary(head: bytes) -> Kind:
+    if not head.startswith(_PICTURES):
+        return Kind.BINARY
+    return Kind.TUNING_PICTURE if _TUNED in head else Kind.PICTURE
 
 
 def _zip(path: Path) -> Kind:

@@ -119,6 +119,12 @@ def _of_the_machine(error: BaseException) -> tuple[str, str, int] | None:
 def _of_files(error: OSError) -> tuple[str, str, int] | None:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"The disk is full: {error}", "Free some space, or write elsewhere.", 3
+    if error.errno == errno.EFBIG:
+        return (
+            "A file would be larger than the limit for files here.",
+            "Raise the limit (ulimit), or write elsewhere.",
+            3,
+        )
     if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
         return f"This machine has run out of something: {error.strerror}.", "Close other programs and try again.", 3
     try:

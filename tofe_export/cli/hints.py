@@ -69,3 +69,25 @@ def hints_from(
         keep_rate=keep_rate,
         image_size=image_size(img_size) if img_size else None,
     )
+
+
+def typed(
+    backbone: str | None,
+    backbone_args: str,
+    selector: str | None,
+    fuse_token: bool | None,
+    stages: str | None,
+    img_size: str | None,
+) -> tuple[str, ...]:
+    """The options above, without the keep rate, as words of another verb's command."""
+    given = {
+        "--backbone": backbone,
+        "--backbone-args": backbone_args,
+        "--selector": selector,
+        "--stages": stages,
+        "--img-size": img_size,
+    }
+    words = [word for option, value in given.items() if value for word in (option, value)]
+    if fuse_token is not None:
+        words.append("--fuse-token" if fuse_token else "--no-fuse-token")
+    return tuple(words)

@@ -9,6 +9,7 @@ from typer import Argument, Exit, Option
 
 from tofe_export.bounds import LARGEST_BATCH, MOST_IMAGES, MOST_PROCESSES, MOST_ROUNDS, MOST_THREADS
 from tofe_export.cli import console, hints
+from tofe_export.errors import TofeError
 from tofe_export.files.commands import command
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ _COLUMNS = ("keep counts", "MACs", "predicted ms", "p50 ms", "speed-up", "95% in
 def tune(
     checkpoint: Annotated[Path, Argument(help="Checkpoint with stages (.pth or .safetensors).", metavar="CKPT")],
     output: Annotated[
-        Path, Option("--output", "-o", help="Result to write, and a picture beside it.", metavar="FILE")
+        Path, Option("--output", "-o", help="Result to write (.json), and a picture beside it (.png).", metavar="FILE")
     ] = Path("tune.json"),
     latency_ms: Annotated[float | None, Option(help="Goal: the latency of a call.", metavar="MS")] = None,
     speedup: Annotated[
@@ -49,16 +50,17 @@ def tune(
     img_size: hints.ImageSize = None,
 ) -> None:
     """Find keep counts that meet a goal on this machine. A run that was stopped goes on with the same command."""
+    from tofe_export.api.tune import require_place
     from tofe_export.api.tune import tune as tune_checkpoint
     from tofe_export.artifacts.file_kinds import Kind
     from tofe_export.artifacts.outputs import Output, require_outputs
     from tofe_export.checkpoints.checkpoint import load
     from tofe_export.data.sources import require_unambiguous
-    from tofe_export.page.tuning_chart import write_tuning_picture
 
     require_unambiguous(data)
+    require_place(output, checkpoint)
     picture = output.with_suffix(".png")
-    require_outputs([Output(output, Kind.TUNING), Output(picture, Kind.PICTURE)], [checkpoint])
+    require_outputs([Output(picture, Kind.TUNING_PICTURE)], [checkpoint, output])
     described = hints.hints_from(backbone, backbone_args, selector, fuse_token, stages, keep_rate, img_size)
     with console.progress() as progress:
         tuning = tune_checkpoint(
@@ -76,14 +78,27 @@ def tune(
             threads=threads,
             progress=progress,
         )
-    write_tuning_picture(tuning, picture)
+    drawn = _draw(tuning, picture)
     _show(tuning)
-    console.say(f"Wrote {output} and {picture}")
+    console.say(f"Wrote {output} and {picture}" if drawn else f"Wrote {output}")
     if not tuning.reached:
         console.warn("No keep counts meet the goal here; these come closest.")
-    console.say(f"Next:  {command('onnx', checkpoint, '--keep-from', output)}")
+    again = hints.typed(backbone, backbone_args, selector, fuse_token, stages, img_size)
+    console.say(f"Next:  {command('onnx', checkpoint, '--keep-from', output, *again)}")
     if not tuning.reached:
         raise Exit(1)
+
+
+def _draw(tuning: Tuning, picture: Path) -> bool:
+    """Writes the picture. What it cannot is said at the end, after the results."""
+    from tofe_export.page.tuning_chart import write_tuning_picture
+
+    try:
+        write_tuning_picture(tuning, picture)
+    except TofeError as error:
+        console.unwritten.append(error)
+        return False
+    return True
 
 
 def _show(tuning: Tuning) -> None:

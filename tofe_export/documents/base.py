@@ -89,6 +89,8 @@ def parse(kind: type[AnyPart], content: Mapping[str, Any], name: str, next_step:
         return kind.model_validate(dict(content))
     except ValidationError as error:
         place, reason = first_problem(error)
+        if not place:  # fields that contradict each other
+            place, _, reason = reason.partition(": ")
         raise InputError(
             f"{name} has no usable {place!r}: {reason}.", next_step, code="document-field", field=place, file=name
         ) from None

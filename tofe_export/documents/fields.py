@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, InstanceOf, JsonValue
 
-from tofe_export.bounds import LARGEST_SIDE
+from tofe_export.bounds import LARGEST_SIDE, MOST_THREADS
 from tofe_export.errors import brief
 
 _MOST = 10**9
@@ -65,6 +65,7 @@ Positive = Annotated[int, Field(strict=True, ge=1, le=_MOST)]
 NaturalNumber = Annotated[int, Field(strict=True, ge=0)]
 """Such as bytes or weights, of which there may be more than of anything that is a `Count`."""
 Side = Annotated[int, Field(strict=True, ge=1, le=LARGEST_SIDE)]
+Threads = Annotated[int, Field(strict=True, ge=1, le=MOST_THREADS)]
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
 Amount = Annotated[float, Field(strict=True, gt=0, lt=_LARGEST, allow_inf_nan=False)]

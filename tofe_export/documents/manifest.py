@@ -22,6 +22,7 @@ from tofe_export.documents.fields import (
     Side,
     Target,
     Text,
+    Threads,
     Whole,
     must,
 )
@@ -175,12 +176,12 @@ class SessionSettings(Part):
     """Parameters of ONNX Runtime that `tune` found fastest; None leaves what the program takes by itself.
 
     Attributes:
-        threads: of one session.
+        threads: of one session; on a machine with fewer processors, as many as those.
         spinning: idle threads wait for work in a loop, which answers sooner and uses the processor.
         arena: memory is kept between calls.
     """
 
-    threads: Positive | None = None
+    threads: Threads | None = None
     spinning: Flag | None = None
     arena: Flag | None = None
 

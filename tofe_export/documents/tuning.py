@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from pathlib import Path
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from tofe_export.documents.base import Document, Part
 from tofe_export.documents.fields import Amount, Count, Flag, NotNegative, Positive, Share, Target, Text
 from tofe_export.documents.images import ImagesRead
 from tofe_export.documents.machine import Machine
-from tofe_export.documents.manifest import FileIdentity, SessionSettings
+from tofe_export.documents.manifest import FileIdentity, NetworkConfig, SessionSettings
 
 Keep = tuple[Positive, ...]
+Milliseconds = Annotated[float, Field(strict=True, ge=1e-9, lt=1e12)]
+"""More than no time at all, so that it can be divided by."""
 
 
 class TuneSettings(Part):
@@ -41,7 +44,7 @@ class Step(Part):
     """How long one matrix product takes with a number of kept tokens; `efficient` ones fill the kernel's tiles."""
 
     count: Positive
-    ms: Amount
+    ms: Milliseconds
     efficient: Flag
 
 
@@ -49,7 +52,7 @@ class Probe(Part):
     """Keep counts that were timed to learn what tokens cost in each stage."""
 
     keep: Keep
-    ms: Amount
+    ms: Milliseconds
 
 
 class TunedCounts(Part):
@@ -67,10 +70,10 @@ class TunedCounts(Part):
 
     keep: Keep
     macs_ratio: Amount
-    predicted_ms: Amount
+    predicted_ms: Milliseconds
     agreement: Share | None = None
     accuracy: Share | None = None
-    ms: Amount | None = None
+    ms: Milliseconds | None = None
     speedup: Amount | None = None
     speedup_low: Amount | None = None
     speedup_high: Amount | None = None
@@ -86,7 +89,7 @@ class Tuning(Document):
     """What `tune` learned.
 
     Attributes:
-        checkpoint, weights_sha256: what the counts are for.
+        checkpoint, weights_sha256, config: what the counts are for; without `config` in documents of older versions.
         staircase: latency over kept tokens of one matrix product.
         dense_ms: latency of the dense backbone in the same form.
         lost: per stage, for each number of kept tokens 0..N, the share of the tokens that matter and are not kept.
@@ -101,11 +104,12 @@ class Tuning(Document):
     versions: dict[Text, Text] = {}
     checkpoint: FileIdentity
     weights_sha256: Text
+    config: NetworkConfig | None = None
     tokens: Positive
     prefix: Count
     settings: TuneSettings
     staircase: tuple[Step, ...] = ()
-    dense_ms: Amount | None = None
+    dense_ms: Milliseconds | None = None
     probes: tuple[Probe, ...] = ()
     lost: tuple[tuple[NotNegative, ...], ...] = ()
     candidates: tuple[TunedCounts, ...] = ()
@@ -119,3 +123,29 @@ class Tuning(Document):
     def picked(self) -> TunedCounts | None:
         """The candidate whose counts are `keep`."""
         return next((one for one in self.candidates if one.keep == self.keep), None)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        keeps = [*(one.keep for one in self.probes), *(one.keep for one in self.candidates)]
+        keeps += [self.keep] if self.keep else []
+        if len({len(keep) for keep in keeps}) > 1:
+            raise ValueError("keep: it should have one count per stage")
+        if any(count > self.tokens for keep in keeps for count in keep):
+            raise ValueError(f"keep: there are only {self.tokens} tokens")
+        counts = [step.count for step in self.staircase]
+        if counts and (len(counts) != self.tokens or any(here != last + 1 for last, here in enumerate(counts))):
+            raise ValueError("staircase: it should have one step for each number of tokens")
+        if counts and not any(step.efficient for step in self.staircase):
+            raise ValueError("staircase: one step at least should be efficient")
+        if any(len(row) != self.tokens + 1 for row in self.lost):
+            raise ValueError("lost: it should have one share for each number of tokens, and for none")
+        if self.probes and (self.dense_ms is None or not self.staircase):
+            raise ValueError("probes: they are measured after the staircase and beside the dense backbone")
+        if self.finished and self.picked is None:
+            raise ValueError("keep: it should be one of the candidates")
+        return self
+
+
+def unfinished_path(result: Path) -> Path:
+    """Where a tuning lies until it is finished: beside its result."""
+    return result.with_name(f"{result.name}.unfinished")

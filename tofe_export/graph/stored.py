@@ -44,6 +44,8 @@ def read_onnx(path: Path) -> ir.Model:
         bodies = model.functions.values()
         if not model.graph.outputs or not _is_whole(model.graph) or not all(_is_whole(body) for body in bodies):
             raise ValueError("no outputs, or names and values that are not there")
+        if _calls_itself(model):
+            raise ValueError("a function that calls itself")
     except Exception as error:  # a damaged file can lead protobuf and onnx_ir anywhere
         raise InputError(
             f"{path} is not an ONNX file, or it is damaged.", _AGAIN, code="not-onnx", path=path
@@ -65,6 +67,15 @@ def _is_whole(graph: ir.Graph | ir.Function) -> bool:
         if not all(isinstance(name, str) for name in names):
             return False
     return all(isinstance(value.name, str) for value in graph.outputs)
+
+
+def _calls_itself(model: ir.Model) -> bool:
+    """Whether a function does, be it through others."""
+    left = {name: {node.op_identifier() for node in body} for name, body in model.functions.items()}
+    while leaves := [name for name, calls in left.items() if not calls & left.keys()]:
+        for name in leaves:
+            del left[name]
+    return bool(left)
 
 
 def _require_beside(path: Path, model: ir.Model) -> None:

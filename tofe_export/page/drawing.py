@@ -99,14 +99,15 @@ def write_figure(figure: Figure, stem: Path) -> list[Path]:
     return [png, svg]
 
 
-def write_png(figure: Figure, path: Path) -> None:
-    """At twice the screen's pixels, on white, atomically.
+def write_png(figure: Figure, path: Path, title: str | None = None) -> None:
+    """At twice the screen's pixels, on white, atomically; `title` is in the file and not in the picture.
 
     Raises:
         InputError, MissingError: a folder that cannot be written, a full disk.
     """
     with drawing(), atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=200, facecolor="white", metadata={"Software": None})
+        metadata = {"Software": None, "Title": title}
+        figure.savefig(temporary, format="png", dpi=200, facecolor="white", metadata=metadata)
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
 
+from tofe_export.artifacts.file_kinds import TUNING_TITLE
 from tofe_export.documents.tuning import TunedCounts, Tuning
 from tofe_export.page.drawing import PAPER, Chart, Ink, drawing, write_png
 
@@ -21,11 +22,11 @@ def tuning_chart(tuning: Tuning) -> Chart:
 
 
 def write_tuning_picture(tuning: Tuning, path: Path) -> None:
-    """As PNG; raises as `write_png` does."""
+    """As PNG, with a title by which another tuning knows that it may replace it; raises as `write_png` does."""
     chart = tuning_chart(tuning)
     with drawing(PAPER):
         figure = chart.figure(PAPER)
-        write_png(figure, path)
+        write_png(figure, path, TUNING_TITLE)
 
 
 def score_name(tuning: Tuning) -> str:

@@ -52,7 +52,8 @@ class OnnxRuntimeRunner:
         provider: `CPU` or `CUDA`.
         prepack: copy weights into the layout that is fastest; else they are used where they lie, which saves memory
             where that is a file.
-        session: parameters that were found fastest; `threads` goes before its own.
+        session: parameters that were found fastest; `threads` goes before its own, of which there are no more than
+            processors here.
 
     Raises:
         MissingError: ONNX Runtime is not installed, or has no such provider here.
@@ -137,8 +138,7 @@ class OnnxRuntimeRunner:
                     batch=images.shape[0],
                 ) from error
             raise MissingError(
-                f"This machine has too little memory for {images.shape[0]} images of "
-                f"{images.shape[2]} x {images.shape[3]} pixels.",
+                f"This machine has too little memory for {_described(images)}.",
                 "Free some memory, or export for smaller images.",
                 code="memory",
                 batch=images.shape[0],
@@ -162,6 +162,12 @@ class OnnxRuntimeRunner:
         return execute
 
 
+def _described(values: NDArray[np.float32]) -> str:
+    if values.ndim != 4:
+        return f"an input of {' x '.join(map(str, values.shape))} numbers"
+    return f"{values.shape[0]} images of {values.shape[2]} x {values.shape[3]} pixels"
+
+
 def backend_of(provider: str) -> str:
     """The name of a runner's backend: "onnxruntime" on the CPU."""
     return "onnxruntime" if provider == CPU else f"onnxruntime-{provider}"
@@ -169,7 +175,7 @@ def backend_of(provider: str) -> str:
 
 def _session_options(ort: Any, threads: int | None, session: SessionSettings) -> Any:
     options = ort.SessionOptions()
-    options.intra_op_num_threads = threads or session.threads or processors()
+    options.intra_op_num_threads = threads or min(session.threads or processors(), processors())
     options.log_severity_level = 4  # its errors come as exceptions, which are shown as sentences
     if session.spinning is not None:
         options.add_session_config_entry("session.intra_op.allow_spinning", str(int(session.spinning)))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +21,7 @@ from tofe_export.runners.base import Array
 Arithmetic = Literal["fp32", "bf16"]
 _HINTS: dict[Arithmetic, str] = {"fp32": "f32", "bf16": "bf16"}
 _AGAIN = "Optimize it again from the file that was exported."
+_TELEMETRY = "openvino_telemetry"
 
 
 class OpenVinoRunner:
@@ -52,7 +55,6 @@ class OpenVinoRunner:
         self._name = str(model) if isinstance(model, Path) else "the model"
         source = os.path.realpath(model) if isinstance(model, Path) and is_text(model) else None
         content = model if isinstance(model, bytes) else None if source else model.read_bytes()
-        self.outputs = [str(value.name) for value in _header(source or content).graph.output]
         # More streams would share the processors among several batches at a time.
         self._config = {
             "INFERENCE_PRECISION_HINT": _HINTS[arithmetic],
@@ -62,6 +64,7 @@ class OpenVinoRunner:
         }
         self._core = core
         try:
+            self.outputs = [str(value.name) for value in _header(source or content).graph.output]
             self._model = core.read_model(source or content)
             self._compiled = core.compile_model(self._model, "CPU", self._config)
         except Exception as error:  # RuntimeError and types of its own
@@ -71,6 +74,13 @@ class OpenVinoRunner:
                 code="openvino-refuses",
                 path=self._name,
             ) from error
+        if len(self._model.inputs) != 1 or len(self._model.outputs) != len(self.outputs):
+            raise InputError(
+                f"{self._name} does not have one input, or not the outputs that it names.",
+                _AGAIN,
+                code="openvino-refuses",
+                path=self._name,
+            )
         self._request = self._compiled.create_infer_request()
 
     def run(self, images: NDArray[np.float32]) -> dict[str, Array]:
@@ -81,27 +91,25 @@ class OpenVinoRunner:
             CheckFailedError: OpenVINO fails on them.
         """
         self._require_shape(images)
-        try:
-            return self._outputs(self._request, images)
-        except RuntimeError as error:
-            raise CheckFailedError(
-                f"The model does not run on {images.shape[0]} images. OpenVINO says: {_reason(error)}",
-                "If a batch size is fixed in it, export it again from its checkpoint.",
-                code="model-does-not-run",
-                batch=images.shape[0],
-            ) from error
+        return self._run(self._request, images)
 
     def bind(self, images: NDArray[np.float32]) -> Callable[[], object]:
         """See `TimedRunner.bind`: compiled for this batch size, as a deployment with a known one is."""
         self._require_shape(images)
         fixed = self._model.clone()
-        fixed.reshape(list(images.shape))
-        request = self._core.compile_model(fixed, "CPU", self._config).create_infer_request()
-        return lambda: self._outputs(request, images)
+        try:
+            fixed.reshape(list(images.shape))
+            request = self._core.compile_model(fixed, "CPU", self._config).create_infer_request()
+        except RuntimeError as error:
+            raise _failure(images, error) from error
+        return lambda: self._run(request, images)
 
-    def _outputs(self, request: Any, images: NDArray[np.float32]) -> dict[str, Array]:
+    def _run(self, request: Any, images: NDArray[np.float32]) -> dict[str, Array]:
         """Outputs in the order of the file: OpenVINO gives a value every name that it had on its way."""
-        values = request.infer([images], share_inputs=True).values()
+        try:
+            values = request.infer([images], share_inputs=True).values()
+        except RuntimeError as error:
+            raise _failure(images, error) from error
         return dict(zip(self.outputs, values, strict=True))
 
     def _require_shape(self, images: NDArray[np.float32]) -> None:
@@ -116,15 +124,41 @@ class OpenVinoRunner:
             )
 
 
+def _failure(images: NDArray[np.float32], error: RuntimeError) -> CheckFailedError:
+    return CheckFailedError(
+        f"The model does not run on {images.shape[0]} images. OpenVINO says: {_reason(error)}",
+        "If a batch size is fixed in it, export it again from its checkpoint.",
+        code="model-does-not-run",
+        batch=images.shape[0],
+    )
+
+
 def import_openvino() -> Any:
     """The package, which is an extra. Raises MissingError where it is not installed."""
     try:
-        import openvino  # noqa: PLC0415 - an extra: its absence is an error in words, not at import
+        with _without_telemetry():
+            import openvino  # noqa: PLC0415 - an extra: its absence is an error in words, not at import
     except ImportError as error:
         raise MissingError(
             "OpenVINO is not installed.", "pip install 'tofe-export[openvino]'", code="openvino-missing"
         ) from error
     return openvino
+
+
+@contextlib.contextmanager
+def _without_telemetry() -> Iterator[None]:
+    """When it is imported, OpenVINO reports that to Google Analytics and writes an identifier into the user's home.
+
+    Without the package that does it, which is not there for as long as this lasts, it does neither.
+    """
+    if {_TELEMETRY, "openvino"} & sys.modules.keys():
+        yield
+        return
+    sys.modules[_TELEMETRY] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[_TELEMETRY]
 
 
 def has_bf16() -> bool:

@@ -149,7 +149,7 @@ def _form(model: Artifact | Checkpoint) -> tuple[str, str]:
         config, rewritten = ToFeConfig.of(model.manifest.config), f"{model.manifest.around}"
         if isinstance(model.manifest, OnnxManifest):
             options = model.manifest.options
-            rewritten += f" {options.target} {sorted(options.passes)} {options.arithmetic}"
+            rewritten += f" {options.target} {sorted(options.passes)} {options.arithmetic} {options.session}"
     return rewritten, f"{config.backbone} {sorted(config.backbone_args.items())}"
 
 

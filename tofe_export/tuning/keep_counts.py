@@ -17,9 +17,10 @@ from tofe_export.data.images import batches
 from tofe_export.data.sources import is_ambiguous, open_source
 from tofe_export.documents.base import read_document
 from tofe_export.documents.manifest import SessionSettings
-from tofe_export.documents.tuning import Tuning
+from tofe_export.documents.tuning import Tuning, unfinished_path
 from tofe_export.errors import CheckFailedError, InputError, brief
 from tofe_export.files.names import expanded, readable
+from tofe_export.files.places import is_there
 from tofe_export.model.tofe import check_keep
 from tofe_export.precision.calibrated import require_images_of
 from tofe_export.precision.recipe import read_recipe
@@ -123,16 +124,29 @@ def quantile_counts(counts: Sequence[Sequence[int]], quantile: float) -> tuple[i
 
 
 def _from_tuning(checkpoint: Checkpoint, path: Path) -> KeepCounts:
+    stopped = InputError(
+        f"{path} is of a tuning that was stopped.",
+        "Tune with the same arguments to go on.",
+        code="not-finished",
+        path=path,
+    )
+    if not is_there(path) and is_there(unfinished_path(path)):
+        raise stopped
     tuning = read_document(Tuning, path, "Tune again.")
     if not tuning.finished:
-        raise InputError(
-            f"{path} is of a tuning that was stopped.", "Tune with the same arguments to go on.", code="not-finished"
-        )
+        raise stopped
     if tuning.weights_sha256 != checkpoint.weights_sha256:
         raise InputError(
             f"{path} was made for other weights, those of {tuning.checkpoint.file}.",
             "Tune this checkpoint.",
             code="tuning-of-another",
+            path=path,
+        )
+    if tuning.config not in (None, checkpoint.model.config.document()):
+        raise InputError(
+            f"{path} was made for these weights in another network: with other stages, say, or for other images.",
+            "Tune this checkpoint, or describe it as it was described then.",
+            code="tuning-of-another-network",
             path=path,
         )
     session = SessionSettings() if tuning.session is None else tuning.session

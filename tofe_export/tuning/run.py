@@ -1,7 +1,11 @@
-"""A tuning from its first measurement to its pick, saved after each step so that one that was stopped goes on."""
+"""A tuning from its first measurement to its pick, saved after each step so that one that was stopped goes on.
+
+What is not finished lies in a file of its own: an earlier result stays until there is a new one.
+"""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,11 +18,12 @@ from tofe_export.data.sources import class_note
 from tofe_export.documents.base import read_document
 from tofe_export.documents.machine import describe_machine, describe_versions
 from tofe_export.documents.manifest import FileIdentity
-from tofe_export.documents.tuning import Probe, TunedCounts, TuneSettings, Tuning
+from tofe_export.documents.tuning import Probe, TunedCounts, TuneSettings, Tuning, unfinished_path
 from tofe_export.errors import InputError
 from tofe_export.files.names import readable
 from tofe_export.files.writing import write_text
 from tofe_export.model.flops import dense_macs, tofe_macs
+from tofe_export.model.tofe import check_keep
 from tofe_export.progress import Progress, tracked
 from tofe_export.timing.blocks import Timings
 from tofe_export.timing.dense import Place
@@ -41,7 +46,7 @@ class TuningRun:
         checkpoint: the network.
         images: what keep counts are judged by.
         settings: with the goal.
-        path: of the document; None keeps it in memory.
+        path: of the result; None keeps it in memory.
         place: for files that are timed.
         progress: called with what is being done, steps done, steps in all.
 
@@ -60,8 +65,9 @@ class TuningRun:
     ) -> None:
         self._checkpoint, self._model, self._source = checkpoint, checkpoint.model, images
         self._settings, self._path, self._progress = settings, path, progress
+        self._unfinished = None if path is None else unfinished_path(path)
         self._probes = Probes(checkpoint.model, settings, place)
-        self.document = _resumed(path, checkpoint, settings) or _new(checkpoint, settings)
+        self.document = _resumed(self._unfinished, checkpoint, settings) or _new(checkpoint, settings)
 
     def measure_latency(self) -> None:
         """The staircase of one product, and a few whole networks."""
@@ -142,8 +148,14 @@ class TuningRun:
 
     def _save(self, **changes: object) -> None:
         self.document = self.document.replaced(**changes)
-        if self._path is not None:
-            write_text(self._path, self.document.to_json())
+        if self._path is None or self._unfinished is None:
+            return
+        if not self.document.finished:
+            write_text(self._unfinished, self.document.to_json())
+            return
+        write_text(self._path, self.document.to_json())
+        with contextlib.suppress(OSError):  # it would only be resumed to choose again
+            self._unfinished.unlink(missing_ok=True)
 
 
 def _new(checkpoint: Checkpoint, settings: TuneSettings) -> Tuning:
@@ -155,6 +167,7 @@ def _new(checkpoint: Checkpoint, settings: TuneSettings) -> Tuning:
             sha256=checkpoint.file_sha256,
         ),
         weights_sha256=checkpoint.weights_sha256,
+        config=checkpoint.model.config.document(),
         tokens=checkpoint.model.tokens,
         prefix=checkpoint.model.prefix,
         settings=settings,
@@ -162,19 +175,18 @@ def _new(checkpoint: Checkpoint, settings: TuneSettings) -> Tuning:
 
 
 def _resumed(path: Path | None, checkpoint: Checkpoint, settings: TuneSettings) -> Tuning | None:
-    """An unfinished tuning of the same weights, with the same settings, on the same machine."""
+    """An unfinished tuning of the same network, with the same settings, on the same machine; None starts anew."""
     if path is None or not path.is_file():
         return None
     try:
-        found = read_document(Tuning, path, "")
+        found = read_document(Tuning, path, "Tune from the start.")
+        for keep in (*(one.keep for one in found.probes), *(one.keep for one in found.candidates)):
+            check_keep(keep, checkpoint.model)
     except InputError:
         return None
-    same = (found.settings, found.weights_sha256, found.machine, found.versions) == (
-        settings,
-        checkpoint.weights_sha256,
-        describe_machine(),
-        describe_versions(),
-    )
+    new = _new(checkpoint, settings)
+    parts = ("settings", "weights_sha256", "config", "tokens", "prefix", "machine", "versions")
+    same = all(getattr(found, part) == getattr(new, part) for part in parts)
     return found if same and not found.finished else None
 
 

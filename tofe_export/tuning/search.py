@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import product
+from itertools import combinations_with_replacement, product
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tofe_export.documents.tuning import Step, TunedCounts, TuneSettings
 from tofe_export.tuning.latency import LatencyModel
 
 _PER_STAGE = 16  # counts that are combined
-_MOST = 50_000  # combinations that are looked at, if there are many stages
+_MOST_COMBINATIONS = 1 << 16
+_MOST_STAGES = 16  # beyond which only counts that fall are combined
 _SPREAD = 3  # finalists that show the front away from the goal
 _SLACK = 0.04  # how far above the goal one prediction may lie, for it is not exact
 
 
 def stage_counts(staircase: Sequence[Step], stages: int) -> list[int]:
-    """Efficient counts, evenly spread where they are many; the fewer the more stages there are to combine."""
+    """Efficient counts, evenly spread where they are many; the fewer, the more stages combine them."""
     good = [step.count for step in staircase if step.efficient]
-    wanted = max(2, min(_PER_STAGE, len(good), int(_MOST ** (1 / stages))))
+    wanted = max(2, min(_PER_STAGE, int(_MOST_COMBINATIONS ** (1 / stages) + 1e-9), len(good)))
     places = np.unique(np.linspace(0, len(good) - 1, wanted).round().astype(int))
     return [good[place] for place in places]
 
@@ -57,7 +57,7 @@ def finalists(
         dense_ms: latency of the dense backbone.
         wanted: how many.
     """
-    vectors = [keep for keep in product(counts, repeat=len(lost)) if not falling or _falls(keep)]
+    vectors = _combined(counts, len(lost), falling or len(lost) > _MOST_STAGES)
     cost = macs_ratio if settings.macs is not None else model.predict_ms
     costs = [cost(keep) for keep in vectors]
     losses = [sum(by_count[count] for by_count, count in zip(lost, keep, strict=True)) for keep in vectors]
@@ -113,6 +113,7 @@ def pick(candidates: Sequence[TunedCounts], settings: TuneSettings) -> TunedCoun
     return min(candidates, key=lambda one: one.ms or np.inf)
 
 
-def _falls(keep: Sequence[int]) -> bool:
-    steps: NDArray[np.int64] = np.diff(keep)
-    return bool((steps <= 0).all())
+def _combined(counts: Sequence[int], stages: int, falling: bool) -> list[tuple[int, ...]]:
+    if falling:
+        return sorted(combinations_with_replacement(sorted(counts, reverse=True), stages))
+    return list(product(counts, repeat=stages))
