@@ -26,7 +26,6 @@ from tofe_export.training.trainer import train
 
 Step = Literal["export", "verify", "bench", "report"]
 _HELD_OUT = 100_000  # all of them
-ROUNDS, PROCESSES = 7, 3  # fewer processes than `bench` takes by itself, for it is a demo; enough calls for p90
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,7 @@ def deploy_demo(folder: Path, progress: Progress, announce: Callable[[Step], Non
             " ".join(verification.failures), f"See {folder / VERIFY}.", code="demo-disagrees", path=folder / VERIFY
         )
     announce("bench")
-    benchmark = bench(artifact, rounds=ROUNDS, processes=PROCESSES, progress=progress)
+    benchmark = bench(artifact, progress=progress)
     write_text(folder / BENCH, benchmark.to_json())
     announce("report")
     return DemoResult(artifact, verification, benchmark, report(folder))
