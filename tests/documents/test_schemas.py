@@ -2,28 +2,17 @@
 
 import copy
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.documents.test_old import PATHS, READERS
-from tests.helpers import small_tofe
-from tofe_export.api.bench import bench
-from tofe_export.api.doctor import doctor
-from tofe_export.api.export import export
-from tofe_export.api.inspect import inspect
-from tofe_export.api.quantize import quantize
-from tofe_export.api.sensitivity import sensitivity
-from tofe_export.api.tune import tune
-from tofe_export.api.verify import verify
-from tofe_export.artifacts.manifests import manifest_path
-from tofe_export.checkpoints.checkpoint import Checkpoint, load, save
-from tofe_export.data.preprocessing import Preprocessing
 from tools.schemas import DOCUMENTS, FOLDER, schema_of
 
-SETTINGS: dict[str, Any] = {"batches": (1,), "rounds": 2, "processes": 2, "threads": 1}
-RECIPE = '[data]\nsource = "digits"\nsamples = 8\n'
+ROOT = Path(__file__).parents[2]
 
 
 def published(name: str) -> dict[str, Any]:
@@ -51,33 +40,14 @@ def complaints(name: str, text: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
-    """Schema -> documents that the program wrote just now."""
+    """Schema -> documents that the program wrote just now, in a process of its own."""
     folder = tmp_path_factory.mktemp("written")
-    model, recipe = small_tofe(num_classes=10), folder / "few.toml"
-    recipe.write_text(RECIPE)
-    preprocessing = Preprocessing.of_backbone(model.vit)
-    save(folder / "ckpt.pth", Checkpoint(model, (0.5, 0.3, 0.2), preprocessing, {"loss": 0.5}, "digits"))
-    checkpoint = load(folder / "ckpt.pth")
-    artifact = export(checkpoint, folder / "model.onnx")
-    cache = folder / "ranges.npz"
-    int8 = quantize(artifact, recipe=recipe, cache=cache, samples=8, **SETTINGS)
-    first = bench([artifact, checkpoint], **SETTINGS)
-    (folder / "cut.onnx").write_bytes(artifact.path.read_bytes())
-    (folder / "cut.onnx.json").write_text("{")
-    return {
-        "bench": [first.to_json(), bench(artifact, baseline=first, **SETTINGS).to_json()],
-        "doctor": [doctor().to_json()],
-        "inspect": [inspect(one).to_json() for one in (checkpoint, artifact, int8)],
-        "manifest": [manifest_path(one.path).read_text() for one in (artifact, int8)],
-        "quantize": [int8.quantization.to_json()],
-        "sensitivity": [sensitivity(artifact, recipe=recipe, cache=cache, samples=8).to_json()],
-        "tune": [tune(checkpoint, macs=0.9, samples=8, rounds=1, processes=1, threads=1).to_json()],
-        "verify": [
-            verify(artifact, against=checkpoint, samples=8).to_json(),
-            verify(folder / "cut.onnx", against=checkpoint).to_json(),
-        ],
-        "verify-several": [verify([artifact, int8], against=checkpoint, samples=8).to_json()],
-    }
+    command = [sys.executable, "-m", "tests.documents.written", str(folder)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{done.returncode}: {done.stderr[-3000:]}"
+    texts = json.loads((folder / "documents.json").read_text())
+    assert isinstance(texts, dict)
+    return texts
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
