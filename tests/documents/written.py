@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tests.helpers import small_tofe
+from tests.helpers import ONE_STAGE, small_tofe
 from tofe_export.api.bench import bench
 from tofe_export.api.doctor import doctor
 from tofe_export.api.export import export
@@ -30,6 +30,7 @@ def documents(folder: Path) -> dict[str, list[str]]:
     save(folder / "ckpt.pth", Checkpoint(model, (0.5, 0.3, 0.2), preprocessing, {"loss": 0.5}, "digits"))
     checkpoint = load(folder / "ckpt.pth")
     artifact = export(checkpoint, folder / "model.onnx")
+    short = Checkpoint(small_tofe(num_classes=10, **ONE_STAGE), (0.5,), preprocessing, {}, "digits")
     cache = folder / "ranges.npz"
     int8 = quantize(artifact, recipe=recipe, cache=cache, samples=8, **SETTINGS)
     first = bench([artifact, checkpoint], **SETTINGS)
@@ -42,7 +43,7 @@ def documents(folder: Path) -> dict[str, list[str]]:
         "manifest": [manifest_path(one.path).read_text() for one in (artifact, int8)],
         "quantize": [int8.quantization.to_json()],
         "sensitivity": [sensitivity(artifact, recipe=recipe, cache=cache, samples=8).to_json()],
-        "tune": [tune(checkpoint, macs=0.9, samples=8, rounds=1, processes=1, threads=1).to_json()],
+        "tune": [tune(short, macs=0.9, samples=8, rounds=1, processes=1, threads=1).to_json()],
         "verify": [
             verify(artifact, against=checkpoint, samples=8).to_json(),
             verify(folder / "cut.onnx", against=checkpoint).to_json(),
