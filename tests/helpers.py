@@ -14,11 +14,12 @@ import pytest
 import torch
 from torch import nn
 
-from tofe_export.errors import InputError, TofeError
+from tofe_export.errors import InputError, MissingError, TofeError
 from tofe_export.graph.export import export_tofe
 from tofe_export.model.backbones import image_shape
 from tofe_export.model.config import ToFeConfig
 from tofe_export.model.tofe import ToFe, build_tofe
+from tofe_export.runners.openvino_runner import import_openvino
 
 Network = TypeVar("Network", bound=nn.Module)
 SMALL: dict[str, Any] = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 4, "num_heads": 2, "num_classes": 5}
@@ -105,6 +106,14 @@ def refusal(call: Callable[..., object], *arguments: Any, **named: Any) -> TofeE
     with pytest.raises(TofeError) as caught:
         call(*arguments, **named)
     return caught.value
+
+
+def require_openvino() -> Any:
+    """OpenVINO, or a skip. A plain import would report to its maker, in a process forked from this one."""
+    try:
+        return import_openvino()
+    except MissingError:
+        pytest.skip("OpenVINO is in the extra openvino", allow_module_level=True)
 
 
 def weightless(make: Callable[[], Network]) -> Network:

@@ -134,13 +134,11 @@ def test_a_rewrite_that_changes_the_network_is_not_written(
         bias = add_initializer(model.graph, "wrong", np.array([0, 0, 0.01, 0, 0, 0, 0, 0, 0, 0], np.float32))
         producer = logits.producer()
         assert producer is not None
-        inner = ir.Value(name="inner", shape=logits.shape, type=logits.type)
         node = ir.node("Add", [logits, bias], name="wrong/Add")
         model.graph.insert_after(producer, node)
         node.outputs[0].shape, node.outputs[0].type = logits.shape, logits.type
         logits.name, node.outputs[0].name = "inner", "logits"
         model.graph.outputs[0] = node.outputs[0]
-        del inner
         return 1
 
     monkeypatch.setitem(targets._PASSES, "any", {"spoil": spoil})

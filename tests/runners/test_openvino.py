@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.helpers import TWO_KEEP, exported_tofe, refused_as, small_images
+from tests.helpers import TWO_KEEP, exported_tofe, refused_as, require_openvino, small_images
 from tofe_export.errors import MissingError
 from tofe_export.graph.passes.inline import inline_operators
 from tofe_export.graph.passes.taps import show_taps
@@ -16,7 +16,7 @@ from tofe_export.graph.stored import serialize
 from tofe_export.runners.onnxruntime_runner import OnnxRuntimeRunner
 from tofe_export.runners.openvino_runner import OpenVinoRunner, has_bf16
 
-pytest.importorskip("openvino", reason="OpenVINO is in the extra openvino")
+require_openvino()
 IMAGES = small_images(3).numpy()
 
 

@@ -1,6 +1,6 @@
 """The same network in the form that a runtime runs best: which passes make it, in which order.
 
-What each pass gains was measured (`benchmarks/results/passes.json`); what gained nothing is not here.
+What was tried and gained nothing is not here (docs/speed.md).
 """
 
 from __future__ import annotations

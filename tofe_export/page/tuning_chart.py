@@ -38,7 +38,7 @@ def _draw(tuning: Tuning, axes: Axes, ink: Ink, what: str) -> None:
     timed = sorted((one for one in tuning.candidates if one.ms is not None), key=lambda one: one.ms or 0.0)
     best = [one for one in timed if one.on_front]
     axes.plot(*_points(best), color=ink.accent, linewidth=1.2, zorder=2)
-    axes.scatter(*_points(timed), color=ink.faint, s=22, zorder=3, label="tried")
+    axes.scatter(*_points(timed), color=ink.faint, s=22, zorder=3)
     axes.scatter(*_points(best), color=ink.accent, s=30, zorder=4)
     if tuning.picked is not None:
         axes.scatter(*_points([tuning.picked]), facecolors="none", edgecolors=ink.warm, s=130, linewidths=1.8, zorder=5)
