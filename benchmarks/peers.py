@@ -21,28 +21,27 @@ from __future__ import annotations
 import argparse
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
-import torch
 from merging import TokenMerging, merged_macs
+from methods import DISCARDING, PAPER
+from methods import network as build
 from plain_export import export_plain
 
 from tofe_export.checkpoints.keep_rates import counts_of_rate, counts_of_ratios
 from tofe_export.documents.machine import describe_machine, describe_versions
 from tofe_export.documents.recipe import QuantizePolicy
-from tofe_export.documents.tuning import TuneSettings
 from tofe_export.files.writing import write_json
 from tofe_export.graph.export import export_dense, export_tofe
 from tofe_export.graph.stored import copy_model
 from tofe_export.graph.targets import rewrite_for
 from tofe_export.model.backbones import image_shape
-from tofe_export.model.config import ToFeConfig
 from tofe_export.model.flops import dense_macs, tofe_macs
-from tofe_export.model.tofe import ToFe, build_tofe
+from tofe_export.model.tofe import ToFe
 from tofe_export.precision.calibration import read_by
 from tofe_export.precision.quantize import quantize_graph
 from tofe_export.progress import silent
@@ -54,9 +53,6 @@ from tofe_export.timing.subjects import AnyModel, OnnxFile, OpenVinoFile
 from tofe_export.tuning.staircase import measure_staircase
 
 RESULTS = Path(__file__).parent / "results"
-PAPER = (0.49, 0.25, 0.14)
-DYNAMICVIT: dict[str, str] = {"selector": "mlp", "approximator": "discard"}
-EVIT: dict[str, str] = {"selector": "cls-attention", "approximator": "fuse"}
 IDLEVIT: dict[str, str] = {"selector": "linear", "approximator": "identity"}
 
 
@@ -79,11 +75,6 @@ class Timed:
     file: AnyModel
 
 
-def build(backbone: str, **parts: str) -> ToFe:
-    torch.manual_seed(0)
-    return build_tofe(replace(ToFeConfig(backbone), **parts)).eval()
-
-
 def share_of(model: ToFe, keep: tuple[int, ...]) -> float:
     return tofe_macs(model, [float(count) for count in keep]) / dense_macs(model.vit)
 
@@ -100,10 +91,7 @@ def of_counts(name: str, model: ToFe, keep: tuple[int, ...]) -> Network:
 
 def full_tiles(model: ToFe, near: tuple[int, ...], threads: int) -> Network:
     """The counts nearest to `near` that fill tiles and cost no more."""
-    settings = TuneSettings(
-        target="onnxruntime", batch=1, threads=threads, processes=1, rounds=1, data="-", samples=1, macs=0.5
-    )
-    steps = measure_staircase(int(model.vit.embed_dim), model.tokens, model.prefix, settings, silent)
+    steps = measure_staircase(int(model.vit.embed_dim), model.tokens, model.prefix, 1, "onnxruntime", threads, silent)
     good = [step.count for step in steps if step.efficient]
     choices = [sorted(good, key=lambda count: abs(count - wanted))[:4] for wanted in near]
     target = share_of(model, near)
@@ -123,12 +111,12 @@ def merging(backbone: str, target: float) -> Network:
 
 def networks(backbone: str, threads: int) -> list[Network]:
     """The dense backbone first."""
-    tofe, dynamic = build(backbone), build(backbone, **DYNAMICVIT)
+    tofe, dynamic = build(backbone), build(backbone, **DISCARDING["DynamicViT 0.5"])
     peer = of_counts("DynamicViT 0.5", dynamic, counts_of_rate(dynamic, 0.5))
     own = at_cost("ToFe", tofe, peer.share)
     found = [Network("dense", 1.0, lambda: export_dense(tofe)), own, full_tiles(tofe, own.keep, threads), peer]
     if not backbone.startswith("lvvit"):  # whose head reads every token, and whose attention has no CLS row of its own
-        evit = build(backbone, **EVIT)
+        evit = build(backbone, **DISCARDING["EViT 0.5"])
         found.append(of_counts("EViT 0.5", evit, counts_of_rate(evit, 0.5)))
         found.append(at_cost("IdleViT-like", build(backbone, **IDLEVIT), peer.share))
         found.append(merging(backbone, peer.share))

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
-import warnings
-
 import onnx_ir as ir
 import torch
 from torch import nn
 
+from tofe_export.graph.export import quiet_exporter
 from tofe_export.model.backbones import zero_images
 
 
 def export_plain(network: nn.Module, backbone: nn.Module) -> ir.Model:
     """`network` takes the images of `backbone`, and gives logits."""
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with torch.no_grad(), warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")
+    with torch.no_grad(), quiet_exporter():
         program = torch.onnx.export(
             network.eval(),
             (zero_images(backbone, 2),),

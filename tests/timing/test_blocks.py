@@ -14,7 +14,7 @@ def clock(monkeypatch: pytest.MonkeyPatch, *times: float) -> None:
         subject()
         return left.pop(0) if len(left) > 1 else left[0]
 
-    monkeypatch.setattr(blocks, "_time_ms", timed)
+    monkeypatch.setattr(blocks, "time_ms", timed)
 
 
 @pytest.mark.parametrize(("once_ms", "calls"), [(0.001, 1000), (0.6, 17), (2.0, 5), (10.0, 5), (500.0, 5)])

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from tofe_export.documents.fields import Target
-from tofe_export.documents.tuning import TuneSettings
 from tofe_export.progress import silent
 from tofe_export.tuning.staircase import efficient, measure_staircase
 
@@ -32,10 +31,7 @@ def test_a_dear_count_between_cheap_ones_is_not_efficient() -> None:
 
 @pytest.mark.parametrize("target", ["onnxruntime", "openvino"])
 def test_a_real_staircase_has_a_step_for_each_count(target: Target) -> None:
-    settings = TuneSettings(
-        target=target, batch=2, threads=1, processes=1, rounds=1, data="photos", samples=1, speedup=1.0
-    )
-    steps = measure_staircase(32, 9, 1, settings, silent)
+    steps = measure_staircase(32, 9, 1, 2, target, 1, silent)
     assert [step.count for step in steps] == list(range(1, 10))
     assert all(first.ms <= second.ms for first, second in pairwise(steps))
     assert steps[-1].efficient

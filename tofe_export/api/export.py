@@ -29,7 +29,7 @@ from tofe_export.documents.verification import Agreement
 from tofe_export.errors import CheckFailedError, InputError
 from tofe_export.files.names import expanded, readable
 from tofe_export.graph.export import export_tofe
-from tofe_export.graph.functions import OPSET, is_operator
+from tofe_export.graph.functions import OPSET, operators_in
 from tofe_export.graph.targets import rewrite_for
 from tofe_export.model.backbones import image_shape
 from tofe_export.model.fixed_path import FixedPath
@@ -209,7 +209,7 @@ def _manifest(
         preprocessing_sha256=checkpoint.preprocessing.digest(),
         data=readable(checkpoint.data),
         classes=checkpoint.classes,
-        operators=tuple(sorted({f"{node.domain}::{node.op_type}" for node in graph.graph if is_operator(node)})),
+        operators=operators_in(graph),
         options=options,
         versions={"tofe_export": __version__, **describe_versions()},
     )

@@ -27,11 +27,11 @@ from tofe_export.documents.images import ImagesRead
 from tofe_export.documents.machine import describe_versions
 from tofe_export.documents.manifest import FileIdentity, OnnxManifest, target_name
 from tofe_export.documents.verification import Agreement
-from tofe_export.errors import CheckFailedError, InputError, MissingError, brief
+from tofe_export.errors import CheckFailedError, InputError, brief
 from tofe_export.files.names import readable
-from tofe_export.graph.functions import is_operator
+from tofe_export.graph.functions import operators_in
 from tofe_export.graph.stored import copy_model, fits
-from tofe_export.graph.targets import TARGETS, rewrite_for
+from tofe_export.graph.targets import require_target, rewrite_for
 from tofe_export.parity.comparison import Comparison
 from tofe_export.parity.reference import OnnxReference
 from tofe_export.parity.side_by_side import compare_forms
@@ -39,7 +39,7 @@ from tofe_export.precision.calibrated import require_float32
 from tofe_export.precision.weights import WEIGHTS_PASS, weights_in_8_bits
 from tofe_export.progress import Progress, silent, tracked
 from tofe_export.runners.base import Runner
-from tofe_export.runners.openvino_runner import has_bf16
+from tofe_export.runners.openvino_runner import Arithmetic, require_arithmetic
 
 _IMAGES = 64
 _BATCH = 4
@@ -64,7 +64,7 @@ def optimize(
     path: Path | str | None = None,
     *,
     target: Target | Literal["tensorrt"],
-    precision: Literal["fp32", "bf16"] = "fp32",
+    precision: Arithmetic = "fp32",
     weights: Literal["fp32", "int8"] = "fp32",
     data: str | Path | None = None,
     progress: Progress = silent,
@@ -134,10 +134,7 @@ def _known(target: str, precision: str, weights: str, source: Path) -> Target:
             code="tensorrt-needs-no-other-file",
             path=source,
         )
-    if target not in TARGETS:
-        raise InputError(
-            f"`target` is {brief(target)}.", f"Give {', '.join(TARGETS[:-1])} or {TARGETS[-1]}.", code="target-unknown"
-        )
+    known = require_target(target)
     if precision not in ("fp32", "bf16"):
         raise InputError(f"`precision` is {brief(precision)}.", "Give fp32 or bf16.", code="unknown-value")
     if weights not in ("fp32", "int8"):
@@ -154,23 +151,17 @@ def _known(target: str, precision: str, weights: str, source: Path) -> Target:
             "Omit `weights`, or give `target='onnxruntime'`.",
             code="weights-for-onnxruntime",
         )
-    return target
+    return known
 
 
-def _require_openvino(source: Artifact, precision: str, graph: ir.Model) -> None:
-    bf16 = has_bf16()
+def _require_openvino(source: Artifact, precision: Arithmetic, graph: ir.Model) -> None:
+    require_arithmetic(precision)
     if source.manifest.precision not in ("fp32", "int8"):
         raise InputError(
             f"{source.path} is in {source.manifest.precision.upper()}; OpenVINO gets float32 or INT8 files here.",
             "Start from the float32 file, and choose BF16 when you optimize it.",
             code="openvino-precision",
             path=source.path,
-        )
-    if precision == "bf16" and not bf16:
-        raise MissingError(
-            "This processor does not compute in BF16.",
-            "Use a processor with AVX512_BF16 or AMX, or keep float32.",
-            code="no-bf16",
         )
     if not fits(graph):
         raise InputError(
@@ -195,7 +186,7 @@ def _manifest(
     source: Artifact,
     manifest: OnnxManifest,
     target: Target,
-    precision: Literal["fp32", "bf16"],
+    precision: Arithmetic,
     passes: Mapping[str, int],
     graph: ir.Model,
 ) -> OnnxManifest:
@@ -208,7 +199,7 @@ def _manifest(
         **changed,
         source=FileIdentity(file=readable(source.path.name), sha256=manifest.sha256),
         checkpoint=manifest.origin,
-        operators=tuple(sorted({f"{node.domain}::{node.op_type}" for node in graph.graph if is_operator(node)})),
+        operators=operators_in(graph),
         options=manifest.options.replaced(target=target, passes=dict(passes), arithmetic=precision),
         external_data=None,
         versions={**manifest.versions, **describe_versions(), "tofe_export": __version__},

@@ -15,10 +15,10 @@ from tofe_export.data.sources import images_like_training
 from tofe_export.documents.fields import Target
 from tofe_export.documents.machine import processors
 from tofe_export.documents.tuning import TuneSettings, Tuning, unfinished_path
-from tofe_export.errors import CheckFailedError, InputError, brief
+from tofe_export.errors import CheckFailedError, InputError
 from tofe_export.files.names import readable
 from tofe_export.files.places import is_stream
-from tofe_export.graph.targets import TARGETS
+from tofe_export.graph.targets import require_target
 from tofe_export.parity.provenance import weights_not_finite
 from tofe_export.progress import Progress, silent
 from tofe_export.timing.dense import Place
@@ -145,7 +145,4 @@ def _require_tunable(checkpoint: Checkpoint, target: str) -> None:
         raise CheckFailedError(
             broken, "Use an earlier checkpoint of the run; the training of this one diverged.", code="weights"
         )
-    if target not in TARGETS:
-        raise InputError(
-            f"`target` is {brief(target)}.", f"Give {', '.join(TARGETS[:-1])} or {TARGETS[-1]}.", code="target-unknown"
-        )
+    require_target(target)

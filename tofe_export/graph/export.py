@@ -96,7 +96,7 @@ def _structure_of(module: Network) -> Network:
 def _trace(module: nn.Module, model: ToFe, outputs: list[str]) -> ir.Model:
     explicit_attention(module)
     images = backbones.zero_images(model.vit, _TRACE_BATCH)
-    with torch.no_grad(), _quiet():
+    with torch.no_grad(), quiet_exporter():
         program = torch.onnx.export(
             module,
             (images,),
@@ -118,7 +118,7 @@ def _finish(model: ir.Model) -> ir.Model:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet_exporter() -> Iterator[None]:
     """The exporter prints its progress and warns about its own internals; neither helps our user."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level

@@ -113,6 +113,11 @@ def attach_functions(model: ir.Model) -> None:
         model.opset_imports[DOMAIN] = VERSION
 
 
+def operators_in(model: ir.Model) -> tuple[str, ...]:
+    """Which of the two operators a model's graph uses, for its manifest."""
+    return tuple(sorted({f"{node.domain}::{node.op_type}" for node in model.graph if is_operator(node)}))
+
+
 def is_operator(node: ir.Node) -> bool:
     """Whether `node` is one of the two operators."""
     return node.domain == DOMAIN and node.op_type in (PARTITION, REARRANGE)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import onnx_ir as ir
 
 from tofe_export.documents.fields import Target
+from tofe_export.errors import InputError, brief
 from tofe_export.graph.passes.attention import fuse_attention
 from tofe_export.graph.passes.inline import inline_operators
 from tofe_export.graph.passes.ties import trust_ties
@@ -23,6 +24,16 @@ _PASSES: dict[Target, dict[str, Pass]] = {
     "openvino": {"inline": inline_operators},
 }
 TARGETS: tuple[Target, ...] = tuple(_PASSES)
+
+
+def require_target(target: str) -> Target:
+    """The target, if there is one of that name; raises InputError otherwise."""
+    for known in TARGETS:
+        if known == target:
+            return known
+    raise InputError(
+        f"`target` is {brief(target)}.", f"Give {', '.join(TARGETS[:-1])} or {TARGETS[-1]}.", code="target-unknown"
+    )
 
 
 def rewrite_for(model: ir.Model, target: Target) -> dict[str, int]:

@@ -51,7 +51,7 @@ class OpenVinoRunner:
         openvino = import_openvino()
         self.precision = precision
         core = openvino.Core()
-        _require(core, arithmetic)
+        require_arithmetic(arithmetic)
         self._name = str(model) if isinstance(model, Path) else "the model"
         source = os.path.realpath(model) if isinstance(model, Path) and is_text(model) else None
         content = model if isinstance(model, bytes) else None if source else model.read_bytes()
@@ -163,15 +163,13 @@ def _without_telemetry() -> Iterator[None]:
 
 def has_bf16() -> bool:
     """Whether OpenVINO computes in BF16 on this processor. Raises MissingError where it is not installed."""
-    return _has_bf16(import_openvino().Core())
+    return "BF16" in import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
-def _has_bf16(core: Any) -> bool:
-    return "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-
-
-def _require(core: Any, arithmetic: Arithmetic) -> None:
-    if arithmetic == "bf16" and not _has_bf16(core):
+def require_arithmetic(arithmetic: Arithmetic) -> None:
+    """Raises MissingError where OpenVINO is not installed, or does not compute so on this processor."""
+    import_openvino()
+    if arithmetic == "bf16" and not has_bf16():
         raise MissingError(
             "This processor does not compute in BF16.",
             "Use a processor with AVX512_BF16 or AMX, or optimize the model for float32.",

@@ -70,12 +70,13 @@ def _block(subject: Run) -> tuple[float, ...]:
     calls: list[float] = []
     lasted = 0.0
     while len(calls) < LEAST_CALLS or (lasted < _BLOCK_MS and len(calls) < _MOST_CALLS):
-        calls.append(_time_ms(subject))
+        calls.append(time_ms(subject))
         lasted += calls[-1]
     return tuple(calls)
 
 
-def _time_ms(subject: Run) -> float:
+def time_ms(subject: Run) -> float:
+    """How long one call takes, in milliseconds."""
     start = time.perf_counter_ns()
     subject()
     return (time.perf_counter_ns() - start) / 1e6

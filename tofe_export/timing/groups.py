@@ -168,29 +168,17 @@ def _of_checkpoint(model: Artifact | Checkpoint, name: str, place: Place) -> Sub
 
 
 def _of_onnx(model: Artifact | Checkpoint, name: str, place: Place) -> Subject:
+    """In ONNX Runtime or OpenVINO, as its manifest says."""
     assert isinstance(model, Artifact)
     manifest = model.manifest
     assert isinstance(manifest, OnnxManifest)
-    file = OnnxFile(
-        path=model.path,
-        threads=place.threads,
-        precision=manifest.precision,
-        provider=place.provider,
-        session=manifest.options.session,
-    )
-    file.open()
-    return Subject(name, file, manifest.gmacs, manifest.sha256)
-
-
-def _of_openvino(model: Artifact | Checkpoint, name: str, place: Place) -> Subject:
-    assert isinstance(model, Artifact)
-    assert isinstance(model.manifest, OnnxManifest)
-    manifest = model.manifest
-    file = OpenVinoFile(
-        path=model.path,
-        threads=place.threads,
-        precision=manifest.precision,
-        arithmetic=manifest.options.arithmetic,
+    options, path, precision = manifest.options, model.path, manifest.precision
+    file: OnnxFile | OpenVinoFile = (
+        OpenVinoFile(path=path, threads=place.threads, precision=precision, arithmetic=options.arithmetic)
+        if manifest.runtime == "openvino"
+        else OnnxFile(
+            path=path, threads=place.threads, precision=precision, provider=place.provider, session=options.session
+        )
     )
     file.open()
     return Subject(name, file, manifest.gmacs, manifest.sha256)
@@ -209,7 +197,7 @@ def _of_engine(model: Artifact | Checkpoint, name: str, place: Place) -> Subject
 _SUBJECTS: Mapping[str, Callable[[Artifact | Checkpoint, str, Place], Subject]] = {
     "checkpoint": _of_checkpoint,
     "onnx": _of_onnx,
-    "openvino": _of_openvino,
+    "openvino": _of_onnx,
     "engine": _of_engine,
 }
 """The kind of model -> how it is opened; `dense.TWINS` makes the backbone beside it."""

@@ -62,7 +62,7 @@ def _products(
     products: list[AnySubject] = []
     for left, right in _SHAPES:
         path = folder / f"product.{len(list(folder.iterdir()))}.onnx"
-        path.write_bytes(_product(operator, left, np.ones(right, right_type), left_type).SerializeToString())
+        path.write_bytes(product_model(operator, left, np.ones(right, right_type), left_type).SerializeToString())
         macs = math.prod(left) * right[-1]
         products.append(OnnxProduct(file=opened(path), shape=left, dtype=left_type, macs=macs))
     return products
@@ -74,8 +74,11 @@ def torch_products(threads: int) -> list[AnySubject]:
     return [TorchProduct(rows=left[0], inner=left[1], columns=right[1], threads=threads) for left, right in two]
 
 
-def _product(operator: str, left: Sequence[int], right: np.ndarray, dtype: str) -> onnx.ModelProto:
-    """A graph of one product; its right side is a constant, as weights are, so that the runtime may pack it."""
+def product_model(operator: str, left: Sequence[int | str], right: np.ndarray, dtype: str) -> onnx.ModelProto:
+    """A graph of one product; its right side is a constant, as weights are, so that the runtime may pack it.
+
+    A size of the left side that is a name may be any.
+    """
     given = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
     returned = TensorProto.INT32 if operator == "MatMulInteger" else given
     graph = helper.make_graph(

@@ -73,8 +73,8 @@ class TuningRun:
         """The staircase of one product, and a few whole networks."""
         settings, model = self._settings, self._model
         if not self.document.staircase:
-            width = int(model.vit.embed_dim)
-            steps = measure_staircase(width, model.tokens, model.prefix, settings, self._progress)
+            width, how = int(model.vit.embed_dim), (settings.batch, settings.target, settings.threads)
+            steps = measure_staircase(width, model.tokens, model.prefix, *how, self._progress)
             self._save(staircase=steps)
         if not self.document.probes:
             keeps = probe_counts(_base(self._checkpoint), model.tokens, model.discards)
