@@ -14,6 +14,7 @@ from tests.hostile import (
     pictures,
     states,
     terminals,
+    tunings,
 )
 from tests.hostile.case import FINE, VERBS, Case
 from tests.hostile.commands import basic
@@ -25,6 +26,7 @@ _FAMILIES = (
     models,
     manifests,
     documents,
+    tunings,
     pictures,
     names,
     outputs,

@@ -21,7 +21,7 @@ def _write(content: str | bytes) -> Spoil:
     return lambda path: path.write_bytes(content if isinstance(content, bytes) else content.encode())
 
 
-def _edit(change: Callable[[dict[str, Any]], object]) -> Spoil:
+def edit(change: Callable[[dict[str, Any]], object]) -> Spoil:
     def spoil(path: Path) -> None:
         document = json.loads(path.read_text())
         change(document)
@@ -30,7 +30,7 @@ def _edit(change: Callable[[dict[str, Any]], object]) -> Spoil:
     return spoil
 
 
-def _at(where: str, value: Any) -> Spoil:
+def at(where: str, value: Any) -> Spoil:
     """Sets what lies at "rows.0.p50_ms"; `...` removes it."""
 
     def change(document: Any) -> None:
@@ -42,7 +42,7 @@ def _at(where: str, value: Any) -> Spoil:
         else:
             document[int(last) if last.isdecimal() else last] = value
 
-    return _edit(change)
+    return edit(change)
 
 
 ANYTHING: dict[str, Spoil] = {
@@ -59,171 +59,100 @@ ANYTHING: dict[str, Spoil] = {
     "a number of 10,000 digits": _write('{"schema": ' + "9" * 10_000 + "}"),
     "a folder": lambda path: (path.unlink(), path.mkdir()),
     "a link to itself": lambda path: (path.unlink(), path.symlink_to(path.name)),
-    "a schema that is a list": _edit(lambda document: document.update(schema=["x"])),
+    "a schema that is a list": edit(lambda document: document.update(schema=["x"])),
 }
 _ROW = "rows.1"
 BENCH: dict[str, Spoil] = {
-    "rows that are null": _at("rows", None),
-    "no rows": _at("rows", []),
-    "rows of text": _at("rows", ["fast"]),
-    "a time of zero": _at(f"{_ROW}.p50_ms", 0),
-    "a negative time": _at(f"{_ROW}.p50_ms", -1.0),
-    "a time that is not a number": _at(f"{_ROW}.p50_ms", float("nan")),
-    "an infinite time": _at(f"{_ROW}.p90_ms", float("inf")),
-    "a time that is text": _at(f"{_ROW}.p99_ms", "fast"),
-    "a time of 10^400": _at(f"{_ROW}.p50_ms", 10**400),
-    "a time of 1e-320": _at(f"{_ROW}.p50_ms", 1e-320),
-    "a time of 1e300": _at(f"{_ROW}.p50_ms", 1e300),
-    "a speed-up of 1e308": _at(f"{_ROW}.speedup", 1e308),
-    "a speed-up that is true": _at(f"{_ROW}.speedup", True),
-    "no speed-up": _at(f"{_ROW}.speedup", ...),
-    "an interval the wrong way round": _edit(lambda d: d["rows"][1].update(speedup_low=9.0, speedup_high=0.1)),
-    "an interval that is not a number": _edit(
+    "rows that are null": at("rows", None),
+    "no rows": at("rows", []),
+    "rows of text": at("rows", ["fast"]),
+    "a time of zero": at(f"{_ROW}.p50_ms", 0),
+    "a negative time": at(f"{_ROW}.p50_ms", -1.0),
+    "a time that is not a number": at(f"{_ROW}.p50_ms", float("nan")),
+    "an infinite time": at(f"{_ROW}.p90_ms", float("inf")),
+    "a time that is text": at(f"{_ROW}.p99_ms", "fast"),
+    "a time of 10^400": at(f"{_ROW}.p50_ms", 10**400),
+    "a time of 1e-320": at(f"{_ROW}.p50_ms", 1e-320),
+    "a time of 1e300": at(f"{_ROW}.p50_ms", 1e300),
+    "a speed-up of 1e308": at(f"{_ROW}.speedup", 1e308),
+    "a speed-up that is true": at(f"{_ROW}.speedup", True),
+    "no speed-up": at(f"{_ROW}.speedup", ...),
+    "an interval the wrong way round": edit(lambda d: d["rows"][1].update(speedup_low=9.0, speedup_high=0.1)),
+    "an interval that is not a number": edit(
         lambda d: d["rows"][1].update(speedup_low=float("nan"), speedup_high=None)
     ),
-    "a batch of 1.5": _at(f"{_ROW}.batch", 1.5),
-    "a batch of 10^30": _at(f"{_ROW}.batch", 10**30),
-    "a batch that is text": _at(f"{_ROW}.batch", "one"),
-    "a negative batch": _at(f"{_ROW}.batch", -1),
-    "a name that is null": _at(f"{_ROW}.name", None),
-    "a name of mathematics": _at(f"{_ROW}.name", "$\\frac{1}{$.onnx"),
-    "a name that begins with _": _at(f"{_ROW}.name", "_hidden.onnx"),
-    "a name of HTML": _at(f"{_ROW}.name", "<script>alert(1)</script>.onnx"),
-    "a name of 10,000 letters": _at(f"{_ROW}.name", "n" * 10_000),
-    "a name of control characters": _at(f"{_ROW}.name", "a\x00b\x1b[2Jc\n\td\u202e"),
-    "a name of a lone surrogate": _at(f"{_ROW}.name", "\udcff"),
-    "a backend that is a number": _at(f"{_ROW}.backend", 5),
-    "every row the same": _edit(lambda d: d.update(rows=[d["rows"][1]] * 5)),
-    "10,000 rows": _edit(lambda d: d.update(rows=[{**d["rows"][1], "batch": n} for n in range(1, 2000)])),
-    "only dense rows": _edit(lambda d: d.update(rows=d["rows"][:1])),
-    "a machine that is a list": _at("machine", [1]),
-    "a machine that is null": _at("machine", None),
-    "settings of text": _at("settings", "quick"),
-    "settings without threads": _at("settings", {}),
-    "threads that are a list": _at("settings.threads", [1]),
-    "versions of numbers": _at("versions", {"torch": 2, "onnx": None}),
-    "GMACs of zero": _at(f"{_ROW}.gmacs", 0),
-    "a baseline of its own that is text": _at("baseline", "old"),
+    "a batch of 1.5": at(f"{_ROW}.batch", 1.5),
+    "a batch of 10^30": at(f"{_ROW}.batch", 10**30),
+    "a batch that is text": at(f"{_ROW}.batch", "one"),
+    "a negative batch": at(f"{_ROW}.batch", -1),
+    "a name that is null": at(f"{_ROW}.name", None),
+    "a name of mathematics": at(f"{_ROW}.name", "$\\frac{1}{$.onnx"),
+    "a name that begins with _": at(f"{_ROW}.name", "_hidden.onnx"),
+    "a name of HTML": at(f"{_ROW}.name", "<script>alert(1)</script>.onnx"),
+    "a name of 10,000 letters": at(f"{_ROW}.name", "n" * 10_000),
+    "a name of control characters": at(f"{_ROW}.name", "a\x00b\x1b[2Jc\n\td\u202e"),
+    "a name of a lone surrogate": at(f"{_ROW}.name", "\udcff"),
+    "a backend that is a number": at(f"{_ROW}.backend", 5),
+    "every row the same": edit(lambda d: d.update(rows=[d["rows"][1]] * 5)),
+    "10,000 rows": edit(lambda d: d.update(rows=[{**d["rows"][1], "batch": n} for n in range(1, 2000)])),
+    "only dense rows": edit(lambda d: d.update(rows=d["rows"][:1])),
+    "a machine that is a list": at("machine", [1]),
+    "a machine that is null": at("machine", None),
+    "settings of text": at("settings", "quick"),
+    "settings without threads": at("settings", {}),
+    "threads that are a list": at("settings.threads", [1]),
+    "versions of numbers": at("versions", {"torch": 2, "onnx": None}),
+    "GMACs of zero": at(f"{_ROW}.gmacs", 0),
+    "a baseline of its own that is text": at("baseline", "old"),
 }
 _GATE = tuple(what for what in BENCH if not what.startswith(("a baseline", "versions", "a time")))
 VERIFY: dict[str, Spoil] = {
-    "passed that is a text": _at("passed", "yes"),
-    "passed that is null": _at("passed", None),
-    "failures that are a number": _at("failures", 5),
-    "failures of markup": _at("failures", ["<b>[red]</b>" * 100]),
-    "stages that are null": _at("stages", None),
-    "no stages": _at("stages", []),
-    "stages of text": _at("stages", ["one"]),
-    "an overlap above 1": _at("stages.0.selection_overlap", 7.0),
-    "an overlap that is not a number": _at("stages.0.selection_overlap", float("nan")),
-    "an overlap that is text": _at("stages.0.selection_overlap", "most"),
-    "an infinite difference": _at("stages.0.max_abs_same_selection", float("inf")),
-    "an index of 10^9": _at("stages.0.index", 10**9),
-    "an index that is not a number": _at("stages.0.index", float("nan")),
-    "an infinite index": _at("stages.0.index", float("inf")),
-    "logits that are a list": _at("logits", [1]),
-    "logits that are null": _at("logits", None),
-    "a cosine of 5": _at("logits.cosine_min", 5.0),
-    "a negative difference": _at("logits.max_abs", -1.0),
-    "samples of zero": _at("samples", 0),
-    "samples that are infinite": _at("samples", float("inf")),
-    "samples of 10^400": _at("samples", 10**400),
-    "an agreement that is text": _at("top1_agreement", "all"),
-    "an accuracy above 1": _edit(lambda d: d.update(accuracy={"reference": 5.0, "deployed": float("nan")})),
-    "keep of text": _at("keep", "8,4,2"),
-    "keep of a number": _at("keep", 5),
-    "keep of nothing": _at("keep", []),
-    "a threshold without stages": _edit(lambda d: d["threshold"].pop("stages")),
-    "a histogram of text": _at("threshold.stages.0.histogram", ["a"]),
-    "a histogram of one": _at("threshold.stages.0.histogram", [[1]]),
-    "a histogram of 10^12 images": _at("threshold.stages.0.histogram", [[1, 10**12], [10**12, 1]]),
-    "an empty histogram": _at("threshold.stages.0.histogram", []),
-    "a negative histogram": _at("threshold.stages.0.histogram", [[-5, -5]]),
-    "costs of zero": _edit(lambda d: d["threshold"].update(gmacs={"threshold": 0, "fixed": 0, "dense": 0})),
-    "costs that are not numbers": _edit(lambda d: d.update(gmacs=float("nan"), dense_gmacs=float("nan"))),
-    "an error that is a text": _at("error", "bad"),
-    "an error that is empty": _at("error", {}),
-    "checks of numbers": _at("checks", [1, 2]),
-    "a model of mathematics": _at("model", "$x_{$.onnx"),
-    "a model of a lone surrogate": _at("model", "\udcfe.onnx"),
-    "a model that is a list": _at("model", ["a"]),
-    "overridden that is a list": _at("overridden", [1]),
-    "several of none": _edit(lambda d: d.update(schema="tofe-export/verify-several/1", artefacts=[])),
-    "several of itself a hundred times": _edit(
+    "passed that is a text": at("passed", "yes"),
+    "passed that is null": at("passed", None),
+    "failures that are a number": at("failures", 5),
+    "failures of markup": at("failures", ["<b>[red]</b>" * 100]),
+    "stages that are null": at("stages", None),
+    "no stages": at("stages", []),
+    "stages of text": at("stages", ["one"]),
+    "an overlap above 1": at("stages.0.selection_overlap", 7.0),
+    "an overlap that is not a number": at("stages.0.selection_overlap", float("nan")),
+    "an overlap that is text": at("stages.0.selection_overlap", "most"),
+    "an infinite difference": at("stages.0.max_abs_same_selection", float("inf")),
+    "an index of 10^9": at("stages.0.index", 10**9),
+    "an index that is not a number": at("stages.0.index", float("nan")),
+    "an infinite index": at("stages.0.index", float("inf")),
+    "logits that are a list": at("logits", [1]),
+    "logits that are null": at("logits", None),
+    "a cosine of 5": at("logits.cosine_min", 5.0),
+    "a negative difference": at("logits.max_abs", -1.0),
+    "samples of zero": at("samples", 0),
+    "samples that are infinite": at("samples", float("inf")),
+    "samples of 10^400": at("samples", 10**400),
+    "an agreement that is text": at("top1_agreement", "all"),
+    "an accuracy above 1": edit(lambda d: d.update(accuracy={"reference": 5.0, "deployed": float("nan")})),
+    "keep of text": at("keep", "8,4,2"),
+    "keep of a number": at("keep", 5),
+    "keep of nothing": at("keep", []),
+    "a threshold without stages": edit(lambda d: d["threshold"].pop("stages")),
+    "a histogram of text": at("threshold.stages.0.histogram", ["a"]),
+    "a histogram of one": at("threshold.stages.0.histogram", [[1]]),
+    "a histogram of 10^12 images": at("threshold.stages.0.histogram", [[1, 10**12], [10**12, 1]]),
+    "an empty histogram": at("threshold.stages.0.histogram", []),
+    "a negative histogram": at("threshold.stages.0.histogram", [[-5, -5]]),
+    "costs of zero": edit(lambda d: d["threshold"].update(gmacs={"threshold": 0, "fixed": 0, "dense": 0})),
+    "costs that are not numbers": edit(lambda d: d.update(gmacs=float("nan"), dense_gmacs=float("nan"))),
+    "an error that is a text": at("error", "bad"),
+    "an error that is empty": at("error", {}),
+    "checks of numbers": at("checks", [1, 2]),
+    "a model of mathematics": at("model", "$x_{$.onnx"),
+    "a model of a lone surrogate": at("model", "\udcfe.onnx"),
+    "a model that is a list": at("model", ["a"]),
+    "overridden that is a list": at("overridden", [1]),
+    "several of none": edit(lambda d: d.update(schema="tofe-export/verify-several/1", artefacts=[])),
+    "several of itself a hundred times": edit(
         lambda d: d.update(artefacts=[dict(d)] * 100, schema="tofe-export/verify-several/1")
     ),
 }
-TUNE: dict[str, Spoil] = {
-    "one that is not finished": _at("finished", False),
-    "finished that is a text": _at("finished", "yes"),
-    "keep of nothing": _at("keep", []),
-    "keep of zero": _at("keep", [0]),
-    "keep of 10^6": _at("keep", [10**6]),
-    "keep of text": _at("keep", ["4"]),
-    "keep that is null": _at("keep", None),
-    "keep of three stages": _edit(lambda d: (d.update(keep=[2, 1, 1]), d["candidates"][0].update(keep=[2, 1, 1]))),
-    "keep of three stages everywhere": _edit(
-        lambda d: d.update(keep=[2, 1, 1], candidates=[{**d["candidates"][0], "keep": [2, 1, 1]}], probes=[])
-    ),
-    "keep that is no candidate": _edit(
-        lambda d: d.update(candidates=[one for one in d["candidates"] if one["keep"] != d["keep"]])
-    ),
-    "no candidates": _at("candidates", []),
-    "candidates that are null": _at("candidates", None),
-    "weights of another": _at("weights_sha256", "0" * 64),
-    "weights that are null": _at("weights_sha256", None),
-    "another network": _edit(lambda d: d["config"].update(stage_starts=[0])),
-    "a network that is null": _at("config", None),
-    "a network that is a list": _at("config", [1]),
-    "10^9 tokens": _at("tokens", 10**9),
-    "one token": _at("tokens", 1),
-    "a checkpoint that is a path": _at("checkpoint.file", "../../etc/passwd"),
-    "a checkpoint of markup and of others": _edit(
-        lambda d: (d["checkpoint"].update(file="[red]x[/]\x1b[2J"), d.update(weights_sha256="0"))
-    ),
-    "a session of 0 threads": _at("session", {"threads": 0}),
-    "a session of 10^9 threads": _at("session", {"threads": 10**9}),
-    "a session of 1024 threads": _at("session", {"threads": 1024, "spinning": True, "arena": False}),
-    "a session that is a list": _at("session", [1]),
-    "spinning that is a text": _at("session", {"spinning": "yes"}),
-    "two goals": _edit(lambda d: d["settings"].update(speedup=2.0)),
-    "no goal": _edit(lambda d: d["settings"].update(macs=None)),
-    "a target nobody knows": _edit(lambda d: d["settings"].update(target="tensorrt")),
-}
-_TUNE_FINE = ("a network that is null", "a session of 1024 threads", "two goals", "no goal", "with a byte order mark")
-RESUMED: dict[str, Spoil] = {
-    "as it was left": _edit(lambda d: None),
-    "without anything": _edit(lambda d: d.update(staircase=[], probes=[], candidates=[], lost=[])),
-    "without probes": _edit(lambda d: d.update(probes=[], candidates=[], lost=[])),
-    "without candidates": _edit(lambda d: d.update(candidates=[], lost=[])),
-    "with a staircase of one step": _edit(lambda d: d.update(staircase=d["staircase"][:1], candidates=[])),
-    "with a staircase that never ends": _edit(lambda d: [step.update(count=10**9) for step in d["staircase"]]),
-    "with no efficient step": _edit(
-        lambda d: ([step.update(efficient=False) for step in d["staircase"]], d.update(candidates=[]))
-    ),
-    "with probes of two stages": _edit(
-        lambda d: ([p.update(keep=[2, 1]) for p in d["probes"]], d.update(candidates=[]))
-    ),
-    "with probes of 10^9 tokens": _edit(lambda d: [p.update(keep=[10**9]) for p in d["probes"]]),
-    "with probes of 1e-320 ms": _edit(
-        lambda d: ([p.update(ms=1e-320) for p in d["probes"]], d.update(candidates=[], lost=[]))
-    ),
-    "with candidates of three stages": _edit(
-        lambda d: (d.update(probes=[]), [one.update(keep=[2, 1, 1]) for one in d["candidates"]])
-    ),
-    "with candidates that were not timed": _edit(lambda d: [c.update(ms=None, speedup=None) for c in d["candidates"]]),
-    "with candidates that were not judged": _edit(lambda d: [c.update(agreement=None) for c in d["candidates"]]),
-    "with one candidate": _edit(lambda d: d.update(candidates=d["candidates"][:1])),
-    "without a dense latency": _at("dense_ms", None),
-    "of other settings": _edit(lambda d: d["settings"].update(samples=3)),
-    "of other weights": _at("weights_sha256", "0"),
-    "of another network": _edit(lambda d: d["config"].update(stage_starts=[0])),
-    "of another machine": _edit(lambda d: d["machine"].update(processor="abacus")),
-    "cut in half": ANYTHING["cut in half"],
-    "of 100,000 brackets": ANYTHING["100,000 brackets"],
-    "of another schema": _at("schema", "tofe-export/tune/99"),
-}
-"""What a stopped tuning left, made of a finished one."""
 _LINE = {"phase": "tofe", "epoch": 1, "accuracy": 0.5, "val_accuracy": 0.5, "keep_mean": [0.5, 0.4, 0.3]}
 _LINE |= {"keep_std": [0.1] * 3, "macs_ratio": 0.5, "macs_budget": 0.5}
 
@@ -375,49 +304,11 @@ def cases() -> Iterator[Case]:
         ):
             yield _recipe("trt", what, spoil, codes, "--int8", "--recipe", "few.toml")
             yield _recipe("onnx", what, spoil, codes, "--keep-from", "few.toml")
-    yield from _tunings()
     for what, spoil in _caches().items():
         yield basic(
             "documents", "quantize", f"a calibration: {what}", "--cache", "cal.npz", kit=("cal.npz",),
             prepare=lambda work, spoil=spoil: spoil(work / "cal.npz"), codes=REFUSED,
         )  # fmt: skip
-
-
-def _tunings() -> Iterator[Case]:
-    """Results of `tune`, read by an export, and what lies where the next one is written."""
-    small = {"ck.pth": "small.pth"}
-    for what, spoil in {**ANYTHING, **TUNE}.items():
-        yield basic(
-            "documents", "onnx", f"a tuning: {what}", "--keep-from", "tune.json", kit=("small.pth", "tune.json"),
-            instead=small, prepare=lambda work, spoil=spoil: spoil(work / "tune.json"),
-            codes=FINE if what in _TUNE_FINE else REFUSED,
-        )  # fmt: skip
-    yield basic("documents", "onnx", "a tuning of a larger network", "--keep-from", "tune.json", kit=("tune.json",),
-                codes=REFUSED)  # fmt: skip
-    yield basic("documents", "onnx", "a tuning that is a bench", "--keep-from", "bench.json", kit=("bench.json",),
-                codes=REFUSED)  # fmt: skip
-    yield basic("documents", "onnx", "a tuning that was stopped", "--keep-from", "tune.json", instead=small,
-                kit=("small.pth", "tune.json"), prepare=_stopped, codes=REFUSED)  # fmt: skip
-    for what, spoil in RESUMED.items():
-        yield basic(
-            "documents", "tune", f"what was left, {what}", kit=("tune.json",), codes=FINE,
-            removes=("tune.json.unfinished",),
-            prepare=lambda work, spoil=spoil: (_stopped(work), spoil(work / "tune.json.unfinished")),
-        )  # fmt: skip
-    for what in ("cut in half", "a folder", "a link to itself", "100,000 brackets", "an empty object"):
-        codes = REFUSED if what in ("a folder", "a link to itself") else FINE
-        for name in ("tune.json", "tune.json.unfinished"):
-            yield basic(
-                "documents", "tune", f"{name}: {what}", kit=("tune.json", f"tune.json>{name}"), codes=codes,
-                removes=("tune.json.unfinished",),
-                prepare=lambda work, what=what, name=name: ANYTHING[what](work / name),
-            )  # fmt: skip
-
-
-def _stopped(work: Path) -> None:
-    """As if Ctrl-C had met the last step."""
-    (work / "tune.json").rename(work / "tune.json.unfinished")
-    _edit(lambda d: d.update(finished=False, reached=None, keep=[], session=None))(work / "tune.json.unfinished")
 
 
 def _report(what: str, name: str, spoil: Spoil) -> Case:
