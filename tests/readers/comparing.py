@@ -7,7 +7,7 @@ import numpy as np
 import onnxruntime as ort
 
 from tofe_export.runners.base import Array
-from tofe_export.runners.openvino_runner import import_openvino
+from tofe_export.runners.openvino_runner import openvino_core
 
 DIGITS = 2e-5
 """Largest difference in any output; outputs of the small network are up to about 10."""
@@ -35,8 +35,7 @@ def run_in_onnxruntime(model: Path | bytes, feeds: Mapping[str, Array]) -> dict[
 
 def run_in_openvino(model: Path | bytes, feeds: Mapping[str, Array], names: list[str]) -> dict[str, Array]:
     """The outputs; OpenVINO gives them in the order of `names`, but forgets some of these."""
-    openvino = import_openvino()
-    core = openvino.Core()
+    core = openvino_core()
     source = model if isinstance(model, bytes) else str(model)
     config = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
     compiled = core.compile_model(core.read_model(source), "CPU", config)

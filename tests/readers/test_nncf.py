@@ -11,7 +11,7 @@ from tests.helpers import small_images
 from tests.readers.conftest import Written
 from tofe_export.model.operators import rank_tokens
 from tofe_export.runners.base import Array
-from tofe_export.runners.openvino_runner import import_openvino
+from tofe_export.runners.openvino_runner import openvino_core
 
 nncf = pytest.importorskip("nncf", reason="NNCF is not installed: make readers")
 SELECTORS = ".*selector.*"
@@ -26,8 +26,7 @@ def test_nncf_sends_nothing() -> None:
 
 def quantized(written: Written, **options: Any) -> tuple[int, dict[str, Array]]:
     """How many quantizers NNCF put in, and the outputs of the INT8 model."""
-    openvino = import_openvino()
-    core = openvino.Core()
+    core = openvino_core()
     calibration = nncf.Dataset([image[None] for image in small_images(4, seed=1).numpy()])
     model = nncf.quantize(core.read_model(written.inlined), calibration, subset_size=4, **options)
     compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1})

@@ -105,3 +105,22 @@ def test_it_reports_to_nobody_and_leaves_nothing_in_the_home(tmp_path: Path) -> 
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert "openvino_telemetry" not in done.stdout.split()
     assert not list(tmp_path.iterdir())
+
+
+SIGNALLED = """
+import os, signal
+from pathlib import Path
+from tofe_export.runners.openvino_runner import OpenVinoRunner
+first, second = (OpenVinoRunner(Path("model.onnx"), 1) for _ in range(2))
+del first
+del second
+signal.signal(signal.SIGINT, lambda *_: print("handled"))
+os.kill(os.getpid(), signal.SIGINT)
+"""
+
+
+def test_a_signal_is_handled_after_two_models_were_closed(content: bytes, tmp_path: Path) -> None:
+    """Two cores of OpenVINO leave a process whose next signal handler has no stack."""
+    (tmp_path / "model.onnx").write_bytes(content)
+    done = subprocess.run([sys.executable, "-c", SIGNALLED], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr

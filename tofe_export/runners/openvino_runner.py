@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -48,9 +49,8 @@ class OpenVinoRunner:
         precision: str = "fp32",
         arithmetic: Arithmetic = "fp32",
     ) -> None:
-        openvino = import_openvino()
         self.precision = precision
-        core = openvino.Core()
+        core = openvino_core()
         require_arithmetic(arithmetic)
         self._name = str(model) if isinstance(model, Path) else "the model"
         source = os.path.realpath(model) if isinstance(model, Path) and is_text(model) else None
@@ -62,7 +62,6 @@ class OpenVinoRunner:
             "NUM_STREAMS": 1,
             "PERFORMANCE_HINT": "LATENCY",
         }
-        self._core = core
         try:
             self.outputs = [str(value.name) for value in _header(source or content).graph.output]
             self._model = core.read_model(source or content)
@@ -99,7 +98,7 @@ class OpenVinoRunner:
         fixed = self._model.clone()
         try:
             fixed.reshape(list(images.shape))
-            request = self._core.compile_model(fixed, "CPU", self._config).create_infer_request()
+            request = openvino_core().compile_model(fixed, "CPU", self._config).create_infer_request()
         except RuntimeError as error:
             raise _failure(images, error) from error
         return lambda: self._run(request, images)
@@ -145,6 +144,17 @@ def import_openvino() -> Any:
     return openvino
 
 
+@functools.cache
+def openvino_core() -> Any:
+    """The only `openvino.Core` of this process, which is never released. Raises MissingError as `import_openvino` does.
+
+    A core that compiles replaces the stack of signal handlers and puts the former one back when it is released. With
+    two that are released in the order in which they were made, what is put back is freed memory, and the next
+    signal with a handler of Python's (Ctrl-C, for example) ends the process with SIGSEGV.
+    """
+    return import_openvino().Core()
+
+
 @contextlib.contextmanager
 def _without_telemetry() -> Iterator[None]:
     """When it is imported, OpenVINO reports that to Google Analytics and writes an identifier into the user's home.
@@ -163,7 +173,7 @@ def _without_telemetry() -> Iterator[None]:
 
 def has_bf16() -> bool:
     """Whether OpenVINO computes in BF16 on this processor. Raises MissingError where it is not installed."""
-    return "BF16" in import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return "BF16" in openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def require_arithmetic(arithmetic: Arithmetic) -> None:
