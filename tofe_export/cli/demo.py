@@ -17,7 +17,7 @@ def demo(
     out: Annotated[Path, Option("--output", "-o", "--out", help="Folder for its files.", metavar="DIR")] = Path("demo"),
 ) -> None:
     """Train a small ToFe on real digits, then export, verify, benchmark and report, on any CPU."""
-    from tofe_export.api.demo import deploy_demo, train_demo
+    from tofe_export.api.demo import REARRANGE, deploy_demo, train_demo
     from tofe_export.api.train import run_outputs
     from tofe_export.artifacts.file_kinds import Kind
     from tofe_export.artifacts.outputs import Output, require_outputs
@@ -33,7 +33,7 @@ def demo(
         train_demo(out, progress, watch, log)
     checkpoint, model = out / CHECKPOINT, out / MODEL
     words = {
-        "export": ("onnx", checkpoint, "-o", model),
+        "export": ("onnx", checkpoint, "--rearrange", REARRANGE, "-o", model),
         "verify": ("verify", model, "--against", checkpoint, "--json", out / VERIFY),
         "bench": ("bench", model, "--json", out / BENCH),
         "report": ("report", out),
