@@ -92,10 +92,12 @@ def _make(config: ToFeConfig, seed: int, centred: bool) -> ToFe:
 
 
 @contextlib.contextmanager
-def refused_as(code: str, kind: type[TofeError] = InputError, **details: object) -> Iterator[None]:
+def refused_as(
+    code: str, kind: type[TofeError] = InputError, **details: object
+) -> Iterator[pytest.ExceptionInfo[TofeError]]:
     """Expects an error of this code, with at least these details, that says what to do next."""
     with pytest.raises(kind) as caught:
-        yield
+        yield caught
     assert caught.value.code == code, str(caught.value)
     assert {name: caught.value.details.get(name) for name in details} == details
     assert caught.value.next_step

@@ -72,6 +72,6 @@ def test_a_loaded_checkpoint_becomes_the_network_that_was_exported(run: Path) ->
 def test_the_file_is_read_once(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     reads = []
     read = module.read_weights
-    monkeypatch.setattr(module, "read_weights", lambda path: reads.append(path) or read(path))  # type: ignore[func-returns-value]
+    monkeypatch.setattr(module, "read_weights", lambda path, choice: reads.append(path) or read(path, choice))  # type: ignore[func-returns-value]
     load_like(run, small_tofe().config)
     assert reads == [run / "ckpt.pth"]

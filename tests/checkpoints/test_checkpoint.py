@@ -139,7 +139,7 @@ def change(document: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
     ("key", "value", "code", "words"),
     [
         ("backbone", "vit_tinny_patch16_224", "unknown-backbone", "vit_tiny_patch16_224"),
-        ("backbone", "resnet18", "backbone-args", "resnet18"),
+        ("backbone", "resnet18", "not-a-plain-vit", "resnet18"),
         ("backbone_args", {**SMALL, "embed_dim": 64}, "weights-do-not-fit", r"stages\.|vit\."),
         ("backbone_args", {**SMALL, "depth": 5}, "weights-do-not-fit", r"vit\.blocks\.4.* is missing"),
         ("backbone_args", {**SMALL, "depth": 3}, "stage-starts", "3 blocks"),

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 import pytest
+import timm
 import torch
 
 from tests.checkpoints.published_files import HINTED, dynamicvit, plain
@@ -125,3 +126,39 @@ def test_features_of_a_network_that_discards(discarding: Path, tmp_path: Path, r
     assert done.returncode == 2
     assert "discards tokens" in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_what_is_assumed_is_said_last_and_can_be_forbidden(tmp_path: Path, run: Run) -> None:
+    torch.manual_seed(0)
+    weights = timm.create_model("vit_tiny_patch16_224", num_classes=3, img_size=32, depth=12).state_dict()
+    torch.save(weights, tmp_path / "bare.pth")
+    strict = run("onnx", "bare.pth", "--strict")
+    assert strict.returncode == 2
+    assert "--backbone" in strict.stderr
+    assert "omit --strict" in strict.stderr
+    done = run("onnx", "bare.pth")
+    assert done.returncode == 0, done.stderr
+    assert (
+        done.stderr.strip().splitlines()[-1].startswith("Assumed: By its shapes it is taken for deit_tiny_patch16_224")
+    )
+    manifest = json.loads((tmp_path / "model.onnx.json").read_text())
+    assert len(manifest["assumed"]) == 1
+    described = run("inspect", "bare.pth", "--json", "-")
+    assert json.loads(described.stdout)["assumed"] == manifest["assumed"]
+
+
+def test_either_of_two_copies_is_verified_against_its_own(tmp_path: Path, run: Run) -> None:
+    torch.manual_seed(0)
+    weights = timm.create_model("vit_tiny_patch16_224", num_classes=3, img_size=32, depth=2).state_dict()
+    halves = {key: value / 2 for key, value in weights.items()}
+    torch.save({"arch": "vit_tiny_patch16_224", "state_dict": weights, "state_dict_ema": halves}, tmp_path / "two.pth")
+    hashes = []
+    for name, options in (("auto", ()), ("model", ("--weights", "model"))):
+        done = run("onnx", "two.pth", "-o", f"{name}.onnx", "--backbone-args", "depth=2", *options)
+        assert done.returncode == 0, done.stderr
+        assert "two copies" in done.stderr
+        verified = run("verify", f"{name}.onnx", "--against", "two.pth", "--samples", 4)
+        assert verified.returncode == 0, verified.stdout
+        hashes.append(json.loads((tmp_path / f"{name}.onnx.json").read_text()))
+    assert [manifest["weights"] for manifest in hashes] == ["ema", "model"]
+    assert hashes[0]["weights_sha256"] != hashes[1]["weights_sha256"]

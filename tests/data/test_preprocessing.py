@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from timm.data import create_transform, resolve_data_config
 
 from tests.helpers import refused_as, weightless
 from tofe_export.data.preprocessing import Preprocessing, timm_transform
@@ -58,6 +60,8 @@ def test_json_round_trip(mean: Any, std: Any, interpolation: str, crop_pct: floa
         {"std": (0.5, 0.25, 0.21)},
         {"interpolation": "bilinear"},
         {"crop_pct": 0.9},
+        {"crop_mode": "squash"},
+        {"crop_mode": "border"},
     ],
 )
 def test_digest_tells_every_field_apart(change: dict[str, Any]) -> None:
@@ -76,6 +80,7 @@ def test_digest_tells_every_field_apart(change: dict[str, Any]) -> None:
         {"std": [0.5, float("nan"), 0.5]},
         {"interpolation": "lanczos"},
         {"crop_pct": 0.0},
+        {"crop_mode": "stretch"},
     ],
     ids=str,
 )
@@ -151,3 +156,43 @@ def test_an_image_of_the_right_size_is_cropped_where_that_is_asked() -> None:
 def test_channels_stay_red_green_blue() -> None:
     found = Preprocessing(4, 4, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))(Image.new("RGB", (4, 4), (255, 51, 0)))
     assert found[:, 0, 0].tolist() == pytest.approx([1.0, 0.2, 0.0])
+
+
+def timms_own() -> list[Any]:
+    """The pretrained configurations of timm's plain vision transformers, each kind once."""
+    families = [name for module in ("vision_transformer", "deit") for name in timm.list_models(module=module)]
+    told = [one.to_dict() for name in families for one in timm.models.get_arch_pretrained_cfgs(name).values()]
+    kinds = {json.dumps(resolve_data_config(pretrained_cfg=one), sort_keys=True): one for one in told}
+    return list(kinds.values())
+
+
+@pytest.mark.parametrize("size", [(90, 40), (40, 90)])
+def test_images_are_prepared_as_by_timm_for_every_one_of_its_networks(size: tuple[int, int]) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (*reversed(size), 3), dtype=np.uint8)
+    image, kinds = Image.fromarray(pixels), timms_own()
+    assert {one["crop_mode"] for one in kinds} >= {"center", "squash"}
+    for told in kinds:
+        vit = torch.nn.Module()
+        vit.pretrained_cfg = told  # type: ignore[assignment]
+        expected = create_transform(**resolve_data_config(pretrained_cfg=told))(image)
+        assert torch.equal(Preprocessing.of_backbone(vit)(image), expected), told["architecture"]
+
+
+@pytest.mark.parametrize(("mode", "white"), [("center", 1.0), ("squash", 0.5), ("border", 0.5)])
+def test_what_each_crop_mode_keeps_of_a_wide_image(mode: Any, white: float) -> None:
+    """By hand: a white square in the middle of an image twice as wide as high."""
+    image = Image.new("RGB", (80, 40), (0, 0, 0))
+    image.paste((255, 255, 255), (20, 0, 60, 40))
+    one = Preprocessing(20, 20, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), "nearest", 1.0, mode)
+    found = one(image)
+    assert found.mean().item() == pytest.approx(white if mode != "border" else white / 2)
+    assert Preprocessing.from_dict(one.to_dict()) == one
+    assert len({one.digest(), PLAIN.digest()}) == 2
+
+
+def test_what_was_written_before_there_were_crop_modes_keeps_its_digest() -> None:
+    document = PLAIN.to_dict()
+    assert document.pop("crop_mode") == "center"
+    assert Preprocessing.from_dict(document) == PLAIN
+    canonical = json.dumps(document, sort_keys=True, separators=(",", ":"))
+    assert PLAIN.digest() == hashlib.sha256(canonical.encode()).hexdigest()

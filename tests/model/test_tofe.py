@@ -227,7 +227,7 @@ def test_discarded_tokens_cannot_come_back() -> None:
     ("arguments", "code", "nearest"),
     [
         ({"backbone": "deit_smal_patch16_224"}, "unknown-backbone", "deit_small_patch16_224"),
-        ({"backbone": "resnet18"}, "backbone-args", ""),
+        ({"backbone": "resnet18"}, "not-a-plain-vit", "vit_*"),
         ({"stage_starts": (3, 2)}, "stage-starts", ""),
         ({"stage_starts": (1, 9)}, "stage-starts", ""),
         ({"selector": "mpl"}, "unknown-selector", "mlp"),

@@ -74,6 +74,7 @@ def export(
     outputs: Output | Sequence[Output] = ("logits",),
     taps: bool = False,
     inline: bool = False,
+    strict: bool = False,
     data: str | Path | None = None,
     progress: Progress = silent,
 ) -> ExportedArtifact:
@@ -90,12 +91,14 @@ def export(
         taps: per-stage scores, perm and tokens are outputs too.
         inline: write the two operators out in standard operators, for readers that know no model-local functions, as
             `optimize` does for any reader.
+        strict: refuse a checkpoint of which something had to be assumed (`Checkpoint.assumed`).
         data: images of the parity check: "digits", "photos" or a folder; None takes what the checkpoint was trained
             on, or bundled photos.
         progress: called with what is being done, steps done, steps in all.
 
     Raises:
-        InputError: see `load`, `choose_keep` and `open_source`; or a path that must not or cannot be written.
+        InputError: see `load`, `choose_keep` and `open_source`; a path that must not or cannot be written, an
+            assumption under `strict`, or logits of a network without a head.
         CheckFailedError: the exported model does not agree with PyTorch, or a value or a weight is not finite.
         MissingError: the disk is full.
     """
@@ -105,7 +108,7 @@ def export(
     loaded = checkpoint if isinstance(checkpoint, Checkpoint) else load(checkpoint)
     source = _identity(loaded)
     require_outputs([OutputFile(target, Kind.ONNX)], [loaded.path, expanded(str(keep_from)) if keep_from else None])
-    _require_usable(loaded, outputs)
+    _require_usable(loaded, outputs, strict)
     log = ImageLog()
     kept = choose_keep(loaded, keep, keep_from, keep_quantile, keep_samples, log, progress)
     images = images_like_training(loaded.data, None if data is None else str(data))
@@ -139,13 +142,27 @@ def _identity(checkpoint: Checkpoint) -> FileIdentity:
     return FileIdentity(file=readable(checkpoint.path.name), sha256=checkpoint.file_sha256)
 
 
-def _require_usable(checkpoint: Checkpoint, outputs: Sequence[Output]) -> None:
+def _require_usable(checkpoint: Checkpoint, outputs: Sequence[Output], strict: bool) -> None:
+    if strict and checkpoint.assumed:
+        raise InputError(
+            f"Something had to be assumed of the checkpoint, which `strict` forbids: {' '.join(checkpoint.assumed)}",
+            "Say it yourself, or omit `strict`.",
+            code="assumed",
+            path=checkpoint.path,
+        )
     if broken := weights_not_finite(checkpoint):
         raise CheckFailedError(
             broken, "Use an earlier checkpoint of the run; the training of this one diverged.", code="weights"
         )
     if FEATURES in outputs:
         check_features(checkpoint.model)
+    if LOGITS in outputs and not checkpoint.model.vit.num_classes:
+        raise InputError(
+            "The checkpoint has no classifier (no head.weight), so there are no logits.",
+            'Give `outputs="features"`, or train a network with this file as `init`.',
+            code="no-head",
+            path=checkpoint.path,
+        )
     if not outputs or set(outputs) - {LOGITS, FEATURES}:
         raise InputError(
             f"`outputs` are {', '.join(outputs) or 'none'}.", 'Give "logits", "features" or both.', code="outputs"
@@ -202,6 +219,8 @@ def _manifest(
         rearrange=form,
         outputs=tuple(outputs),
         recognised=checkpoint.recognised,
+        assumed=checkpoint.assumed,
+        weights=checkpoint.copy,
         precision="fp32",
         gmacs=tofe_macs(model, counts, FEATURES in outputs) / 1e9,
         dense_gmacs=dense_macs(model.vit) / 1e9,

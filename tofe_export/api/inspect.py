@@ -12,6 +12,7 @@ from tofe_export.api.load import AnyModel, load
 from tofe_export.artifacts.artifact import Artifact, open_artifact, open_engine
 from tofe_export.artifacts.manifests import has_manifest
 from tofe_export.checkpoints.checkpoint import Checkpoint
+from tofe_export.checkpoints.unwrap import Choice
 from tofe_export.documents.fields import plain
 from tofe_export.documents.inspection import CheckpointInspection, EngineInspection, GraphOperator, OnnxInspection
 from tofe_export.documents.manifest import EngineManifest
@@ -22,6 +23,7 @@ from tofe_export.files.reading import require_file, sha256
 from tofe_export.graph.functions import is_operator
 from tofe_export.graph.stored import read_onnx
 from tofe_export.model.flops import dense_macs, tofe_macs
+from tofe_export.parity.provenance import weights_not_finite
 
 
 def inspect(
@@ -34,13 +36,14 @@ def inspect(
     stages: Sequence[int] = (),
     keep_rate: float | None = None,
     image_size: int | tuple[int, int] | None = None,
+    weights: Choice = "auto",
 ) -> CheckpointInspection | OnnxInspection | EngineInspection:
     """Describes a checkpoint, an ONNX file or an engine; `kind` says which of them it is.
 
     Args:
         file: what to describe.
-        backbone, backbone_args, selector, fuse_token, stages, keep_rate, image_size: what the file of a checkpoint does
-            not say itself, as in `load`.
+        backbone, backbone_args, selector, fuse_token, stages, keep_rate, image_size, weights: what the file of a
+            checkpoint does not say itself, as in `load`.
 
     Raises:
         InputError: a file that is missing, damaged or of another kind, a manifest that does not belong to it, or
@@ -61,13 +64,16 @@ def inspect(
             stages=stages,
             keep_rate=keep_rate,
             image_size=image_size,
+            weights=weights,
         )
         return _checkpoint(checkpoint)
     require_file(path)
-    if any((backbone, backbone_args, selector, fuse_token is not None, stages, keep_rate is not None, image_size)):
+    given = (backbone, backbone_args, selector, fuse_token is not None, stages, keep_rate is not None, image_size)
+    if any(given) or weights != "auto":
         raise InputError(
             f"{path} says itself what it is: arguments about a network are for checkpoints.",
-            "Omit `backbone`, `backbone_args`, `selector`, `stages`, `fuse_token`, `keep_rate` and `image_size`.",
+            "Omit `backbone`, `backbone_args`, `selector`, `stages`, `fuse_token`, `keep_rate`, `image_size` and "
+            "`weights`.",
             code="hints-for-artifact",
             path=path,
         )
@@ -78,13 +84,15 @@ def inspect(
 
 def _checkpoint(checkpoint: Checkpoint) -> CheckpointInspection:
     model, path = checkpoint.model, checkpoint.path
+    broken = weights_not_finite(checkpoint)
     keep = checkpoint.keep_counts() if checkpoint.knows_keep else None
     return CheckpointInspection(
         file="" if path is None else readable(path.name),
         size_bytes=0 if path is None else path.stat().st_size,
         sha256=checkpoint.file_sha256,
         recognised=checkpoint.recognised,
-        notes=checkpoint.notes,
+        notes=(*checkpoint.notes, broken) if broken else checkpoint.notes,
+        assumed=checkpoint.assumed,
         config=model.config.document(),
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         tokens=model.tokens,

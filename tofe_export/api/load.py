@@ -10,6 +10,7 @@ from tofe_export.artifacts.artifact import Artifact, open_artifact
 from tofe_export.checkpoints.checkpoint import Checkpoint
 from tofe_export.checkpoints.checkpoint import load as load_file
 from tofe_export.checkpoints.foreign import Hints
+from tofe_export.checkpoints.unwrap import Choice
 from tofe_export.documents.manifest import OnnxManifest, target_name
 from tofe_export.errors import InputError
 from tofe_export.files.names import WEIGHTS, expanded
@@ -30,21 +31,26 @@ def load(
     stages: Sequence[int] = (),
     keep_rate: float | None = None,
     image_size: int | tuple[int, int] | None = None,
+    weights: Choice = "auto",
 ) -> Checkpoint:
     """The checkpoint in `path`, in evaluation mode.
 
-    A file of this program says itself what it is, and takes no argument but `image_size`. The others say what the file
-    of another method (DynamicViT, EViT, DeiT, ViT, LV-ViT) does not say.
+    A file of this program says itself what it is, and takes no argument but `image_size` and `weights`. The others say
+    what the file of another method (DynamicViT, EViT, DeiT, ViT, LV-ViT) does not say, and go before what it says: in
+    its own `arch`, `args` or `hyper_parameters`, or in the config.json of its hub folder. What is left to assume stands
+    in `Checkpoint.assumed`.
 
     Args:
         path: the file (.pth or .safetensors), or the folder of a training run.
-        backbone: timm model name, where the shapes of the weights do not determine it.
+        backbone: timm model name; None takes what the file says, else what the shapes of the weights show.
         backbone_args: keyword arguments of `timm.create_model`.
         selector: "cls-attention" selects as EViT does; None takes "mlp" where DynamicViT's predictors are, else "none".
         fuse_token: EViT adds up the tokens that it drops into one; None as the file says, else True.
         stages: first block of each stage; empty takes quarters of the depth.
         keep_rate: share of the tokens that DynamicViT or EViT keeps at each stage, 0 < keep_rate <= 1.
         image_size: height and width in pixels that the network takes, or one number for both; None leaves its own.
+        weights: "model" or "ema", where the file holds two copies of the weights; "auto" takes the one that the code
+            which wrote it evaluates, and a note says which.
 
     Raises:
         InputError: no such file, not a checkpoint, a network that is not recognized, or arguments that do not fit.
@@ -57,6 +63,7 @@ def load(
         stages=tuple(stages),
         keep_rate=keep_rate,
         image_size=(image_size, image_size) if isinstance(image_size, int) else image_size,
+        weights=weights,
     )
     return load_file(expanded(os.fspath(path)), hints)
 

@@ -161,7 +161,7 @@ class _Session:
         config = ToFeConfig.of(artifact.manifest.config)
         if (known := next((one for one in self._checkpoints if one.model.config == config), None)) is not None:
             return known
-        checkpoint = load_like(self.against, config)
+        checkpoint = load_like(self.against, config, artifact.manifest.weights)
         if config != checkpoint.model.config:
             raise InputError(
                 f"{artifact.path} was exported from another network than {self.against_name} holds "

@@ -21,12 +21,14 @@ import torch
 from torch import Tensor
 
 from tofe_export import __version__
-from tofe_export.checkpoints.foreign import Hints, image_size_of, recognise
+from tofe_export.checkpoints.foreign import Hints, image_size_of, other_backbone, recognise
 from tofe_export.checkpoints.keep_rates import counts_of_rate, counts_of_ratios
-from tofe_export.checkpoints.weights import count_held, read_weights, require_floats
+from tofe_export.checkpoints.tensors import count_held, require_floats
+from tofe_export.checkpoints.unwrap import FORMAT, Choice, Copy, Unwrapped
+from tofe_export.checkpoints.weights import read_weights
 from tofe_export.data.preprocessing import Preprocessing
 from tofe_export.errors import InputError
-from tofe_export.files.names import CHECKPOINT
+from tofe_export.files.names import CHECKPOINT, HUB_FILES
 from tofe_export.files.places import is_there
 from tofe_export.files.reading import sha256
 from tofe_export.files.writing import write_bytes
@@ -35,7 +37,6 @@ from tofe_export.model.backbones import image_shape
 from tofe_export.model.config import ToFeConfig
 from tofe_export.model.tofe import ToFe, build_tofe
 
-FORMAT = "tofe-export/checkpoint"
 VERSION = 1
 OWN = "ToFe"
 _STAGE_KEY = re.compile(r"stages\.\d+\.selector\.")
@@ -53,7 +54,9 @@ class Checkpoint:
         data: what it was trained on, as `open_source` takes it; "" when unknown.
         classes: names of the classes in the order of the logits; empty when unknown.
         recognised: what kind of file it came from, for people.
-        notes: what was assumed about it, a sentence each.
+        notes: what the user should know about it, a sentence each.
+        assumed: what neither the file nor the user said of it, a sentence each.
+        copy: which of the two copies of the weights in the file it is; None where there is one.
         keep_rate: of a DynamicViT or EViT, the share kept at each stage; None when unknown.
         weights_sha256: of names, shapes and values as loaded, before resizing: equal exactly for the same weights, in
             whatever file; "" where they were not loaded.
@@ -69,6 +72,8 @@ class Checkpoint:
     classes: tuple[str, ...] = ()
     recognised: str = OWN
     notes: tuple[str, ...] = ()
+    assumed: tuple[str, ...] = ()
+    copy: Copy | None = None
     keep_rate: float | None = None
     weights_sha256: str = ""
     path: Path | None = None
@@ -124,39 +129,46 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
 def load(path: Path, hints: Hints | None = None) -> Checkpoint:
     """The checkpoint in `path`: of this program, perhaps saved again by another trainer, or of another method.
 
-    Weights may carry a `module.` prefix, be wrapped in "model" or "state_dict", or have an EMA copy beside them
-    (which is then the one used).
+    Weights may lie in wrappers, under a prefix, and beside a second copy of them; see `unwrap`.
 
-    The path may be the folder of a training run. Hints are what the file does not say, and the image size to take.
+    The path may be the folder of a training run or of a hub's repository. Hints are what the file does not say, and the
+    image size to take.
 
     Raises:
         InputError: no such file, not a checkpoint, truncated, a pickle that wants to run code, a network that is not
             recognized, weights of other shapes, or hints that do not fit.
     """
-    path = checkpoint_file(path)
-    return _loaded(path, *read_weights(path), hints or Hints())
+    path, hints = checkpoint_file(path), hints or Hints()
+    return _loaded(path, read_weights(path, hints.weights), hints)
 
 
-def load_like(source: Path | Checkpoint, config: ToFeConfig) -> Checkpoint:
+def load_like(source: Path | Checkpoint, config: ToFeConfig, copy: Copy | None = None) -> Checkpoint:
     """The checkpoint `source` as the network of `config`, which was made from it before.
 
     `config` says what a foreign file does not say, and which image size was chosen. The caller must check whether the
-    result is that network. A path is taken, and refused, as by `load`.
+    result is that network. `copy` is the one that was taken where the file holds two. A path is taken, and refused, as
+    by `load`.
     """
     if isinstance(source, Checkpoint):
         size = image_size_of(config)
         if source.path is None or size == image_size_of(source.model.config):
             return _resized(source, size, copied=True)
+        copy = source.copy
         source = source.path  # resized from the weights as they were trained, not for the second time
-    path = checkpoint_file(source)
-    header, weights = read_weights(path)
-    own = is_own(header, weights)
-    return _loaded(path, header, weights, Hints(image_size=image_size_of(config)) if own else Hints.of(config))
+    path, choice = checkpoint_file(source), _choice(copy)
+    file = read_weights(path, choice)
+    own = is_own(file.header, file.weights)
+    return _loaded(path, file, Hints(image_size=image_size_of(config)) if own else Hints.of(config, choice))
+
+
+def _choice(copy: Copy | None) -> Choice:
+    return "auto" if copy is None else copy
 
 
 def checkpoint_file(path: Path) -> Path:
-    """`path` itself, or the checkpoint in it where it is the folder of a training run."""
-    return path / CHECKPOINT if is_there(path) and (path / CHECKPOINT).is_file() else path
+    """`path` itself, or the checkpoint in it where it is the folder of a training run, or one as hubs have them."""
+    inside = (path / name for name in (CHECKPOINT, *HUB_FILES)) if is_there(path) else ()
+    return next((file for file in inside if file.is_file()), path)
 
 
 def is_own(header: Mapping[str, Any], weights: Mapping[str, Any]) -> bool:
@@ -164,17 +176,23 @@ def is_own(header: Mapping[str, Any], weights: Mapping[str, Any]) -> bool:
     return header.get("format") == FORMAT or any(_STAGE_KEY.match(key) for key in weights)
 
 
-def _loaded(path: Path, header: Mapping[str, Any], weights: Mapping[str, Tensor], hints: Hints) -> Checkpoint:
-    checkpoint = (_own if is_own(header, weights) else _foreign)(header, weights, hints, path)
+def _loaded(path: Path, file: Unwrapped, hints: Hints) -> Checkpoint:
+    checkpoint = (_own if is_own(file.header, file.weights) else _foreign)(file, hints, path)
     # Before resizing: interpolated position embeddings may differ in the last bit from machine to machine.
     checkpoint = dataclasses.replace(
-        checkpoint, weights_sha256=_weights_sha256(checkpoint.model), path=path, file_sha256=sha256(path)
+        checkpoint,
+        notes=(*file.notes, *checkpoint.notes),
+        copy=file.copy,
+        weights_sha256=_weights_sha256(checkpoint.model),
+        path=path,
+        file_sha256=sha256(path),
     )
     return _resized(checkpoint, hints.image_size)
 
 
-def _own(header: Mapping[str, Any], weights: Mapping[str, Tensor], hints: Hints, path: Path) -> Checkpoint:
-    if dataclasses.replace(hints, image_size=None) != Hints():
+def _own(file: Unwrapped, hints: Hints, path: Path) -> Checkpoint:
+    header, weights = file.header, file.weights
+    if dataclasses.replace(hints, image_size=None, weights="auto") != Hints():
         raise InputError(
             f"{path} is a checkpoint of this program, which says itself what it is.",
             "Omit `backbone`, `backbone_args`, `selector`, `stages`, `fuse_token` and `keep_rate`.",
@@ -204,19 +222,16 @@ def _own(header: Mapping[str, Any], weights: Mapping[str, Tensor], hints: Hints,
     )
 
 
-def _foreign(header: Mapping[str, Any], weights: Mapping[str, Tensor], hints: Hints, path: Path) -> Checkpoint:
-    recognised = recognise(header, weights, hints, str(path))
-    next_step = "Name the backbone they belong to as timm does: `backbone`, and `backbone_args`."
-    model = _build(recognised.config, recognised.weights, path, next_step)
-    preprocessing = Preprocessing.of_backbone(model.vit)
-    if recognised.crop_pct is not None:
-        preprocessing = dataclasses.replace(preprocessing, crop_pct=recognised.crop_pct)
+def _foreign(file: Unwrapped, hints: Hints, path: Path) -> Checkpoint:
+    recognised = recognise(file, hints, path)
+    model = _build(recognised.config, recognised.weights, path, other_backbone(file.weights, recognised.config))
     return Checkpoint(
         model=model.eval(),
         keep_ratios=(),
-        preprocessing=preprocessing,
+        preprocessing=Preprocessing.of_backbone(model.vit, recognised.images),
         recognised=recognised.description,
         notes=recognised.notes,
+        assumed=recognised.assumed,
         keep_rate=recognised.keep_rate,
     )
 

@@ -11,11 +11,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from tofe_export.checkpoints import shapes
+from tofe_export.checkpoints.told import told_by
+from tofe_export.checkpoints.unwrap import Choice, Unwrapped
 from tofe_export.checkpoints.weights import trained_with
 from tofe_export.errors import InputError
 from tofe_export.model.approximator import DISCARD, FUSE
@@ -44,6 +47,8 @@ class Hints:
         stages: first block of each stage.
         keep_rate: share of the tokens that DynamicViT or EViT keeps at each stage.
         image_size: (height, width) in pixels that the network takes.
+        weights: which of two copies to take, "model" or "ema"; "auto" takes the one that the code which wrote the file
+            evaluates.
     """
 
     backbone: str | None = None
@@ -53,10 +58,11 @@ class Hints:
     stages: tuple[int, ...] = ()
     keep_rate: float | None = None
     image_size: tuple[int, int] | None = None
+    weights: Choice = "auto"
 
     @classmethod
-    def of(cls, config: ToFeConfig) -> Hints:
-        """Those that turn a foreign file into the network that `config` describes."""
+    def of(cls, config: ToFeConfig, weights: Choice = "auto") -> Hints:
+        """Those that turn a foreign file into the network that `config` describes, with one of its copies."""
         arguments = {name: value for name, value in config.backbone_args.items() if name != "img_size"}
         return cls(
             config.backbone,
@@ -65,6 +71,7 @@ class Hints:
             config.approximator == FUSE if config.selector == CLS_ATTENTION else None,
             config.stage_starts,
             image_size=image_size_of(config),
+            weights=weights,
         )
 
 
@@ -76,56 +83,84 @@ class Recognised:
         config: of that network, at the file's own image size.
         weights: under that network's names.
         description: what the file is, for people.
-        notes: what was assumed, a sentence each.
+        notes: what the user should know, a sentence each.
+        assumed: what neither the file nor the user says, a sentence each.
         keep_rate: as the file or the user says; None where neither does.
-        crop_pct: how the method's own evaluation crops; None where it does as the backbone's.
+        images: what of its preprocessing differs from the backbone's, under timm's names.
     """
 
     config: ToFeConfig
     weights: dict[str, Tensor]
     description: str
     notes: tuple[str, ...] = ()
+    assumed: tuple[str, ...] = ()
     keep_rate: float | None = None
-    crop_pct: float | None = None
+    images: Mapping[str, Any] = field(default_factory=dict)
 
 
-def recognise(header: Mapping[str, Any], weights: Mapping[str, Tensor], hints: Hints, source: str) -> Recognised:
-    """Returns what the foreign file `source` is, of which `read_weights` gave the header and the weights.
+def recognise(file: Unwrapped, hints: Hints, path: Path) -> Recognised:
+    """Returns what the foreign file at `path` is, in which `read_weights` found the header and the weights.
+
+    What the user says goes before what the file says, and that before what its shapes show.
 
     Raises:
         InputError: unknown backbone, predictors of another kind, or hints that contradict the file.
     """
-    predictors = {key: value for key, value in weights.items() if key.startswith("score_predictor.")}
-    plain = {key: value for key, value in weights.items() if key not in predictors}
-    training = trained_with(header)
-    name = hints.backbone or shapes.backbone_name(plain, source)
-    arguments = {**shapes.arguments(plain, hints.image_size, source), **hints.backbone_args}
+    source = str(path)
+    predictors = {key: value for key, value in file.weights.items() if key.startswith("score_predictor.")}
+    plain = {key: value for key, value in file.weights.items() if key not in predictors}
+    training, told = trained_with(file.header), told_by(file.header, path)
+    name = hints.backbone or told.backbone or shapes.backbone_name(plain, source)
+    arguments = {**shapes.arguments(plain, name, hints.image_size, source), **hints.backbone_args}
+    if name == told.backbone:
+        arguments = {**told.arguments, **arguments}
     selector = _selector(hints, bool(predictors), "base_keep_rate" in training, source)
-    notes = []
-    if not hints.backbone and not name.startswith("lvvit"):
-        notes = [
-            f"By its shapes it is taken for {name}, and images are prepared as for that one; "
-            "if it is another, name it with `backbone`."
-        ]
     renamed = {f"vit.{key}": value for key, value in plain.items()}
+    assumed = () if hints.backbone or told.backbone or name.startswith("lvvit") else (_guessed(name),)
+    notes = (f"By its own word ({told.by}) it is {name}.",) if told.backbone and not hints.backbone else ()
+    # Both methods evaluate as DeiT's code does, whatever the file says of its own evaluation.
+    images = told.images if name == told.backbone or not told.backbone else {}
+    as_deit = {**images, "crop_pct": _CROP_PCT}
     if selector == "mlp":
         if hints.fuse_token is not None:
             message = f"{source} is DynamicViT's, which never fuses tokens."
             raise InputError(message, "Omit `fuse_token`.", code="hint-without-effect", name="fuse_token")
         config = ToFeConfig(name, arguments, hints.stages, selector, DISCARD)
         rate = _rate(hints, training.get("base_rate"))
-        return Recognised(config, renamed | _selectors(predictors, source), "DynamicViT", tuple(notes), rate, _CROP_PCT)
+        both = renamed | _selectors(predictors, source)
+        return Recognised(config, both, "DynamicViT", notes, assumed, rate, as_deit)
     if selector == CLS_ATTENTION:
-        fuse, note = _fuses(hints, training)
+        fuse, guess = _fuses(hints, training)
         stages = hints.stages or tuple(map(int, re.findall(r"\d+", str(training.get("drop_loc", "")))))
         config = ToFeConfig(name, arguments, stages, selector, FUSE if fuse else DISCARD)
         description = f"EViT {'with' if fuse else 'without'} a fused token"
         rate = _rate(hints, training.get("base_keep_rate"))
-        return Recognised(config, renamed, description, (*notes, *note), rate, _CROP_PCT)
+        return Recognised(config, renamed, description, notes, (*assumed, *guess), rate, as_deit)
     _require_no_pruning(hints, source, name)
     dense = "It is dense: no tokens are frozen. To get a ToFe network, train one with this file as `init`."
     config = ToFeConfig(name, arguments, selector=NO_SELECTOR)
-    return Recognised(config, renamed, "plain backbone, dense", (*notes, dense))
+    return Recognised(config, renamed, "plain backbone, dense", (*notes, dense), assumed, images=images)
+
+
+def other_backbone(weights: Mapping[str, Tensor], tried: ToFeConfig) -> str:
+    """The next step where these weights do not fit the network that was tried."""
+    try:
+        by_shapes = shapes.backbone_name(weights, "")
+    except InputError:
+        by_shapes = tried.backbone
+    if by_shapes != tried.backbone:
+        return f'By their shapes they belong to {by_shapes}: `backbone="{by_shapes}"`.'
+    return (
+        "Give what differs from timm's usual network of that name in `backbone_args` (such as depth=6), or another "
+        "`backbone`. If parts have other names, rename them as in timm before you save."
+    )
+
+
+def _guessed(name: str) -> str:
+    return (
+        f"By its shapes it is taken for {name}, and images are prepared as for that one; "
+        "if it is another, name it with `backbone`."
+    )
 
 
 def _require_no_pruning(hints: Hints, source: str, backbone: str) -> None:

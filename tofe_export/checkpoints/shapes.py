@@ -51,8 +51,10 @@ def backbone_name(weights: Mapping[str, Tensor], source: str) -> str:
     return name
 
 
-def arguments(weights: Mapping[str, Tensor], given: tuple[int, int] | None, source: str) -> dict[str, Any]:
+def arguments(weights: Mapping[str, Tensor], name: str, given: tuple[int, int] | None, source: str) -> dict[str, Any]:
     """What `timm.create_model` requires beside the name: number of classes and image size, where not the usual.
+
+    A file without a head has no classes.
 
     The (height, width) that the user gives is needed only where the tokens form no square.
 
@@ -63,6 +65,8 @@ def arguments(weights: Mapping[str, Tensor], given: tuple[int, int] | None, sour
     head = weights.get("head.weight")
     if head is not None and head.ndim == 2:
         known["num_classes"] = int(head.shape[0])
+    elif head is None and not is_lvvit(weights):
+        known["num_classes"] = 0
     patches, positions = weights.get("patch_embed.proj.weight"), weights.get("pos_embed")
     if patches is None or positions is None or patches.ndim != 4 or positions.ndim != 3:
         return known
@@ -73,7 +77,7 @@ def arguments(weights: Mapping[str, Tensor], given: tuple[int, int] | None, sour
     for count in (tokens, tokens + prefix):  # some families (DeiT III) give prefix tokens no position
         side = math.isqrt(max(0, count))
         if side and side * side == count:
-            return known | ({} if side * patch == _SIZE else {"img_size": side * patch})
+            return known | ({} if side * patch == _usual_size(name) else {"img_size": side * patch})
     if given is None or (given[0] // patch) * (given[1] // patch) != tokens:
         raise InputError(
             f"The {tokens} patch tokens of {source} form no square, so its image size is unknown.",
@@ -82,6 +86,12 @@ def arguments(weights: Mapping[str, Tensor], given: tuple[int, int] | None, sour
             tokens=tokens,
         )
     return known | {"img_size": list(given)}
+
+
+def _usual_size(name: str) -> int:
+    """Pixels a side that timm's network of this name takes, unless told otherwise."""
+    config = timm.get_pretrained_cfg(name, allow_unregistered=True)
+    return _SIZE if config is None else int(config.input_size[-1])
 
 
 def is_lvvit(weights: Mapping[str, Tensor]) -> bool:

@@ -55,6 +55,11 @@ def notes(texts: Iterable[str]) -> None:
     warn(*(f"Note: {as_options(text)}" for text in texts))
 
 
+def assumptions(texts: Iterable[str]) -> None:
+    """What had to be assumed of a checkpoint, on standard error; verbs say it last."""
+    warn(*(f"Assumed: {as_options(text)}" for text in texts))
+
+
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], numbers: bool = True) -> None:
     """A table on standard output; with `numbers`, every column but the first is right-aligned."""
     grid = Table(title=_line(title), title_justify="left", header_style="bold")

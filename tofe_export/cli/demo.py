@@ -32,7 +32,7 @@ def demo(
     with console.training_progress() as (progress, watch):
         train_demo(out, progress, watch, log)
     checkpoint, model = out / CHECKPOINT, out / MODEL
-    words = {
+    words: dict[str, tuple[str | Path, ...]] = {
         "export": ("onnx", checkpoint, "--rearrange", REARRANGE, "-o", model),
         "verify": ("verify", model, "--against", checkpoint, "--json", out / VERIFY),
         "bench": ("bench", model, "--json", out / BENCH),

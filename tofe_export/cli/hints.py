@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from typer import Option
 
@@ -43,6 +43,13 @@ KeepRate = Annotated[
         help="Share of the tokens kept at each stage, rounded as the method does.", metavar="R", rich_help_panel=_PANEL
     ),
 ]
+Weights = Annotated[
+    Literal["auto", "model", "ema"],
+    Option(
+        help="Which of two copies of the weights; auto: the one that the code which wrote the file evaluates.",
+        rich_help_panel=_PANEL,
+    ),
+]
 ImageSize = Annotated[
     str | None, Option("--img-size", help="Make the network take images of this size.", metavar="384 or HEIGHTxWIDTH")
 ]
@@ -56,6 +63,7 @@ def hints_from(
     stages: str | None,
     keep_rate: float | None,
     img_size: str | None,
+    weights: Literal["auto", "model", "ema"],
 ) -> Hints:
     """The options above as one object."""
     from tofe_export.checkpoints.foreign import Hints
@@ -68,6 +76,7 @@ def hints_from(
         stages=whole_numbers(stages, "--stages") if stages else (),
         keep_rate=keep_rate,
         image_size=image_size(img_size) if img_size else None,
+        weights=weights,
     )
 
 
@@ -78,6 +87,7 @@ def typed(
     fuse_token: bool | None,
     stages: str | None,
     img_size: str | None,
+    weights: str,
 ) -> tuple[str, ...]:
     """The options above, without the keep rate, as words of another verb's command."""
     given = {
@@ -86,6 +96,7 @@ def typed(
         "--selector": selector,
         "--stages": stages,
         "--img-size": img_size,
+        "--weights": None if weights == "auto" else weights,
     }
     words = [word for option, value in given.items() if value for word in (option, value)]
     if fuse_token is not None:

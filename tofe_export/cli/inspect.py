@@ -26,13 +26,14 @@ def inspect(
     backbone: hints.Backbone = None,
     backbone_args: hints.BackboneArgs = "",
     img_size: hints.ImageSize = None,
+    weights: hints.Weights = "auto",
 ) -> None:
     """Say what a file is: network, stages, keep counts, cost, operators."""
     from tofe_export.api.inspect import inspect as describe
     from tofe_export.artifacts.file_kinds import Kind
     from tofe_export.artifacts.outputs import Output, require_outputs
 
-    given = hints.hints_from(backbone, backbone_args, selector, fuse_token, stages, keep_rate, img_size)
+    given = hints.hints_from(backbone, backbone_args, selector, fuse_token, stages, keep_rate, img_size, weights)
     require_outputs([Output(json, Kind.INSPECTION)], [file])
     inspection = describe(file, **vars(given))
     console.save_json(json, inspection)
@@ -40,6 +41,8 @@ def inspect(
         console.notes(inspection.notes)
     title = f"{inspection.file}: {inspection.kind}, {inspection.size_bytes / 1e6:.1f} MB"
     console.table(title, ("", ""), facts_of(inspection), numbers=False)
+    if inspection.kind == "checkpoint":
+        console.assumptions(inspection.assumed)
 
 
 def facts_of(inspection: CheckpointInspection | OnnxInspection | EngineInspection) -> list[Fact]:
@@ -66,7 +69,8 @@ def _network_facts(network: CheckpointInspection | Manifest) -> list[Fact]:
         counts = ", ".join(map(str, network.keep)) or "all"
         facts += [("keep counts", counts), ("GMACs", f"{network.gmacs:.3f}")]
     size = network.preprocessing
-    return [*facts, ("input", f"{size.height} x {size.width}, mean {list(size.mean)}, std {list(size.std)}")]
+    crop = f"{size.interpolation}, crop {size.crop_pct:g} ({size.crop_mode})"
+    return [*facts, ("input", f"{size.height} x {size.width}, {crop}, mean {list(size.mean)}, std {list(size.std)}")]
 
 
 def _onnx_facts(inspection: OnnxInspection) -> list[Fact]:

@@ -63,6 +63,10 @@ def onnx(
     stages: hints.Stages = None,
     backbone: hints.Backbone = None,
     backbone_args: hints.BackboneArgs = "",
+    weights: hints.Weights = "auto",
+    strict: Annotated[
+        bool, Option("--strict", help="Refuse a checkpoint of which something had to be assumed.")
+    ] = False,
 ) -> None:
     """Export a checkpoint to ONNX, checked, run at two batch sizes and compared with PyTorch."""
     from tofe_export.api.export import export
@@ -75,7 +79,7 @@ def onnx(
         raise BadParameter("--keep-rate says how many tokens to keep, and so does --keep or --keep-from.")
     counts = None if keep is None else counts_or_ratios(keep)
     chosen = output_names(outputs)
-    described = hints.hints_from(backbone, backbone_args, selector, fuse_token, stages, keep_rate, img_size)
+    described = hints.hints_from(backbone, backbone_args, selector, fuse_token, stages, keep_rate, img_size, weights)
     with console.progress() as progress:
         artifact = export(
             load(checkpoint, described),
@@ -88,12 +92,14 @@ def onnx(
             outputs=chosen,
             taps=taps,
             inline=inline,
+            strict=strict,
             data=data,
             progress=progress,
         )
     console.notes(artifact.notes)
     _show(artifact, checkpoint)
     console.show_images(artifact.images)
+    console.assumptions(artifact.manifest.assumed)
 
 
 def _show(artifact: ExportedArtifact, checkpoint: Path) -> None:

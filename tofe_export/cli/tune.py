@@ -48,6 +48,7 @@ def tune(
     backbone: hints.Backbone = None,
     backbone_args: hints.BackboneArgs = "",
     img_size: hints.ImageSize = None,
+    weights: hints.Weights = "auto",
 ) -> None:
     """Find keep counts that meet a goal on this machine. A run that was stopped goes on with the same command."""
     from tofe_export.api.tune import require_place
@@ -61,7 +62,7 @@ def tune(
     require_place(output, checkpoint)
     picture = output.with_suffix(".png")
     require_outputs([Output(picture, Kind.TUNING_PICTURE)], [checkpoint, output])
-    described = hints.hints_from(backbone, backbone_args, selector, fuse_token, stages, keep_rate, img_size)
+    described = hints.hints_from(backbone, backbone_args, selector, fuse_token, stages, keep_rate, img_size, weights)
     with console.progress() as progress:
         tuning = tune_checkpoint(
             load(checkpoint, described),
@@ -83,7 +84,7 @@ def tune(
     console.say(f"Wrote {output} and {picture}" if drawn else f"Wrote {output}")
     if not tuning.reached:
         console.warn("No keep counts meet the goal here; these come closest.")
-    again = hints.typed(backbone, backbone_args, selector, fuse_token, stages, img_size)
+    again = hints.typed(backbone, backbone_args, selector, fuse_token, stages, img_size, weights)
     console.say(f"Next:  {command('onnx', checkpoint, '--keep-from', output, *again)}")
     if not tuning.reached:
         raise Exit(1)

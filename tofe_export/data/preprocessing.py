@@ -13,28 +13,32 @@ import numpy as np
 import torch
 from PIL import Image
 from pydantic import ValidationError
-from timm.data import create_transform, resolve_model_data_config
+from timm.data import create_transform, resolve_data_config
 from timm.data.auto_augment import AugmentOp, RandAugment
 from torch import Tensor, nn
 
 from tofe_export.documents.base import first_problem
-from tofe_export.documents.manifest import InputImages
+from tofe_export.documents.manifest import CropMode, InputImages
 from tofe_export.errors import InputError, brief
 
 INTERPOLATIONS = ("bicubic", "bilinear", "nearest")
+CENTER: CropMode = "center"
 _LARGEST = float(np.finfo(np.float32).max)
 _CORRECT = "Export or train the model again, or correct the file that says it."
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Resize the shorter side by `crop_pct`, crop the center, scale to 0..1, subtract `mean`, divide by `std`.
+    """Resize and crop, scale to 0..1, subtract `mean`, divide by `std`.
 
     Attributes:
         height, width: of the model's input, in pixels.
         mean, std: per RGB channel, in units of 0..1 pixel values.
         interpolation: `bicubic`, `bilinear` or `nearest`.
         crop_pct: share of the resized image's side that the crop keeps, 0 < crop_pct <= 1.
+        crop_mode: which side becomes as long as the input's, as in timm: "center", the shorter one, and the center is
+            cropped; "squash", both, whatever that does to the proportions; "border", the longer one, and a border in
+            the color of `mean` is added.
 
     Raises:
         InputError: a value that makes no sense.
@@ -46,6 +50,7 @@ class Preprocessing:
     std: tuple[float, float, float]
     interpolation: str = "bicubic"
     crop_pct: float = 1.0
+    crop_mode: CropMode = CENTER
 
     draws_random_numbers = False
 
@@ -66,14 +71,22 @@ class Preprocessing:
         vars(self).update(dict(checked))  # lists became tuples and whole numbers floats, so equal ones have one hash
 
     @classmethod
-    def of_backbone(cls, vit: nn.Module) -> Preprocessing:
-        """That of `vit` in timm: its pretrained configuration, with its own image size."""
-        config = resolve_model_data_config(vit)
+    def of_backbone(cls, vit: nn.Module, told: Mapping[str, Any] | None = None) -> Preprocessing:
+        """That of `vit` in timm: its pretrained configuration, with its own image size.
+
+        `told` are the values of timm's configuration (`mean`, `std`, `interpolation`, `crop_pct`, `crop_mode`) that
+        differ; InputError where one makes no sense.
+        """
+        for name in ("mean", "std"):  # one number stands for three
+            values = (told or {}).get(name, ())
+            _require(isinstance(values, (list, tuple)), f"{name} is {brief(values)}, not three numbers")
+            _require(len(values) in (0, 1, 3), f"{name} is {brief(values)}, not three numbers")
+        config = resolve_data_config(told, model=vit)
         # The configuration is the pretrained one; a backbone made with another img_size has that instead.
         own = getattr(getattr(vit, "patch_embed", None), "img_size", None)
         height, width = own or config["input_size"][1:]
         interpolation = config["interpolation"] if config["interpolation"] in INTERPOLATIONS else "bicubic"
-        return cls(height, width, config["mean"], config["std"], interpolation, config["crop_pct"])
+        return cls(height, width, config["mean"], config["std"], interpolation, config["crop_pct"], config["crop_mode"])
 
     def to_dict(self) -> dict[str, Any]:
         """Plain containers, for JSON and for `torch.load(weights_only=True)`."""
@@ -88,6 +101,7 @@ class Preprocessing:
         """
         _require(isinstance(document, Mapping), "it is not a mapping of names to values")
         known = set(cls.__dataclass_fields__)
+        document = {"crop_mode": CENTER, **document}  # older checkpoints know no other
         wrong = sorted(set(map(str, document)) ^ known)
         if wrong:
             kind = "lacks" if wrong[0] in known else "has the unknown key"
@@ -109,8 +123,12 @@ class Preprocessing:
         return InputImages(**vars(self))
 
     def digest(self) -> str:
-        """SHA-256, hexadecimal, of the canonical JSON: equal exactly when two models see the same input."""
-        canonical = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
+        """SHA-256, hexadecimal, of the canonical JSON: equal exactly when two models see the same input.
+
+        The usual crop mode is not part of it, so that what was written before there were others keeps its digest.
+        """
+        told = {name: value for name, value in self.to_dict().items() if (name, value) != ("crop_mode", CENTER)}
+        canonical = json.dumps(told, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
 
     def __call__(self, image: Image.Image) -> Tensor:
@@ -147,7 +165,8 @@ def timm_transform(preprocessing: Preprocessing, training: bool) -> Any:
         interpolation=preprocessing.interpolation,
         mean=preprocessing.mean,
         std=preprocessing.std,
-        crop_pct=preprocessing.crop_pct,  # of evaluation; what follows is training's
+        crop_pct=preprocessing.crop_pct,  # of evaluation, as the next one; what follows is training's
+        crop_mode=preprocessing.crop_mode,
         auto_augment="rand-m9-mstd0.5-inc1",
         re_prob=0.25,
         re_mode="pixel",

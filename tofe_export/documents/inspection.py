@@ -34,7 +34,8 @@ class CheckpointInspection(Inspection):
 
     Attributes:
         recognised: what the file was taken for.
-        notes: what was assumed about it, a sentence each.
+        notes: what the user should know about it, a sentence each.
+        assumed: what neither the file nor the user said of it, a sentence each.
         tokens, prefix: patch tokens N and prefix tokens P.
         stages: first block and end of each stage.
         keep_ratios: learned mean keep ratio of each stage; empty when unknown.
@@ -46,6 +47,7 @@ class CheckpointInspection(Inspection):
     kind: Literal["checkpoint"] = "checkpoint"
     recognised: Text
     notes: tuple[Text, ...]
+    assumed: tuple[Text, ...] = ()
     config: NetworkConfig
     parameters: NaturalNumber
     tokens: Positive

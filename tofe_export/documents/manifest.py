@@ -44,6 +44,7 @@ Layers = dict[Text, dict[Text, Count]]
 Tensors = dict[Text, tuple[Text, tuple[Whole, ...]]]
 """Name -> precision and shape, -1 for the batch."""
 Output = Literal["logits", "features"]
+CropMode = Literal["center", "squash", "border"]
 
 
 class FileIdentity(Part):
@@ -65,7 +66,7 @@ class NetworkConfig(Part):
 
 
 class InputImages(Part):
-    """How images become input; see `data.preprocessing.Preprocessing`."""
+    """How images become input; see `data.preprocessing.Preprocessing`. Older documents crop the center."""
 
     height: Side
     width: Side
@@ -73,6 +74,7 @@ class InputImages(Part):
     std: tuple[Divisor, Divisor, Divisor]
     interpolation: Text
     crop_pct: Annotated[float, Field(strict=True, gt=0, le=1)]
+    crop_mode: CropMode = "center"
 
 
 class ExternalData(Part):
@@ -112,6 +114,8 @@ class Manifest(Document):
         tokens, prefix: patch tokens N and prefix tokens P.
         stages: first block and end of each stage.
         recognised: what the checkpoint was taken for.
+        assumed: what neither the checkpoint nor the user said of it, a sentence each.
+        weights: of two copies of the weights in the checkpoint, the one that was taken; None where there is one.
         gmacs, dense_gmacs: of one image.
         data: what the checkpoint was trained on.
         classes: names of the classes in the order of the logits; empty where unknown.
@@ -134,6 +138,8 @@ class Manifest(Document):
     rearrange: Literal["plugin", "elide"]
     outputs: Annotated[tuple[Output, ...], Field(min_length=1)] = ("logits",)
     recognised: Text = "ToFe"
+    assumed: tuple[Text, ...] = ()
+    weights: Literal["model", "ema"] | None = None
     precision: Precision
     gmacs: Amount
     dense_gmacs: Amount

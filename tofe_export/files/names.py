@@ -10,13 +10,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 CHECKPOINT = "ckpt.pth"
+HUB_FILES = ("model.safetensors", "pytorch_model.bin")  # the checkpoint in a folder of a hub
 STATE = "state.pt"
 METRICS = "metrics.jsonl"
 MODEL = "model.onnx"
 VERIFY = "verify.json"
 BENCH = "bench.json"
 PAGE = "report.html"
-WEIGHTS = (".pth", ".pt", ".bin", ".safetensors")
+WEIGHTS = (".pth", ".pt", ".ckpt", ".bin", ".safetensors")
 """Endings of checkpoints, by which one is recognized where a model was wanted."""
 DEPLOYED = (".onnx", ".engine")
 """Endings of artifacts; a file with another one is a checkpoint."""

@@ -15,6 +15,7 @@ from tofe_export.errors import InputError, MissingError, nearest
 from tofe_export.model.blocks import can_split
 from tofe_export.model.lvvit import LVViT
 
+_PLAIN = ("vision_transformer", "deit", "lvvit")  # modules
 _DEEPEST = 1000  # blocks; the deepest vision transformers have some forty
 
 
@@ -48,6 +49,8 @@ def create_backbone(name: str, arguments: Mapping[str, Any], pretrained: bool = 
     except InputError:  # of `AtMost`
         raise
     except Exception as error:  # whatever a network raises for numbers that do not fit each other
+        if not timm.models.is_model_in_modules(name, _PLAIN):
+            raise _not_plain(name, "another kind of network") from error
         why = str(error).partition("\n")[0]  # PyTorch adds a stack of C++ to some
         raise InputError(
             f"{name} cannot be built with {dict(arguments)}: {why}",
@@ -125,12 +128,7 @@ def _with_pretrained(name: str, arguments: Mapping[str, Any]) -> VisionTransform
 
 def _require_plain(vit: nn.Module, name: str) -> None:
     if not isinstance(vit, VisionTransformer):
-        raise InputError(
-            f"{name} is a {type(vit).__name__}, not a plain vision transformer.",
-            "Use a vit_*, deit_* or lvvit_* model.",
-            code="not-a-plain-vit",
-            name=name,
-        )
+        raise _not_plain(name, f"a {type(vit).__name__}")
     if not all("attn_mask" in inspect.signature(block.forward).parameters for block in vit.blocks):
         raise InputError(
             f"The blocks of {name} take no attention mask, so they cannot freeze tokens.",
@@ -145,6 +143,15 @@ def _require_plain(vit: nn.Module, name: str) -> None:
             code="no-pooling",
             name=name,
         )
+
+
+def _not_plain(name: str, kind: str) -> InputError:
+    return InputError(
+        f"{name} is {kind}, not a plain vision transformer.",
+        "Use a vit_*, deit_* or lvvit_* model.",
+        code="not-a-plain-vit",
+        name=name,
+    )
 
 
 def embed(vit: VisionTransformer, images: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from timm.models.vision_transformer import VisionTransformer
 
 from tofe_export.artifacts.manifests import has_manifest, manifest_path, read_manifest, read_manifest_alone
 from tofe_export.checkpoints.checkpoint import Checkpoint, load, load_like
-from tofe_export.checkpoints.weights import require_floats, require_plain
+from tofe_export.checkpoints.tensors import require_floats, require_plain
 from tofe_export.documents.base import read_document
 from tofe_export.documents.benchmark import Benchmark
 from tofe_export.documents.history import History, read_history
@@ -157,7 +157,7 @@ def _read_checkpoint(path: Path, manifest: OnnxManifest | None) -> Checkpoint:
     """As the network that was exported of it (for images of another size, say), if it can be had; else as it is."""
     if manifest is not None:
         with contextlib.suppress(InputError):
-            alike = load_like(path, ToFeConfig.of(manifest.config))
+            alike = load_like(path, ToFeConfig.of(manifest.config), manifest.weights)
             if _fits(manifest, alike):
                 return alike
     return load(path)

@@ -12,7 +12,8 @@ from timm.optim import param_groups_weight_decay
 from torch import nn
 
 from tofe_export.checkpoints.checkpoint import is_own
-from tofe_export.checkpoints.weights import read_weights, require_floats
+from tofe_export.checkpoints.tensors import require_floats
+from tofe_export.checkpoints.weights import read_weights
 from tofe_export.data.images import ImageSource
 from tofe_export.data.preprocessing import Preprocessing
 from tofe_export.data.sources import open_source
@@ -127,8 +128,8 @@ def load_init(model: ToFe, path: Path) -> None:
     Raises:
         InputError: unreadable, or not this backbone's weights.
     """
-    header, weights = read_weights(path)
-    whole = is_own(header, weights)
+    file = read_weights(path)
+    weights, whole = file.weights, is_own(file.header, file.weights)
     target: nn.Module = model if whole else model.vit
     expected = target.state_dict()
     heads = tuple(f"vit.{name}" if whole else name for name in ("head", "aux_head"))
