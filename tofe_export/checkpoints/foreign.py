@@ -17,6 +17,7 @@ from typing import Any
 from torch import Tensor
 
 from tofe_export.checkpoints import shapes
+from tofe_export.checkpoints.huggingface import as_timm, is_hugging_face
 from tofe_export.checkpoints.told import told_by
 from tofe_export.checkpoints.unwrap import Choice, Unwrapped
 from tofe_export.checkpoints.weights import trained_with
@@ -106,18 +107,21 @@ def recognise(file: Unwrapped, hints: Hints, path: Path) -> Recognised:
     Raises:
         InputError: unknown backbone, predictors of another kind, or hints that contradict the file.
     """
-    source = str(path)
-    predictors = {key: value for key, value in file.weights.items() if key.startswith("score_predictor.")}
-    plain = {key: value for key, value in file.weights.items() if key not in predictors}
-    training, told = trained_with(file.header), told_by(file.header, path)
+    source, training = str(path), trained_with(file.header)
+    weights, told = as_timm(file.weights, path) if is_hugging_face(file.weights) else (file.weights, None)
+    told = told or told_by(file.header, path)
+    predictors = {key: value for key, value in weights.items() if key.startswith("score_predictor.")}
+    plain = {key: value for key, value in weights.items() if key not in predictors}
     name = hints.backbone or told.backbone or shapes.backbone_name(plain, source)
     arguments = {**shapes.arguments(plain, name, hints.image_size, source), **hints.backbone_args}
     if name == told.backbone:
         arguments = {**told.arguments, **arguments}
     selector = _selector(hints, bool(predictors), "base_keep_rate" in training, source)
     renamed = {f"vit.{key}": value for key, value in plain.items()}
-    assumed = () if hints.backbone or told.backbone or name.startswith("lvvit") else (_guessed(name),)
-    notes = (f"By its own word ({told.by}) it is {name}.",) if told.backbone and not hints.backbone else ()
+    guessed = not (hints.backbone or told.backbone or name.startswith("lvvit"))
+    assumed = (*told.assumed, *((_guessed(name),) if guessed else ()))
+    said = f"By its own word ({told.by}) it is {name}."
+    notes = (*((said,) if told.backbone and not hints.backbone else ()), *told.notes)
     # Both methods evaluate as DeiT's code does, whatever the file says of its own evaluation.
     images = told.images if name == told.backbone or not told.backbone else {}
     as_deit = {**images, "crop_pct": _CROP_PCT}

@@ -32,12 +32,16 @@ class Told:
         arguments: of `timm.create_model`, beside what shapes show.
         images: what differs from the backbone's own preprocessing, under timm's names.
         by: what says so, for people.
+        notes: what the user should know, a sentence each.
+        assumed: what is not said after all, a sentence each.
     """
 
     backbone: str | None = None
     arguments: Mapping[str, Any] = field(default_factory=dict)
     images: Mapping[str, Any] = field(default_factory=dict)
     by: str = ""
+    notes: tuple[str, ...] = ()
+    assumed: tuple[str, ...] = ()
 
 
 def told_by(header: Mapping[str, Any], path: Path) -> Told:
