@@ -7,6 +7,7 @@ import torch
 
 from tests.checkpoints.published_files import HINTED, dynamicvit
 from tests.helpers import refused_as, small_tofe
+from tofe_export.api.inspect import inspect
 from tofe_export.api.load import load
 from tofe_export.artifacts.artifact import open_artifact
 from tofe_export.checkpoints import checkpoint as module
@@ -75,3 +76,11 @@ def test_the_file_is_read_once(run: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(module, "read_weights", lambda path, choice: reads.append(path) or read(path, choice))  # type: ignore[func-returns-value]
     load_like(run, small_tofe().config)
     assert reads == [run / "ckpt.pth"]
+
+
+def test_a_weight_that_is_not_finite_is_named(tmp_path: Path) -> None:
+    model = small_tofe()
+    with torch.no_grad():
+        model.vit.blocks[1].mlp.fc1.weight[0, :2] = torch.tensor([float("nan"), float("inf")])
+    save(tmp_path / "nan.pth", Checkpoint(model, (), Preprocessing.of_backbone(model.vit)))
+    assert any("vit.blocks.1.mlp.fc1.weight holds 2 values" in note for note in inspect(tmp_path / "nan.pth").notes)

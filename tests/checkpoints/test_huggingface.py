@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from collections.abc import Callable
@@ -16,7 +17,10 @@ from PIL import Image
 from tests.helpers import refused_as
 from tofe_export.api.export import export
 from tofe_export.checkpoints.checkpoint import load, load_like
+from tofe_export.checkpoints.huggingface import as_timm
 from tofe_export.data.preprocessing import Preprocessing
+from tofe_export.errors import InputError
+from tofe_export.model.backbones import create_backbone
 
 transformers = pytest.importorskip("transformers", reason="transformers is in the extra dev")
 
@@ -164,3 +168,22 @@ def test_another_family_is_named(tmp_path: Path) -> None:
         load(folder)
     assert "vit_mae" in caught.value.message
     shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("resample", [1, 4, 99])
+def test_a_resampling_that_is_not_known_here_is_refused(resample: int, tmp_path: Path) -> None:
+    folder = as_folder(made("vit"), tmp_path / "hf")
+    (folder / "preprocessor_config.json").write_text(json.dumps({"size": 32, "resample": resample}))
+    with refused_as("preprocessing"):
+        load(folder)
+
+
+@pytest.mark.parametrize("name", ["resample", "size", "crop_size", "image_mean", "do_center_crop"])
+def test_a_processor_that_makes_no_sense_ends_in_words_at_most(name: str, tmp_path: Path) -> None:
+    weights = dict(made("vit").state_dict())
+    made_up = {"size": {"height": 32, "width": 32}, "crop_size": 30, "do_center_crop": True, "resample": 2}
+    for value in ([], {}, "x", None, True, -1, 0, [1, 2, 3], {"height": []}):
+        (tmp_path / "preprocessor_config.json").write_text(json.dumps({**made_up, name: value}))
+        with contextlib.suppress(InputError):
+            told = as_timm(weights, tmp_path / "model.pth")[1]
+            Preprocessing.of_backbone(create_backbone(told.backbone, told.arguments), told.images)

@@ -96,8 +96,15 @@ def test_how_it_was_trained_to_see(weights: dict[str, torch.Tensor], tmp_path: P
     assert found == Preprocessing(32, 32, (0.1, 0.1, 0.1), (0.2, 0.3, 0.4), "bilinear", 0.8, "border")
     deit = argparse.Namespace(model=DEIT, eval_crop_ratio=0.875)
     assert load(saved(tmp_path / "f.pth", weights, args=deit)).preprocessing.crop_pct == 0.875
-    with refused_as("preprocessing"):
-        load(saved(tmp_path / "f.pth", weights, arch=VIT, args=argparse.Namespace(mean=[0.1, 0.2])))
+    for wrong in (
+        {"mean": [0.1, 0.2]},
+        {"std": "x"},
+        {"interpolation": "lanczos"},
+        {"crop_mode": "x"},
+        {"crop_pct": 2.0},
+    ):
+        with refused_as("preprocessing"):
+            load(saved(tmp_path / "f.pth", weights, arch=VIT, args=argparse.Namespace(**wrong)))
 
 
 def hub(folder: Path, weights: dict[str, torch.Tensor], **config: Any) -> Path:

@@ -41,6 +41,7 @@ WRAPPED: dict[str, Callable[[Weights], Any]] = {
     "model_state_dict": lambda w: {"model_state_dict": w, "optimizer_state_dict": {"state": {}}},
     "net": lambda w: {"net": w, "acc": 1.0},
     "weights": lambda w: {"weights": w},
+    "beside the model's settings": lambda w: {"model": {"name": "mine"}, "weights": w},
     "DeepSpeed": lambda w: {"module": w, "optimizer": None, "global_steps": 7},
     "in two wrappers": lambda w: {"state_dict": {"model": w}},
     "Lightning": lambda w: {"state_dict": under("model.", w), "pytorch-lightning_version": "2.5", "epoch": 3},

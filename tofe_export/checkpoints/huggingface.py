@@ -180,7 +180,9 @@ def _processed(said: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, A
     for name, theirs in (("mean", "image_mean"), ("std", "image_std")):
         if said.get(theirs):
             found[name] = said[theirs]
-    found["interpolation"] = _RESAMPLING.get(said.get("resample", -1), found["interpolation"])
+    resample = said.get("resample")
+    if isinstance(resample, int):
+        found["interpolation"] = _RESAMPLING.get(resample, f"Pillow's number {resample}")  # refused by that name
     size = said.get("size")
     if size is None:
         return found

@@ -122,7 +122,9 @@ def unwrap(document: Mapping[str, Any], choice: Choice, evaluates_model: bool, p
 
 
 def _holds(level: Mapping[str, Any], name: str) -> bool:
-    return isinstance(level.get(name), Mapping)
+    """Whether `level` has a wrapper of this name, with tensors or more wrappers in it."""
+    inner = level.get(name)
+    return isinstance(inner, Mapping) and any(isinstance(value, (Tensor, Mapping)) for value in inner.values())
 
 
 def _choose(pair: _Pair, choice: Choice, evaluates_model: bool) -> tuple[Copy, str]:

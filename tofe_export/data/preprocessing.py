@@ -81,6 +81,8 @@ class Preprocessing:
             values = (told or {}).get(name, ())
             _require(isinstance(values, (list, tuple)), f"{name} is {brief(values)}, not three numbers")
             _require(len(values) in (0, 1, 3), f"{name} is {brief(values)}, not three numbers")
+        given = (told or {}).get("interpolation", INTERPOLATIONS[0])
+        _require(given in INTERPOLATIONS, f"interpolation is {brief(given)}, not one of {', '.join(INTERPOLATIONS)}")
         config = resolve_data_config(told, model=vit)
         # The configuration is the pretrained one; a backbone made with another img_size has that instead.
         own = getattr(getattr(vit, "patch_embed", None), "img_size", None)
