@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -167,7 +166,6 @@ def test_another_family_is_named(tmp_path: Path) -> None:
     with refused_as("hugging-face-family") as caught:
         load(folder)
     assert "vit_mae" in caught.value.message
-    shutil.rmtree(folder)
 
 
 @pytest.mark.parametrize("resample", [1, 4, 99])

@@ -24,9 +24,10 @@ from tofe_export import __version__
 from tofe_export.checkpoints.foreign import Hints, image_size_of, other_backbone, recognise
 from tofe_export.checkpoints.keep_rates import counts_of_rate, counts_of_ratios
 from tofe_export.checkpoints.tensors import count_held, require_floats
-from tofe_export.checkpoints.unwrap import FORMAT, Choice, Copy, Unwrapped
+from tofe_export.checkpoints.unwrap import FORMAT, Choice, Unwrapped
 from tofe_export.checkpoints.weights import read_weights
 from tofe_export.data.preprocessing import Preprocessing
+from tofe_export.documents.manifest import Copy
 from tofe_export.errors import InputError
 from tofe_export.files.names import CHECKPOINT, HUB_FILES
 from tofe_export.files.places import is_there
@@ -155,14 +156,11 @@ def load_like(source: Path | Checkpoint, config: ToFeConfig, copy: Copy | None =
             return _resized(source, size, copied=True)
         copy = source.copy
         source = source.path  # resized from the weights as they were trained, not for the second time
-    path, choice = checkpoint_file(source), _choice(copy)
+    path = checkpoint_file(source)
+    choice: Choice = copy or "auto"
     file = read_weights(path, choice)
     own = is_own(file.header, file.weights)
     return _loaded(path, file, Hints(image_size=image_size_of(config)) if own else Hints.of(config, choice))
-
-
-def _choice(copy: Copy | None) -> Choice:
-    return "auto" if copy is None else copy
 
 
 def checkpoint_file(path: Path) -> Path:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from tofe_export.checkpoints import shapes
 from tofe_export.checkpoints.huggingface import as_timm, is_hugging_face
-from tofe_export.checkpoints.told import told_by
+from tofe_export.checkpoints.own_word import told_by
 from tofe_export.checkpoints.unwrap import Choice, Unwrapped
 from tofe_export.checkpoints.weights import trained_with
 from tofe_export.errors import InputError
@@ -108,8 +108,8 @@ def recognise(file: Unwrapped, hints: Hints, path: Path) -> Recognised:
         InputError: unknown backbone, predictors of another kind, or hints that contradict the file.
     """
     source, training = str(path), trained_with(file.header)
-    weights, told = as_timm(file.weights, path) if is_hugging_face(file.weights) else (file.weights, None)
-    told = told or told_by(file.header, path)
+    foreign = is_hugging_face(file.weights)
+    weights, told = as_timm(file.weights, path) if foreign else (file.weights, told_by(file.header, path))
     predictors = {key: value for key, value in weights.items() if key.startswith("score_predictor.")}
     plain = {key: value for key, value in weights.items() if key not in predictors}
     name = hints.backbone or told.backbone or shapes.backbone_name(plain, source)

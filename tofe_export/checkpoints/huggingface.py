@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tofe_export.checkpoints.told import Told
+from tofe_export.checkpoints.own_word import Told
 from tofe_export.errors import InputError
 from tofe_export.files.reading import read_json
 

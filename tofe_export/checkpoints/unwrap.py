@@ -11,9 +11,9 @@ from typing import Any, Literal
 from torch import Tensor
 
 from tofe_export.checkpoints.tensors import require_plain
+from tofe_export.documents.manifest import Copy
 from tofe_export.errors import InputError, brief
 
-Copy = Literal["model", "ema"]
 Choice = Literal["auto", "model", "ema"]
 CHOICES: tuple[Choice, ...] = ("auto", "model", "ema")
 
@@ -40,7 +40,7 @@ _PAIRS = (
     _Pair("student", "teacher", "ema", "DINO's code evaluates it"),
     _Pair("model", "ema", "model", "most code evaluates it"),
 )
-_AVERAGES = tuple(pair.ema for pair in _PAIRS)
+_NAMES = (*_WRAPPERS, *(pair.ema for pair in _PAIRS))
 _ANCHOR = re.compile(r"(?:.*\.)?patch_embed\.(?:proj|conv1)\.weight")
 """A weight that every plain ViT has, LV-ViT by the name of its stem; before it there may be a prefix."""
 _SPARE = re.compile(r"(?:.*\.)?(?:n_averaged|logit_scale|logit_bias|mask_token|pre_logits\..+|(?:loss|criterion)\..+)")
@@ -84,15 +84,15 @@ def unwrap(document: Mapping[str, Any], choice: Choice, evaluates_model: bool, p
     header: dict[str, Any] = {}
     level, copy, notes = document, None, []
     for _ in range(_DEPTH):
-        names = (*_WRAPPERS, *_AVERAGES)
-        header = {**{key: value for key, value in level.items() if isinstance(key, str) and key not in names}, **header}
+        described = {key: value for key, value in level.items() if isinstance(key, str) and key not in _NAMES}
+        header = {**described, **header}
         pair = next((one for one in _PAIRS if _holds(level, one.model) and _holds(level, one.ema)), None)
         if pair is not None:
             copy, note = _choose(pair, choice, evaluates_model)
             notes.append(note)
             level = level[pair.model if copy == "model" else pair.ema]
             continue
-        inner = next((name for name in names if _holds(level, name)), None)
+        inner = next((name for name in _NAMES if _holds(level, name)), None)
         if inner is None:
             break
         level = level[inner]
@@ -153,14 +153,10 @@ def _prefix(
     if len(found) <= 1:
         return (found[0] if found else _parallel(weights)), copy, ""
     for pair in _PAIRS:
-        both = {pair.model: "", pair.ema: ""}
-        for prefix in found:
-            for name in both:
-                if name in prefix.split("."):
-                    both[name] = prefix
-        if len(found) == 2 and all(both.values()):
+        model, ema = ([prefix for prefix in found if name in prefix.split(".")] for name in (pair.model, pair.ema))
+        if len(found) == 2 and model and ema:
             taken, note = _choose(pair, choice, evaluates_model=False)
-            return both[pair.model if taken == "model" else pair.ema], taken, note
+            return (model if taken == "model" else ema)[-1], taken, note
     shown = ", ".join(repr(prefix.removesuffix(".")) for prefix in found)
     raise InputError(
         f"{path} holds several networks: {shown}.",

@@ -15,7 +15,7 @@ import numpy as np
 import safetensors
 import torch
 
-from tofe_export.checkpoints.strangers import is_safetensors, refusal, require_local
+from tofe_export.checkpoints.not_checkpoints import is_safetensors, refusal, require_local
 from tofe_export.checkpoints.unwrap import KNOWN, Choice, Unwrapped, unwrap
 from tofe_export.errors import InputError
 from tofe_export.files.reading import parse_json, require_file

@@ -45,6 +45,8 @@ Tensors = dict[Text, tuple[Text, tuple[Whole, ...]]]
 """Name -> precision and shape, -1 for the batch."""
 Output = Literal["logits", "features"]
 CropMode = Literal["center", "squash", "border"]
+Copy = Literal["model", "ema"]
+"""Of two copies of the weights in a checkpoint: what was trained, or its average."""
 
 
 class FileIdentity(Part):
@@ -139,7 +141,7 @@ class Manifest(Document):
     outputs: Annotated[tuple[Output, ...], Field(min_length=1)] = ("logits",)
     recognised: Text = "ToFe"
     assumed: tuple[Text, ...] = ()
-    weights: Literal["model", "ema"] | None = None
+    weights: Copy | None = None
     precision: Precision
     gmacs: Amount
     dense_gmacs: Amount
