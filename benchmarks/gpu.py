@@ -1,21 +1,27 @@
 """All that a GPU machine can tell: kernels; ToFe beside the dense backbone in PyTorch, ONNX Runtime, RTX and TensorRT.
 
-    python benchmarks/gpu.py [--json benchmarks/results/gpu.json] [--batch 1,8,64] [--rounds 20] [--backbone NAME]
+    python benchmarks/gpu.py [--json benchmarks/results/gpu.json] [--batch 1,8,64,256] [--rounds 20] [--backbone NAME]
+                             [--without "torch compiled,tensorrt"]
 
 DeiT-S with random weights at keep counts 96,49,27. What cannot run here is in the JSON with its reason.
+`--without` leaves out what begins so, as "torch compiled fp32": the compiler alone takes minutes.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import copy
 import functools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
+import kernel_launch
 import numpy as np
+import onnx
 import onnx_ir as ir
 import onnxruntime as ort
 import torch
@@ -29,7 +35,7 @@ from tofe_export.engine.options import BatchProfile, BuildOptions
 from tofe_export.engine.runtime import EngineSession
 from tofe_export.files.writing import write_json
 from tofe_export.graph.export import export_dense, export_tofe
-from tofe_export.model import backbones
+from tofe_export.model import backbones, stage
 from tofe_export.model.config import ToFeConfig
 from tofe_export.model.fixed_path import FixedPath
 from tofe_export.model.flops import dense_macs, tofe_macs
@@ -46,39 +52,49 @@ Pair = Callable[[int], tuple[Run, Run]]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, default=Path(__file__).parent / "results" / "gpu.json")
-    parser.add_argument("--batch", default="1,8,64")
+    parser.add_argument("--batch", default="1,8,64,256")
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--backbone", default="deit_small_patch16_224")
     parser.add_argument("--keep", default="96,49,27")
+    parser.add_argument("--without", default="")
     options = parser.parse_args()
+    left_out = tuple(filter(None, options.without.split(",")))
     batches, keep = ([int(part) for part in text.split(",")] for text in (options.batch, options.keep))
     torch.manual_seed(0)
     model = build_tofe(ToFeConfig(options.backbone)).eval()
     promised = dense_macs(model.vit) / tofe_macs(model, [float(count) for count in keep])
-    rows, not_run = [], []
-    for name, precision, make in subjects(model, keep, max(batches)):
-        try:
-            pair = make()
-            rows += [_row(name, precision, batch, pair(batch), options.rounds, promised) for batch in batches]
-        except Exception as error:  # whatever a backend raises where it cannot run: the reason is the result
-            not_run.append({"name": name, "precision": precision, "why": f"{type(error).__name__}: {error}"[:500]})
-    try:
-        kernels = measure_kernels()
-    except Exception as error:
-        kernels = []
-        not_run.append({"name": "kernels", "precision": "", "why": f"{type(error).__name__}: {error}"[:500]})
-    document = {
+    command = f"python benchmarks/gpu.py --batch {options.batch} --rounds {options.rounds}"
+    found: dict[str, Any] = {
         "schema": "tofe-export/benchmark/1",
-        "command": f"python benchmarks/gpu.py --batch {options.batch} --rounds {options.rounds}",
+        "command": command + (f" --without '{options.without}'" if options.without else ""),
         "machine": describe_machine().to_dict(),
         "versions": describe_versions(),
         "settings": {"backbone": options.backbone, "keep": keep, "weights": "random", "promised_speedup": promised},
-        "rows": rows,
-        "kernels": kernels,
-        "not_run": not_run,
+        "rows": [],
+        "kernels": [],
+        "not_run": [],
     }
-    write_json(options.json, document)
-    print(json.dumps({"rows": rows, "kernels": kernels, "not_run": not_run}, indent=1))
+    for name, precision, make in subjects(model, keep, max(batches)):
+        if f"{name} {precision}".startswith(left_out):
+            continue
+        with _reason_taken(found["not_run"], name, precision):
+            pair = make()
+            for batch in batches:
+                found["rows"].append(_row(name, precision, batch, pair(batch), options.rounds, promised))
+                write_json(options.json, found)  # a lent machine may be taken back at any moment
+    with _reason_taken(found["not_run"], "kernels", ""):
+        found["kernels"] = measure_kernels()
+    write_json(options.json, found)
+    print(json.dumps({key: found[key] for key in ("rows", "kernels", "not_run")}, indent=1))
+
+
+@contextlib.contextmanager
+def _reason_taken(reasons: list[dict[str, str]], name: str, precision: str) -> Iterator[None]:
+    """Whatever a backend raises where it cannot run: the reason is the result."""
+    try:
+        yield
+    except Exception as error:
+        reasons.append({"name": name, "precision": precision, "why": f"{type(error).__name__}: {error}"[:500]})
 
 
 def subjects(model: ToFe, keep: list[int], largest: int) -> list[tuple[str, str, Callable[[], Pair]]]:
@@ -87,9 +103,12 @@ def subjects(model: ToFe, keep: list[int], largest: int) -> list[tuple[str, str,
     for precision in ("fp32", "fp16"):
         found += [
             (f"torch {mode}", precision, functools.partial(_torch, model, keep, mode, precision))
-            for mode in ("eager", "CUDA graph", "compiled")
+            for mode in ("eager", "CUDA graph", "CUDA graph, kernels", "compiled")
         ]
-        found.append(("ONNX Runtime CUDA", precision, functools.partial(_onnxruntime, model, keep, precision)))
+        found += [
+            (name, precision, functools.partial(_onnxruntime, model, keep, precision, captured))
+            for name, captured in (("ONNX Runtime CUDA", False), ("ONNX Runtime CUDA graph", True))
+        ]
         for backend, plugin in (("rtx", "off"), ("tensorrt", "on"), ("tensorrt", "off")):
             build = functools.partial(_engine, model, keep, backend, plugin, precision, largest)
             found.append((f"{backend}, plugins {plugin}", precision, build))
@@ -120,14 +139,18 @@ def _torch(model: ToFe, keep: list[int], mode: str, precision: str) -> Pair:
     _require_gpu()
     mine = copy.deepcopy(model).cuda()
     mine = mine.half() if precision == "fp16" else mine
-    functions = [mine.vit, lambda images: mine.forward_fixed(images, FixedPath(keep, rearranged=False)).logits]
+    fixed = FixedPath(keep, rearranged=False)
+    functions = [mine.vit, lambda images: mine.forward_fixed(images, fixed).logits]
     if mode == "compiled":
-        functions = [torch.compile(function, mode="reduce-overhead") for function in functions]
+        functions = [torch.compile(function, mode="reduce-overhead", dynamic=False) for function in functions]
 
     def pair(batch: int) -> tuple[Run, Run]:
         images = backbones.zero_images(model.vit, batch).normal_().cuda()
         images = images.half() if precision == "fp16" else images
-        dense, tofe = (_ready(function, images, mode == "CUDA graph") for function in functions)
+        with contextlib.ExitStack() as stack:
+            if mode == "CUDA graph, kernels":  # those of the plugins, in place of PyTorch's sort and gather
+                stack.enter_context(mock.patch.object(stage, "token_partition", kernel_launch.token_partition))
+            dense, tofe = (_ready(function, images, mode.startswith("CUDA graph")) for function in functions)
         return dense, tofe
 
     return pair
@@ -162,21 +185,28 @@ def _graphs(model: ToFe, keep: list[int], precision: str) -> list[ir.Model]:
     return graphs
 
 
-def _onnxruntime(model: ToFe, keep: list[int], precision: str) -> Pair:
+@functools.cache
+def _protos(model: ToFe, keep: tuple[int, ...], precision: str) -> list[onnx.ModelProto]:
+    return [ir.to_proto(graph) for graph in _graphs(model, list(keep), precision)]
+
+
+def _onnxruntime(model: ToFe, keep: list[int], precision: str, captured: bool) -> Pair:
     if "CUDAExecutionProvider" not in ort.get_available_providers():
         raise RuntimeError("the installed ONNX Runtime has no CUDA provider (onnxruntime-gpu has)")
     _require_gpu()
-    providers = ["CUDAExecutionProvider", "CPUExecutionProvider"]
-    sessions = [
-        ort.InferenceSession(ir.to_proto(graph).SerializeToString(), providers=providers)
-        for graph in _graphs(model, keep, precision)
-    ]
+    graphs = _protos(model, tuple(keep), precision)
 
-    def bound(session: Any, batch: int) -> Run:
-        images = backbones.zero_images(model.vit, batch).numpy()
+    def bound(graph: onnx.ModelProto, batch: int) -> Run:
+        if captured:  # a CUDA graph has fixed shapes
+            graph.graph.input[0].type.tensor_type.shape.dim[0].dim_value = batch
+        choices = {"enable_cuda_graph": str(int(captured)), "use_tf32": "0"}  # as `tofe-export bench` takes it
+        providers = [("CUDAExecutionProvider", choices), "CPUExecutionProvider"]
+        session = ort.InferenceSession(graph.SerializeToString(), providers=providers)
+        images = backbones.zero_images(model.vit, batch).normal_().numpy()
         binding = session.io_binding()
         binding.bind_ortvalue_input("images", ort.OrtValue.ortvalue_from_numpy(images, "cuda", 0))
-        binding.bind_output("logits", "cuda")
+        logits = np.zeros((batch, model.vit.num_classes), np.float32)
+        binding.bind_ortvalue_output("logits", ort.OrtValue.ortvalue_from_numpy(logits, "cuda", 0))
 
         def run() -> None:
             session.run_with_iobinding(binding)
@@ -184,7 +214,7 @@ def _onnxruntime(model: ToFe, keep: list[int], precision: str) -> Pair:
 
         return run
 
-    return lambda batch: (bound(sessions[0], batch), bound(sessions[1], batch))
+    return lambda batch: (bound(graphs[0], batch), bound(graphs[1], batch))
 
 
 def _engine(model: ToFe, keep: list[int], name: str, plugin: str, precision: str, largest: int) -> Pair:

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from tests.helpers import refused_as
 from tofe_export.api.build import build
 from tofe_export.artifacts.artifact import Artifact, open_artifact
 from tofe_export.artifacts.manifests import manifest_path
@@ -15,6 +17,7 @@ from tofe_export.engine import backend
 from tofe_export.engine.backend import gpu_present
 from tofe_export.engine.network import lacks_precision, layer_histogram, precisions
 from tofe_export.engine.options import BatchProfile
+from tofe_export.engine.runtime import EngineSession
 from tofe_export.errors import InputError, MissingError
 from tofe_export.files.reading import read_json
 from tofe_export.files.writing import write_json
@@ -128,6 +131,31 @@ def test_auto_takes_tensorrt_only_where_it_can_work(monkeypatch: pytest.MonkeyPa
         assert (caught.value.code, caught.value.details["name"]) == ("backend-broken", "tensorrt")
     else:
         assert backend.open_backend("auto").name == "tensorrt"
+
+
+@pytest.mark.parametrize(
+    ("capability", "runs"), [((9, 0), False), ((8, 7), False), ((8, 9), True), ((12, 0), True), ((13, 0), True)]
+)
+def test_rtx_engines_run_on_the_gpus_of_rtx_alone(
+    capability: tuple[int, int], runs: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TensorRT-RTX 1.7 on an H200 (9.0) said so itself, when it was given an engine."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
+    monkeypatch.setattr(backend, "installed", lambda name: name == "rtx")
+    rtx = backend.open_backend("auto")
+    assert (rtx.obstacle is None, backend.backend_for_running() == rtx) == (runs, runs)
+    if not runs:
+        assert f"compute capability {capability[0]}.{capability[1]}" in str(rtx.obstacle)
+        with refused_as("gpu-unsupported", MissingError):
+            EngineSession(b"", rtx, "fp32")
+
+
+def test_without_any_tensorrt_nothing_is_timed_in_engines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(backend, "installed", lambda name: False)
+    assert backend.backend_for_running() is None
 
 
 @pytest.mark.parametrize(

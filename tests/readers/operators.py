@@ -59,6 +59,21 @@ def partition(count: int = COUNT, keep: int = KEEP) -> bytes:
     return _written_out("TokenPartition", ins, outs, keep=keep, prefix=PREFIX)
 
 
+def partition_of_rows() -> bytes:
+    """The same with one input, `images`, as an engine has it: the scores are the first channel of the patch rows."""
+    ins, outs = [_value("images", COUNT + PREFIX, WIDTH)], [
+        _value("kept", KEEP + PREFIX, WIDTH), _value("frozen", COUNT - KEEP, WIDTH), _perm(COUNT),
+    ]  # fmt: skip
+    numbers = {"begin": [PREFIX], "end": [COUNT + PREFIX], "axis": [1], "channel": 0}
+    constants = [onnx.numpy_helper.from_array(np.array(number), name) for name, number in numbers.items()]
+    ranked = [
+        onnx.helper.make_node("Slice", ["images", "begin", "end", "axis"], ["patches"], "cut"),
+        onnx.helper.make_node("Gather", ["patches", "channel"], ["scores"], "rank", axis=2),
+    ]
+    operator = _node("TokenPartition", ["images", "scores"], PARTITION, keep=KEEP, prefix=PREFIX)
+    return _inlined(onnx.helper.make_graph([*ranked, operator], "rows", ins, outs, constants))
+
+
 def rearrange() -> bytes:
     """ScatterRearrange as a model in standard operators."""
     ins = [_value("kept", KEEP + PREFIX, WIDTH), _value("frozen", COUNT - KEEP, WIDTH), _perm(COUNT)]
@@ -76,19 +91,26 @@ def _perm(count: int) -> onnx.ValueInfoProto:
 def _written_out(
     operator: str, ins: list[onnx.ValueInfoProto], outs: list[onnx.ValueInfoProto], **attributes: int
 ) -> bytes:
-    node = onnx.helper.make_node(
-        operator, [value.name for value in ins], [value.name for value in outs], "one", domain=DOMAIN,
-        plugin_namespace="tofe", plugin_version="1", **attributes,
-    )  # fmt: skip
+    node = _node(operator, [value.name for value in ins], [value.name for value in outs], **attributes)
+    return _inlined(onnx.helper.make_graph([node], operator, ins, outs))
+
+
+def _node(operator: str, ins: list[str], outs: list[str], **attributes: int) -> onnx.NodeProto:
+    return onnx.helper.make_node(
+        operator, ins, outs, "one", domain=DOMAIN, plugin_namespace="tofe", plugin_version="1", **attributes
+    )
+
+
+def _inlined(graph: onnx.GraphProto) -> bytes:
     model = onnx.helper.make_model(
-        onnx.helper.make_graph([node], operator, ins, outs),
+        graph,
         functions=[ir.serde.serialize_function(function) for function in operator_functions()],
         opset_imports=[onnx.helper.make_opsetid("", 20), onnx.helper.make_opsetid(DOMAIN, 1)],
         ir_version=10,
     )
-    graph = ir.from_proto(model)
-    assert inline_operators(graph) == 1
-    proto = ir.to_proto(graph)
+    written_out = ir.from_proto(model)
+    assert inline_operators(written_out) == 1
+    proto = ir.to_proto(written_out)
     onnx.checker.check_model(proto, full_check=True)
     assert not proto.functions
     assert {entry.domain for entry in proto.opset_import} == {""}

@@ -39,6 +39,26 @@ class Backend:
         """TensorRT-RTX cannot; a parser that finds one registered aborts the process."""
         return self.name == "tensorrt"
 
+    @property
+    def obstacle(self) -> str | None:
+        """Why its engines cannot run on this machine, as a clause; None where nothing is known against it.
+
+        TensorRT-RTX runs on the GPUs that it can be told to build for and on later ones, so not on Hopper.
+        """
+        if not gpu_present():
+            return "PyTorch finds no NVIDIA GPU here"
+        if self.name == "tensorrt":
+            return None
+        import torch  # noqa: PLC0415 - heavy
+
+        mine = torch.cuda.get_device_capability()
+        names = (name.removeprefix("SM") for name in self.module.ComputeCapability.__members__)
+        known = {(int(name[:-1]), int(name[-1])) for name in names if name.isdecimal()}
+        if mine in known or mine > max(known):
+            return None
+        gpu = f"{torch.cuda.get_device_name()}, compute capability {mine[0]}.{mine[1]}"
+        return f"TensorRT-RTX {self.version} does not run on the GPU here ({gpu})"
+
 
 def installed(name: str) -> bool:
     """Whether the backend's package is installed (it is not imported)."""
@@ -79,6 +99,18 @@ def open_backend(name: str) -> Backend:
     return backend
 
 
+def backend_for_running() -> Backend | None:
+    """What "auto" opens, where its engines can run on this machine.
+
+    Raises:
+        MissingError: see `open_backend`.
+    """
+    if not gpu_present() or not any(map(installed, MODULES)):
+        return None
+    backend = open_backend("auto")
+    return None if backend.obstacle else backend
+
+
 def guard_plugins(backend: Backend) -> None:
     """Raises InputError when TensorRT-RTX would meet a registered plugin: its parser would abort the process."""
     if not backend.hosts_plugins and (names := registered(backend.module)):
@@ -90,7 +122,7 @@ def guard_plugins(backend: Backend) -> None:
 
 
 def gpu_present() -> bool:
-    """Whether PyTorch can use a GPU here; engines are run and inspected only then."""
+    """Whether PyTorch can use a GPU here."""
     import torch  # noqa: PLC0415 - heavy
 
     return torch.cuda.is_available()

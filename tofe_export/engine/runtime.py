@@ -22,11 +22,17 @@ class EngineSession:
     """A serialized engine, built by `backend` in `precision`, on the current CUDA device. A `TimedRunner`.
 
     Raises:
-        MissingError: no GPU, or this TensorRT does not take the engine here.
+        MissingError: no GPU, not one for this TensorRT, or this TensorRT does not take the engine here.
     """
 
     def __init__(self, content: bytes, backend: Backend, precision: str) -> None:
         require_gpu()
+        if backend.obstacle:
+            raise MissingError(
+                f"{backend.obstacle}.",
+                "Use the ONNX file that it was built from, in ONNX Runtime (`provider='cuda'`) or TensorRT.",
+                code="gpu-unsupported",
+            )
         self.backend: str = backend.name
         self.precision = precision
         self._log = Log()

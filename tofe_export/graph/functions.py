@@ -2,12 +2,15 @@
 
 ONNX Runtime runs these; TensorRT uses the plugin when it is registered and otherwise expands them. Rows move
 by GatherND with one index per row: element-wise gathers and scatters of the same rows are 5 to 20 times slower
-in ONNX Runtime (benchmarks/results). NaN, alone, is not equal to itself: not every runtime knows IsNaN.
+in ONNX Runtime (benchmarks/results). A comparison with NaN is false: not every runtime knows IsNaN.
 
 ONNX says that TopK breaks ties by the lower index; OpenVINO's does not. So a second TopK sorts integers, made of how
 many different scores are higher and of the index: no two are equal, and every runtime orders them alike. Infinities are
 tensors and integers are int32 because onnxslim makes a double of a function's float attribute, and tract counts with
 symbols where int64 comes from a shape.
+
+NaN and -infinity become the lowest finite number. ONNX Runtime's TopK on CUDA fills a row with it up to a power of two,
+and then returns this filling, which has indices behind the row's end, where it should return -infinity.
 """
 
 from __future__ import annotations
@@ -38,10 +41,10 @@ TokenPartition <keep, prefix, plugin_namespace, plugin_version> (tokens, scores)
     before = Concat <axis = 0> (zero, prefix_end, zero, zero)
     one_before = Constant <value_ints = [0, 1, 0, 0]> ()
 
-    lowest = Constant <value = float {-inf}> ()
+    lowest = Constant <value = float {-3.4028234663852886e+38}> ()
     highest = Constant <value = float {inf}> ()
-    is_number = Equal (scores, scores)
-    comparable = Where (is_number, scores, lowest)
+    is_higher = Greater (scores, lowest)
+    comparable = Where (is_higher, scores, lowest)
     scores_of_rows = Pad <mode = "constant"> (comparable, before, highest)
     row_count = Shape <start = 1, end = 2> (scores_of_rows)
     sorted_scores, by_score = TopK <axis = 1, largest = 1, sorted = 1> (scores_of_rows, row_count)

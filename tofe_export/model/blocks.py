@@ -39,16 +39,21 @@ def can_split(block: object) -> bool:
     return type(block) is Block and type(attention) is Attention and getattr(attention, "gate", None) is None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # torch.compile looks objects up before they have fields to hash
 class FeedForward:
-    """The second half of a block: tokens + MLP(norm(tokens)), row by row. The first is `attend`."""
+    """The second half of a block as a step; see `feed_forward`."""
 
     block: Block
 
     def __call__(self, tokens: Tensor) -> Tensor:
         """[B, L, C] to [B, L, C]."""
-        out: Tensor = tokens + self.block.ls2(self.block.mlp(self.block.norm2(tokens)))
-        return out
+        return feed_forward(self.block, tokens)
+
+
+def feed_forward(block: Block, tokens: Float[Tensor, "B L C"]) -> Float[Tensor, "B L C"]:
+    """The second half of a block: tokens + MLP(norm(tokens)), row by row. The first is `attend`."""
+    out: Tensor = tokens + block.ls2(block.mlp(block.norm2(tokens)))
+    return out
 
 
 def attend(block: Block, tokens: Float[Tensor, "B L C"]) -> tuple[Float[Tensor, "B L C"], Float[Tensor, "B H L L"]]:
@@ -73,7 +78,7 @@ def block_on_prefix(block: Block, tokens: Float[Tensor, "B L C"], prefix: int) -
     (query,) = _project(attention, normed[:, :prefix], slice(0, inner))
     key, value = _project(attention, normed, slice(inner, 3 * inner))
     mixed, _ = _mix(attention, query, key, value)
-    return FeedForward(block)(tokens[:, :prefix] + block.ls1(mixed))
+    return feed_forward(block, tokens[:, :prefix] + block.ls1(mixed))
 
 
 def _project(attention: Attention, rows: Tensor, outputs: slice) -> tuple[Tensor, ...]:

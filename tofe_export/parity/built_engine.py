@@ -34,6 +34,8 @@ def check_built_engine(
     """
     if not gpu_present():
         return GpuCheck(run=False, why="no GPU on the machine that built it")
+    if backend.obstacle:
+        return GpuCheck(run=False, why=backend.obstacle)
     engine = EngineSession(content, backend, options.precision)
     information = engine.information()
     inspected = sorted(precisions(information))

@@ -224,9 +224,11 @@ def _open(ort: Any, source: str | bytes, options: Any, providers: list[Any]) -> 
     try:
         return ort.InferenceSession(source, options, providers=providers)
     except Exception as error:
-        # ONNX Runtime 1.30 moves transpositions to where they would have to turn float8 values, which it cannot.
-        if "Transpose" not in str(error) or "float8" not in str(error):
+        # ONNX Runtime 1.30 moves transpositions to where they would have to turn float8 values, which it cannot, and
+        # makes integer products of those it finds between float8 values.
+        if "float8" not in str(error):
             raise
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
         return ort.InferenceSession(source, options, providers=providers, disabled_optimizers=["TransposeOptimizer"])
 
 

@@ -18,7 +18,7 @@ from tofe_export.data.preprocessing import Preprocessing
 from tofe_export.data.sources import class_note, open_source
 from tofe_export.documents.fields import Precision
 from tofe_export.documents.quantization import PrecisionAgreement, Speed
-from tofe_export.engine.backend import Backend, gpu_present, open_backend
+from tofe_export.engine.backend import Backend, backend_for_running
 from tofe_export.engine.build import build_engine
 from tofe_export.engine.options import BatchProfile, BuildOptions
 from tofe_export.graph.stored import deserialize, read_onnx, serialize
@@ -98,7 +98,7 @@ def against_float32(
 def time_forms(
     source: Artifact, forms: Sequence[Form], settings: Settings, progress: Progress
 ) -> tuple[str, list[Speed]]:
-    """Float32 and each form in the same processes, in engines where there is a GPU, else in ONNX Runtime.
+    """Float32 and each form in the same processes, in engines where they run here, else in ONNX Runtime.
 
     Args:
         source: the float32 file.
@@ -112,7 +112,7 @@ def time_forms(
     every, speeds = [Form(REFERENCE, source.path), *forms], []
     with tempfile.TemporaryDirectory(prefix="tofe-bench-") as folder:
         place = Place(Path(folder), settings.threads, progress)
-        backend = open_backend("auto") if gpu_present() else None
+        backend = backend_for_running()
         if backend is None:
             subjects = [_onnx_file(form, place) for form in every]
         else:
