@@ -70,7 +70,7 @@ def train(
     Args:
         data: "digits", or a folder with one subfolder of images per class.
         path: folder of the run, created when missing.
-        backbone: timm name of a plain ViT (vit_*, deit_*), or lvvit_t, _s, _m, _l.
+        backbone: timm name of a ViT (vit_*, deit_*, eva02_*, beit_*), or lvvit_t, _s, _m, _l.
         backbone_args: keyword arguments of `timm.create_model`.
         stages: first block of each stage; empty takes quarters of the depth.
         selector: "mlp", "linear" or "attention".

@@ -16,7 +16,7 @@ def train(
     data: Annotated[str, Option(help="'digits', or a folder with one subfolder of images per class.")],
     output: Annotated[Path, Option("--output", "-o", help="Folder of the run; gets ckpt.pth.", metavar="RUN")],
     backbone: Annotated[
-        str, Option(help="timm plain ViT (vit_*, deit_*) or lvvit_t, _s, _m, _l.", metavar="NAME")
+        str, Option(help="timm ViT (vit_*, deit_*, eva02_*, beit_*) or lvvit_t, _s, _m, _l.", metavar="NAME")
     ] = "deit_small_patch16_224",
     backbone_args: Annotated[
         str, Option(help="Arguments of timm.create_model.", metavar="img_size=64,patch_size=8")

@@ -57,7 +57,8 @@ class BlockApproximator(nn.Module):
         return out
 
 
-APPROXIMATORS = ("bottleneck", "identity", "block", DISCARD, FUSE)
+BLOCK = "block"
+APPROXIMATORS = ("bottleneck", "identity", BLOCK, DISCARD, FUSE)
 
 
 def build_approximator(name: str, dim: int, block: nn.Module) -> nn.Module:
@@ -65,6 +66,6 @@ def build_approximator(name: str, dim: int, block: nn.Module) -> nn.Module:
 
     The `block` kind starts as a copy of `block`, the first of its stage.
     """
-    if name == "block":
+    if name == BLOCK:
         return BlockApproximator(copy.deepcopy(block))
     return BottleneckApproximator(dim) if name == "bottleneck" else IdentityApproximator()

@@ -1,41 +1,44 @@
-"""timm's plain vision transformers and LV-ViT, taken apart at their seams: embed, blocks, head. Nothing is copied."""
+"""timm's vision transformers and LV-ViT, taken apart at their seams: embed, blocks, head. Nothing is copied."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import timm
 import torch
-from timm.models.vision_transformer import VisionTransformer
+from timm.models.beit import Beit
+from timm.models.eva import Eva
+from timm.models.vision_transformer_relpos import VisionTransformerRelPos
 from torch import Tensor, nn
 
 from tofe_export.errors import InputError, MissingError, nearest
 from tofe_export.model.blocks import can_split
+from tofe_export.model.families import CLASSES, Backbone, module_of, plain_names, require_family, require_plain
 from tofe_export.model.lvvit import LVViT
+from tofe_export.model.positions import positions_of
 
-_PLAIN = ("vision_transformer", "deit", "lvvit")  # modules
 _DEEPEST = 1000  # blocks; the deepest vision transformers have some forty
 
 
-def create_backbone(name: str, arguments: Mapping[str, Any], pretrained: bool = False) -> VisionTransformer:
-    """A timm plain ViT (`vit_*`, `deit_*`, distilled, with registers) or an LV-ViT (`lvvit_*`) by name.
+def create_backbone(name: str, arguments: Mapping[str, Any], pretrained: bool = False) -> Backbone:
+    """A network of one of `families.CLASSES` by its name in timm, or an LV-ViT (`lvvit_*`).
 
     `arguments` are keyword arguments of `timm.create_model`; `pretrained` downloads timm's weights.
 
     Raises:
-        InputError: unknown name, no plain ViT, or arguments it does not take.
+        InputError: unknown name, a network of another family, or arguments it does not take.
         MissingError: the weights cannot be downloaded here.
     """
     if not timm.is_model(name):
-        plain = timm.list_models(["vit_*", "deit_*", "lvvit_*"])
         raise InputError(
             f"timm has no backbone called {name!r}.",
-            f"Nearest: {nearest(name, plain)}.",
+            f"Nearest: {nearest(name, plain_names())}.",
             code="unknown-backbone",
             name=name,
         )
+    require_family(name)
     if pretrained and not timm.is_model_pretrained(name):
         raise InputError(
             f"timm has no pretrained weights for {name}.",
@@ -49,8 +52,6 @@ def create_backbone(name: str, arguments: Mapping[str, Any], pretrained: bool = 
     except InputError:  # of `AtMost`
         raise
     except Exception as error:  # whatever a network raises for numbers that do not fit each other
-        if not timm.models.is_model_in_modules(name, _PLAIN):
-            raise _not_plain(name, "another kind of network") from error
         why = str(error).partition("\n")[0]  # PyTorch adds a stack of C++ to some
         raise InputError(
             f"{name} cannot be built with {dict(arguments)}: {why}",
@@ -58,7 +59,7 @@ def create_backbone(name: str, arguments: Mapping[str, Any], pretrained: bool = 
             code="backbone-args",
             name=name,
         ) from error
-    _require_plain(vit, name)
+    require_plain(vit, name)
     return _with_pretrained(name, arguments) if pretrained else vit
 
 
@@ -68,8 +69,8 @@ def check_arguments(name: str, arguments: Mapping[str, Any]) -> None:
     They may come from a file of weights, and `timm.create_model` takes others too, which read files (`checkpoint_path`)
     or move the network elsewhere (`device`).
     """
-    kinds = (VisionTransformer, LVViT) if name.startswith("lvvit") else (VisionTransformer,)
-    parameters = {key: one for kind in kinds for key, one in inspect.signature(kind.__init__).parameters.items()}
+    kinds = [kind for kind in CLASSES[module_of(name)].__mro__ if kind.__module__.startswith(("timm.", "tofe_export."))]
+    parameters = {key: one for kind in kinds for key, one in inspect.signature(kind).parameters.items()}
     known = parameters.keys() - {"self", "options", "device", "dtype"}
     for argument, value in arguments.items():
         if argument not in known:
@@ -106,9 +107,9 @@ def check_arguments(name: str, arguments: Mapping[str, Any]) -> None:
         raise InputError("Images have three channels here, so in_chans must be 3.", "Omit in_chans.", code="in-chans")
 
 
-def _with_pretrained(name: str, arguments: Mapping[str, Any]) -> VisionTransformer:
+def _with_pretrained(name: str, arguments: Mapping[str, Any]) -> Backbone:
     try:
-        vit: VisionTransformer = timm.create_model(name, pretrained=True, **arguments)
+        vit: Backbone = timm.create_model(name, pretrained=True, **arguments)
     except (RuntimeError, TypeError, ValueError) as error:
         raise InputError(
             f"The pretrained weights of {name} do not fit {dict(arguments)}: {str(error).splitlines()[0]}",
@@ -126,41 +127,22 @@ def _with_pretrained(name: str, arguments: Mapping[str, Any]) -> VisionTransform
     return vit
 
 
-def _require_plain(vit: nn.Module, name: str) -> None:
-    if not isinstance(vit, VisionTransformer):
-        raise _not_plain(name, f"a {type(vit).__name__}")
-    if not all("attn_mask" in inspect.signature(block.forward).parameters for block in vit.blocks):
-        raise InputError(
-            f"The blocks of {name} take no attention mask, so they cannot freeze tokens.",
-            "Use another vit_* model.",
-            code="no-attention-mask",
-            name=name,
-        )
-    if vit.attn_pool is None and vit.global_pool == "":
-        raise InputError(
-            f"{name} has no pooling: its head gives one row per token.",
-            "Set global_pool to token or avg.",
-            code="no-pooling",
-            name=name,
-        )
-
-
-def _not_plain(name: str, kind: str) -> InputError:
-    return InputError(
-        f"{name} is {kind}, not a plain vision transformer.",
-        "Use a vit_*, deit_* or lvvit_* model.",
-        code="not-a-plain-vit",
-        name=name,
-    )
-
-
-def embed(vit: VisionTransformer, images: Tensor) -> Tensor:
+def embed(vit: Backbone, images: Tensor) -> Tensor:
     """Images [B, 3, H, W] to tokens [B, P+N, C], as the backbone's own forward does before its blocks."""
-    tokens: Tensor = vit.norm_pre(vit.patch_drop(vit._pos_embed(vit.patch_embed(images))))
+    patches = vit.patch_embed(images)
+    if isinstance(vit, Eva):
+        tokens: Tensor = vit.norm_pre(vit._pos_embed(patches)[0])
+    elif isinstance(vit, (Beit, VisionTransformerRelPos)):
+        leading = [] if vit.cls_token is None else [vit.cls_token.expand(patches.shape[0], -1, -1)]
+        tokens = torch.cat([*leading, patches], dim=1)
+        if isinstance(vit, Beit):
+            tokens = vit.pos_drop(tokens if vit.pos_embed is None else tokens + vit.pos_embed)
+    else:
+        tokens = vit.norm_pre(vit.patch_drop(vit._pos_embed(patches)))
     return tokens
 
 
-def classify(vit: VisionTransformer, normed: Tensor, alive: Tensor | None = None) -> Tensor:
+def classify(vit: Backbone, normed: Tensor, alive: Tensor | None = None) -> Tensor:
     """Tokens [B, L, C] after the final norm to logits [B, classes]; a CLS head needs only their prefix rows.
 
     `alive` [B, N] is 0.0 where a patch token no longer exists; None if all do.
@@ -171,33 +153,38 @@ def classify(vit: VisionTransformer, normed: Tensor, alive: Tensor | None = None
     return logits
 
 
-def head_reads_prefix_only(vit: VisionTransformer) -> bool:
+def head_reads_prefix_only(vit: Backbone) -> bool:
     """Whether the classifier looks at prefix tokens alone (a CLS head), so that the last stage can be cut."""
-    return not isinstance(vit, LVViT) and vit.attn_pool is None and vit.global_pool == "token"
+    return not isinstance(vit, LVViT) and getattr(vit, "attn_pool", None) is None and vit.global_pool == "token"
 
 
-def has_attention_weights(vit: VisionTransformer) -> bool:
+def heads(block: nn.Module) -> int:
+    """How many heads a block's attention has."""
+    return next(int(part.num_heads) for part in cast(Any, block).modules() if hasattr(part, "num_heads"))
+
+
+def has_attention_weights(vit: Backbone) -> bool:
     """Whether every block can be run half by half, so that its attention weights are at hand."""
     return all(can_split(block) for block in vit.blocks)
 
 
-def dense_tokens(vit: VisionTransformer, images: Tensor, ends: Iterable[int]) -> tuple[Tensor, list[Tensor]]:
+def dense_tokens(vit: Backbone, images: Tensor, ends: Iterable[int]) -> tuple[Tensor, list[Tensor]]:
     """Dense logits [B, classes], and the tokens [B, P+N, C] after the blocks before each of `ends`."""
     tokens = embed(vit, images)
     wanted, at_ends = set(ends), []
-    for index, block in enumerate(vit.blocks, start=1):
+    for index, block in enumerate(positions_of(vit).steps(range(len(vit.blocks))), start=1):
         tokens = block(tokens)
         if index in wanted:
             at_ends.append(tokens)
     return classify(vit, vit.norm(tokens)), at_ends
 
 
-def image_shape(vit: VisionTransformer) -> tuple[int, int, int]:
+def image_shape(vit: Backbone) -> tuple[int, int, int]:
     """(channels, height, width) the backbone takes."""
     height, width = vit.patch_embed.img_size  # `create_backbone` always sets one
     return 3, int(height), int(width)  # `check_arguments` allows no other number of channels
 
 
-def zero_images(vit: VisionTransformer, batch: int, device: torch.device | str = "cpu") -> Tensor:
+def zero_images(vit: Backbone, batch: int, device: torch.device | str = "cpu") -> Tensor:
     """A batch of zero images of the backbone's own size."""
     return torch.zeros(batch, *image_shape(vit), device=device)

@@ -7,32 +7,58 @@ with. GMACs = MACs / 1e9. The savings of the exported model are counted as savin
 from __future__ import annotations
 
 import copy
+import functools
 import weakref
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from tofe_export.model import backbones
-from tofe_export.model.blocks import can_split
+from tofe_export.model.approximator import BlockApproximator
+from tofe_export.model.blocks import can_split, explicit_attention
+from tofe_export.model.families import Backbone
 from tofe_export.model.lvvit import LVViT
+from tofe_export.model.positions import positions_of
 from tofe_export.model.selector import AttentionSelector, MlpSelector, Selector
 from tofe_export.model.stage import Stage
 from tofe_export.model.tofe import ToFe
 
-_ENDS: weakref.WeakKeyDictionary[VisionTransformer, dict[int, float]] = weakref.WeakKeyDictionary()
-"""network -> patch tokens -> MACs, for a network may be given another image size."""
-
 Count = TypeVar("Count", float, Tensor)
 
 
-def dense_macs(vit: VisionTransformer) -> float:
+@dataclass(frozen=True)
+class BlockMacs:
+    """MACs of a block on L rows: linear * L + square * L * L."""
+
+    linear: float
+    square: float
+
+    def of(self, length: Any) -> Any:
+        """On so many rows, a number or a tensor."""
+        return length * self.linear + length * length * self.square
+
+
+@dataclass(frozen=True)
+class Measured:
+    """MACs of one image: of patch embedding and head together, and of each block."""
+
+    ends: float
+    blocks: tuple[BlockMacs, ...]
+
+
+_MEASURED: weakref.WeakKeyDictionary[Backbone, dict[int, Measured]] = weakref.WeakKeyDictionary()
+"""network -> patch tokens -> what was counted, for a network may be given another image size."""
+
+
+def dense_macs(vit: Backbone) -> float:
     """MACs of one image through the dense backbone."""
     length = int(vit.patch_embed.num_patches) + int(vit.num_prefix_tokens)
-    return _ends_macs(vit) + float(sum(_block_macs(block, float(length)) for block in vit.blocks))
+    measured = _measured(vit)
+    return measured.ends + float(sum(block.of(float(length)) for block in measured.blocks))
 
 
 def tofe_macs(model: ToFe, counts: Sequence[Count], features: bool | None = None) -> Count:
@@ -45,9 +71,10 @@ def tofe_macs(model: ToFe, counts: Sequence[Count], features: bool | None = None
     """
     read_all = model.config.dense_output if features is None else features
     blocks, prefix = list(model.vit.blocks), model.prefix
-    total: Any = _ends_macs(model.vit)
+    measured = _measured(model.vit)
+    total: Any = measured.ends
     first = model.stage_blocks[0].start if model.stage_blocks else len(blocks)
-    total += sum(_block_macs(block, float(prefix + model.tokens)) for block in blocks[:first])
+    total += sum(block.of(float(prefix + model.tokens)) for block in measured.blocks[:first])
     alive: Any = float(model.tokens)
     for stage, indices, count in zip(model.stages, model.stage_blocks, counts, strict=True):
         assert isinstance(stage, Stage)
@@ -65,18 +92,14 @@ def tofe_macs(model: ToFe, counts: Sequence[Count], features: bool | None = None
             elif cut and index == indices[-1] and can_split(blocks[index]):
                 total = total + _cut_block_macs(blocks[index], running, prefix)
             else:
-                total = total + _block_macs(blocks[index], running)
+                total = total + measured.blocks[index].of(running)
         if model.discards:
             alive = running - prefix
         elif stage.approximator is not None and not cut:
-            total = total + _approximator_macs(stage.approximator, alive - count)
+            total = total + _approximator_macs(stage.approximator, alive - count, measured.blocks[indices.start])
     if model.discards and isinstance(model.vit, LVViT):  # its head reads the tokens that are left
         total = total - (model.tokens - alive) * _linear_macs(model.vit.aux_head)
     return total  # type: ignore[no-any-return]
-
-
-def _block_macs(block: nn.Module, length: Any) -> Any:
-    return length * _linear_macs(block) + 2 * length * length * _attention_width(block)
 
 
 def _cut_block_macs(block: nn.Module, length: Any, prefix: int) -> Any:
@@ -107,9 +130,9 @@ def _selector_macs(selector: Selector, length: Any) -> Any:
     return macs
 
 
-def _approximator_macs(approximator: nn.Module, length: Any) -> Any:
-    block = getattr(approximator, "block", None)
-    return length * _linear_macs(approximator) if block is None else _block_macs(block, length)
+def _approximator_macs(approximator: nn.Module, length: Any, block: BlockMacs) -> Any:
+    """Of a copy of `block`, or of linear layers."""
+    return block.of(length) if isinstance(approximator, BlockApproximator) else length * _linear_macs(approximator)
 
 
 def _linear_macs(module: nn.Module) -> float:
@@ -124,16 +147,35 @@ def _attention_width(block: nn.Module) -> int:
     return proj.in_features
 
 
-def _ends_macs(vit: VisionTransformer) -> float:
-    """Patch embedding and head, counted on the meta device by running them: once a network, for training asks
-    at every step."""
-    known, patches = _ENDS.setdefault(vit, {}), int(vit.patch_embed.num_patches)
+def _measured(vit: Backbone) -> Measured:
+    """Counted on the meta device by running the parts: once a network, for training asks at every step."""
+    known, patches = _MEASURED.setdefault(vit, {}), int(vit.patch_embed.num_patches)
     if patches not in known:
         parts = copy.deepcopy(vit).to("meta").eval().requires_grad_(False)
+        explicit_attention(parts)
         image = backbones.zero_images(parts, 1, "meta")
         tokens = torch.empty(1, patches + int(vit.num_prefix_tokens), vit.embed_dim, device="meta")
-        known[patches] = count_macs(lambda: (backbones.embed(parts, image), backbones.classify(parts, tokens)))
+        ends = count_macs(lambda: (backbones.embed(parts, image), backbones.classify(parts, tokens)))
+        few, more = (_blocks_macs(parts, count) for count in (1, 2))  # patches: two points fix the two numbers
+        known[patches] = Measured(
+            ends, tuple(_through(*pair, int(vit.num_prefix_tokens)) for pair in zip(few, more, strict=True))
+        )
     return known[patches]
+
+
+def _blocks_macs(vit: Backbone, patches: int) -> list[float]:
+    """Of each block, with so many patch tokens beside the prefix."""
+    places = torch.arange(patches, device="meta").unsqueeze(0)
+    tokens = torch.empty(1, int(vit.num_prefix_tokens) + patches, vit.embed_dim, device="meta")
+    steps = positions_of(vit).steps(range(len(vit.blocks)), places)
+    return [count_macs(functools.partial(step, tokens)) for step in steps]
+
+
+def _through(few: float, more: float, prefix: int) -> BlockMacs:
+    """From the MACs with one patch token and with two."""
+    low, high = prefix + 1, prefix + 2
+    square = (more * low - few * high) / (low * high)
+    return BlockMacs(few / low - square * low, square)
 
 
 def count_macs(run: Callable[[], object]) -> float:

@@ -5,7 +5,7 @@ Putting both together again is the network's business (`tofe.py`), for it knows 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from timm.models.vision_transformer import Block
@@ -14,6 +14,9 @@ from torch import Tensor, nn
 from tofe_export.model.blocks import FeedForward, Step, attend, run_steps, run_steps_to_prefix
 from tofe_export.model.operators import split_by, token_partition
 from tofe_export.model.selector import Selector, attention_bias
+
+Steps = Callable[[Tensor | None], list[Step]]
+"""A stage's blocks for tokens that lie at these places; see `Positions.steps`."""
 
 
 class Stage(nn.Module):
@@ -36,22 +39,29 @@ class Stage(nn.Module):
         self.approximator = approximator
 
     def forward(
-        self, x: Tensor, blocks: Sequence[nn.Module], keep: int | None, selection: Tensor | None, cut: bool
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        self,
+        x: Tensor,
+        places: Tensor | None,
+        steps: Steps,
+        keep: int | None,
+        selection: Tensor | None,
+        cut: bool,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """The sparse paths: only kept tokens run.
 
         Args:
             x: [B, P+n, C].
-            blocks: the backbone's blocks of this stage.
+            places: int [B, n], where in the image its patch tokens lie; None where all are in order.
+            steps: the backbone's blocks of this stage.
             keep: keep count below n; None counts the scores > 0 (batch 1 only).
             selection: perm int [B, n] to use instead of the selector's own.
             cut: only the prefix rows are read afterwards, so the last block computes only those.
 
         Returns:
             kept [B, P+k, C] after the blocks, and after them the fused token where there is one; frozen [B, N-k, C],
-            estimated, in order of rank; scores and perm as in `StageTrace`.
+            estimated, in order of rank; scores and perm as in `StageTrace`; and the places of both by rank [B, n].
         """
-        x, scores, steps = self._score(x, blocks)
+        x, scores, later = self._score(x, steps)
         count = int((scores > 0).sum()) if keep is None else keep
         if selection is None:
             kept, frozen, perm = token_partition(x, scores, count, self.prefix)
@@ -61,12 +71,13 @@ class Stage(nn.Module):
         if self.fuse:
             weights = scores.gather(1, perm[:, count:].long()).to(frozen.dtype)
             kept = torch.cat([kept, weights.unsqueeze(1) @ frozen], dim=1)
-        kept = self.run(steps, kept, cut)
+        ranked = perm if places is None else places.gather(1, perm.long())
+        kept = self.run(later(ranked[:, :count]), kept, cut)
         if self.approximator is not None and not cut and frozen.shape[1]:
             frozen = self.approximator(frozen)
-        return kept, frozen, scores, perm
+        return kept, frozen, scores, perm, ranked
 
-    def masked(self, x: Tensor, blocks: Sequence[nn.Module], mask: Tensor) -> tuple[Tensor, Tensor | None]:
+    def masked(self, x: Tensor, steps: Steps, mask: Tensor) -> tuple[Tensor, Tensor | None]:
         """The dense path: mask * blocks(x) + (1 - mask) * approximator(x), frozen tokens invisible as keys.
 
         `mask` [B, N] is 1.0 where a token of `x` [B, P+N, C] is kept.
@@ -74,22 +85,22 @@ class Stage(nn.Module):
         Returns:
             Tokens [B, P+N, C], and the approximator's estimate of every token [B, N, C] where there is one.
         """
-        out = run_steps(blocks, x, attention_bias(mask, self.prefix))
+        out = run_steps(steps(None), x, attention_bias(mask, self.prefix))
         if self.approximator is None:
             return out, None
         estimate: Tensor = self.approximator(x[:, self.prefix :], attention_bias(1 - mask, 0))
         m = mask.unsqueeze(-1)
         return torch.cat([out[:, : self.prefix], m * out[:, self.prefix :] + (1 - m) * estimate], dim=1), estimate
 
-    def _score(self, x: Tensor, blocks: Sequence[nn.Module]) -> tuple[Tensor, Tensor, list[Step]]:
+    def _score(self, x: Tensor, steps: Steps) -> tuple[Tensor, Tensor, Steps]:
         """The tokens to choose from, their scores [B, n], and what is left to do with the chosen ones."""
         if self.selector is not None:
-            return x, self.selector(x, self.prefix), list(blocks)
+            return x, self.selector(x, self.prefix), steps
         # EViT chooses in the middle of a block: after its attention, which gives the scores, and before its MLP.
-        first, *rest = blocks
+        first, *rest = steps(None)
         assert isinstance(first, Block)
         x, weights = attend(first, x)
-        return x, weights[:, :, 0, self.prefix :].float().mean(dim=1), [FeedForward(first), *rest]
+        return x, weights[:, :, 0, self.prefix :].float().mean(dim=1), lambda places: [FeedForward(first), *rest]
 
     def run(self, steps: Sequence[Step], tokens: Tensor, cut: bool) -> Tensor:
         """All tokens through `steps`; see `forward`."""

@@ -11,23 +11,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import torch
 from jaxtyping import Float
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from tofe_export.errors import InputError
 from tofe_export.model import backbones
-from tofe_export.model.approximator import DISCARD, FUSE, build_approximator
+from tofe_export.model.approximator import BLOCK, DISCARD, FUSE, build_approximator
 from tofe_export.model.blocks import run_steps
 from tofe_export.model.config import ToFeConfig, stage_starts_of
+from tofe_export.model.families import Backbone
 from tofe_export.model.fixed_path import FixedPath
 from tofe_export.model.lvvit import LVViT
 from tofe_export.model.operators import scatter_rearrange
 from tofe_export.model.outputs import MaskedOutput, SparseOutput, StageTrace
+from tofe_export.model.positions import Positions, need_places, positions_of
 from tofe_export.model.selector import CLS_ATTENTION, Choose, build_selector, gumbel_choice
-from tofe_export.model.stage import Stage
+from tofe_export.model.stage import Stage, Steps
 
 
 class ToFe(nn.Module):
@@ -39,7 +41,7 @@ class ToFe(nn.Module):
         InputError: the configuration does not fit the backbone.
     """
 
-    def __init__(self, vit: VisionTransformer, config: ToFeConfig) -> None:
+    def __init__(self, vit: Backbone, config: ToFeConfig) -> None:
         super().__init__()
         starts = stage_starts_of(config, len(vit.blocks))
         self.config = replace(config, stage_starts=starts)
@@ -56,7 +58,7 @@ class ToFe(nn.Module):
         self.stages = nn.ModuleList(
             Stage(
                 index=index,
-                selector=build_selector(config.selector, dim, int(vit.blocks[start].attn.num_heads)),
+                selector=build_selector(config.selector, dim, backbones.heads(vit.blocks[start])),
                 approximator=None
                 if self.discards or index == unread
                 else build_approximator(config.approximator, dim, vit.blocks[start]),
@@ -73,6 +75,13 @@ class ToFe(nn.Module):
                 f"{config.backbone}'s head reads every token, so none can be discarded.",
                 "Use the bottleneck approximator.",
                 code="head-reads-every-token",
+                backbone=config.backbone,
+            )
+        if config.approximator == BLOCK and need_places(self.vit):
+            raise InputError(
+                f"The blocks of {config.backbone} read where tokens lie, so none can serve as an approximator.",
+                "Use the bottleneck approximator.",
+                code="block-needs-places",
                 backbone=config.backbone,
             )
         if config.selector == CLS_ATTENTION and not (self.prefix and backbones.has_attention_weights(self.vit)):
@@ -140,17 +149,18 @@ class ToFe(nn.Module):
             InputError: the selector has no logits to choose by.
         """
         self._require_logits()
-        x = self._before_stages(images)
+        positions = positions_of(self.vit)
+        x = self._before_stages(images, positions)
         alive: Tensor | None = None
         masks: list[Tensor] = []
         estimates: list[Tensor] = []
-        for stage, blocks in self._stages():
+        for stage, steps in self._stages(positions):
             assert stage.selector is not None
             mask = choose(stage.index, stage.selector.logits(x, self.prefix, alive))
             if self.discards:
                 mask = mask if alive is None else mask * alive
                 alive = mask
-            x, estimate = stage.masked(x, blocks, mask)
+            x, estimate = stage.masked(x, steps, mask)
             masks.append(mask)
             if estimate is not None:
                 estimates.append(estimate)
@@ -191,26 +201,27 @@ class ToFe(nn.Module):
         selection: Mapping[int, Tensor],
         features: bool,
     ) -> SparseOutput:
-        x = self._before_stages(images)
+        positions = positions_of(self.vit)
+        x = self._before_stages(images, positions)
         choosing = [] if keep is None else [i for i, count in enumerate(keep) if count != self.arriving(keep)[i]]
-        order: Tensor | None = None  # rank to place in the image, while tokens are left by rank
+        places: Tensor | None = None  # in the image, while tokens are left by rank
         traces: list[StageTrace] = []
-        for stage, blocks in self._stages():
+        for stage, steps in self._stages(positions):
             last = stage.index == len(self.stages) - 1
             cut = last and self.prefix_head and not features
             if keep is not None and stage.index not in choosing:
-                x = stage.run(blocks, x, cut)
+                x = stage.run(steps(places), x, cut)
                 continue
             count = None if keep is None else keep[stage.index]
-            kept, frozen, scores, perm = stage(x, blocks, count, selection.get(stage.index), cut)
+            chosen = selection.get(stage.index)
+            kept, frozen, scores, perm, ranked = stage(x, places, steps, count, chosen, cut)
             if self.discards or cut:
                 x = kept
-            elif rearrange:
-                x = scatter_rearrange(kept, frozen, perm, self.prefix)
+                places = None if self.fuses else ranked[:, : perm.shape[1] - frozen.shape[1]]
+            elif rearrange or (features and stage.index == choosing[-1]):
+                x, places = scatter_rearrange(kept, frozen, ranked, self.prefix), None
             else:
-                order = perm if order is None else order.gather(1, perm.long())
-                finished = features and stage.index == choosing[-1]
-                x = scatter_rearrange(kept, frozen, order, self.prefix) if finished else torch.cat([kept, frozen], 1)
+                x, places = torch.cat([kept, frozen], 1), ranked
             traces.append(StageTrace(stage.index, scores, perm, x))
         normed = self.vit.norm(x)
         logits = backbones.classify(self.vit, normed)
@@ -225,14 +236,14 @@ class ToFe(nn.Module):
                 code="no-threshold",
             )
 
-    def _before_stages(self, images: Tensor) -> Tensor:
+    def _before_stages(self, images: Tensor, positions: Positions) -> Tensor:
         first = next(iter(self.config.stage_starts), len(self.vit.blocks))
-        return run_steps(self.vit.blocks[:first], backbones.embed(self.vit, images))
+        return run_steps(positions.steps(range(first)), backbones.embed(self.vit, images))
 
-    def _stages(self) -> Iterator[tuple[Stage, list[nn.Module]]]:
+    def _stages(self, positions: Positions) -> Iterator[tuple[Stage, Steps]]:
         for stage, indices in zip(self.stages, self.stage_blocks, strict=True):
             assert isinstance(stage, Stage)
-            yield stage, [self.vit.blocks[index] for index in indices]
+            yield stage, partial(positions.steps, indices)
 
 
 def check_keep(keep: Sequence[int], model: ToFe) -> tuple[int, ...]:

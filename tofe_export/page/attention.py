@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -23,6 +22,7 @@ from tofe_export.data.images import Batch
 from tofe_export.model import backbones
 from tofe_export.model.approximator import IdentityApproximator
 from tofe_export.model.blocks import attend
+from tofe_export.model.families import Backbone
 from tofe_export.model.fixed_path import FixedPath
 from tofe_export.model.outputs import SparseOutput
 from tofe_export.model.tofe import ToFe
@@ -71,9 +71,7 @@ def why_not(model: ToFe) -> str:
 
 
 @torch.inference_mode()
-def reused_attention(
-    model: ToFe, teacher: VisionTransformer, keep: tuple[int, ...], images: Tensor
-) -> list[StageAttention]:
+def reused_attention(model: ToFe, teacher: Backbone, keep: tuple[int, ...], images: Tensor) -> list[StageAttention]:
     """Attention of the reused tokens of every stage that has some.
 
     Args:
@@ -103,7 +101,7 @@ def reused_attention(
 
 
 def mean_similarity(
-    model: ToFe, teacher: VisionTransformer, keep: tuple[int, ...], batches: Iterable[Batch]
+    model: ToFe, teacher: Backbone, keep: tuple[int, ...], batches: Iterable[Batch]
 ) -> list[Similarity]:
     """The mean cosine over all reused tokens of `batches`, per stage."""
     near: dict[int, tuple[list[Tensor], list[Tensor]]] = {}

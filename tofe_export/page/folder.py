@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from timm.models.vision_transformer import VisionTransformer
 
 from tofe_export.artifacts.manifests import has_manifest, manifest_path, read_manifest, read_manifest_alone
 from tofe_export.checkpoints.checkpoint import Checkpoint, load, load_like
@@ -30,6 +29,7 @@ from tofe_export.files.commands import command
 from tofe_export.files.names import BENCH, CHECKPOINT, METRICS, MODEL, STATE, VERIFY
 from tofe_export.files.places import is_there
 from tofe_export.model.config import ToFeConfig
+from tofe_export.model.families import Backbone
 from tofe_export.training.state import RunState, load_state
 
 Step = Literal["train", "pictures", "onnx", "verify", "bench"]
@@ -52,7 +52,7 @@ class RunFolder:
 
     path: Path
     checkpoint: Checkpoint | None
-    teacher: VisionTransformer | None
+    teacher: Backbone | None
     history: History | None
     budget: float | None
     artifacts: tuple[Verification, ...]
@@ -195,7 +195,7 @@ def _outdated(run: RunFolder) -> Iterator[str]:
         yield f"{MODEL} is another network than {CHECKPOINT} holds, so what its manifest says is omitted."
 
 
-def _teacher(state: RunState, checkpoint: Checkpoint, path: Path) -> VisionTransformer | None:
+def _teacher(state: RunState, checkpoint: Checkpoint, path: Path) -> Backbone | None:
     """The dense teacher that training saved, or None where there is none that fits."""
     if not state.teacher:
         return None

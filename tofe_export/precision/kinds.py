@@ -12,7 +12,8 @@ from tofe_export.precision.half import score_heads
 
 PRODUCTS = ("MatMul", "Gemm", "Conv")
 _OWN_PARTS = (".selector", ".approximator")  # whatever is inside counts to them
-_BEHIND_ACTIVATION = ("fc2", "w3")  # timm's names of a feed-forward part's second layer
+_BEHIND_ACTIVATION = ("fc2", "w3", "mlp_out_proj")  # timm's names of a feed-forward part's second layer
+_BEHIND_ATTENTION = ("proj", "attn_out_proj", "out_proj")
 
 
 def quantizable(graph: ir.Graph) -> dict[str, str]:
@@ -41,11 +42,11 @@ def _kind_of(node: ir.Node) -> str:
         return ATTENTION
     module = name.rpartition("/")[0]
     layer = module.rpartition(".")[2]
-    if ".mlp." in module:
+    if ".mlp." in module or layer in _BEHIND_ACTIVATION:
         return "fc2" if layer in _BEHIND_ACTIVATION else "fc1"
     # A last block that was cut to its prefix rows computes its queries, keys and values under its stage's name.
-    if ".attn." in module or module.startswith("stages."):
-        return "proj" if layer == "proj" else "qkv"
+    if ".blocks." in module or module.startswith("stages."):
+        return "proj" if layer in _BEHIND_ATTENTION else "qkv"
     return "head"
 
 

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from tofe_export.data.images import Batch
 from tofe_export.errors import InputError, MissingError
 from tofe_export.model import backbones
+from tofe_export.model.families import Backbone
 from tofe_export.model.flops import dense_macs, tofe_macs
 from tofe_export.model.outputs import best_class
 from tofe_export.model.selector import gumbel_choice, threshold_choice
@@ -77,7 +77,7 @@ class Phase:
     name: str
     epochs: int
     model: ToFe
-    teacher: VisionTransformer | None
+    teacher: Backbone | None
     optimizer: torch.optim.Optimizer
     settings: TrainSettings
     device: torch.device

@@ -7,7 +7,6 @@ import math
 from pathlib import Path
 
 import torch
-from timm.models.vision_transformer import VisionTransformer
 from timm.optim import param_groups_weight_decay
 from torch import nn
 
@@ -20,6 +19,7 @@ from tofe_export.data.sources import open_source
 from tofe_export.errors import InputError, MissingError
 from tofe_export.files.names import readable
 from tofe_export.model.config import ToFeConfig
+from tofe_export.model.families import Backbone
 from tofe_export.model.selector import CLS_ATTENTION, NO_SELECTOR
 from tofe_export.model.tofe import ToFe, build_tofe
 from tofe_export.training.settings import TrainSettings
@@ -86,7 +86,7 @@ def with_classes(config: ToFeConfig, source: ImageSource) -> ToFeConfig:
     return dataclasses.replace(config, backbone_args={**config.backbone_args, "num_classes": wanted})
 
 
-def preprocessing_for(data: str, vit: VisionTransformer) -> Preprocessing:
+def preprocessing_for(data: str, vit: Backbone) -> Preprocessing:
     """The backbone's own; digits are never cropped, for they lie at the very edge, and have a mean of their own."""
     own = Preprocessing.of_backbone(vit)
     return own if data != "digits" else dataclasses.replace(own, mean=_DIGITS, std=_DIGITS, crop_pct=1.0)
@@ -153,7 +153,7 @@ def load_init(model: ToFe, path: Path) -> None:
     target.load_state_dict(fitting, strict=False)
 
 
-def set_sincos_positions(vit: VisionTransformer) -> None:
+def set_sincos_positions(vit: Backbone) -> None:
     """Fixed 2-D sine-cosine waves as the first value of the (still learned) position embedding.
 
     A small ViT from scratch learns where tokens are faster from there than from noise (Beyer et al., arXiv 2205.01580).
