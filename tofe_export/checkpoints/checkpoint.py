@@ -165,8 +165,18 @@ def load_like(source: Path | Checkpoint, config: ToFeConfig, copy: Copy | None =
 
 def checkpoint_file(path: Path) -> Path:
     """`path` itself, or the checkpoint in it where it is the folder of a training run, or one as hubs have them."""
-    inside = (path / name for name in (CHECKPOINT, *HUB_FILES)) if is_there(path) else ()
-    return next((file for file in inside if file.is_file()), path)
+    if not is_there(path) or not path.is_dir():
+        return path
+    names = (CHECKPOINT, *HUB_FILES)
+    found = next((path / name for name in names if (path / name).is_file()), None)
+    if found is None:
+        raise InputError(
+            f"{path} is a folder without a checkpoint ({', '.join(names)}).",
+            "Name the file of weights itself.",
+            code="no-checkpoint",
+            path=path,
+        )
+    return found
 
 
 def is_own(header: Mapping[str, Any], weights: Mapping[str, Any]) -> bool:
@@ -227,6 +237,7 @@ def _foreign(file: Unwrapped, hints: Hints, path: Path) -> Checkpoint:
         model=model.eval(),
         keep_ratios=(),
         preprocessing=Preprocessing.of_backbone(model.vit, recognised.images),
+        classes=recognised.classes,
         recognised=recognised.description,
         notes=recognised.notes,
         assumed=recognised.assumed,
