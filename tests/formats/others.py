@@ -210,6 +210,9 @@ def _networks() -> dict[str, Make]:
         "adapter (LoRA)": {"base_model.model.blocks.0.attn.qkv.lora_A.weight": torch.zeros(4, 8)},
         "torchvision, cut": {"encoder.layers.encoder_layer_0.self_attention.in_proj_weight": torch.zeros(6, 2)},
         "CLIP, cut": {"visual.class_embedding": torch.zeros(8)},
+        "torchvision, scalars": {
+            **dict.fromkeys(torchvision.models.VisionTransformer(32, 16, 1, 1, 64, 64).state_dict(), torch.tensor(0.0)),
+        },
         "JAX names in a pickle, cut": {"embedding/kernel": torch.zeros(4, 4, 3, 8)},
     }
     typed = {"config.json of another family": _another_family}

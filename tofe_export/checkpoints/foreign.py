@@ -17,7 +17,7 @@ from typing import Any
 from torch import Tensor
 
 from tofe_export.checkpoints import shapes
-from tofe_export.checkpoints.layouts import Named, reader_of, renamed_by_timm
+from tofe_export.checkpoints.layouts import Named, read_layout, renamed_by_timm
 from tofe_export.checkpoints.own_word import told_by
 from tofe_export.checkpoints.unwrap import Choice, Unwrapped
 from tofe_export.checkpoints.weights import trained_with
@@ -110,11 +110,8 @@ def recognise(file: Unwrapped, hints: Hints, path: Path) -> Recognised:
         InputError: unknown backbone, predictors of another kind, or hints that contradict the file.
     """
     source, training = str(path), trained_with(file.header)
-    read = reader_of(file.weights)
-    if read is None:
-        weights, told = file.weights, told_by(file.header, path)
-    else:
-        weights, told = read(file.weights, path, Named(hints.backbone, hints.backbone_args))
+    read = read_layout(file.weights, path, Named(hints.backbone, hints.backbone_args))
+    weights, told = read or (file.weights, told_by(file.header, path))
     predictors = {key: value for key, value in weights.items() if key.startswith("score_predictor.")}
     plain = {key: value for key, value in weights.items() if key not in predictors}
     name = hints.backbone or told.backbone or shapes.backbone_name(plain, source)

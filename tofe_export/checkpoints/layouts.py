@@ -38,9 +38,19 @@ Weights = Mapping[str, Tensor]
 Reader = Callable[[Weights, Path, Named], tuple[dict[str, Tensor], Told]]
 
 
-def reader_of(weights: Weights) -> Reader | None:
-    """What brings these weights under timm's names; None where they may have them already."""
-    return next((read for known, read in _READERS if known(weights)), None)
+def read_layout(weights: Weights, path: Path, named: Named) -> tuple[dict[str, Tensor], Told] | None:
+    """The weights under timm's names, and what their layout tells; None where they may have those names already.
+
+    Raises:
+        InputError: they have the names of a layout, but not all of its parts in their usual shapes.
+    """
+    read = next((read for known, read in _READERS if known(weights)), None)
+    if read is None:
+        return None
+    try:
+        return read(weights, path, named)
+    except (IndexError, KeyError, ValueError, TypeError, RuntimeError) as error:  # a part of an unusual shape
+        raise _incomplete(path, "another library", "parts of its usual shapes") from error
 
 
 def renamed_by_timm(weights: Weights, name: str, arguments: Mapping[str, Any]) -> dict[str, Tensor] | None:
@@ -197,7 +207,9 @@ def _require(weights: Weights, path: Path, kind: str) -> None:
 def _incomplete(path: Path, kind: str, lacking: str) -> InputError:
     return InputError(
         f"{path} has the names of {kind}, but no {lacking}.",
-        "Name the network as timm does: `backbone`, with `backbone_args`; or save its weights under timm's names.",
+        "Name the network as timm does: `backbone`, with `backbone_args`."
+        if lacking.startswith(("known size", "weights of"))
+        else "Save the whole network again, or save its weights under timm's names.",
         code="layout-incomplete",
         path=path,
     )
