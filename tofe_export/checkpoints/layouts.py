@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import sys
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -188,6 +189,7 @@ def _read_jax(weights: Weights, path: Path, named: Named) -> tuple[dict[str, Ten
             torch.nn.init.constant_(value, torch.nan)
         model.load_pretrained(str(path))
     except Exception as error:  # whatever timm raises for an archive that is not this network's
+        traceback.clear_frames(error.__traceback__)  # they hold the archive, which timm leaves open
         raise _incomplete(path, "a ViT of JAX", f"weights of {chosen}") from error
     found = {key: value for key, value in model.state_dict().items() if not value.isnan().all()}
     return found, Told(guess, {**depth, **arguments}, {}, "the names of JAX", assumed=(_IMAGES,))
