@@ -59,6 +59,8 @@ def facts_of(inspection: CheckpointInspection | OnnxInspection | EngineInspectio
 def _network_facts(network: CheckpointInspection | Manifest) -> list[Fact]:
     """What a checkpoint and a manifest both say."""
     facts = [("recognized as", network.recognised), ("backbone", network.config.backbone)]
+    if network.hub is not None:
+        facts.append(("Hugging Face hub", f"{network.hub.repository} at {network.hub.revision}"))
     if network.stages:
         facts += [
             ("selector, approximator", f"{network.config.selector}, {network.config.approximator}"),

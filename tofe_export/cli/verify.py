@@ -95,6 +95,7 @@ def _show(one: Verification, say: Callable[[str], str]) -> None:
     console.table(title, ("", "overlap", "flipped", "max abs difference", "of frozen", "least cosine"), rows)
     if one.stages_of == "twin":
         console.say("The engine was built without taps (trt --taps): the stages are those of a twin, built just now.")
+    console.notes(one.notes)
     for sentence in one.unjudged:
         console.say(f"Not checked: {say(sentence)}")
     if one.top1_agreement is not None and one.logits is not None:

@@ -56,6 +56,13 @@ class FileIdentity(Part):
     sha256: Text
 
 
+class HubRevision(Part):
+    """A repository on the Hugging Face hub, and the commit of it that was taken."""
+
+    repository: Text
+    revision: Text
+
+
 class NetworkConfig(Part):
     """What a network is made of; `model.config.ToFeConfig` checks what the values mean."""
 
@@ -118,6 +125,7 @@ class Manifest(Document):
         recognised: what the checkpoint was taken for.
         assumed: what neither the checkpoint nor the user said of it, a sentence each.
         weights: of two copies of the weights in the checkpoint, the one that was taken; None where there is one.
+        hub: where the checkpoint was in the Hugging Face hub's cache, its repository and revision; None elsewhere.
         gmacs, dense_gmacs: of one image.
         data: what the checkpoint was trained on.
         classes: names of the classes in the order of the logits; empty where unknown.
@@ -142,6 +150,7 @@ class Manifest(Document):
     recognised: Text = "ToFe"
     assumed: tuple[Text, ...] = ()
     weights: Copy | None = None
+    hub: HubRevision | None = None
     precision: Precision
     gmacs: Amount
     dense_gmacs: Amount

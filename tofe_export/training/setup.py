@@ -10,7 +10,7 @@ import torch
 from timm.optim import param_groups_weight_decay
 from torch import nn
 
-from tofe_export.checkpoints.checkpoint import is_own
+from tofe_export.checkpoints.checkpoint import checkpoint_file, is_own
 from tofe_export.checkpoints.tensors import require_floats
 from tofe_export.checkpoints.weights import read_weights
 from tofe_export.data.images import ImageSource
@@ -128,6 +128,7 @@ def load_init(model: ToFe, path: Path) -> None:
     Raises:
         InputError: unreadable, or not this backbone's weights.
     """
+    path = checkpoint_file(path)
     file = read_weights(path)
     weights, whole = file.weights, is_own(file.header, file.weights)
     target: nn.Module = model if whole else model.vit
