@@ -28,7 +28,8 @@ from tofe_export.checkpoints.tensors import count_held, require_floats
 from tofe_export.checkpoints.unwrap import FORMAT, Choice, Unwrapped
 from tofe_export.checkpoints.weights import read_weights
 from tofe_export.data.preprocessing import Preprocessing
-from tofe_export.documents.manifest import Copy, HubRevision
+from tofe_export.documents.hub import HubRevision
+from tofe_export.documents.manifest import Copy
 from tofe_export.errors import InputError
 from tofe_export.files.names import CHECKPOINT, HUB_FILES
 from tofe_export.files.places import is_there

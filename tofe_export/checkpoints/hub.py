@@ -7,11 +7,12 @@ programs share, and which answers where there is no network.
 
 from __future__ import annotations
 
-import contextlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import timm
 from huggingface_hub import constants, hf_hub_download, snapshot_download, try_to_load_from_cache
 from huggingface_hub.errors import (
     EntryNotFoundError,
@@ -22,24 +23,30 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from huggingface_hub.utils import validate_repo_id
+from huggingface_hub.utils.tqdm import tqdm
 
-from tofe_export.documents.manifest import HubRevision
+from tofe_export.documents.hub import HubRevision
 from tofe_export.errors import InputError, MissingError, TofeError
 from tofe_export.files.names import DEPLOYED, HUB_FILES, WEIGHTS
 from tofe_export.files.places import is_there
 from tofe_export.files.reading import read_json
 
-_DESCRIPTIONS = ["config.json", "preprocessor_config.json"]
+_SMALL = ["config.json", "preprocessor_config.json"]
 _INDEX = "model.safetensors.index.json"
 _PREFIX = re.compile(r"hf[-_]hub:")
 # None of them begins with a dot, so that none leads out of the cache.
 _WORD = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"
-_NAME = re.compile(rf"({_WORD}/{_WORD})(?:@({_WORD}(?:/{_WORD})*))?")
+_NAME = re.compile(rf"{_WORD}/{_WORD}(?:@{_WORD}(?:/{_WORD})*)?")
 _OF_TIMM = re.compile(rf"timm/{_WORD}(?:@{_WORD})?")
 _CACHED = re.compile(rf"models--({_WORD})--({_WORD})")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-_SHARD = re.compile(_WORD)
+
+
+class _Silent(tqdm):
+    """The bar of a few small files, which the client shows even where there is no terminal."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{**kwargs, "disable": True})  # type: ignore[no-untyped-call]
 
 
 @dataclass(frozen=True)
@@ -64,17 +71,10 @@ def hub_name(path: Path) -> HubName | None:
     if prefix is None and (not _OF_TIMM.fullmatch(text) or path.suffix in (*WEIGHTS, *DEPLOYED) or is_there(path)):
         return None
     name = text if prefix is None else text[prefix.end() :]
+    if not _NAME.fullmatch(name) or ".." in name:
+        raise _not_a_name(path)
     repository, _, revision = name.partition("@")
-    if _NAME.fullmatch(name) and ".." not in name:
-        with contextlib.suppress(HFValidationError):
-            validate_repo_id(repository)
-            return HubName(repository, revision or None)
-    raise InputError(
-        f"{path} does not name a repository on the Hugging Face hub.",
-        "Write hf-hub:owner/name, or hf-hub:owner/name@revision.",
-        code="hub-name",
-        path=path,
-    )
+    return HubName(repository, revision or None)
 
 
 def pinned(path: Path, before: HubRevision | None) -> Path:
@@ -105,14 +105,17 @@ def local(path: Path) -> Path:
     if name is None:
         return path
     try:
-        folder = Path(snapshot_download(name.repository, revision=name.revision, allow_patterns=_DESCRIPTIONS))
+        found = snapshot_download(name.repository, revision=name.revision, allow_patterns=_SMALL, tqdm_class=_Silent)
+        folder = Path(found)
         # By its commit from here on: all files are of one revision, and those in the cache need no network.
-        weights = _weights(name.repository, folder.name)
+        complete = _download_weights(name.repository, folder.name)
+    except HFValidationError:
+        raise _not_a_name(path) from None
     except Exception as error:  # the hub's client raises many unrelated types when there is no network
         if isinstance(error, TofeError) or (isinstance(error, OSError) and error.errno is not None):  # of the disk
             raise
         raise _refusal(name, error, path) from error
-    if weights is None:
+    if not complete:
         raise InputError(
             f"{name} on the Hugging Face hub holds no weights that can be read here: "
             f"none of {', '.join((*HUB_FILES, _INDEX))}.",
@@ -123,64 +126,60 @@ def local(path: Path) -> Path:
     return folder
 
 
-def _weights(repository: str, commit: str) -> Path | None:
-    """The file of weights, and with an index its shards too; None where the repository has none."""
-    files = dict.fromkeys((*HUB_FILES, _INDEX))
-    for file in files:  # first those that need no network, where it may be down
-        cached = try_to_load_from_cache(repository, file, revision=commit)
-        if isinstance(cached, str):
-            return _with_shards(Path(cached), repository, commit)
-    for file in files:
+def _download_weights(repository: str, commit: str) -> bool:
+    """Fills the cache with the file of weights, and with an index its shards; False where the repository has none."""
+    files = list(dict.fromkeys((*HUB_FILES, _INDEX)))
+    cached = [file for file in files if isinstance(try_to_load_from_cache(repository, file, revision=commit), str)]
+    for file in cached[:1] or files:  # without asking for those before it, where there may be no network
         try:
-            return _with_shards(Path(hf_hub_download(repository, file, revision=commit)), repository, commit)
+            path = Path(hf_hub_download(repository, file, revision=commit))
+            for shard in _shards(path) if file == _INDEX else ():
+                hf_hub_download(repository, shard, revision=commit)
         except LocalEntryNotFoundError:
             raise
         except EntryNotFoundError:
             continue
-    return None
+        return True
+    return False
 
 
-def _with_shards(file: Path, repository: str, commit: str) -> Path:
-    if file.name != _INDEX:
-        return file
-    shards = read_json(file).get("weight_map")
-    for shard in sorted({str(name) for name in shards.values()} if isinstance(shards, dict) else ()):
-        if _SHARD.fullmatch(shard):  # others lie elsewhere, or lead out of the cache
-            hf_hub_download(repository, shard, revision=commit)
-    return file
+def _shards(index: Path) -> list[str]:
+    files = read_json(index).get("weight_map")
+    names = {str(name) for name in files.values()} if isinstance(files, dict) else set()
+    return sorted(name for name in names if re.fullmatch(_WORD, name))  # others would lead out of the cache
+
+
+def _not_a_name(path: Path) -> InputError:
+    message = f"{path} does not name a repository on the Hugging Face hub."
+    step = "Write hf-hub:owner/name, or hf-hub:owner/name@revision."
+    return InputError(message, step, code="hub-name", path=path)
 
 
 def _refusal(name: HubName, error: Exception, path: Path) -> TofeError:
     """What to say of an error of the hub's client."""
-    log_in = "log in: hf auth login"
+    hub, log_in = "the Hugging Face hub", "log in: hf auth login"
     if isinstance(error, GatedRepoError):
-        return InputError(
-            f"{name.repository} on the Hugging Face hub is open only to users whom its owners let in.",
-            f"Ask for access on its page, then {log_in}",
-            code="hub-gated",
-            path=path,
-        )
-    if isinstance(error, RevisionNotFoundError):
-        return InputError(
-            f"{name.repository} on the Hugging Face hub has no revision {name.revision}.",
-            "Name a branch, a tag or a commit of it.",
-            code="hub-no-revision",
-            path=path,
-        )
-    if isinstance(error, RepositoryNotFoundError):
-        return InputError(
-            f"The Hugging Face hub has no repository {name.repository}, or it is private.",
-            f"Check the name; for a private one {log_in}",
-            code="hub-no-repository",
-            path=path,
-        )
-    if isinstance(error, HfHubHTTPError) and error.response.status_code in (401, 403):
-        message = f"The Hugging Face hub does not let you read {name.repository} (HTTP {error.response.status_code})."
-        return InputError(message, f"Check your token, or {log_in}", code="hub-no-access", path=path)
-    if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
-        message = f"{name} on the Hugging Face hub lacks a file that its index of weights names."
-        return InputError(message, "Choose another revision of it.", code="hub-no-weights", path=path)
-    return _not_reached(name, error, path)
+        code, message = "hub-gated", f"{name.repository} on {hub} is open only to users whom its owners let in."
+        step = f"Ask for access on its page, then {log_in}"
+    elif isinstance(error, RevisionNotFoundError):
+        code, message = "hub-no-revision", f"{name.repository} on {hub} has no revision {name.revision}."
+        step = "Name a branch, a tag or a commit of it."
+    elif isinstance(error, RepositoryNotFoundError):
+        code, message = "hub-no-repository", f"There is no repository {name.repository} on {hub}, or it is private."
+        step = f"Check the name{_tagged(name.repository)}; for a private one {log_in}"
+    elif isinstance(error, HfHubHTTPError) and error.response.status_code in (401, 403):
+        code, message = "hub-no-access", f"You may not read {name.repository} on {hub}."
+        step = f"Check your token, or {log_in}"
+    else:
+        return _not_reached(name, error, path)
+    return InputError(message, step, code=code, path=path)
+
+
+def _tagged(repository: str) -> str:
+    """timm calls repositories by network and training, where users often write the network alone."""
+    owner, _, network = repository.partition("/")
+    known = timm.get_pretrained_cfg(network) if owner == "timm" and timm.is_model(network) else None
+    return f" (timm's own choice is {known.hf_hub_id})" if known is not None and known.hf_hub_id else ""
 
 
 def _not_reached(name: HubName, error: Exception, path: Path) -> MissingError:
@@ -188,7 +187,7 @@ def _not_reached(name: HubName, error: Exception, path: Path) -> MissingError:
     unreached = f"The Hugging Face hub could not be reached ({type(error.__cause__ or error).__name__})"
     why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else unreached
     return MissingError(
-        f"{why}, and its cache on this machine does not hold {name}.",
+        f"{why}, and the Hugging Face cache on this machine does not hold {name}.",
         f"Type on a machine with a network: hf download {name.repository}{revision} --local-dir DIR; "
         "bring DIR here, and name it.",
         code="hub-not-reached",

@@ -8,10 +8,10 @@ from pydantic import AliasChoices, Field
 
 from tofe_export.documents.base import Document, Part
 from tofe_export.documents.fields import Amount, AnyValue, Count, NaturalNumber, Positive, Share, Text, Whole
+from tofe_export.documents.hub import HubRevision
 from tofe_export.documents.manifest import (
     Blocks,
     EngineManifest,
-    HubRevision,
     InputImages,
     Layers,
     NetworkConfig,

@@ -26,6 +26,7 @@ from tofe_export.documents.fields import (
     Whole,
     must,
 )
+from tofe_export.documents.hub import HubRevision
 from tofe_export.documents.recipe import CalibrationRecipe
 from tofe_export.documents.verification import FeaturesDrift, LogitsDrift
 from tofe_export.errors import InputError
@@ -54,13 +55,6 @@ class FileIdentity(Part):
 
     file: FileName
     sha256: Text
-
-
-class HubRevision(Part):
-    """A repository on the Hugging Face hub, and the commit of it that was taken."""
-
-    repository: Text
-    revision: Text
 
 
 class NetworkConfig(Part):
