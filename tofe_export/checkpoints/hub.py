@@ -27,7 +27,7 @@ from huggingface_hub.utils.tqdm import tqdm
 
 from tofe_export.documents.hub import HubRevision
 from tofe_export.errors import InputError, MissingError, TofeError
-from tofe_export.files.names import DEPLOYED, HUB_FILES, WEIGHTS
+from tofe_export.files.names import CHECKPOINT, DEPLOYED, HUB_FILES, WEIGHTS
 from tofe_export.files.places import is_there
 from tofe_export.files.reading import read_json
 
@@ -118,7 +118,7 @@ def local(path: Path) -> Path:
     if not complete:
         raise InputError(
             f"{name} on the Hugging Face hub holds no weights that can be read here: "
-            f"none of {', '.join((*HUB_FILES, _INDEX))}.",
+            f"none of {', '.join(HUB_FILES)} and {CHECKPOINT}.",
             "Choose a repository that holds one of them, or download its file of weights, and name the file.",
             code="hub-no-weights",
             path=path,
@@ -128,7 +128,7 @@ def local(path: Path) -> Path:
 
 def _download_weights(repository: str, commit: str) -> bool:
     """Fills the cache with the file of weights, and with an index its shards; False where the repository has none."""
-    files = list(dict.fromkeys((*HUB_FILES, _INDEX)))
+    files = list(dict.fromkeys((*HUB_FILES, _INDEX, CHECKPOINT)))
     cached = [file for file in files if isinstance(try_to_load_from_cache(repository, file, revision=commit), str)]
     for file in cached[:1] or files:  # without asking for those before it, where there may be no network
         try:
@@ -183,12 +183,12 @@ def _tagged(repository: str) -> str:
 
 
 def _not_reached(name: HubName, error: Exception, path: Path) -> MissingError:
-    revision = "" if name.revision is None else f" --revision {name.revision}"
+    revision = name.revision or constants.DEFAULT_REVISION
     unreached = f"The Hugging Face hub could not be reached ({type(error.__cause__ or error).__name__})"
     why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else unreached
     return MissingError(
         f"{why}, and the Hugging Face cache on this machine does not hold {name}.",
-        f"Type on a machine with a network: hf download {name.repository}{revision} --local-dir DIR; "
+        f"Type on a machine with a network: hf download {name.repository} --revision {revision} --local-dir DIR; "
         "bring DIR here, and name it.",
         code="hub-not-reached",
         path=path,

@@ -17,7 +17,7 @@ Fact = tuple[str, str]
 
 
 def inspect(
-    file: Annotated[Path, Argument(help="Checkpoint, ONNX file or engine.", metavar="FILE")],
+    file: Annotated[Path, Argument(help="Checkpoint (or hf-hub:owner/name), ONNX file or engine.", metavar="FILE")],
     json: Annotated[Path | None, Option(help="Write the result as JSON.", metavar="FILE")] = None,
     keep_rate: hints.KeepRate = None,
     selector: hints.Selector = None,

@@ -123,10 +123,11 @@ def build_network(settings: TrainSettings, config: ToFeConfig, pretrained: bool,
 
 def load_init(model: ToFe, path: Path) -> None:
     """Starts from weights in a file: a ToFe checkpoint, or a plain backbone's state dict. A head of another
-    number of classes is left as it is.
+    number of classes is left as it is. The path is taken as by `checkpoint.load`.
 
     Raises:
         InputError: unreadable, or not this backbone's weights.
+        MissingError: a name on the hub without a network; see `hub.local`.
     """
     path = checkpoint_file(path)
     file = read_weights(path)
