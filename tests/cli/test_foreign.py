@@ -180,7 +180,7 @@ def test_a_name_on_the_hub_without_a_network(environment: dict[str, str], why: s
     surroundings = {**os.environ, "HF_HOME": str(tmp_path), "HF_HUB_CACHE": str(tmp_path / "hub"), **environment}
     done = subprocess.run(command, cwd=tmp_path, env=surroundings, capture_output=True, text=True, check=False)
     assert done.returncode == 3, done.stderr
-    problem, step = done.stderr.splitlines()
+    problem, step = filter(None, done.stderr.splitlines())
     assert problem.startswith(f"Error: {why}")
-    assert step.startswith("Next:  Type on a machine with a network: hf download owner/vit ")
+    assert step.startswith("Next:  Type on a machine with a network: hf download owner/vit --local-dir DIR; ")
     assert not (tmp_path / "model.onnx").exists()

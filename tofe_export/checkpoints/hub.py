@@ -183,13 +183,14 @@ def _tagged(repository: str) -> str:
 
 
 def _not_reached(name: HubName, error: Exception, path: Path) -> MissingError:
-    revision = name.revision or constants.DEFAULT_REVISION
+    download = f"hf download {name.repository} --local-dir DIR"
+    if name.revision is not None:
+        download = f"hf download {name.repository} --revision {name.revision} --local-dir DIR"
     unreached = f"The Hugging Face hub could not be reached ({type(error.__cause__ or error).__name__})"
     why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else unreached
     return MissingError(
         f"{why}, and the Hugging Face cache on this machine does not hold {name}.",
-        f"Type on a machine with a network: hf download {name.repository} --revision {revision} --local-dir DIR; "
-        "bring DIR here, and name it.",
+        f"Type on a machine with a network: {download}; bring DIR here, and name it.",
         code="hub-not-reached",
         path=path,
     )
