@@ -8,10 +8,17 @@ from typing import TypeVar
 Progress = Callable[[str, int, int], None]
 """(what is being done, steps done, steps in all)."""
 
+Note = Callable[[str], None]
+"""A sentence about a result, for the user."""
+
 Item = TypeVar("Item")
 
 
 def silent(task: str, done: int, total: int) -> None:
+    """Nobody listens."""
+
+
+def unheard(sentence: str) -> None:
     """Nobody listens."""
 
 

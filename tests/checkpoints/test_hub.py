@@ -8,6 +8,7 @@ from pathlib import Path
 
 import huggingface_hub
 import pytest
+import safetensors.torch
 import timm
 import torch
 from huggingface_hub import constants
@@ -99,13 +100,26 @@ def test_older_files_and_own_checkpoints(hub: Hub, tmp_path: Path) -> None:
     assert load("hf-hub:owner/own").keep_ratios == (0.5, 0.3)
 
 
-def test_every_shard_of_an_index_is_downloaded(hub: Hub) -> None:
-    shards = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
-    index = {"weight_map": {"a": shards[0], "b": shards[1], "c": shards[1], "d": "../../../outside"}}
-    files = {"model.safetensors.index.json": json.dumps(index).encode(), **dict.fromkeys(shards, b"x"), "other": b""}
-    hub.commit(NAME, files)
-    folder = local(Path(f"hf-hub:{NAME}"))
-    assert sorted(path.name for path in folder.iterdir()) == [*shards, "model.safetensors.index.json"]
+def test_every_shard_of_an_index_is_downloaded(hub: Hub, tmp_path: Path) -> None:
+    files, model = saved(tmp_path / "saved")
+    shards, state = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"], model.state_dict()
+    places = {key: shards[number % 2] for number, key in enumerate(state)}
+    contents = {
+        shard: safetensors.torch.save({key: value for key, value in state.items() if places[key] == shard})
+        for shard in shards
+    }
+    index = {"model.safetensors.index.json": json.dumps({"weight_map": places}).encode()}
+    hub.commit(NAME, {"config.json": files["config.json"], **index, **contents, "other": b"not read"})
+    loaded = load(f"hf-hub:{NAME}")
+    torch.testing.assert_close(loaded.model.vit.state_dict(), state)
+    assert loaded.hub is not None
+    assert not any("other" in request for request in hub.asked)
+
+
+def test_a_shard_that_lies_elsewhere_is_not_asked_for(hub: Hub) -> None:
+    index = {"weight_map": {"a": "../../../outside", "b": "/etc/outside", "c": "sub/outside"}}
+    hub.commit(NAME, {"model.safetensors.index.json": json.dumps(index).encode()})
+    local(Path(f"hf-hub:{NAME}"))
     assert not any("outside" in request for request in hub.asked)
 
 

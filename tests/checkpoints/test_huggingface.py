@@ -16,6 +16,7 @@ from PIL import Image
 from tests.helpers import refused_as
 from tofe_export.api.export import export
 from tofe_export.checkpoints.checkpoint import load, load_like
+from tofe_export.checkpoints.foreign import Hints
 from tofe_export.checkpoints.huggingface import as_timm
 from tofe_export.data.preprocessing import Preprocessing
 from tofe_export.errors import InputError
@@ -185,3 +186,20 @@ def test_a_processor_that_makes_no_sense_ends_in_words_at_most(name: str, tmp_pa
         with contextlib.suppress(InputError):
             told = as_timm(weights, tmp_path / "model.pth")[1]
             Preprocessing.of_backbone(create_backbone(told.backbone, told.arguments), told.images)
+
+
+def test_class_names_are_taken_unless_they_are_made_up(tmp_path: Path) -> None:
+    names = dict(enumerate(("cat", "dog", "owl", "cow", "hen")))
+    assert load(as_folder(made("vit", id2label=names), tmp_path / "named")).classes == tuple(names.values())
+    assert load(as_folder(made("vit"), tmp_path / "unnamed")).classes == ()
+
+
+def test_the_user_settles_what_a_file_without_config_leaves_open(tmp_path: Path) -> None:
+    torch.save(made("vit").state_dict(), tmp_path / "vit.pth")
+    assert [sentence.partition(" ")[0] for sentence in load(tmp_path / "vit.pth").assumed] == ["Its", "Without"]
+    (left,) = load(tmp_path / "vit.pth", Hints(backbone_args={"num_heads": 2})).assumed
+    assert "preprocessor_config.json" in left
+    size = {"img_size": 32, "patch_size": 8, "embed_dim": 128, "depth": 2, "num_heads": 2, "mlp_ratio": 2}
+    named = load(tmp_path / "vit.pth", Hints("vit_tiny_patch16_224", size))
+    assert named.assumed == ()
+    export(named, tmp_path / "m.onnx", outputs=("logits",), strict=True)

@@ -49,7 +49,11 @@ def tarred(path: Path) -> None:
 STRANGERS: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "TorchScript": (torchscript, "a TorchScript program", "torch.jit.load"),
     "pt2": (program, "an exported PyTorch program", "torch.save"),
-    "npz": (lambda path: np.savez(path.open("wb"), kernel=np.zeros(3)), "a NumPy archive", "timm.create_model"),
+    "npz": (
+        lambda path: np.savez(path.open("wb"), kernel=np.array([print], object)),
+        "a NumPy archive",
+        "Copy it again",
+    ),
     "npy": (lambda path: np.save(path.open("wb"), np.zeros(3)), "a single NumPy array", "torch.save"),
     "zip": (zipped, "a ZIP archive", "unzip"),
     "tar": (tarred, "a tar archive", "tar -xf"),
@@ -63,7 +67,7 @@ STRANGERS: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "index": (
         lambda path: path.write_text(json.dumps({"metadata": {"total_size": 9}, "weight_map": {"a": "b"}})),
         "the index of a checkpoint in several files",
-        "Merge",
+        ".index.json",
     ),
     "JSON": (lambda path: path.write_text('{"a": 1}'), "a JSON file", "weights"),
     "HDF5": (lambda path: path.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(64)), "an HDF5 file", "timm's names"),

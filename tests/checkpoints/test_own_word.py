@@ -158,3 +158,18 @@ def test_one_network_in_another_name_is_prepared_in_another_way() -> None:
         Preprocessing.of_backbone(weightless(lambda n=name: create_backbone(n, {}))) for name in (VIT, DEIT)
     )
     assert first.mean != second.mean
+
+
+@pytest.mark.parametrize(
+    ("names", "taken"),
+    [
+        (["cat", "dog", "owl"], True),
+        (["cat", "dog"], False),
+        (["cat", "cat", "owl"], False),
+        ([1, 2, 3], False),
+        (None, False),
+    ],
+)
+def test_class_names_of_a_hub_folder(names: Any, taken: bool, weights: dict[str, torch.Tensor], tmp_path: Path) -> None:
+    path = hub(tmp_path / "hub", weights, architecture=VIT, num_classes=3, label_names=names)
+    assert load(path).classes == (tuple(names) if taken else ())

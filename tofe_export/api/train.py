@@ -15,7 +15,7 @@ from tofe_export.documents.images import ImagesRead
 from tofe_export.errors import InputError
 from tofe_export.files.names import CHECKPOINT, METRICS, STATE, expanded
 from tofe_export.model.config import ToFeConfig
-from tofe_export.progress import Progress, silent
+from tofe_export.progress import Note, Progress, silent, unheard
 from tofe_export.training.loop import Watch, unwatched
 from tofe_export.training.settings import TrainSettings
 from tofe_export.training.trainer import train as run
@@ -64,6 +64,7 @@ def train(
     resume: bool = False,
     progress: Progress = silent,
     watch: Watch = unwatched,
+    note: Note = unheard,
 ) -> TrainedRun:
     """Trains a ToFe network; its checkpoint is `path`/ckpt.pth.
 
@@ -92,6 +93,7 @@ def train(
         resume: continue the run in `path` exactly where it stopped.
         progress: called after each step.
         watch: called after each step with the means of the epoch so far.
+        note: called with what was chosen or left out of the file in `init`, a sentence each.
 
     Raises:
         InputError: arguments, data or weights that cannot be used; a run already in `path`; a loss that is not finite.
@@ -123,7 +125,7 @@ def train(
     folder, weights = expanded(os.fspath(path)), None if init is None else expanded(os.fspath(init))
     require_outputs(run_outputs(folder), [weights])
     log = ImageLog()
-    checkpoint = run(settings, config, folder, pretrained, weights, resume, progress, watch, log)
+    checkpoint = run(settings, config, folder, pretrained, weights, resume, progress, watch, log, note)
     return TrainedRun(checkpoint, log.document())
 
 

@@ -175,8 +175,18 @@ def checkpoint_file(path: Path) -> Path:
     A name on the Hugging Face hub stands for such a folder; see `hub.local` for what it raises.
     """
     path = local(path)
-    inside = (path / name for name in (CHECKPOINT, *HUB_FILES)) if is_there(path) else ()
-    return next((file for file in inside if file.is_file()), path)
+    if not is_there(path) or not path.is_dir():
+        return path
+    names = (CHECKPOINT, *HUB_FILES)
+    found = next((path / name for name in names if (path / name).is_file()), None)
+    if found is None:
+        raise InputError(
+            f"{path} is a folder without a checkpoint ({', '.join(names)}).",
+            "Name the file of weights itself.",
+            code="no-checkpoint",
+            path=path,
+        )
+    return found
 
 
 def is_own(header: Mapping[str, Any], weights: Mapping[str, Any]) -> bool:
@@ -238,6 +248,7 @@ def _foreign(file: Unwrapped, hints: Hints, path: Path) -> Checkpoint:
         model=model.eval(),
         keep_ratios=(),
         preprocessing=Preprocessing.of_backbone(model.vit, recognised.images),
+        classes=recognised.classes,
         recognised=recognised.description,
         notes=recognised.notes,
         assumed=recognised.assumed,

@@ -17,7 +17,7 @@ from typing import Any
 from torch import Tensor
 
 from tofe_export.checkpoints import shapes
-from tofe_export.checkpoints.huggingface import as_timm, is_hugging_face
+from tofe_export.checkpoints.layouts import Named, reader_of, renamed_by_timm
 from tofe_export.checkpoints.own_word import told_by
 from tofe_export.checkpoints.unwrap import Choice, Unwrapped
 from tofe_export.checkpoints.weights import trained_with
@@ -88,6 +88,7 @@ class Recognised:
         assumed: what neither the file nor the user says, a sentence each.
         keep_rate: as the file or the user says; None where neither does.
         images: what of its preprocessing differs from the backbone's, under timm's names.
+        classes: their names; empty where the file does not say them, or says others than it has logits.
     """
 
     config: ToFeConfig
@@ -97,6 +98,7 @@ class Recognised:
     assumed: tuple[str, ...] = ()
     keep_rate: float | None = None
     images: Mapping[str, Any] = field(default_factory=dict)
+    classes: tuple[str, ...] = ()
 
 
 def recognise(file: Unwrapped, hints: Hints, path: Path) -> Recognised:
@@ -108,8 +110,11 @@ def recognise(file: Unwrapped, hints: Hints, path: Path) -> Recognised:
         InputError: unknown backbone, predictors of another kind, or hints that contradict the file.
     """
     source, training = str(path), trained_with(file.header)
-    foreign = is_hugging_face(file.weights)
-    weights, told = as_timm(file.weights, path) if foreign else (file.weights, told_by(file.header, path))
+    read = reader_of(file.weights)
+    if read is None:
+        weights, told = file.weights, told_by(file.header, path)
+    else:
+        weights, told = read(file.weights, path, Named(hints.backbone, hints.backbone_args))
     predictors = {key: value for key, value in weights.items() if key.startswith("score_predictor.")}
     plain = {key: value for key, value in weights.items() if key not in predictors}
     name = hints.backbone or told.backbone or shapes.backbone_name(plain, source)
@@ -117,11 +122,15 @@ def recognise(file: Unwrapped, hints: Hints, path: Path) -> Recognised:
     if name == told.backbone:
         arguments = {**told.arguments, **arguments}
     selector = _selector(hints, bool(predictors), "base_keep_rate" in training, source)
-    renamed = {f"vit.{key}": value for key, value in plain.items()}
+    converted = renamed_by_timm(plain, name, arguments) if hints.backbone or told.backbone else None
+    renamed = {f"vit.{key}": value for key, value in (converted or plain).items()}
     guessed = not (hints.backbone or told.backbone or name.startswith("lvvit"))
-    assumed = (*told.assumed, *((_guessed(name),) if guessed else ()))
-    said = f"By its own word ({told.by}) it is {name}."
-    notes = (*((said,) if told.backbone and not hints.backbone else ()), *told.notes)
+    given = {*hints.backbone_args, *(("backbone",) if hints.backbone else ())}
+    open_still = (one.sentence for one in told.assumed if given.isdisjoint(one.settled_by))
+    assumed = (*open_still, *((_guessed(name),) if guessed else ()))
+    said = (f"By its own word ({told.by}) it is {name}.",) if told.backbone and not hints.backbone else ()
+    turned = ("Its weights were renamed by timm's own converter.",) if converted else ()
+    notes = (*said, *told.notes, *turned)
     # Both methods evaluate as DeiT's code does, whatever the file says of its own evaluation.
     images = told.images if name == told.backbone or not told.backbone else {}
     as_deit = {**images, "crop_pct": _CROP_PCT}
@@ -143,7 +152,11 @@ def recognise(file: Unwrapped, hints: Hints, path: Path) -> Recognised:
     _require_no_pruning(hints, source, name)
     dense = "It is dense: no tokens are frozen. To get a ToFe network, train one with this file as `init`."
     config = ToFeConfig(name, arguments, selector=NO_SELECTOR)
-    return Recognised(config, renamed, "plain backbone, dense", (*notes, dense), assumed, images=images)
+    head = renamed.get("vit.head.weight")
+    classes = told.classes if head is not None and tuple(head.shape[:1]) == (len(told.classes),) else ()
+    return Recognised(
+        config, renamed, "plain backbone, dense", (*notes, dense), assumed, images=images, classes=classes
+    )
 
 
 def other_backbone(weights: Mapping[str, Tensor], tried: ToFeConfig) -> str:

@@ -27,12 +27,11 @@ from huggingface_hub.utils.tqdm import tqdm
 
 from tofe_export.documents.hub import HubRevision
 from tofe_export.errors import InputError, MissingError, TofeError
-from tofe_export.files.names import CHECKPOINT, DEPLOYED, HUB_FILES, WEIGHTS
+from tofe_export.files.names import CHECKPOINT, DEPLOYED, HUB_FILES, INDEX, WEIGHTS
 from tofe_export.files.places import is_there
 from tofe_export.files.reading import read_json
 
 _SMALL = ["config.json", "preprocessor_config.json"]
-_INDEX = "model.safetensors.index.json"
 _PREFIX = re.compile(r"hf[-_]hub:")
 # None of them begins with a dot, so that none leads out of the cache.
 _WORD = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"
@@ -128,12 +127,12 @@ def local(path: Path) -> Path:
 
 def _download_weights(repository: str, commit: str) -> bool:
     """Fills the cache with the file of weights, and with an index its shards; False where the repository has none."""
-    files = list(dict.fromkeys((*HUB_FILES, _INDEX, CHECKPOINT)))
+    files = [*HUB_FILES, CHECKPOINT]
     cached = [file for file in files if isinstance(try_to_load_from_cache(repository, file, revision=commit), str)]
     for file in cached[:1] or files:  # without asking for those before it, where there may be no network
         try:
             path = Path(hf_hub_download(repository, file, revision=commit))
-            for shard in _shards(path) if file == _INDEX else ():
+            for shard in _shards(path) if file.endswith(INDEX) else ():
                 hf_hub_download(repository, shard, revision=commit)
         except LocalEntryNotFoundError:
             raise

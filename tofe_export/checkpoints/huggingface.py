@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tofe_export.checkpoints.own_word import Told
+from tofe_export.checkpoints.own_word import Assumption, Told, classes_by_number
+from tofe_export.checkpoints.shapes import arguments_of
 from tofe_export.errors import InputError
 from tofe_export.files.reading import read_json
 
@@ -80,15 +81,19 @@ def as_timm(weights: Mapping[str, Tensor], path: Path) -> tuple[dict[str, Tensor
             path=path,
         )
     assumed = []
-    if not said:
-        assumed.append(f"Without {_CONFIG} beside it, a head of attention is taken to be 64 channels wide.")
     if beside.is_file():
         images = _processed(read_json(beside), _USUAL[family])
     else:
         images = dict(_USUAL[family])
-        assumed.append(f"Without {_PROCESSOR} beside it, images are prepared as for the published {family}.")
-    backbone, arguments = _network(family, renamed, said)
-    return renamed, Told(backbone, arguments, images, "Hugging Face's transformers", notes, tuple(assumed))
+        missing = f"Without {_PROCESSOR} beside it, images are prepared as for the published {family}."
+        assumed.append(Assumption(missing, ("backbone",)))
+    backbone, arguments, heads = _network(family, renamed)
+    if "num_attention_heads" in said:
+        arguments["num_heads"] = said["num_attention_heads"]
+    else:
+        assumed.insert(0, heads)
+    classes = classes_by_number(said.get("id2label"))
+    return renamed, Told(backbone, arguments, images, "Hugging Face's transformers", notes, tuple(assumed), classes)
 
 
 def _renamed(weights: Mapping[str, Tensor], path: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
@@ -149,29 +154,14 @@ def _family(weights: Mapping[str, Tensor]) -> str:
     return "deit" if any(key.endswith("embeddings.distillation_token") for key in weights) else "vit"
 
 
-def _network(family: str, weights: Mapping[str, Tensor], said: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    patch, positions = weights["patch_embed.proj.weight"], weights["pos_embed"]
-    width, side = int(patch.shape[0]), int(patch.shape[-1])
-    depth = 1 + max((int(key.split(".")[1]) for key in weights if key.startswith("blocks.")), default=-1)
-    distilled = "dist_token" in weights
-    rows = int((positions.shape[1] - 1 - distilled) ** 0.5)
-    hidden = weights.get("blocks.0.mlp.fc1.weight")
-    arguments: dict[str, Any] = {
-        "img_size": rows * side,
-        "patch_size": side,
-        "embed_dim": width,
-        "depth": depth,
-        "num_heads": said.get("num_attention_heads", max(1, width // 64)),
-        "mlp_ratio": 4.0 if hidden is None else hidden.shape[0] / width,
-        "qkv_bias": "blocks.0.attn.qkv.bias" in weights,
-        "num_classes": int(weights["head.weight"].shape[0]) if "head.weight" in weights else 0,
-    }
-    size = _SIZES.get(width, "base")
+def _network(family: str, weights: Mapping[str, Tensor]) -> tuple[str, dict[str, Any], Assumption]:
+    arguments, heads = arguments_of(weights)
+    size = _SIZES.get(arguments["embed_dim"], "base")
     if family == "dinov2":
-        return f"vit_{size}_patch14_dinov2", arguments
-    if distilled:
-        return f"deit_{size if size != 'large' else 'base'}_distilled_patch16_224", arguments
-    return f"vit_{size}_patch16_224", arguments
+        return f"vit_{size}_patch14_dinov2", arguments, heads
+    if "dist_token" in weights:
+        return f"deit_{size if size != 'large' else 'base'}_distilled_patch16_224", arguments, heads
+    return f"vit_{size}_patch16_224", arguments, heads
 
 
 def _processed(said: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Any]:

@@ -54,6 +54,12 @@ def is_safetensors(path: Path) -> bool:
     return path.suffix == ".safetensors" and not _starts_like_torchs(path)
 
 
+def is_numpy_archive(path: Path) -> bool:
+    """Whether the file is a ZIP archive of nothing but NumPy arrays."""
+    names = _names_in(path) or []
+    return bool(names) and all(name.endswith(".npy") for name in names)
+
+
 def refusal(path: Path) -> InputError:
     """What to say of a file that could not be read as a checkpoint."""
     if path.suffix in DEPLOYED:
@@ -99,30 +105,30 @@ def _told_by_text(text: bytes) -> tuple[str, str] | None:
     if text.startswith(_PAGES):
         return "a web page", "The address led to a page about the file: download the file itself (raw, or resolve)."
     if text.startswith(b"{") and (_SHARDS in text or b"total_size" in text):
-        return (
-            "the index of a checkpoint in several files",
-            "Merge them: load each with safetensors.torch.load_file, and save one dictionary.",
-        )
+        return "the index of a checkpoint in several files", "Its name must end in .index.json, as it was published."
     return ("a JSON file", "Name the file of weights that it belongs to.") if text.startswith(b"{") else None
 
 
 def _told_by_archive(path: Path) -> tuple[str, str] | None:
     """Of a ZIP archive; PyTorch's own files are such too."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-    except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError):
+    names = _names_in(path)
+    if names is None:
         return None
     if _any_ends(names, "/constants.pkl"):
         return "a TorchScript program", f"Save its weights: model = torch.jit.load(...); {_PLAIN}"
     if _any_ends(names, "/archive_format", "/archive_version"):
         return "an exported PyTorch program (.pt2)", f"Save the weights of the module that it was made of: {_PLAIN}"
     if names and all(name.endswith(".npy") for name in names):
-        return (
-            "a NumPy archive",
-            "timm reads those of its networks: model = timm.create_model(NAME, checkpoint_path=...); " + _PLAIN,
-        )
+        return "a NumPy archive with arrays that cannot be read", "Copy it again."
     return None if _any_ends(names, "data.pkl") else ("a ZIP archive", "Unpack it first: unzip.")
+
+
+def _names_in(path: Path) -> list[str] | None:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.namelist()
+    except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError):
+        return None
 
 
 def _any_ends(names: Iterable[str], *endings: str) -> bool:

@@ -24,6 +24,14 @@ _CROPS = "eval_crop_ratio"  # DeiT's word for crop_pct
 
 
 @dataclass(frozen=True)
+class Assumption:
+    """What nobody says, in a sentence, and the arguments of the user with any of which it is said after all."""
+
+    sentence: str
+    settled_by: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Told:
     """What was said.
 
@@ -33,7 +41,8 @@ class Told:
         images: what differs from the backbone's own preprocessing, under timm's names.
         by: what says so, for people.
         notes: what the user should know, a sentence each.
-        assumed: what is not said after all, a sentence each.
+        assumed: what is not said after all.
+        classes: their names in the order of the logits; empty where they are not said.
     """
 
     backbone: str | None = None
@@ -41,7 +50,8 @@ class Told:
     images: Mapping[str, Any] = field(default_factory=dict)
     by: str = ""
     notes: tuple[str, ...] = ()
-    assumed: tuple[str, ...] = ()
+    assumed: tuple[Assumption, ...] = ()
+    classes: tuple[str, ...] = ()
 
 
 def told_by(header: Mapping[str, Any], path: Path) -> Told:
@@ -55,7 +65,8 @@ def told_by(header: Mapping[str, Any], path: Path) -> Told:
         document = read_json(config)
         if isinstance(document, Mapping) and (name := _known(document.get("architecture"))):
             prepared = document.get("pretrained_cfg", document)
-            return Told(name, _mapping(document.get("model_args")), _images(_mapping(prepared)), _CONFIG)
+            arguments, images = _mapping(document.get("model_args")), _images(_mapping(prepared))
+            return Told(name, arguments, images, _CONFIG, classes=_texts(document.get("label_names")))
     for place, said in _places(header):
         name = next((found for key in _NAMES if (found := _known(said.get(key)))), None)
         if name is not None:
@@ -85,6 +96,20 @@ def _images(said: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(found.get("interpolation", ""), str):  # Pillow's number, in DeiT's older code
         del found["interpolation"]
     return found
+
+
+def classes_by_number(names: object) -> tuple[str, ...]:
+    """The class names of a mapping from "0", "1", ..., as transformers writes it; none where they are made up."""
+    known = {str(number): name for number, name in _mapping(names).items()}
+    found = [known.get(str(number)) for number in range(len(known))]
+    return () if any(name == f"LABEL_{number}" for number, name in enumerate(found)) else _texts(found)
+
+
+def _texts(names: object) -> tuple[str, ...]:
+    """Different texts in a list; none where it is anything else."""
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        return ()
+    return tuple(names) if len(set(names)) == len(names) else ()
 
 
 def _mapping(value: object) -> Mapping[str, Any]:

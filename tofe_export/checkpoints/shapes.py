@@ -10,6 +10,7 @@ from typing import Any
 import timm
 from torch import Tensor
 
+from tofe_export.checkpoints.own_word import Assumption
 from tofe_export.errors import InputError
 
 _BLOCK = re.compile(r"blocks\.(\d+)\.")
@@ -19,6 +20,7 @@ _DEIT = ("tiny", "small", "base")
 _MORE = ("reg_token", "norm_pre.", "fc_norm.", "attn_pool.", ".ls1.", ".q_norm.", ".attn.gate.", "patch_embed.norm.")
 """Parts that several families have, each with more that no shape shows (activations, eps)."""
 _SIZE = 224
+_HEADS = {1280: 16, 1408: 16}  # where they are not 64 channels wide in the usual networks
 
 
 def backbone_name(weights: Mapping[str, Tensor], source: str) -> str:
@@ -31,6 +33,14 @@ def backbone_name(weights: Mapping[str, Tensor], source: str) -> str:
         InputError: names and shapes do not tell.
     """
     blocks = {int(match[1]) for match in map(_BLOCK.match, weights) if match}
+    if not blocks or not any("patch_embed." in key for key in weights):
+        raise InputError(
+            f"{source} holds no vision transformer under names that are known here; its first: "
+            f"{', '.join(list(weights)[:3])}.",
+            "Save one under timm's names. Of other libraries, docs/checkpoints.md says which are read.",
+            code="backbone-unknown",
+            path=source,
+        )
     positions, patches = weights.get("pos_embed"), weights.get("patch_embed.proj.weight")
     more = next((part for part in _MORE if any(part in key for key in weights)), None)
     needed = ("pos_embed", "patch_embed.proj.weight", "cls_token")
@@ -49,6 +59,32 @@ def backbone_name(weights: Mapping[str, Tensor], source: str) -> str:
     if name is None:
         raise _unknown(source, f"{size[0]} channels, {size[1]} blocks and patches of {patches.shape[-1]}")
     return name
+
+
+def arguments_of(weights: Mapping[str, Tensor]) -> tuple[dict[str, Any], Assumption]:
+    """Every argument of `timm.create_model` that the shapes of a ViT under timm's names show, and what they do not.
+
+    The weights have a CLS token, position embeddings for a square, a patch embedding and a first block.
+    """
+    patch, positions = weights["patch_embed.proj.weight"], weights["pos_embed"]
+    width, side = int(patch.shape[0]), int(patch.shape[-1])
+    rows = math.isqrt(max(0, int(positions.shape[1]) - 1 - ("dist_token" in weights)))
+    hidden, head = weights.get("blocks.0.mlp.fc1.weight"), weights.get("head.weight")
+    heads = _HEADS.get(width, max(1, width // 64))
+    arguments: dict[str, Any] = {
+        "img_size": rows * side,
+        "patch_size": side,
+        "embed_dim": width,
+        "depth": 1 + max((int(match[1]) for match in map(_BLOCK.match, weights) if match), default=-1),
+        "num_heads": heads,
+        "mlp_ratio": 4.0 if hidden is None else hidden.shape[0] / width,
+        "qkv_bias": "blocks.0.attn.qkv.bias" in weights,
+        "num_classes": 0 if head is None else int(head.shape[0]),
+    }
+    sentence = (
+        f"Its attention is taken to have {heads} heads, of {width // heads} channels each; shapes do not show it."
+    )
+    return arguments, Assumption(sentence, ("num_heads", "backbone"))
 
 
 def arguments(weights: Mapping[str, Tensor], name: str, given: tuple[int, int] | None, source: str) -> dict[str, Any]:

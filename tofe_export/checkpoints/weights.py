@@ -7,6 +7,8 @@ import pathlib
 import pickle
 import re
 import warnings
+import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,10 +17,11 @@ import numpy as np
 import safetensors
 import torch
 
-from tofe_export.checkpoints.not_checkpoints import is_safetensors, refusal, require_local
+from tofe_export.checkpoints.not_checkpoints import is_numpy_archive, is_safetensors, refusal, require_local
 from tofe_export.checkpoints.unwrap import KNOWN, Choice, Unwrapped, unwrap
 from tofe_export.errors import InputError
-from tofe_export.files.reading import parse_json, require_file
+from tofe_export.files.names import INDEX
+from tofe_export.files.reading import parse_json, read_json, require_file
 
 _METHOD_RATES = ("base_rate", "base_keep_rate")
 """Names on the command lines of DynamicViT and EViT, which save an EMA copy too but evaluate the model itself."""
@@ -63,9 +66,56 @@ def read_weights(path: Path, choice: Choice = "auto") -> Unwrapped:
     """
     require_local(path)
     require_file(path, _TRAIN, code="no-checkpoint")
-    document = _read_safetensors(path) if is_safetensors(path) else _read_pickle(path)
+    document = _read_index(path) if path.name.endswith(INDEX) else _read_one(path)
     evaluates_model = bool(trained_with(document).keys() & set(_METHOD_RATES))
     return unwrap(document, choice, evaluates_model, path)
+
+
+def _read_one(path: Path) -> Mapping[str, Any]:
+    if is_safetensors(path):
+        return _read_safetensors(path)
+    return _read_arrays(path) if is_numpy_archive(path) else _read_pickle(path)
+
+
+def _read_index(path: Path) -> Mapping[str, Any]:
+    """A checkpoint in several files: the index says which weight lies in which file beside it."""
+    index = read_json(path)
+    places = index.get("weight_map") if isinstance(index, Mapping) else None
+    if not isinstance(places, Mapping) or not places or not all(isinstance(name, str) for name in places.values()):
+        raise refusal(path)
+    names = sorted(set(places.values()))
+    elsewhere = next((name for name in names if name != Path(name).name or name in ("", ".", "..")), None)
+    if elsewhere is not None:
+        message = f"{path} points to a file outside its folder: {elsewhere}."
+        raise InputError(message, "Take the files from where they came from again.", code="part-elsewhere", path=path)
+    weights: dict[str, Any] = {}
+    for name in names:
+        require_file(path.with_name(name), f"Copy every file that {path.name} names.", code="part-missing")
+        part = _read_one(path.with_name(name))
+        weights |= part["state_dict"] if is_safetensors(path.with_name(name)) else part
+    missing = sorted(places.keys() - weights.keys())
+    if missing:
+        raise InputError(
+            f"{path} names {len(missing)} weights that are not in its files, such as {missing[0]}.",
+            "Copy the files again.",
+            code="part-incomplete",
+            path=path,
+        )
+    return {"state_dict": weights}
+
+
+def _read_arrays(path: Path) -> Mapping[str, Any]:
+    """A NumPy archive, as JAX's vision transformers are published; arrays of objects would run code."""
+    found = {}
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            for name in archive.files:
+                array = archive[name]
+                if array.dtype.kind in "fiu":
+                    found[name] = torch.from_numpy(np.ascontiguousarray(array))
+    except (ValueError, OSError, EOFError, KeyError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+        raise refusal(path) from error
+    return found
 
 
 def trained_with(document: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -100,7 +150,10 @@ def _read_pickle(path: Path) -> Mapping[str, Any]:
         raise refusal(path) from error
     if not isinstance(document, Mapping):
         raise InputError(
-            f"{path} holds a {type(document).__name__}, not a checkpoint.", KNOWN, code="not-a-checkpoint", path=path
+            f"{path} holds one value ({type(document).__name__}), not a checkpoint.",
+            KNOWN,
+            code="not-a-checkpoint",
+            path=path,
         )
     return document
 

@@ -77,6 +77,7 @@ def train(
             resume=resume,
             progress=progress,
             watch=watch,
+            note=lambda sentence: console.notes([sentence]),
         )
     console.show_images(trained.images)
     console.say(f"Wrote {trained.path}")

@@ -30,7 +30,7 @@ class EngineSession:
         if backend.obstacle:
             raise MissingError(
                 f"{backend.obstacle}.",
-                "Use the ONNX file that it was built from, in ONNX Runtime (`provider='cuda'`) or TensorRT.",
+                "Run the ONNX file that it was built from in ONNX Runtime, or build for TensorRT.",
                 code="gpu-unsupported",
             )
         self.backend: str = backend.name

@@ -10,7 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 CHECKPOINT = "ckpt.pth"
-HUB_FILES = ("model.safetensors", "pytorch_model.bin")  # the checkpoint in a folder of a hub
+INDEX = ".index.json"  # behind the name of a checkpoint in several files
+HUB_FILES = tuple(
+    f"{name}{end}" for end in ("", INDEX) for name in ("model.safetensors", "pytorch_model.bin")
+)  # the checkpoint in a folder of a hub
 STATE = "state.pt"
 METRICS = "metrics.jsonl"
 MODEL = "model.onnx"

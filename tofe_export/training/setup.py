@@ -8,20 +8,21 @@ from pathlib import Path
 
 import torch
 from timm.optim import param_groups_weight_decay
-from torch import nn
 
-from tofe_export.checkpoints.checkpoint import checkpoint_file, is_own
-from tofe_export.checkpoints.tensors import require_floats
+from tofe_export.checkpoints.checkpoint import checkpoint_file, is_own, load
+from tofe_export.checkpoints.foreign import Hints
 from tofe_export.checkpoints.weights import read_weights
 from tofe_export.data.images import ImageSource
 from tofe_export.data.preprocessing import Preprocessing
 from tofe_export.data.sources import open_source
 from tofe_export.errors import InputError, MissingError
 from tofe_export.files.names import readable
+from tofe_export.model import backbones
 from tofe_export.model.config import ToFeConfig
 from tofe_export.model.families import Backbone
 from tofe_export.model.selector import CLS_ATTENTION, NO_SELECTOR
 from tofe_export.model.tofe import ToFe, build_tofe
+from tofe_export.progress import Note, unheard
 from tofe_export.training.settings import TrainSettings
 
 _WITHOUT_DECAY = ("pos_embed", "cls_token", "reg_token", "dist_token")
@@ -92,8 +93,8 @@ def preprocessing_for(data: str, vit: Backbone) -> Preprocessing:
     return own if data != "digits" else dataclasses.replace(own, mean=_DIGITS, std=_DIGITS, crop_pct=1.0)
 
 
-def build_network(settings: TrainSettings, config: ToFeConfig, pretrained: bool, init: Path | None) -> ToFe:
-    """The network on the CPU.
+def build_network(settings: TrainSettings, config: ToFeConfig, pretrained: bool, init: Path | None, note: Note) -> ToFe:
+    """The network on the CPU; `note` is called with what the user should know about the file of its first weights.
 
     Raises:
         InputError, MissingError: see `build_tofe` and `load_init`.
@@ -115,33 +116,42 @@ def build_network(settings: TrainSettings, config: ToFeConfig, pretrained: bool,
         bias = stage.get_submodule("selector.out").get_parameter("bias")
         bias.data = torch.tensor([math.log(settings.initial_keep / (1 - settings.initial_keep)), 0.0])
     if init is not None:
-        load_init(model, init)
+        load_init(model, init, note)
     elif not pretrained and settings.positions == "sincos":
         set_sincos_positions(model.vit)
     return model
 
 
-def load_init(model: ToFe, path: Path) -> None:
-    """Starts from weights in a file: a ToFe checkpoint, or a plain backbone's state dict. A head of another
-    number of classes is left as it is. The path is taken as by `checkpoint.load`.
+def load_init(model: ToFe, path: Path, note: Note = unheard) -> None:
+    """Starts from weights in a file, whoever wrote it: a ToFe checkpoint's, or a backbone's alone.
+
+    Position embeddings are resized to the network's images. A head of another number of classes is left as it is, and
+    so is one that the file lacks. `note` is called with each thing that was chosen or left out.
 
     Raises:
         InputError: unreadable, or not this backbone's weights.
         MissingError: a name on the hub without a network; see `hub.local`.
     """
     path = checkpoint_file(path)
+    size = backbones.image_shape(model.vit)[1:]
     file = read_weights(path)
-    weights, whole = file.weights, is_own(file.header, file.weights)
-    target: nn.Module = model if whole else model.vit
-    expected = target.state_dict()
-    heads = tuple(f"vit.{name}" if whole else name for name in ("head", "aux_head"))
+    whole = is_own(file.header, file.weights)
+    named = {key: value for key, value in model.config.backbone_args.items() if key not in ("img_size", "num_classes")}
+    hints = Hints(image_size=size) if whole else Hints(model.config.backbone, named, image_size=size)
+    ours = "" if whole else "vit."  # the rest of another method's network has no place here
+    loaded = load(path, hints)
+    weights, expected = (
+        {key: value for key, value in network.state_dict().items() if key.startswith(ours)}
+        for network in (loaded.model, model)
+    )
+    heads = ("vit.head", "vit.aux_head")
     fitting = {
         key: value
         for key, value in weights.items()
-        if not (key.startswith(heads) and key in expected and expected[key].shape != value.shape)
+        if not key.startswith(heads) or (key in expected and expected[key].shape == value.shape)
     }
     wrong = [key for key, value in fitting.items() if key not in expected or expected[key].shape != value.shape]
-    missing = [key for key in expected if key not in weights]
+    missing = [key for key in expected if key not in weights and not key.startswith(heads)]
     if wrong or missing:
         raise InputError(
             f"The weights in {path} are not those of {model.config.backbone}: "
@@ -151,8 +161,16 @@ def load_init(model: ToFe, path: Path) -> None:
             path=path,
             backbone=model.config.backbone,
         )
-    require_floats(expected, fitting, path)
-    target.load_state_dict(fitting, strict=False)
+    for sentence in file.notes:
+        note(sentence)
+    theirs, ours_now = loaded.preprocessing, Preprocessing.of_backbone(model.vit)
+    if not whole and theirs != ours_now:
+        differing = [name for name, value in vars(ours_now).items() if getattr(theirs, name) != value]
+        said = ", ".join(f"{name} {getattr(theirs, name)}" for name in differing)
+        note(
+            f"The images of {path} were prepared otherwise ({said}); this run prepares them as {model.config.backbone}."
+        )
+    model.load_state_dict(fitting, strict=False)
 
 
 def set_sincos_positions(vit: Backbone) -> None:

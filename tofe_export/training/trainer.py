@@ -20,7 +20,7 @@ from tofe_export.data.images import batches
 from tofe_export.errors import InputError
 from tofe_export.files.names import CHECKPOINT, STATE, readable
 from tofe_export.model.config import ToFeConfig
-from tofe_export.progress import Progress, silent
+from tofe_export.progress import Note, Progress, silent, unheard
 from tofe_export.training import setup
 from tofe_export.training.loop import Evaluation, Phase, Watch, evaluate, run_epoch, unwatched
 from tofe_export.training.settings import TrainSettings
@@ -39,6 +39,7 @@ def train(
     progress: Progress = silent,
     watch: Watch = unwatched,
     log: ImageLog | None = None,
+    note: Note = unheard,
 ) -> Path:
     """Trains, and writes `out_dir`/ckpt.pth, beside it state.pt (for resuming) and metrics.jsonl (one line per epoch).
 
@@ -52,6 +53,7 @@ def train(
         progress: called after each step.
         watch: called after each step with the means of the epoch so far.
         log: takes the names of the images that were read, and of those left out.
+        note: called with what the user should know about the file in `init`.
 
     Returns:
         The checkpoint's path.
@@ -61,7 +63,7 @@ def train(
             settings; a loss that is not finite.
         MissingError: no such device, no network for pretrained weights, not enough memory.
     """
-    return _Run(settings, config, out_dir, pretrained, init, resume, progress, watch, log or ImageLog()).go()
+    return _Run(settings, config, out_dir, pretrained, init, resume, progress, watch, log or ImageLog(), note).go()
 
 
 @dataclass
@@ -77,6 +79,7 @@ class _Run:
     progress: Progress
     watch: Watch
     log: ImageLog
+    note: Note
 
     def __post_init__(self) -> None:
         self.device = setup.choose_device(self.settings.device)
@@ -94,7 +97,7 @@ class _Run:
         fresh = self.state is None
         # A resumed run takes its weights from its own state: neither the network nor the file is needed again.
         self.model = setup.build_network(
-            self.settings, self.config, fresh and self.pretrained, self.init if fresh else None
+            self.settings, self.config, fresh and self.pretrained, self.init if fresh else None, self.note
         ).to(self.device)
         self.preprocessing = setup.preprocessing_for(self.settings.data, self.model.vit)
         self.metrics: list[dict[str, Any]] = [] if self.state is None else self.state.metrics
