@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from tests.source import arguments, errors, texts
+from tests.source import OF_OTHERS, arguments, errors, texts
 from tofe_export.cli.next_steps import STEPS
 from tofe_export.cli.options import as_options, options
 from tofe_export.data import image_file
@@ -41,7 +41,7 @@ def test_a_next_step_belongs_to_a_code_that_exists() -> None:
 
 def test_no_option_and_no_command_below_the_command_line() -> None:
     for text in BELOW:
-        plain = re.sub(r"python -c .*", "", text.text)
+        plain = re.sub(OF_OTHERS, "", text.text)
         assert not re.search(rf"tofe-export ({_VERBS}) ", plain), text
         assert not _OPTION.search(plain), text
 

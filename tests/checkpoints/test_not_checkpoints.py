@@ -124,14 +124,7 @@ def test_any_other_object_is_named(tmp_path: Path) -> None:
     assert f"{Own.__module__}.Own" in caught.value.message
 
 
-@pytest.mark.parametrize(
-    ("address", "next_step"),
-    [
-        ("https://example.org/deit.pth", "Download it"),
-        ("hf-hub:timm/vit_tiny_patch16_224", "the files of timm/vit_tiny_patch16_224"),
-    ],
-)
-def test_an_address_is_no_file(address: str, next_step: str) -> None:
+def test_an_address_is_no_file() -> None:
     with refused_as("address") as caught:
-        load(Path(address))
-    assert next_step in caught.value.next_step
+        load(Path("https://example.org/deit.pth"))
+    assert "Download it" in caught.value.next_step

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -162,3 +165,22 @@ def test_either_of_two_copies_is_verified_against_its_own(tmp_path: Path, run: R
         hashes.append(json.loads((tmp_path / f"{name}.onnx.json").read_text()))
     assert [manifest["weights"] for manifest in hashes] == ["ema", "model"]
     assert hashes[0]["weights_sha256"] != hashes[1]["weights_sha256"]
+
+
+@pytest.mark.parametrize(
+    ("environment", "why"),
+    [
+        ({"HF_ENDPOINT": "http://127.0.0.1:9"}, "The Hugging Face hub could not be reached"),
+        ({"HF_HUB_OFFLINE": "1"}, "HF_HUB_OFFLINE is set"),
+    ],
+)
+def test_a_name_on_the_hub_without_a_network(environment: dict[str, str], why: str, tmp_path: Path) -> None:
+    # A process of its own: the hub's client reads its environment when it is imported.
+    command = [sys.executable, "-P", "-m", "tofe_export", "onnx", "hf-hub:owner/vit"]
+    surroundings = {**os.environ, "HF_HOME": str(tmp_path), "HF_HUB_CACHE": str(tmp_path / "hub"), **environment}
+    done = subprocess.run(command, cwd=tmp_path, env=surroundings, capture_output=True, text=True, check=False)
+    assert done.returncode == 3, done.stderr
+    problem, step = filter(None, done.stderr.splitlines())
+    assert problem.startswith(f"Error: {why}")
+    assert step.startswith("Next:  Type on a machine with a network: hf download owner/vit --local-dir DIR; ")
+    assert not (tmp_path / "model.onnx").exists()

@@ -221,6 +221,7 @@ def _manifest(
         recognised=checkpoint.recognised,
         assumed=checkpoint.assumed,
         weights=checkpoint.copy,
+        hub=checkpoint.hub,
         precision="fp32",
         gmacs=tofe_macs(model, counts, FEATURES in outputs) / 1e9,
         dense_gmacs=dense_macs(model.vit) / 1e9,

@@ -93,6 +93,7 @@ def _checkpoint(checkpoint: Checkpoint) -> CheckpointInspection:
         recognised=checkpoint.recognised,
         notes=(*checkpoint.notes, broken) if broken else checkpoint.notes,
         assumed=checkpoint.assumed,
+        hub=checkpoint.hub,
         config=model.config.document(),
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         tokens=model.tokens,

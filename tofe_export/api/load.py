@@ -18,7 +18,7 @@ from tofe_export.files.names import WEIGHTS, expanded
 AnyArtifact = Artifact | Path | str
 AnyModel = Artifact | Checkpoint | Path | str
 Source = Checkpoint | str | os.PathLike[str]
-"""A checkpoint: loaded, or its file, or the folder of its training run."""
+"""A checkpoint: loaded, or its file, or the folder of its training run, or a name on the Hugging Face hub."""
 
 
 def load(
@@ -41,7 +41,8 @@ def load(
     in `Checkpoint.assumed`.
 
     Args:
-        path: the file (.pth or .safetensors), or the folder of a training run.
+        path: the file (.pth or .safetensors), the folder of a training run, or `hf-hub:owner/name` or `timm/NAME` on
+            the Hugging Face hub, with `@REVISION` where another than the newest is wanted.
         backbone: timm model name; None takes what the file says, else what the shapes of the weights show.
         backbone_args: keyword arguments of `timm.create_model`.
         selector: "cls-attention" selects as EViT does; None takes "mlp" where DynamicViT's predictors are, else "none".
@@ -54,6 +55,7 @@ def load(
 
     Raises:
         InputError: no such file, not a checkpoint, a network that is not recognized, or arguments that do not fit.
+        MissingError: a name on the hub without a network, which the cache does not hold.
     """
     hints = Hints(
         backbone=backbone,

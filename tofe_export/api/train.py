@@ -78,7 +78,7 @@ def train(
         approximator: "bottleneck", "identity", "block" or "discard".
         dense_output: estimate the last stage's frozen tokens too, for an export with features.
         pretrained: start from timm's weights (downloads).
-        init: start from backbone weights in this file.
+        init: start from backbone weights in this file, or under this name on the Hugging Face hub.
         budget: MACs as a share of the dense backbone's, 0 < budget < 1.
         epochs: of ToFe fine-tuning.
         dense_epochs: of the dense backbone, without `pretrained` or `init`; None for 30.

@@ -13,6 +13,7 @@ from tofe_export.artifacts.deployed import compared_batch, open_deployed, tried_
 from tofe_export.artifacts.opened import Opened
 from tofe_export.bounds import MOST_IMAGES, require_within
 from tofe_export.checkpoints.checkpoint import Checkpoint, load_like
+from tofe_export.checkpoints.hub import hub_name, pinned
 from tofe_export.data.image_log import ImageLog
 from tofe_export.data.images import ImageSource, batches
 from tofe_export.data.sources import class_note, images_like_training
@@ -53,7 +54,8 @@ def verify(
 
     Args:
         models: one or more exported ONNX files or engines.
-        against: the checkpoint they must agree with, from `load`, or its file, or the folder of its training run.
+        against: the checkpoint they must agree with, from `load`, or its file, or the folder of its training run. A
+            name on the Hugging Face hub without a revision means the revision that each model was exported from.
         data: images: "digits", "photos" or a folder; None takes what the checkpoint was trained on, or bundled photos.
         samples: at most this many images.
         tolerances: limits of your own: {"logits_max_abs": 1e-3, "int8.kl_mean": 0.2}.
@@ -111,14 +113,16 @@ class _Session:
     provider: str
     progress: Progress
     log: ImageLog = field(default_factory=ImageLog)
-    _checkpoints: list[Checkpoint] = field(default_factory=list)
+    _checkpoints: list[tuple[Checkpoint | Path, Checkpoint]] = field(default_factory=list)
     _thresholds: dict[str, ThresholdDifference] = field(default_factory=dict)
 
     @property
     def against_name(self) -> str:
         """The file name of the checkpoint."""
         path = self.against.path if isinstance(self.against, Checkpoint) else self.against
-        return "" if path is None else readable(path.name)
+        if path is None:
+            return ""
+        return readable(path.name if isinstance(self.against, Checkpoint) or hub_name(path) is None else path)
 
     def verify(self, name: str, artifact: Artifact | TofeError) -> Verification:
         """One artifact; `name` tells it apart from the others."""
@@ -154,14 +158,17 @@ class _Session:
             gmacs=manifest.gmacs,
             dense_gmacs=manifest.dense_gmacs,
             threshold=None if fixed is None else fixed.document(),
+            notes=self._notes(manifest),
         )
 
     def _checkpoint(self, artifact: Artifact) -> Checkpoint:
         """The checkpoint as the network that the artifact was exported from."""
         config = ToFeConfig.of(artifact.manifest.config)
-        if (known := next((one for one in self._checkpoints if one.model.config == config), None)) is not None:
-            return known
-        checkpoint = load_like(self.against, config, artifact.manifest.weights)
+        against = self._source(artifact.manifest)
+        for source, known in self._checkpoints:
+            if source == against and known.model.config == config:
+                return known
+        checkpoint = load_like(against, config, artifact.manifest.weights)
         if config != checkpoint.model.config:
             raise InputError(
                 f"{artifact.path} was exported from another network than {self.against_name} holds "
@@ -170,8 +177,17 @@ class _Session:
                 code="another-network",
                 path=artifact.path,
             )
-        self._checkpoints.append(checkpoint)
+        self._checkpoints.append((against, checkpoint))
         return checkpoint
+
+    def _source(self, manifest: Manifest) -> Checkpoint | Path:
+        """The checkpoint that was given; of a name on the hub the revision that the manifest records."""
+        return self.against if isinstance(self.against, Checkpoint) else pinned(self.against, manifest.hub)
+
+    def _notes(self, manifest: Manifest) -> tuple[str, ...]:
+        if manifest.hub is None or self._source(manifest) == self.against:
+            return ()
+        return (f"{self.against_name} was read at {manifest.hub.revision}, the revision that it was exported from.",)
 
     def _compared(
         self, artifact: Artifact, checkpoint: Checkpoint, images: ImageSource, checks: list[Check]

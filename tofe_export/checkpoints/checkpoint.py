@@ -22,11 +22,13 @@ from torch import Tensor
 
 from tofe_export import __version__
 from tofe_export.checkpoints.foreign import Hints, image_size_of, other_backbone, recognise
+from tofe_export.checkpoints.hub import local, origin_of
 from tofe_export.checkpoints.keep_rates import counts_of_rate, counts_of_ratios
 from tofe_export.checkpoints.tensors import count_held, require_floats
 from tofe_export.checkpoints.unwrap import FORMAT, Choice, Unwrapped
 from tofe_export.checkpoints.weights import read_weights
 from tofe_export.data.preprocessing import Preprocessing
+from tofe_export.documents.hub import HubRevision
 from tofe_export.documents.manifest import Copy
 from tofe_export.errors import InputError
 from tofe_export.files.names import CHECKPOINT, HUB_FILES
@@ -63,6 +65,7 @@ class Checkpoint:
             whatever file; "" where they were not loaded.
         path: the file it was loaded from; None where it was not.
         file_sha256: of that file; "" where there is none.
+        hub: of a file in the Hugging Face hub's cache, its repository and revision.
     """
 
     model: ToFe
@@ -79,6 +82,7 @@ class Checkpoint:
     weights_sha256: str = ""
     path: Path | None = None
     file_sha256: str = ""
+    hub: HubRevision | None = None
 
     def keep_counts(self) -> tuple[int, ...]:
         """Keep counts from the learned ratios or the method's keep rate; empty for a dense network.
@@ -132,12 +136,14 @@ def load(path: Path, hints: Hints | None = None) -> Checkpoint:
 
     Weights may lie in wrappers, under a prefix, and beside a second copy of them; see `unwrap`.
 
-    The path may be the folder of a training run or of a hub's repository. Hints are what the file does not say, and the
+    The path may be the folder of a training run or of a hub's repository, or a name on the Hugging Face hub, which is
+    downloaded (see `hub.local`). Hints are what the file does not say, and the
     image size to take.
 
     Raises:
         InputError: no such file, not a checkpoint, truncated, a pickle that wants to run code, a network that is not
-            recognized, weights of other shapes, or hints that do not fit.
+            recognized, weights of other shapes, or hints that do not fit; and see `hub.local`.
+        MissingError: a name on the hub without a network; see `hub.local`.
     """
     path, hints = checkpoint_file(path), hints or Hints()
     return _loaded(path, read_weights(path, hints.weights), hints)
@@ -164,7 +170,11 @@ def load_like(source: Path | Checkpoint, config: ToFeConfig, copy: Copy | None =
 
 
 def checkpoint_file(path: Path) -> Path:
-    """`path` itself, or the checkpoint in it where it is the folder of a training run, or one as hubs have them."""
+    """`path` itself, or the checkpoint in it where it is the folder of a training run, or one as hubs have them.
+
+    A name on the Hugging Face hub stands for such a folder; see `hub.local` for what it raises.
+    """
+    path = local(path)
     if not is_there(path) or not path.is_dir():
         return path
     names = (CHECKPOINT, *HUB_FILES)
@@ -194,6 +204,7 @@ def _loaded(path: Path, file: Unwrapped, hints: Hints) -> Checkpoint:
         weights_sha256=_weights_sha256(checkpoint.model),
         path=path,
         file_sha256=sha256(path),
+        hub=origin_of(path),
     )
     return _resized(checkpoint, hints.image_size)
 

@@ -11,8 +11,7 @@ from pathlib import Path
 from tofe_export.errors import InputError
 from tofe_export.files.names import DEPLOYED
 
-_ADDRESS = re.compile(r"(?:https?|ftp|s3|gs|hf):/|hf[-_]hub:")  # in a path, one of two slashes is gone
-_HUB = re.compile(r"hf[-_]hub:(.+)")
+_ADDRESS = re.compile(r"(?:https?|ftp|s3|gs|hf):/")  # in a path, one of two slashes is gone
 _HEAD = 512  # bytes that tell
 _PLAIN = "torch.save(model.state_dict(), ...)"
 _BY_FIRST_BYTES: tuple[tuple[bytes, str, str], ...] = (
@@ -37,12 +36,9 @@ def require_local(path: Path) -> None:
     address = str(path)
     if not _ADDRESS.match(address):
         return
-    hub = _HUB.match(address)
     raise InputError(
         f"{path} is an address; what is needed here is a file on this machine.",
-        f"Download the files of {hub[1]} into a folder, and name the folder."
-        if hub
-        else "Download it, and name the file.",
+        "Download it, and name the file.",
         code="address",
         path=path,
     )

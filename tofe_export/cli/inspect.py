@@ -17,7 +17,7 @@ Fact = tuple[str, str]
 
 
 def inspect(
-    file: Annotated[Path, Argument(help="Checkpoint, ONNX file or engine.", metavar="FILE")],
+    file: Annotated[Path, Argument(help="Checkpoint (or hf-hub:owner/name), ONNX file or engine.", metavar="FILE")],
     json: Annotated[Path | None, Option(help="Write the result as JSON.", metavar="FILE")] = None,
     keep_rate: hints.KeepRate = None,
     selector: hints.Selector = None,
@@ -59,6 +59,8 @@ def facts_of(inspection: CheckpointInspection | OnnxInspection | EngineInspectio
 def _network_facts(network: CheckpointInspection | Manifest) -> list[Fact]:
     """What a checkpoint and a manifest both say."""
     facts = [("recognized as", network.recognised), ("backbone", network.config.backbone)]
+    if network.hub is not None:
+        facts.append(("Hugging Face hub", f"{network.hub.repository} at {network.hub.revision}"))
     if network.stages:
         facts += [
             ("selector, approximator", f"{network.config.selector}, {network.config.approximator}"),

@@ -20,7 +20,8 @@ def onnx(
     checkpoint: Annotated[
         Path,
         Argument(
-            help="Checkpoint (.pth or .safetensors): ToFe, DynamicViT, EViT, DeiT, ViT or LV-ViT.", metavar="CKPT"
+            help="Checkpoint (.pth or .safetensors), or hf-hub:owner/name: ToFe, DynamicViT, EViT, DeiT, ViT, LV-ViT.",
+            metavar="CKPT",
         ),
     ],
     output: Annotated[Path, Option("--output", "-o", help="ONNX file to write.", metavar="FILE")] = Path("model.onnx"),

@@ -28,7 +28,9 @@ def train(
         bool, Option("--features", help="Estimate the last stage's frozen tokens too, for onnx --outputs features.")
     ] = False,
     pretrained: Annotated[bool, Option("--pretrained", help="Start from timm's weights (downloads).")] = False,
-    init: Annotated[Path | None, Option(help="Start from backbone weights in a file.", metavar="FILE")] = None,
+    init: Annotated[
+        Path | None, Option(help="Start from backbone weights in a file, or hf-hub:owner/name.", metavar="FILE")
+    ] = None,
     budget: Annotated[float, Option(help="MACs as a share of the dense backbone's.")] = 0.5,
     epochs: Annotated[int, Option(help="Epochs of ToFe fine-tuning.")] = 30,
     dense_epochs: Annotated[

@@ -23,7 +23,7 @@ _VERDICTS = {0: "PASSED", 3: "NOT CHECKED: something could not run here"}
 
 def verify(
     models: Annotated[list[Path], Argument(help="Exported models (.onnx) and engines (.engine).", metavar="MODEL...")],
-    against: Annotated[Path, Option(help="The checkpoint they must agree with.", metavar="CKPT")],
+    against: Annotated[Path, Option(help="The checkpoint they must agree with; or hf-hub:owner/name.", metavar="CKPT")],
     data: Annotated[str | None, Option(help="Images: 'digits', 'photos' or a folder.")] = None,
     samples: Annotated[int, Option(help="At most this many images.", min=1, max=MOST_IMAGES)] = 128,
     tolerance: Annotated[
@@ -95,6 +95,7 @@ def _show(one: Verification, say: Callable[[str], str]) -> None:
     console.table(title, ("", "overlap", "flipped", "max abs difference", "of frozen", "least cosine"), rows)
     if one.stages_of == "twin":
         console.say("The engine was built without taps (trt --taps): the stages are those of a twin, built just now.")
+    console.notes(one.notes)
     for sentence in one.unjudged:
         console.say(f"Not checked: {say(sentence)}")
     if one.top1_agreement is not None and one.logits is not None:

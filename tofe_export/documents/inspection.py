@@ -8,6 +8,7 @@ from pydantic import AliasChoices, Field
 
 from tofe_export.documents.base import Document, Part
 from tofe_export.documents.fields import Amount, AnyValue, Count, NaturalNumber, Positive, Share, Text, Whole
+from tofe_export.documents.hub import HubRevision
 from tofe_export.documents.manifest import (
     Blocks,
     EngineManifest,
@@ -36,6 +37,7 @@ class CheckpointInspection(Inspection):
         recognised: what the file was taken for.
         notes: what the user should know about it, a sentence each.
         assumed: what neither the file nor the user said of it, a sentence each.
+        hub: of a file in the Hugging Face hub's cache, its repository and revision; None for others.
         tokens, prefix: patch tokens N and prefix tokens P.
         stages: first block and end of each stage.
         keep_ratios: learned mean keep ratio of each stage; empty when unknown.
@@ -48,6 +50,7 @@ class CheckpointInspection(Inspection):
     recognised: Text
     notes: tuple[Text, ...]
     assumed: tuple[Text, ...] = ()
+    hub: HubRevision | None = None
     config: NetworkConfig
     parameters: NaturalNumber
     tokens: Positive

@@ -26,6 +26,7 @@ from tofe_export.documents.fields import (
     Whole,
     must,
 )
+from tofe_export.documents.hub import HubRevision
 from tofe_export.documents.recipe import CalibrationRecipe
 from tofe_export.documents.verification import FeaturesDrift, LogitsDrift
 from tofe_export.errors import InputError
@@ -118,6 +119,7 @@ class Manifest(Document):
         recognised: what the checkpoint was taken for.
         assumed: what neither the checkpoint nor the user said of it, a sentence each.
         weights: of two copies of the weights in the checkpoint, the one that was taken; None where there is one.
+        hub: where the checkpoint was in the Hugging Face hub's cache, its repository and revision; None elsewhere.
         gmacs, dense_gmacs: of one image.
         data: what the checkpoint was trained on.
         classes: names of the classes in the order of the logits; empty where unknown.
@@ -142,6 +144,7 @@ class Manifest(Document):
     recognised: Text = "ToFe"
     assumed: tuple[Text, ...] = ()
     weights: Copy | None = None
+    hub: HubRevision | None = None
     precision: Precision
     gmacs: Amount
     dense_gmacs: Amount

@@ -240,11 +240,13 @@ class Verification(Agreement, _Subject):
         model_sha256: of the artifact; "" in documents of older versions.
         exported_from_this_file: the artifact was made of the very file it was compared with.
         keep: keep counts.
+        notes: what the user should know about the comparison, a sentence each.
         error: why it could not be compared; everything measured is then empty.
     """
 
     threshold: ThresholdComparison | None = None
     images: ImagesRead | None = None
+    notes: tuple[Text, ...] = ()
     error: Problem | None = None
 
     @property

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from timm.optim import param_groups_weight_decay
 
-from tofe_export.checkpoints.checkpoint import is_own, load
+from tofe_export.checkpoints.checkpoint import checkpoint_file, is_own, load
 from tofe_export.checkpoints.foreign import Hints
 from tofe_export.checkpoints.weights import read_weights
 from tofe_export.data.images import ImageSource
@@ -130,7 +130,9 @@ def load_init(model: ToFe, path: Path, note: Note = unheard) -> None:
 
     Raises:
         InputError: unreadable, or not this backbone's weights.
+        MissingError: a name on the hub without a network; see `hub.local`.
     """
+    path = checkpoint_file(path)
     size = backbones.image_shape(model.vit)[1:]
     file = read_weights(path)
     whole = is_own(file.header, file.weights)
