@@ -33,7 +33,7 @@ def test_a_file_and_its_folder_are_one_checkpoint(run: Path) -> None:
 
 
 def test_a_folder_without_a_checkpoint(tmp_path: Path) -> None:
-    with refused_as("folder", path=tmp_path):
+    with refused_as("folder-without-checkpoint", path=tmp_path):
         load(tmp_path)
 
 

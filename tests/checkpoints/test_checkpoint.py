@@ -114,7 +114,7 @@ def test_truncated(saved: Path, tmp_path: Path, share: float, suffix: str) -> No
 def test_other_files(tmp_path: Path) -> None:
     with refused_as("no-checkpoint", path=tmp_path / "nothing.pth"):
         load(tmp_path / "nothing.pth")
-    with refused_as("folder", path=tmp_path):
+    with refused_as("folder-without-checkpoint", path=tmp_path):
         load(tmp_path)
     text = tmp_path / "notes.pth"
     text.write_text("hello, I am a text file\n")

@@ -183,7 +183,7 @@ def checkpoint_file(path: Path) -> Path:
         raise InputError(
             f"{path} is a folder without a checkpoint ({', '.join(names)}).",
             "Name the file of weights itself.",
-            code="no-checkpoint",
+            code="folder-without-checkpoint",
             path=path,
         )
     return found
