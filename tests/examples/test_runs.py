@@ -8,8 +8,9 @@ import pytest
 import torch
 
 import tofe_export as tofe
-from examples import detection, segmentation
+from examples import comparison, detection, segmentation
 from examples.comparison import METHODS
+from examples.freezing import Learner
 from examples.scenes import Scenes, as_input
 from tofe_export.artifacts.artifact import open_artifact
 from tofe_export.model.fixed_path import FixedPath
@@ -43,6 +44,23 @@ def test_a_short_run_leaves_files_that_agree_with_pytorch(example: ModuleType, t
             assert row["onnx"] == pytest.approx(task.score(head(features), scenes, 10), abs=1e-6)
         assert row["equal_features"] == 1
         assert row["macs_share"] < 0.8
+
+
+def test_a_run_starts_from_the_dense_networks_of_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[float] = []
+
+    def mark(learner: Learner, *_: object) -> None:
+        """In place of training: notes the mark that it finds, and leaves the number of the call."""
+        found.append(learner.model.vit.cls_token[0, 0, 0].item())
+        learner.model.vit.cls_token.data.fill_(len(found))
+
+    monkeypatch.setattr(comparison, "train_dense", mark)
+    monkeypatch.setattr(comparison, "measure", lambda *_: {"size": 64, "macs_share": 1, "pytorch": 0, "onnx": 0})
+    tiny = ["--seeds", "2", "--width", "32", "--depth", "4", "--methods", "dense"]
+    segmentation.main([*tiny, "-o", str(tmp_path / "first")])
+    segmentation.main([*tiny, "--init", str(tmp_path / "first"), "-o", str(tmp_path / "second")])
+    # Per seed a dense phase and its continuation, whose result is what the first run saved: calls 2 and 4.
+    assert found[4:] == [2, 5, 4, 7]
 
 
 @pytest.mark.slow
