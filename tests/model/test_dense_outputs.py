@@ -246,3 +246,16 @@ def test_the_cost_follows_the_image_size() -> None:
     after = dense_macs(model.vit), tofe_macs(model, (8.0, 5.0, 3.0))
     assert after == (dense_macs(fresh.vit), tofe_macs(fresh, (8.0, 5.0, 3.0)))
     assert all(new > old for new, old in zip(after, before, strict=True))
+
+
+@torch.no_grad()
+def test_the_masked_paths_features_are_the_threshold_paths() -> None:
+    images = small_images(3)
+    assert small_tofe().forward_masked(images, threshold_choice).features is None
+    model = small_tofe(dense_output=True)
+    out = model.forward_masked(images, threshold_choice)
+    for image, masks in enumerate(zip(*out.masks, strict=True)):
+        keep = tuple(int(mask.sum()) for mask in masks)
+        assert all(0 < count < 16 for count in keep), "every stage freezes some tokens, or this proves little"
+        fixed = model.forward_fixed(images[image : image + 1], FixedPath(keep, features=True))
+        torch.testing.assert_close(out.features[image], fixed.features[0], rtol=0, atol=1e-5)

@@ -15,11 +15,14 @@ class MaskedOutput:
         logits: [B, classes].
         masks: per stage [B, N], 1.0 where the token went through the blocks.
         estimates: per stage that brings frozen tokens back, the approximator's output [B, N, C].
+        features: patch tokens after the final norm in spatial order [B, N, C], of a network made for them
+            (`ToFeConfig.dense_output`).
     """
 
     logits: Tensor
     masks: list[Tensor]
     estimates: list[Tensor]
+    features: Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -164,9 +164,10 @@ class ToFe(nn.Module):
             masks.append(mask)
             if estimate is not None:
                 estimates.append(estimate)
-        if self.prefix_head:
-            x = x[:, : self.prefix]
-        return MaskedOutput(backbones.classify(self.vit, self.vit.norm(x), alive), masks, estimates)
+        read_all = self.config.dense_output
+        normed = self.vit.norm(x[:, : self.prefix] if self.prefix_head and not read_all else x)
+        features = normed[:, self.prefix :] if read_all else None
+        return MaskedOutput(backbones.classify(self.vit, normed, alive), masks, estimates, features)
 
     @torch.no_grad()
     def forward_threshold(self, images: Float[Tensor, "B D H W"]) -> list[SparseOutput]:
