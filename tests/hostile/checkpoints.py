@@ -103,6 +103,15 @@ def _huge_strides(document: dict[str, Any]) -> None:
     document["state_dict"]["vit.head.weight"] = torch.zeros(1).expand(2, 1 << 40)
 
 
+_KERNEL = "embedding/kernel.npy"
+
+
+def _npy(shape: tuple[int, ...], kind: str = "<f4") -> bytes:
+    """The head of a NumPy file, as if an array of this shape followed."""
+    head = str({"descr": kind, "fortran_order": False, "shape": shape}).encode().ljust(117) + b"\n"
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(head)) + head
+
+
 def _deep(levels: int) -> Any:
     found: Any = []
     for _ in range(levels):
@@ -134,6 +143,11 @@ PICKLED: dict[str, Spoil] = {
     "a zip file of text": _zip(lambda file: file.writestr("read.me", "hello")),
     "a zip bomb": _zip(_bomb),
     "an empty zip file": _zip(lambda file: None),
+    "a NumPy archive of a huge array": _zip(lambda file: file.writestr(_KERNEL, _npy((1 << 40,)))),
+    "a NumPy archive of an array that is cut": _zip(lambda file: file.writestr(_KERNEL, _npy((4, 4, 3, 8)))),
+    "a NumPy bomb": _zip(lambda file: file.writestr(_KERNEL, _npy((1 << 26,)) + bytes(1 << 28))),
+    "a NumPy archive with code": _zip(lambda file: file.writestr(_KERNEL, _npy((1,), "|O") + pickle.dumps(Code()))),
+    "an index that leaves its folder": lambda path: path.write_text('{"weight_map": {"a": "../../etc/passwd"}}'),
     "a zip file that leaves its folder": _zip(lambda file: file.writestr("../../" + CANARY, "x")),
     "a list": _document(lambda _: [1, 2, 3]),
     "an empty dictionary": _document(lambda _: {}),

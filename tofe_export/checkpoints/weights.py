@@ -28,6 +28,7 @@ _METHOD_RATES = ("base_rate", "base_keep_rate")
 _RUNS_CODE = re.compile(r"Unsupported (?:global|class|operand)|GLOBAL|not an allowed global|unrecognized function")
 _CLASS = re.compile(r"(?:GLOBAL|global:?|class) ([A-Za-z_][\w.]*\.\w+)")
 _MAGIC = (b"PK", b"\x80")  # a zip archive or a pickle
+_MOST_PACKED = 100  # weights hardly compress; what unpacks to more is made to fill the memory
 _TRAIN = "Check the path, or train a small one to try: the demo does."
 
 
@@ -108,12 +109,15 @@ def _read_arrays(path: Path) -> Mapping[str, Any]:
     """A NumPy archive, as JAX's vision transformers are published; arrays of objects would run code."""
     found = {}
     try:
+        with zipfile.ZipFile(path) as packed:
+            if sum(entry.file_size for entry in packed.infolist()) > _MOST_PACKED * path.stat().st_size:
+                raise refusal(path)
         with np.load(path, allow_pickle=False) as archive:
             for name in archive.files:
                 array = archive[name]
                 if array.dtype.kind in "fiu":
                     found[name] = torch.from_numpy(np.ascontiguousarray(array))
-    except (ValueError, OSError, EOFError, KeyError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+    except (ValueError, OSError, EOFError, KeyError, TypeError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
         raise refusal(path) from error
     return found
 
