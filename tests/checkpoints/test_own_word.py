@@ -173,3 +173,17 @@ def test_one_network_in_another_name_is_prepared_in_another_way() -> None:
 def test_class_names_of_a_hub_folder(names: Any, taken: bool, weights: dict[str, torch.Tensor], tmp_path: Path) -> None:
     path = hub(tmp_path / "hub", weights, architecture=VIT, num_classes=3, label_names=names)
     assert load(path).classes == (tuple(names) if taken else ())
+
+
+@pytest.mark.parametrize("arguments", [{"checkpoint_path": "evil.pth"}, {"pretrained": True}, {"device": "meta"}])
+def test_arguments_in_a_hub_folder_never_reach_timm_unchecked(
+    arguments: Any, weights: dict[str, torch.Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+    create = timm.create_model
+    monkeypatch.setattr(timm, "create_model", lambda name, **given: asked.append(given) or create(name, **given))
+    renamed = {key.replace("blocks.", "layers."): value for key, value in weights.items()}
+    path = hub(tmp_path / "hub", renamed, architecture=VIT, num_classes=3, model_args=arguments)
+    with refused_as("unknown-backbone-argument"):
+        load(path)
+    assert not any(arguments.keys() & {key for key, value in given.items() if value} for given in asked)

@@ -22,6 +22,7 @@ from tofe_export.checkpoints import huggingface
 from tofe_export.checkpoints.own_word import Assumption, Told
 from tofe_export.checkpoints.shapes import arguments_of
 from tofe_export.errors import InputError
+from tofe_export.model.backbones import create_backbone
 
 _SIZES = {192: "tiny", 384: "small", 768: "base", 1024: "large", 1280: "huge"}
 _IMAGES = Assumption("Images are prepared as for the published networks of this kind.", ("backbone",))
@@ -61,8 +62,8 @@ def renamed_by_timm(weights: Weights, name: str, arguments: Mapping[str, Any]) -
     """
     try:
         with torch.device("meta"):
-            model = timm.create_model(name, **arguments)
-    except Exception:  # whatever a network raises for arguments; it is built, and refused in words, later
+            model = create_backbone(name, arguments)
+    except InputError:  # it is built, and refused, later
         return None
     expected = model.state_dict().keys()
     convert = getattr(sys.modules[timm.model_entrypoint(name).__module__], "checkpoint_filter_fn", None)
@@ -184,10 +185,12 @@ def _read_jax(weights: Weights, path: Path, named: Named) -> tuple[dict[str, Ten
         raise _incomplete(path, "a ViT of JAX", f"known size ({width} channels, patches of {side})")
     depth = {} if named.backbone else {"depth": len(blocks)}
     try:
-        model = timm.create_model(chosen, **{**depth, **arguments, **named.arguments})
+        model = create_backbone(chosen, {**depth, **arguments, **named.arguments})
         for value in model.parameters():  # timm's reader leaves alone what it does not find
             torch.nn.init.constant_(value, torch.nan)
         model.load_pretrained(str(path))
+    except InputError:
+        raise
     except Exception as error:  # whatever timm raises for an archive that is not this network's
         traceback.clear_frames(error.__traceback__)  # they hold the archive, which timm leaves open
         raise _incomplete(path, "a ViT of JAX", f"weights of {chosen}") from error
