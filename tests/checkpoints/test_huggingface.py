@@ -203,3 +203,19 @@ def test_the_user_settles_what_a_file_without_config_leaves_open(tmp_path: Path)
     named = load(tmp_path / "vit.pth", Hints("vit_tiny_patch16_224", size))
     assert named.assumed == ()
     export(named, tmp_path / "m.onnx", outputs=("logits",), strict=True)
+
+
+@pytest.mark.parametrize("activation", ["relu", "quick_gelu", "gelu_new"])
+def test_another_activation_is_refused(activation: str, tmp_path: Path) -> None:
+    with refused_as("hugging-face-activation"):
+        load(as_folder(made("vit", hidden_act=activation), tmp_path / "other"))
+
+
+def test_images_that_are_not_normalized_or_scaled_otherwise(tmp_path: Path) -> None:
+    folder = as_folder(made("vit"), tmp_path / "vit")
+    (folder / "preprocessor_config.json").write_text(json.dumps({"do_normalize": False, "size": 32}))
+    assert (load(folder).preprocessing.mean, load(folder).preprocessing.std) == ((0.0,) * 3, (1.0,) * 3)
+    for said in ({"do_rescale": False}, {"rescale_factor": 1 / 127.5}):
+        (folder / "preprocessor_config.json").write_text(json.dumps(said))
+        with refused_as("hugging-face-rescaling"):
+            load(folder)

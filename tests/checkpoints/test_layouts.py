@@ -231,3 +231,22 @@ def test_parts_that_are_not_there_or_elsewhere(tmp_path: Path) -> None:
     index.write_text('{"weight_map": 3}')
     with refused_as("not-a-checkpoint"):
         load(index)
+
+
+def test_a_jax_archive_of_another_depth_or_with_a_layer_before_its_classifier(tmp_path: Path) -> None:
+    arrays = jax_archive(timm.create_model("vit_tiny_patch16_224", img_size=64, num_classes=5, depth=2))
+    np.savez(tmp_path / "Ti_16.npz", **arrays)
+    with refused_as("layout-incomplete"):
+        load(tmp_path / "Ti_16.npz", Hints("vit_tiny_patch16_224", {"depth": 1}))
+    np.savez(tmp_path / "before.npz", **arrays, **{"pre_logits/kernel": np.eye(192, dtype=np.float32)})
+    with refused_as("layout-incomplete"):
+        load(tmp_path / "before.npz")
+
+
+def test_an_index_is_known_by_its_parts(tmp_path: Path) -> None:
+    parts(tmp_path, "safetensors")
+    before = load(tmp_path, TWO_BLOCKS).file_sha256
+    path = tmp_path / "part-1-of-2.safetensors"
+    part = {key: value + 1 for key, value in safetensors.torch.load_file(path).items()}
+    safetensors.torch.save_file(part, path)
+    assert load(tmp_path, TWO_BLOCKS).file_sha256 != before

@@ -152,3 +152,11 @@ def test_several_networks_are_not_guessed_at(weights: Weights, tmp_path: Path) -
     with refused_as("several-networks") as caught:
         loaded({**under("image.", weights), **under("depth.", weights)}, tmp_path)
     assert "'depth', 'image'" in caught.value.message
+
+
+def test_a_classifier_behind_a_layer_that_timm_has_no_more_is_left_out(weights: Weights, tmp_path: Path) -> None:
+    found = loaded(
+        {**weights, "pre_logits.fc.weight": torch.eye(192), "pre_logits.fc.bias": torch.zeros(192)}, tmp_path
+    )
+    assert found.model.vit.num_classes == 0
+    assert any("pre_logits" in note for note in found.notes)

@@ -26,12 +26,12 @@ from tofe_export.checkpoints.hub import local, origin_of
 from tofe_export.checkpoints.keep_rates import counts_of_rate, counts_of_ratios
 from tofe_export.checkpoints.tensors import count_held, require_floats
 from tofe_export.checkpoints.unwrap import FORMAT, Choice, Unwrapped
-from tofe_export.checkpoints.weights import read_weights
+from tofe_export.checkpoints.weights import parts_of, read_weights
 from tofe_export.data.preprocessing import Preprocessing
 from tofe_export.documents.hub import HubRevision
 from tofe_export.documents.manifest import Copy
 from tofe_export.errors import InputError
-from tofe_export.files.names import CHECKPOINT, HUB_FILES
+from tofe_export.files.names import CHECKPOINT, HUB_FILES, INDEX
 from tofe_export.files.places import is_there
 from tofe_export.files.reading import sha256
 from tofe_export.files.writing import write_bytes
@@ -203,7 +203,7 @@ def _loaded(path: Path, file: Unwrapped, hints: Hints) -> Checkpoint:
         copy=file.copy,
         weights_sha256=_weights_sha256(checkpoint.model),
         path=path,
-        file_sha256=sha256(path),
+        file_sha256=_identity(path),
         hub=origin_of(path),
     )
     return _resized(checkpoint, hints.image_size)
@@ -254,6 +254,13 @@ def _foreign(file: Unwrapped, hints: Hints, path: Path) -> Checkpoint:
         assumed=recognised.assumed,
         keep_rate=recognised.keep_rate,
     )
+
+
+def _identity(path: Path) -> str:
+    """The hash of the file; of an index, that of all its parts too."""
+    own = sha256(path)
+    parts = "".join(sha256(part) for part in parts_of(path)) if path.name.endswith(INDEX) else ""
+    return hashlib.sha256(f"{own}{parts}".encode()).hexdigest() if parts else own
 
 
 def _weights_sha256(model: ToFe) -> str:

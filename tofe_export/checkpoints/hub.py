@@ -127,15 +127,19 @@ def local(path: Path) -> Path:
 
 def _download_weights(repository: str, commit: str) -> bool:
     """Fills the cache with the file of weights, and with an index its shards; False where the repository has none."""
-    files = [*HUB_FILES, CHECKPOINT]
-    cached = [file for file in files if isinstance(try_to_load_from_cache(repository, file, revision=commit), str)]
-    for file in cached[:1] or files:  # without asking for those before it, where there may be no network
+    files = [CHECKPOINT, *HUB_FILES]  # in the order in which `checkpoint_file` takes them
+    known = {file: try_to_load_from_cache(repository, file, revision=commit) for file in files}
+    cached = [file for file, place in known.items() if isinstance(place, str)]
+    for file in files:
+        if known[file] is not None and file not in cached:  # the hub said before that it has no such file
+            continue
         try:
             path = Path(hf_hub_download(repository, file, revision=commit))
             for shard in _shards(path) if file.endswith(INDEX) else ():
                 hf_hub_download(repository, shard, revision=commit)
         except LocalEntryNotFoundError:
-            raise
+            if file in cached or not cached:
+                raise
         except EntryNotFoundError:
             continue
         return True

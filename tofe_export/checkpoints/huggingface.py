@@ -55,6 +55,7 @@ _USUAL: dict[str, dict[str, Any]] = {  # as the published networks of each famil
     "deit": {**_IMAGENET, "interpolation": "bicubic", "crop_pct": 224 / 256, "crop_mode": "squash"},
     "dinov2": {**_IMAGENET, "interpolation": "bicubic", "crop_pct": 224 / 256, "crop_mode": "center"},
 }
+_RESCALED = 1 / 255
 _CONFIG, _PROCESSOR = "config.json", "preprocessor_config.json"
 
 
@@ -78,6 +79,13 @@ def as_timm(weights: Mapping[str, Tensor], path: Path) -> tuple[dict[str, Tensor
             f"{path} is a {family} of transformers, which this program cannot read.",
             "ViT, DeiT and DINOv2 are read; of other families take timm's own weights.",
             code="hugging-face-family",
+            path=path,
+        )
+    if said.get("hidden_act", "gelu") != "gelu":
+        raise InputError(
+            f"{config} says that its activation is {said['hidden_act']}; timm's networks of this kind have GELU.",
+            "Only networks with GELU can be read.",
+            code="hugging-face-activation",
             path=path,
         )
     assumed = []
@@ -170,6 +178,14 @@ def _processed(said: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, A
     for name, theirs in (("mean", "image_mean"), ("std", "image_std")):
         if said.get(theirs):
             found[name] = said[theirs]
+    if said.get("do_normalize") is False:
+        found |= {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
+    if said.get("do_rescale") is False or abs(said.get("rescale_factor", _RESCALED) - _RESCALED) > 1e-6:
+        raise InputError(
+            "preprocessor_config.json says that pixels are not scaled to 0..1.",
+            "Correct it, or remove it: then images are prepared as for the published network of this kind.",
+            code="hugging-face-rescaling",
+        )
     resample = said.get("resample")
     if isinstance(resample, int):
         found["interpolation"] = _RESAMPLING.get(resample, f"Pillow's number {resample}")  # refused by that name

@@ -21,7 +21,9 @@ from torch import Tensor
 from tofe_export.checkpoints import huggingface
 from tofe_export.checkpoints.own_word import Assumption, Told
 from tofe_export.checkpoints.shapes import arguments_of
+from tofe_export.checkpoints.tensors import count_held
 from tofe_export.errors import InputError
+from tofe_export.model.allocation import AtMost
 from tofe_export.model.backbones import create_backbone
 
 _SIZES = {192: "tiny", 384: "small", 768: "base", 1024: "large", 1280: "huge"}
@@ -51,7 +53,7 @@ def read_layout(weights: Weights, path: Path, named: Named) -> tuple[dict[str, T
         return None
     try:
         return read(weights, path, named)
-    except (IndexError, KeyError, ValueError, TypeError, RuntimeError) as error:  # a part of an unusual shape
+    except (IndexError, KeyError, ValueError, TypeError, RuntimeError, ArithmeticError) as error:  # an unusual shape
         raise _incomplete(path, "another library", "parts of its usual shapes") from error
 
 
@@ -116,7 +118,7 @@ def _read_torchvision(weights: Weights, path: Path, named: Named) -> tuple[dict[
     arguments, heads = arguments_of(renamed)
     images = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225), "interpolation": "bilinear"}
     told = Told(
-        _vit_name(arguments, ""),
+        _vit_name(arguments),
         arguments,
         {**images, "crop_pct": 224 / 256, "crop_mode": "center"},
         "the names of torchvision",
@@ -183,9 +185,15 @@ def _read_jax(weights: Weights, path: Path, named: Named) -> tuple[dict[str, Ten
     chosen = named.backbone or guess
     if chosen is None:
         raise _incomplete(path, "a ViT of JAX", f"known size ({width} channels, patches of {side})")
-    depth = {} if named.backbone else {"depth": len(blocks)}
+    if any(key.startswith("pre_logits/") for key in inner) and head is not None:  # which timm's networks have no more
+        raise _incomplete(path, "a ViT of JAX with a layer before its classifier", "classifier on the features alone")
+    held = count_held(weights)
+    too_few = _incomplete(path, "a ViT of JAX", f"weights of {chosen}")
     try:
-        model = create_backbone(chosen, {**depth, **arguments, **named.arguments})
+        with AtMost(held, too_few):
+            model = create_backbone(chosen, {"depth": len(blocks), **arguments, **named.arguments})
+        if len(model.blocks) != len(blocks):  # timm's reader takes the first ones
+            raise too_few
         for value in model.parameters():  # timm's reader leaves alone what it does not find
             torch.nn.init.constant_(value, torch.nan)
         model.load_pretrained(str(path))
@@ -195,11 +203,13 @@ def _read_jax(weights: Weights, path: Path, named: Named) -> tuple[dict[str, Ten
         traceback.clear_frames(error.__traceback__)  # they hold the archive, which timm leaves open
         raise _incomplete(path, "a ViT of JAX", f"weights of {chosen}") from error
     found = {key: value for key, value in model.state_dict().items() if not value.isnan().all()}
-    return found, Told(guess, {**depth, **arguments}, {}, "the names of JAX", assumed=(_IMAGES,))
+    return found, Told(guess, {"depth": len(blocks), **arguments}, {}, "the names of JAX", assumed=(_IMAGES,))
 
 
-def _vit_name(arguments: Mapping[str, Any], infix: str) -> str:
-    return f"vit_{_SIZES.get(arguments['embed_dim'], 'base')}_patch16_{infix}224"
+def _vit_name(arguments: Mapping[str, Any]) -> str:
+    """The nearest network that timm has; the arguments say all the rest."""
+    named = f"vit_{_SIZES.get(arguments['embed_dim'], 'base')}_patch{arguments['patch_size']}_224"
+    return named if timm.is_model(named) else "vit_base_patch16_224"
 
 
 def _require(weights: Weights, path: Path, kind: str) -> None:

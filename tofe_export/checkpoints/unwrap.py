@@ -45,6 +45,7 @@ _ANCHOR = re.compile(r"(?:.*\.)?patch_embed\.(?:proj|conv1)\.weight")
 """A weight that every plain ViT has, LV-ViT by the name of its stem; before it there may be a prefix."""
 _SPARE = re.compile(r"(?:.*\.)?(?:n_averaged|logit_scale|logit_bias|mask_token|pre_logits\..+|(?:loss|criterion)\..+)")
 """Values that training code keeps beside a network; the network is the same without them."""
+_BEFORE_HEAD = re.compile(r"(?:.*\.)?pre_logits\..+")
 _INSIDE = re.compile(r"(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 """What torch.compile, FSDP and activation checkpointing put into names, anywhere."""
 _PRUNED, _MASK = "_orig", "_mask"  # torch.nn.utils.prune: a weight is the product of both
@@ -106,6 +107,9 @@ def unwrap(document: Mapping[str, Any], choice: Choice, evaluates_model: bool, p
     weights = {key.removeprefix(prefix): value for key, value in flat.items() if key.startswith(prefix)}
     spare = sorted({*(flat.keys() - {prefix + key for key in weights}), *filter(_SPARE.fullmatch, weights)})
     weights = {key: value for key, value in weights.items() if key not in spare}
+    if any(map(_BEFORE_HEAD.fullmatch, spare)) and "head.weight" in weights:
+        weights = {key: value for key, value in weights.items() if not key.startswith("head.")}
+        notes.append("Its classifier reads a layer (pre_logits) that timm's networks have no more, and was left out.")
     notes += [note] if note else []
     notes += [f'The prefix "{prefix}" was taken off its names.'] if prefix else []
     if spare:

@@ -6,6 +6,7 @@ import argparse
 import pathlib
 import pickle
 import re
+import struct
 import warnings
 import zipfile
 import zlib
@@ -28,6 +29,11 @@ _METHOD_RATES = ("base_rate", "base_keep_rate")
 _RUNS_CODE = re.compile(r"Unsupported (?:global|class|operand)|GLOBAL|not an allowed global|unrecognized function")
 _CLASS = re.compile(r"(?:GLOBAL|global:?|class) ([A-Za-z_][\w.]*\.\w+)")
 _MAGIC = (b"PK", b"\x80")  # a zip archive or a pickle
+_DAMAGED = (
+    *(RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, TypeError, AttributeError),
+    *(struct.error, MemoryError),
+)
+"""What PyTorch raises for a damaged pickle."""
 _MOST_PACKED = 100  # weights hardly compress; what unpacks to more is made to fill the memory
 _TRAIN = "Check the path, or train a small one to try: the demo does."
 
@@ -78,22 +84,36 @@ def _read_one(path: Path) -> Mapping[str, Any]:
     return _read_arrays(path) if is_numpy_archive(path) else _read_pickle(path)
 
 
-def _read_index(path: Path) -> Mapping[str, Any]:
-    """A checkpoint in several files: the index says which weight lies in which file beside it."""
-    index = read_json(path)
-    places = index.get("weight_map") if isinstance(index, Mapping) else None
-    if not isinstance(places, Mapping) or not places or not all(isinstance(name, str) for name in places.values()):
-        raise refusal(path)
-    names = sorted(set(places.values()))
+def parts_of(path: Path) -> list[Path]:
+    """The files that an index names, which lie beside it.
+
+    Raises:
+        InputError: it is none, or names a file elsewhere.
+    """
+    names = sorted(set(_places_in(path).values()))
     elsewhere = next((name for name in names if name != Path(name).name or name in ("", ".", "..")), None)
     if elsewhere is not None:
         message = f"{path} points to a file outside its folder: {elsewhere}."
         raise InputError(message, "Take the files from where they came from again.", code="part-elsewhere", path=path)
-    weights: dict[str, Any] = {}
-    for name in names:
-        require_file(path.with_name(name), f"Copy every file that {path.name} names.", code="part-missing")
-        part = _read_one(path.with_name(name))
-        weights |= part["state_dict"] if is_safetensors(path.with_name(name)) else part
+    return [path.with_name(name) for name in names]
+
+
+def _places_in(path: Path) -> Mapping[str, str]:
+    """Of an index: weight -> name of its file."""
+    index = read_json(path)
+    places = index.get("weight_map") if isinstance(index, Mapping) else None
+    if not isinstance(places, Mapping) or not places or not all(isinstance(name, str) for name in places.values()):
+        raise refusal(path)
+    return places
+
+
+def _read_index(path: Path) -> Mapping[str, Any]:
+    """A checkpoint in several files: the index says which weight lies in which file beside it."""
+    places, weights = _places_in(path), dict[str, Any]()
+    for part in parts_of(path):
+        require_file(part, f"Copy every file that {path.name} names.", code="part-missing")
+        read = _read_one(part)
+        weights |= read["state_dict"] if is_safetensors(part) else read
     missing = sorted(places.keys() - weights.keys())
     if missing:
         raise InputError(
@@ -150,7 +170,7 @@ def _read_pickle(path: Path) -> Mapping[str, Any]:
                 path=path,
             ) from error
         raise refusal(path) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+    except _DAMAGED as error:
         raise refusal(path) from error
     if not isinstance(document, Mapping):
         raise InputError(

@@ -25,7 +25,10 @@ from tofe_export.model.tofe import ToFe, build_tofe
 from tofe_export.progress import Note, unheard
 from tofe_export.training.settings import TrainSettings
 
-_WITHOUT_DECAY = ("pos_embed", "cls_token", "reg_token", "dist_token")
+_WITHOUT_DECAY = (
+    *("pos_embed", "cls_token", "reg_token", "dist_token"),
+    *("relative_position_bias_table", "rope.freqs"),
+)
 _DIGITS = (0.25, 0.25, 0.25)  # close to their mean (0.27) and their standard deviation (0.26) on the canvases
 _SINCOS_SCALE = 0.5
 
@@ -161,8 +164,12 @@ def load_init(model: ToFe, path: Path, note: Note = unheard) -> None:
             path=path,
             backbone=model.config.backbone,
         )
-    for sentence in file.notes:
-        note(sentence)
+    skipped = sorted(key for key in expected if key.startswith(heads) and key not in fitting)
+    if skipped:
+        note(f"{path} has no classifier that fits; this run's own stays as it is ({', '.join(skipped)}).")
+    for sentence in (*loaded.notes, *loaded.assumed):
+        if not sentence.startswith("It is dense"):
+            note(sentence)
     theirs, ours_now = loaded.preprocessing, Preprocessing.of_backbone(model.vit)
     if not whole and theirs != ours_now:
         differing = [name for name, value in vars(ours_now).items() if getattr(theirs, name) != value]
@@ -179,7 +186,7 @@ def set_sincos_positions(vit: Backbone) -> None:
     A small ViT from scratch learns where tokens are faster from there than from noise (Beyer et al., arXiv 2205.01580).
     """
     rows, columns = vit.patch_embed.grid_size
-    positions = vit.pos_embed
+    positions = getattr(vit, "pos_embed", None)
     if positions is None:
         raise InputError(
             "This backbone has no position embedding.", "Leave positions at 'learned'.", code="no-position-embedding"
@@ -198,6 +205,7 @@ def build_optimizer(model: ToFe, settings: TrainSettings, phase: str) -> torch.o
     rates = [(model.vit, settings.lr * settings.backbone_lr_scale), (model.stages, settings.lr)]
     groups = []
     for module, lr in [(model.vit, settings.dense_lr)] if phase == "dense" else rates:
-        decayed = param_groups_weight_decay(module, settings.weight_decay, no_weight_decay_list=_WITHOUT_DECAY)
+        without = [name for name, _ in module.named_parameters() if name.endswith(_WITHOUT_DECAY)]
+        decayed = param_groups_weight_decay(module, settings.weight_decay, no_weight_decay_list=without)
         groups += [{**group, "peak_lr": lr, "lr": lr} for group in reversed(decayed)]  # as in saved optimizers
     return torch.optim.AdamW(groups, lr=settings.lr, betas=(0.9, 0.95), fused=True)
