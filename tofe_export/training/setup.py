@@ -96,7 +96,9 @@ def preprocessing_for(data: str, vit: Backbone) -> Preprocessing:
     return own if data != "digits" else dataclasses.replace(own, mean=_DIGITS, std=_DIGITS, crop_pct=1.0)
 
 
-def build_network(settings: TrainSettings, config: ToFeConfig, pretrained: bool, init: Path | None, note: Note) -> ToFe:
+def build_network(
+    settings: TrainSettings, config: ToFeConfig, pretrained: bool, init: Path | None, note: Note = unheard
+) -> ToFe:
     """The network on the CPU; `note` is called with what the user should know about the file of its first weights.
 
     Raises:
