@@ -75,7 +75,7 @@ def test_a_block_that_reads_places_is_no_approximator(name: str) -> None:
         build_tofe(ToFeConfig(name, {"depth": 4, "embed_dim": 48, "num_heads": 3}, approximator="block"))
 
 
-@pytest.mark.filterwarnings("ignore:torch.searchsorted")  # timm's resizing of BEiT's tables
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of PyTorch, in how timm resizes the tables of BEiT
 @pytest.mark.parametrize("name", ["vit_small_patch16_dinov3", "vit_relpos_small_patch16_224", "beit_base_patch16_224"])
 def test_another_image_size(name: str) -> None:
     """The tables of places are made anew; timm does it for a network of its own."""
