@@ -81,7 +81,7 @@ def main() -> None:
             pair = make()
             for batch in batches:
                 found["rows"].append(_row(name, precision, batch, pair(batch), options.rounds, promised))
-                write_json(options.json, found)  # a lent machine may be taken back at any moment
+                write_json(options.json, found)  # a run that is cut short keeps its rows
     with _reason_taken(found["not_run"], "kernels", ""):
         found["kernels"] = measure_kernels()
     write_json(options.json, found)

@@ -89,7 +89,7 @@ def phase_of(name: str, settings: TrainSettings, backbone: str) -> Phase:
 
 
 def timed_steps(phase: Phase, steps: int) -> tuple[float, int]:
-    """Seconds that so many steps take, and the most bytes that were allocated meanwhile beyond those held before."""
+    """The time that `steps` steps take, in seconds, and the peak of the memory that they allocate, in bytes."""
     size = phase.settings.batch_size
     images = backbones.zero_images(phase.model.vit, size).normal_().to(phase.device)
     labels = torch.randint(0, phase.model.vit.num_classes, (size,), device=phase.device)

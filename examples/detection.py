@@ -144,7 +144,7 @@ def hits_of(found: Detections, scene: Scene) -> Tensor:
 
 
 def area(hits: Tensor, truths: int) -> float:
-    """Average precision of hits [D], the best first, among so many objects."""
+    """Average precision: `hits` [D] are detections by falling score, `truths` the number of true objects."""
     if not len(hits):
         return 0.0
     precision = hits.cumsum(0) / torch.arange(1, len(hits) + 1)

@@ -11,7 +11,7 @@ import torch
 from tests.model.test_families import shortened
 from tofe_export.graph.export import export_tofe
 from tofe_export.model import backbones
-from tofe_export.model.families import plain_names
+from tofe_export.model.families import freezable_names
 from tofe_export.model.fixed_path import FixedPath
 from tofe_export.model.tofe import ToFe
 
@@ -46,7 +46,7 @@ def test_the_file_computes_what_pytorch_computes(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", plain_names())
+@pytest.mark.parametrize("name", freezable_names())
 def test_every_structure_that_timm_has(name: str) -> None:
     model = shortened(name)
     first = _EXPORTED.setdefault(structure(model), name)

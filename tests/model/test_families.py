@@ -14,7 +14,7 @@ from tests.helpers import refused_as
 from tofe_export.model import backbones
 from tofe_export.model.blocks import explicit_attention
 from tofe_export.model.config import ToFeConfig
-from tofe_export.model.families import CLASSES, module_of, plain_names
+from tofe_export.model.families import CLASSES, freezable_names, module_of
 from tofe_export.model.fixed_path import FixedPath
 from tofe_export.model.flops import count_macs, dense_macs, tofe_macs
 from tofe_export.model.tofe import ToFe, build_tofe
@@ -40,7 +40,7 @@ def shortened(name: str, **more: object) -> ToFe:
     return model
 
 
-@pytest.mark.parametrize("name", plain_names())
+@pytest.mark.parametrize("name", freezable_names())
 def test_tokens_are_frozen_rightly(name: str) -> None:
     model = shortened(name)
     images = backbones.zero_images(model.vit, 2).normal_()

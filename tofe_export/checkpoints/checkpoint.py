@@ -26,14 +26,13 @@ from tofe_export.checkpoints.hub import local, origin_of
 from tofe_export.checkpoints.keep_rates import counts_of_rate, counts_of_ratios
 from tofe_export.checkpoints.tensors import count_held, require_floats
 from tofe_export.checkpoints.unwrap import FORMAT, Choice, Unwrapped
-from tofe_export.checkpoints.weights import parts_of, read_weights
+from tofe_export.checkpoints.weights import identity_of, read_weights
 from tofe_export.data.preprocessing import Preprocessing
 from tofe_export.documents.hub import HubRevision
 from tofe_export.documents.manifest import Copy
 from tofe_export.errors import InputError
-from tofe_export.files.names import CHECKPOINT, HUB_FILES, INDEX
+from tofe_export.files.names import CHECKPOINT, HUB_FILES
 from tofe_export.files.places import is_there
-from tofe_export.files.reading import sha256
 from tofe_export.files.writing import write_bytes
 from tofe_export.model.allocation import AtMost
 from tofe_export.model.backbones import image_shape
@@ -149,6 +148,19 @@ def load(path: Path, hints: Hints | None = None) -> Checkpoint:
     return _loaded(path, read_weights(path, hints.weights), hints)
 
 
+def load_for(path: Path, config: ToFeConfig, size: tuple[int, int]) -> Checkpoint:
+    """The checkpoint in `path` to start a run of `config` from, for images of `size` (height, width) in pixels.
+
+    It may be this program's, with a network of its own, or whatever holds weights of the backbone; see `load`.
+    """
+    path = checkpoint_file(path)
+    file = read_weights(path)
+    own = is_own(file.header, file.weights)
+    arguments = {key: value for key, value in config.backbone_args.items() if key not in ("img_size", "num_classes")}
+    hints = Hints(image_size=size) if own else Hints(config.backbone, arguments, image_size=size)
+    return _loaded(path, file, hints)
+
+
 def load_like(source: Path | Checkpoint, config: ToFeConfig, copy: Copy | None = None) -> Checkpoint:
     """The checkpoint `source` as the network of `config`, which was made from it before.
 
@@ -203,7 +215,7 @@ def _loaded(path: Path, file: Unwrapped, hints: Hints) -> Checkpoint:
         copy=file.copy,
         weights_sha256=_weights_sha256(checkpoint.model),
         path=path,
-        file_sha256=_identity(path),
+        file_sha256=identity_of(path),
         hub=origin_of(path),
     )
     return _resized(checkpoint, hints.image_size)
@@ -254,13 +266,6 @@ def _foreign(file: Unwrapped, hints: Hints, path: Path) -> Checkpoint:
         assumed=recognised.assumed,
         keep_rate=recognised.keep_rate,
     )
-
-
-def _identity(path: Path) -> str:
-    """The hash of the file; of an index, that of all its parts too."""
-    own = sha256(path)
-    parts = "".join(sha256(part) for part in parts_of(path)) if path.name.endswith(INDEX) else ""
-    return hashlib.sha256(f"{own}{parts}".encode()).hexdigest() if parts else own
 
 
 def _weights_sha256(model: ToFe) -> str:

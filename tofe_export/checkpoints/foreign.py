@@ -34,6 +34,7 @@ _SELECTOR_PARTS = {
     "out_conv.2": "mlp.1",
     "out_conv.4": "out",
 }
+DENSE = "It is dense: no tokens are frozen. To get a ToFe network, train one with this file as `init`."
 _CROP_PCT = 224 / 256  # both methods evaluate as DeiT's code does: resized to 256, cropped to 224
 
 
@@ -147,12 +148,11 @@ def recognise(file: Unwrapped, hints: Hints, path: Path) -> Recognised:
         rate = _rate(hints, training.get("base_keep_rate"))
         return Recognised(config, renamed, description, notes, (*assumed, *guess), rate, as_deit)
     _require_no_pruning(hints, source, name)
-    dense = "It is dense: no tokens are frozen. To get a ToFe network, train one with this file as `init`."
     config = ToFeConfig(name, arguments, selector=NO_SELECTOR)
     head = renamed.get("vit.head.weight")
     classes = told.classes if head is not None and tuple(head.shape[:1]) == (len(told.classes),) else ()
     return Recognised(
-        config, renamed, "plain backbone, dense", (*notes, dense), assumed, images=images, classes=classes
+        config, renamed, "plain backbone, dense", (*notes, DENSE), assumed, images=images, classes=classes
     )
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from tofe_export.checkpoints.own_word import Assumption, Told, classes_by_number
-from tofe_export.checkpoints.shapes import arguments_of
+from tofe_export.checkpoints.shapes import SIZES, arguments_of
 from tofe_export.errors import InputError
 from tofe_export.files.reading import read_json
 
@@ -47,7 +47,6 @@ _ATTENTION = re.compile(r"attention\.(?:attention\.)?(query|key|value|q_proj|k_p
 _HEADS = {"classifier": "head", "cls_classifier": "head", "distillation_classifier": "head_dist"}
 _SPARE = re.compile(r"pooler\..+|embeddings\.mask_token|decoder\..+")
 _RESAMPLING = {0: "nearest", 2: "bilinear", 3: "bicubic"}  # Pillow's numbers
-_SIZES = {192: "tiny", 384: "small", 768: "base", 1024: "large"}
 _HALF = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
 _IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 _USUAL: dict[str, dict[str, Any]] = {  # as the published networks of each family
@@ -164,7 +163,7 @@ def _family(weights: Mapping[str, Tensor]) -> str:
 
 def _network(family: str, weights: Mapping[str, Tensor]) -> tuple[str, dict[str, Any], Assumption]:
     arguments, heads = arguments_of(weights)
-    size = _SIZES.get(arguments["embed_dim"], "base")
+    size = SIZES.get(arguments["embed_dim"], "base")
     if family == "dinov2":
         return f"vit_{size}_patch14_dinov2", arguments, heads
     if "dist_token" in weights:

@@ -20,13 +20,13 @@ from torch import Tensor
 
 from tofe_export.checkpoints import huggingface
 from tofe_export.checkpoints.own_word import Assumption, Told
-from tofe_export.checkpoints.shapes import arguments_of
+from tofe_export.checkpoints.shapes import SIZES, arguments_of
 from tofe_export.checkpoints.tensors import count_held
 from tofe_export.errors import InputError
 from tofe_export.model.allocation import AtMost
 from tofe_export.model.backbones import create_backbone
 
-_SIZES = {192: "tiny", 384: "small", 768: "base", 1024: "large", 1280: "huge"}
+_SIZES = {**SIZES, 1280: "huge"}
 _IMAGES = Assumption("Images are prepared as for the published networks of this kind.", ("backbone",))
 
 
@@ -150,11 +150,13 @@ def _read_clip(weights: Weights, path: Path, named: Named) -> tuple[dict[str, Te
     name = next((n for n in (f"{stem}{middle}{pixels}", f"{stem}{middle}224") if timm.is_model(n)), None)
     chosen = named.backbone or name
     if chosen is None:
-        raise _incomplete(path, "CLIP's image tower", f"known size ({width} channels, patches of {side})")
+        raise _incomplete(
+            path, "CLIP's image tower", f"known size ({width} channels, patches of {side})", nameable=True
+        )
     arguments = {"img_size": pixels, "num_classes": 0 if projection is None else int(projection.shape[1])}
     converted = renamed_by_timm(visual, chosen, {**arguments, **named.arguments})
     if converted is None:
-        raise _incomplete(path, "CLIP's image tower", f"weights of {chosen}")
+        raise _incomplete(path, "CLIP's image tower", f"weights of {chosen}", nameable=True)
     other = "quickgelu, as in OpenAI's networks" if of_openai else "GELU, as in most of OpenCLIP's networks"
     activation = Assumption(f"Its activation is taken for {other}; shapes do not show it.", ("backbone",))
     spare = len(weights) - len(visual)
@@ -184,11 +186,11 @@ def _read_jax(weights: Weights, path: Path, named: Named) -> tuple[dict[str, Ten
     guess = name if "cls" in inner and timm.is_model(name) and not any("conv_root" in key for key in inner) else None
     chosen = named.backbone or guess
     if chosen is None:
-        raise _incomplete(path, "a ViT of JAX", f"known size ({width} channels, patches of {side})")
+        raise _incomplete(path, "a ViT of JAX", f"known size ({width} channels, patches of {side})", nameable=True)
     if any(key.startswith("pre_logits/") for key in inner) and head is not None:  # which timm's networks have no more
         raise _incomplete(path, "a ViT of JAX with a layer before its classifier", "classifier on the features alone")
     held = count_held(weights)
-    too_few = _incomplete(path, "a ViT of JAX", f"weights of {chosen}")
+    too_few = _incomplete(path, "a ViT of JAX", f"weights of {chosen}", nameable=True)
     try:
         with AtMost(held, too_few):
             model = create_backbone(chosen, {"depth": len(blocks), **arguments, **named.arguments})
@@ -201,7 +203,7 @@ def _read_jax(weights: Weights, path: Path, named: Named) -> tuple[dict[str, Ten
         raise
     except Exception as error:  # whatever timm raises for an archive that is not this network's
         traceback.clear_frames(error.__traceback__)  # they hold the archive, which timm leaves open
-        raise _incomplete(path, "a ViT of JAX", f"weights of {chosen}") from error
+        raise _incomplete(path, "a ViT of JAX", f"weights of {chosen}", nameable=True) from error
     found = {key: value for key, value in model.state_dict().items() if not value.isnan().all()}
     return found, Told(guess, {"depth": len(blocks), **arguments}, {}, "the names of JAX", assumed=(_IMAGES,))
 
@@ -219,11 +221,12 @@ def _require(weights: Weights, path: Path, kind: str) -> None:
         raise _incomplete(path, kind, lacking)
 
 
-def _incomplete(path: Path, kind: str, lacking: str) -> InputError:
+def _incomplete(path: Path, kind: str, lacking: str, nameable: bool = False) -> InputError:
+    """`nameable`: with the network's name the file might be read."""
     return InputError(
         f"{path} has the names of {kind}, but no {lacking}.",
         "Name the network as timm does: `backbone`, with `backbone_args`."
-        if lacking.startswith(("known size", "weights of"))
+        if nameable
         else "Save the whole network again, or save its weights under timm's names.",
         code="layout-incomplete",
         path=path,

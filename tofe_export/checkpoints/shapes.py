@@ -15,6 +15,8 @@ from tofe_export.errors import InputError
 
 _BLOCK = re.compile(r"blocks\.(\d+)\.")
 _PLAIN = {(192, 12): "tiny", (384, 12): "small", (768, 12): "base", (1024, 24): "large"}
+SIZES = {width: size for (width, _), size in _PLAIN.items()}
+"""Channels -> the size in timm's names of a ViT."""
 _LVVIT = {(240, 12): "lvvit_t", (384, 16): "lvvit_s", (512, 20): "lvvit_m", (768, 24): "lvvit_l"}
 _DEIT = ("tiny", "small", "base")
 _MORE = ("reg_token", "norm_pre.", "fc_norm.", "attn_pool.", ".ls1.", ".q_norm.", ".attn.gate.", "patch_embed.norm.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import pathlib
 import pickle
 import re
@@ -22,7 +23,7 @@ from tofe_export.checkpoints.not_checkpoints import is_numpy_archive, is_safeten
 from tofe_export.checkpoints.unwrap import KNOWN, Choice, Unwrapped, unwrap
 from tofe_export.errors import InputError
 from tofe_export.files.names import INDEX
-from tofe_export.files.reading import parse_json, read_json, require_file
+from tofe_export.files.reading import parse_json, read_json, require_file, sha256
 
 _METHOD_RATES = ("base_rate", "base_keep_rate")
 """Names on the command lines of DynamicViT and EViT, which save an EMA copy too but evaluate the model itself."""
@@ -96,6 +97,13 @@ def parts_of(path: Path) -> list[Path]:
         message = f"{path} points to a file outside its folder: {elsewhere}."
         raise InputError(message, "Take the files from where they came from again.", code="part-elsewhere", path=path)
     return [path.with_name(name) for name in names]
+
+
+def identity_of(path: Path) -> str:
+    """The hash of the file; of an index, that of all its parts too."""
+    own = sha256(path)
+    parts = "".join(map(sha256, parts_of(path))) if path.name.endswith(INDEX) else ""
+    return hashlib.sha256(f"{own}{parts}".encode()).hexdigest() if parts else own
 
 
 def _places_in(path: Path) -> Mapping[str, str]:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from tofe_export.errors import InputError, MissingError, nearest
 from tofe_export.model.blocks import can_split
-from tofe_export.model.families import CLASSES, Backbone, module_of, plain_names, require_family, require_plain
+from tofe_export.model.families import CLASSES, Backbone, freezable_names, module_of, require_family, require_freezable
 from tofe_export.model.lvvit import LVViT
 from tofe_export.model.positions import positions_of
 
@@ -34,7 +34,7 @@ def create_backbone(name: str, arguments: Mapping[str, Any], pretrained: bool = 
     if not timm.is_model(name):
         raise InputError(
             f"timm has no backbone called {name!r}.",
-            f"Nearest: {nearest(name, plain_names())}.",
+            f"Nearest: {nearest(name, freezable_names())}.",
             code="unknown-backbone",
             name=name,
         )
@@ -59,7 +59,7 @@ def create_backbone(name: str, arguments: Mapping[str, Any], pretrained: bool = 
             code="backbone-args",
             name=name,
         ) from error
-    require_plain(vit, name)
+    require_freezable(vit, name)
     return _with_pretrained(name, arguments) if pretrained else vit
 
 

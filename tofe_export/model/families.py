@@ -56,8 +56,8 @@ def module_of(name: str) -> str:
     return str(timm.model_entrypoint(name).__module__.rpartition(".")[2])
 
 
-def plain_names() -> list[str]:
-    """Every network that `require_plain` may accept."""
+def freezable_names() -> list[str]:
+    """Every network that `require_freezable` may accept."""
     return [name for module in CLASSES for name in timm.list_models(module=module)]
 
 
@@ -66,23 +66,13 @@ def require_family(name: str) -> None:
     module = module_of(name)
     if module not in CLASSES:
         why = _REASONS.get(module, "is another kind of network")
-        raise InputError(
-            f"{name} {why}, so its tokens cannot be frozen.",
-            "Use a vit_*, deit_*, eva02_*, beit_* or lvvit_* model.",
-            code="not-a-plain-vit",
-            name=name,
-        )
+        raise _refused(name, why)
 
 
-def require_plain(built: nn.Module, name: str) -> None:
+def require_freezable(built: nn.Module, name: str) -> None:
     """Raises InputError unless the network, built, can freeze tokens."""
     if not isinstance(built, tuple(CLASSES.values())):
-        raise InputError(
-            f"{name} is a {type(built).__name__}, not a plain vision transformer.",
-            "Use a vit_*, deit_*, eva02_*, beit_* or lvvit_* model.",
-            code="not-a-plain-vit",
-            name=name,
-        )
+        raise _refused(name, f"is a {type(built).__name__}")
     vit: Any = built
     relative = isinstance(vit, (Beit, VisionTransformerRelPos))  # whose biases take a mask in
     masks = relative or all("attn_mask" in inspect.signature(block.forward).parameters for block in vit.blocks)
@@ -100,3 +90,12 @@ def require_plain(built: nn.Module, name: str) -> None:
             code="no-pooling",
             name=name,
         )
+
+
+def _refused(name: str, why: str) -> InputError:
+    return InputError(
+        f"{name} {why}, so its tokens cannot be frozen.",
+        "Use a vit_*, deit_*, eva02_*, beit_* or lvvit_* model.",
+        code="not-a-plain-vit",
+        name=name,
+    )

@@ -38,7 +38,7 @@ class BlockMacs:
     square: float
 
     def of(self, length: Any) -> Any:
-        """On so many rows, a number or a tensor."""
+        """MACs on `length` rows, which may be a tensor to differentiate through."""
         return length * self.linear + length * length * self.square
 
 
@@ -164,7 +164,7 @@ def _measured(vit: Backbone) -> Measured:
 
 
 def _blocks_macs(vit: Backbone, patches: int) -> list[float]:
-    """Of each block, with so many patch tokens beside the prefix."""
+    """MACs of each block on the prefix rows and `patches` patch tokens."""
     places = torch.arange(patches, device="meta").unsqueeze(0)
     tokens = torch.empty(1, int(vit.num_prefix_tokens) + patches, vit.embed_dim, device="meta")
     steps = positions_of(vit).steps(range(len(vit.blocks)), places)

@@ -94,7 +94,7 @@ def positions_of(vit: Backbone) -> Positions:
 
 def need_places(vit: Backbone) -> bool:
     """Whether the blocks read where their tokens lie."""
-    return isinstance(vit, (Beit, VisionTransformerRelPos)) or (isinstance(vit, Eva) and vit.rope is not None)
+    return type(positions_of(vit)) is not Positions
 
 
 def _rows_of(table: Tensor, places: Places) -> Float[Tensor, "B H n D"]:

@@ -9,9 +9,8 @@ from pathlib import Path
 import torch
 from timm.optim import param_groups_weight_decay
 
-from tofe_export.checkpoints.checkpoint import checkpoint_file, is_own, load
-from tofe_export.checkpoints.foreign import Hints
-from tofe_export.checkpoints.weights import read_weights
+from tofe_export.checkpoints.checkpoint import OWN, load_for
+from tofe_export.checkpoints.foreign import DENSE
 from tofe_export.data.images import ImageSource
 from tofe_export.data.preprocessing import Preprocessing
 from tofe_export.data.sources import open_source
@@ -137,16 +136,11 @@ def load_init(model: ToFe, path: Path, note: Note = unheard) -> None:
         InputError: unreadable, or not this backbone's weights.
         MissingError: a name on the hub without a network; see `hub.local`.
     """
-    path = checkpoint_file(path)
-    size = backbones.image_shape(model.vit)[1:]
-    file = read_weights(path)
-    whole = is_own(file.header, file.weights)
-    named = {key: value for key, value in model.config.backbone_args.items() if key not in ("img_size", "num_classes")}
-    hints = Hints(image_size=size) if whole else Hints(model.config.backbone, named, image_size=size)
-    ours = "" if whole else "vit."  # the rest of another method's network has no place here
-    loaded = load(path, hints)
+    loaded = load_for(path, model.config, backbones.image_shape(model.vit)[1:])
+    own = loaded.recognised == OWN
+    prefix = "" if own else "vit."  # the rest of another method's network has no place here
     weights, expected = (
-        {key: value for key, value in network.state_dict().items() if key.startswith(ours)}
+        {key: value for key, value in network.state_dict().items() if key.startswith(prefix)}
         for network in (loaded.model, model)
     )
     heads = ("vit.head", "vit.aux_head")
@@ -170,11 +164,11 @@ def load_init(model: ToFe, path: Path, note: Note = unheard) -> None:
     if skipped:
         note(f"{path} has no classifier that fits; this run's own stays as it is ({', '.join(skipped)}).")
     for sentence in (*loaded.notes, *loaded.assumed):
-        if not sentence.startswith("It is dense"):
+        if sentence != DENSE:  # it says to do what is being done
             note(sentence)
-    theirs, ours_now = loaded.preprocessing, Preprocessing.of_backbone(model.vit)
-    if not whole and theirs != ours_now:
-        differing = [name for name, value in vars(ours_now).items() if getattr(theirs, name) != value]
+    theirs, usual = loaded.preprocessing, Preprocessing.of_backbone(model.vit)
+    if not own and theirs != usual:
+        differing = [name for name, value in vars(usual).items() if getattr(theirs, name) != value]
         said = ", ".join(f"{name} {getattr(theirs, name)}" for name in differing)
         note(
             f"The images of {path} were prepared otherwise ({said}); this run prepares them as {model.config.backbone}."
