@@ -8,8 +8,6 @@ Random weights and random images that lie on the GPU already, so that reading an
 from __future__ import annotations
 
 import argparse
-import copy
-import dataclasses
 import json
 import statistics
 import time
@@ -19,15 +17,16 @@ from typing import Any
 import torch
 
 from tofe_export.data.images import Batch
+from tofe_export.documents.history import DENSE, TOFE
+from tofe_export.documents.history import Phase as Name
 from tofe_export.documents.machine import describe_machine, describe_versions
+from tofe_export.documents.training_recipe import TrainingRecipe
 from tofe_export.files.writing import write_json
 from tofe_export.model import backbones
-from tofe_export.model.config import ToFeConfig
-from tofe_export.model.tofe import build_tofe
-from tofe_export.progress import silent
 from tofe_export.training import setup
-from tofe_export.training.loop import Phase, run_epoch, unwatched
-from tofe_export.training.settings import TrainSettings
+from tofe_export.training.phase import Phase, frozen_copy
+from tofe_export.training.recipe import config_of, read_recipe
+from tofe_export.training.seeds import seed_of
 
 WARM_UP, STEPS = 3, 5
 
@@ -55,8 +54,9 @@ def main() -> None:
 
 def measure_steps(options: argparse.Namespace, amp: bool) -> list[dict[str, Any]]:
     """A row for the dense phase and one for ToFe's, timed in turn."""
-    settings = dataclasses.replace(TrainSettings(), amp=amp, device=options.device, batch_size=options.batch)
-    phases = {name: phase_of(name, settings, options.backbone) for name in ("dense", "tofe")}
+    arguments = {"backbone": options.backbone, "batch_size": options.batch}
+    recipe = read_recipe("finetune", arguments, {"run.precision": "bf16" if amp else "fp32"})
+    phases = {name: phase_of(name, recipe, setup.choose_device(options.device)) for name in (DENSE, TOFE)}
     seconds: dict[str, list[float]] = {name: [] for name in phases}
     memory = {}
     for turn in range(options.rounds + 1):
@@ -80,17 +80,14 @@ def measure_steps(options: argparse.Namespace, amp: bool) -> list[dict[str, Any]
     ]
 
 
-def phase_of(name: str, settings: TrainSettings, backbone: str) -> Phase:
-    torch.manual_seed(0)
-    device = setup.choose_device(settings.device)
-    model = build_tofe(ToFeConfig(backbone)).to(device)
-    teacher = copy.deepcopy(model.vit).eval().requires_grad_(False) if name == "tofe" else None
-    return Phase(name, 1, model, teacher, setup.build_optimizer(model, settings, name), settings, device)
+def phase_of(name: Name, recipe: TrainingRecipe, device: torch.device) -> Phase:
+    model = setup.build_network(recipe, config_of(recipe), False, None)[0].to(device)
+    return Phase(name, recipe, model, frozen_copy(model.vit) if name == TOFE else None, STEPS, device)
 
 
 def timed_steps(phase: Phase, steps: int) -> tuple[float, int]:
     """The time that `steps` steps take, in seconds, and the peak of the memory that they allocate, in bytes."""
-    size = phase.settings.batch_size
+    size = phase.recipe.run.batch_size
     images = backbones.zero_images(phase.model.vit, size).normal_().to(phase.device)
     labels = torch.randint(0, phase.model.vit.num_classes, (size,), device=phase.device)
     batches = [Batch(images, labels, ("",) * size)] * steps
@@ -100,7 +97,9 @@ def timed_steps(phase: Phase, steps: int) -> tuple[float, int]:
         torch.cuda.reset_peak_memory_stats()
         held = torch.cuda.memory_allocated()
     start = time.perf_counter()
-    run_epoch(phase, 0, batches, steps, silent, unwatched)
+    phase.model.train()
+    for step, batch in enumerate(batches):
+        phase.step([batch], step, seed_of(0, phase.name, 0, step))
     if on_gpu:
         torch.cuda.synchronize()
     lasted = time.perf_counter() - start

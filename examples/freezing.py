@@ -22,12 +22,12 @@ from tofe_export.model.flops import dense_macs
 from tofe_export.model.selector import gumbel_choice, threshold_choice
 from tofe_export.model.tofe import ToFe
 from tofe_export.training import losses, schedule
-from tofe_export.training.settings import TrainSettings
+from tofe_export.training.recipe import read_recipe
 from tofe_export.training.setup import build_network
 
 BATCH = 32
-SETTINGS = TrainSettings(lr=1e-3, dense_lr=2e-3, backbone_lr_scale=0.5, budget=0.5, quiet_share=0.4, positions="sincos")
-WEIGHTS = losses.LossWeights(approximation=0.05, budget=100.0)
+RECIPE = read_recipe("digits")
+SETTINGS, WEIGHTS = RECIPE.tofe, RECIPE.loss
 
 
 class Task(Protocol):
@@ -79,8 +79,7 @@ def network(size: int, width: int, depth: int, approximator: str, seed: int) -> 
     arguments |= {"num_classes": 0, "weight_init": "moco"}
     # The mlp selector would cost a good part of what freezing saves at this width.
     config = ToFeConfig("vit_tiny_patch16_224", arguments, (), "linear", approximator, dense_output=True)
-    settings = TrainSettings(seed=seed, positions="sincos")
-    return build_network(settings, config, pretrained=False, init=None)
+    return build_network(RECIPE.changed(run={"seed": seed}), config, pretrained=False, init=None)[0]
 
 
 def at_size(model: ToFe, size: int) -> ToFe:
@@ -130,7 +129,7 @@ def train_frozen(learner: Learner, scenes: Scenes, steps: int, budget: float) ->
             _, ends = backbones.dense_tokens(teacher.at(size).vit, images, [part.stop for part in model.stage_blocks])
         targets = [tokens[:, model.prefix :] for tokens in ends]
         approximation = losses.approximation_loss(out.estimates, out.masks, targets)
-        spent = losses.budget_loss(losses.macs_ratio(model, out.masks), budget)
+        spent = losses.budget_loss(losses.macs_ratio(model, losses.kept_tokens(out.masks)), budget)
         task = learner.task.loss(learner.head(out.features), batch)
         return task + WEIGHTS.approximation * approximation + WEIGHTS.budget * spent
 
@@ -147,7 +146,7 @@ def _run(
     loss: Callable[[int, float, list[Scene]], Tensor],
 ) -> None:
     groups = [{"params": list(part.parameters()), "lr": lr, "peak": lr} for part, lr in parts]
-    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.95), weight_decay=SETTINGS.weight_decay, fused=True)
+    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.95), weight_decay=RECIPE.optimizer.weight_decay, fused=True)
     learner.model.train()
     for step in range(steps):
         share = step / steps
@@ -157,7 +156,7 @@ def _run(
         optimizer.zero_grad(set_to_none=True)
         value = loss(size, share, scenes.many(range(step * BATCH, (step + 1) * BATCH), size))
         value.backward()
-        nn.utils.clip_grad_norm_([weight for group in groups for weight in group["params"]], SETTINGS.clip_norm)
+        nn.utils.clip_grad_norm_([weight for group in groups for weight in group["params"]], RECIPE.optimizer.clip_norm)
         optimizer.step()
         if step % 50 == 0 or step == steps - 1:
             print(f"  step {step}/{steps}: loss {value.item():.3f}", flush=True)

@@ -19,8 +19,14 @@ FOLDERS = {
     "tofe_export": "tofe_export",
     "plugins/tofe_plugins": "tofe_plugins",
     "calibration": "tofe_export/calibration",
+    "recipes": "tofe_export/recipes",
 }
-MUST = ("tofe_export/py.typed", "tofe_export/calibration/digits.toml", "tofe_plugins/cuda/token_partition.cu")
+MUST = (
+    "tofe_export/py.typed",
+    "tofe_export/calibration/digits.toml",
+    "tofe_export/recipes/finetune.toml",
+    "tofe_plugins/cuda/token_partition.cu",
+)
 
 
 def version() -> str:

@@ -1,6 +1,5 @@
 """Whole runs through the command line: the demo, and train to report on a folder of images."""
 
-import dataclasses
 import functools
 import json
 import sys
@@ -13,7 +12,7 @@ from tests.cli.conftest import Run
 from tofe_export.api import demo
 from tofe_export.api.bench import bench
 from tofe_export.cli import main as entry
-from tofe_export.training.demo_settings import SETTINGS
+from tofe_export.training.recipe import read_recipe
 
 SMALL = "img_size=32,patch_size=8,embed_dim=32,depth=4,num_heads=2"
 
@@ -21,8 +20,8 @@ SMALL = "img_size=32,patch_size=8,embed_dim=32,depth=4,num_heads=2"
 def test_the_demo_makes_every_file_it_promises(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    short = dataclasses.replace(SETTINGS, dense_epochs=1, epochs=1, limit_batches=2, limit_val=20)
-    monkeypatch.setattr(demo, "SETTINGS", short)
+    short = read_recipe("digits", {"dense_epochs": 1, "epochs": 1}, {"run.limit_batches": 2, "run.limit_val": 20})
+    monkeypatch.setattr(demo, "RECIPE", short)
     monkeypatch.setattr(demo, "bench", functools.partial(bench, batches=(1, 2)))
     monkeypatch.setattr(sys, "argv", ["tofe-export", "demo", "-o", str(tmp_path / "demo")])
     with pytest.raises(SystemExit) as caught:

@@ -11,9 +11,11 @@ from PIL import Image
 from timm.data.auto_augment import AugmentOp, RandAugment
 
 from tofe_export.data.preprocessing import Preprocessing, augmenting_ops, timm_transform
+from tofe_export.documents.training_recipe import ImagesTable
 
 SMALL = Preprocessing(16, 16, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-OPERATIONS = augmenting_ops(timm_transform(SMALL, training=True))
+USUAL = ImagesTable()
+OPERATIONS = augmenting_ops(timm_transform(SMALL, USUAL))
 STRONGEST = 10.0  # timm draws around 9 and stops here
 
 
@@ -36,7 +38,7 @@ def seed_all(seed: int) -> None:
 
 
 def test_thousands_of_draws() -> None:
-    (policy,) = [step for step in timm_transform(SMALL, training=True).transforms if isinstance(step, RandAugment)]
+    (policy,) = [step for step in timm_transform(SMALL, USUAL).transforms if isinstance(step, RandAugment)]
     image = picture(16, 16)
     seed_all(0)
     for draw in range(5000):
@@ -45,9 +47,9 @@ def test_thousands_of_draws() -> None:
 
 
 def test_the_whole_transform_gives_images() -> None:
-    transform, image = SMALL.train_transform(), picture(16, 16)
+    transform, image = SMALL.train_transform(USUAL), picture(16, 16)
     assert transform is not SMALL
-    assert SMALL.train_transform(augment=False) is SMALL
+    assert SMALL.train_transform(None) is SMALL
     for seed in range(100):
         seed_all(seed)
         found = transform(image)
@@ -76,7 +78,7 @@ def test_posterize_is_never_asked_for_no_bits() -> None:
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 2), (3, 1), (1, 500), (500, 1)])
 def test_images_a_pixel_wide(size: tuple[int, int]) -> None:
-    image, transform = picture(*size), SMALL.train_transform()
+    image, transform = picture(*size), SMALL.train_transform(USUAL)
     for seed in range(20):
         seed_all(seed)
         assert transform(image).isfinite().all()

@@ -19,6 +19,7 @@ from tofe_export.data.images import Batch, batches
 from tofe_export.data.photos import Photos
 from tofe_export.data.preprocessing import Preprocessing
 from tofe_export.data.sources import open_source
+from tofe_export.documents.training_recipe import ImagesTable
 
 SMALL = Preprocessing(16, 16, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
@@ -162,7 +163,7 @@ def test_seed_shuffles_the_same_way_each_time(tree: Path) -> None:
 
 
 def test_augmentation_depends_on_the_seed_and_not_on_workers_or_global_state(tree: Path) -> None:
-    source, transform = open_source(str(tree), "train"), SMALL.train_transform()
+    source, transform = open_source(str(tree), "train"), SMALL.train_transform(ImagesTable())
 
     def images(seed: int, workers: int = 0) -> torch.Tensor:
         return torch.cat([batch.images for batch in batches(source, transform, 4, seed=seed, workers=workers)])

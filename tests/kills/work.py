@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import multiprocessing
 import os
 from collections.abc import Callable
@@ -16,15 +15,21 @@ from tofe_export.api.export import export
 from tofe_export.api.quantize import quantize as quantize_model
 from tofe_export.checkpoints.checkpoint import Checkpoint, save
 from tofe_export.data.preprocessing import Preprocessing
-from tofe_export.model.config import ToFeConfig
-from tofe_export.training.settings import TrainSettings
+from tofe_export.documents.training_recipe import TrainingRecipe
+from tofe_export.training.run import RunOptions
 from tofe_export.training.trainer import train as train_model
 
 RECIPE = '[data]\nsource = "photos"\nsamples = {}\n'
-SETTINGS = TrainSettings(
-    data="digits", dense_epochs=2, epochs=2, batch_size=8, limit_batches=2, limit_val=16, device="cpu", workers=0
+TRAINING = TrainingRecipe(name="short").changed(
+    network={
+        "backbone": "vit_tiny_patch16_224",
+        "backbone_args": {name: SMALL[name] for name in SMALL if name != "num_classes"},
+    },
+    dense={"epochs": 2},
+    tofe={"epochs": 2},
+    run={"batch_size": 8, "limit_batches": 2, "limit_val": 16},
 )
-CONFIG = ToFeConfig("vit_tiny_patch16_224", {name: SMALL[name] for name in SMALL if name != "num_classes"})
+OPTIONS = RunOptions("digits", device="cpu", save_minutes=0.0)
 
 
 def prepare(folder: Path) -> None:
@@ -56,7 +61,7 @@ def trt(folder: Path, form: int) -> None:
 
 def train(folder: Path, form: int) -> None:
     """The run in `folder`/RUN, begun or gone on with."""
-    train_model(dataclasses.replace(SETTINGS, seed=form), CONFIG, folder / "run", resume=True)
+    train_model(TRAINING.changed(run={"seed": form}), OPTIONS, folder / "run", resume=True)
 
 
 VERBS: dict[str, Callable[[Path, int], None]] = {"onnx": onnx, "quantize": quantize, "trt": trt, "train": train}

@@ -1,6 +1,5 @@
 """A run folder with everything in it, made by the real steps."""
 
-import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -14,7 +13,7 @@ from tofe_export.api.export import export
 from tofe_export.api.verify import verify
 from tofe_export.checkpoints.checkpoint import Checkpoint, save
 from tofe_export.data.preprocessing import Preprocessing
-from tofe_export.training.settings import TrainSettings
+from tofe_export.documents.training_recipe import TrainingRecipe
 from tofe_export.training.state import RunState, save_state
 
 KEEP = (8, 5, 3)
@@ -47,9 +46,9 @@ def full_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
          "keep_std": [0.1] * 3, "macs_ratio": 0.6}
         for phase in ("dense", "tofe") for number in (1, 2)
     ]  # fmt: skip
-    settings = dataclasses.asdict(TrainSettings()) | {"budget": 0.5}
-    kept = {name: value for name, value in settings.items() if isinstance(value, (int, float, str, bool))}
-    save_state(out, RunState(kept, {}, model.config.to_dict(), "tofe", 2, {}, teacher.state_dict(), {}, epochs))
+    recipe, no_epoch = TrainingRecipe(name="test").to_dict(), {"steps": 0, "sums": {}}
+    weights = teacher.state_dict()
+    save_state(out, RunState(recipe, {}, model.config.to_dict(), {}, "tofe", 2, no_epoch, {}, weights, {}, 0.5, epochs))
     return out
 
 

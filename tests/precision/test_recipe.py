@@ -6,7 +6,7 @@ import pytest
 
 from tofe_export.documents.recipe import CalibrationRecipe, RangePolicy
 from tofe_export.errors import InputError
-from tofe_export.files.names import shipped_recipes
+from tofe_export.files.names import calibration_recipes
 from tofe_export.precision.recipe import parse_recipe, read_recipe, recipe_file
 
 PAGE = (Path(__file__).parents[2] / "docs" / "quantization.md").read_text()
@@ -15,7 +15,7 @@ QUANTIZE = f"{GOOD}[quantize]\n"
 
 
 def test_the_shipped_ones_can_be_read_by_name_and_by_path() -> None:
-    recipes = shipped_recipes()
+    recipes = calibration_recipes()
     assert {"digits", "imagenet", "matmuls", "conservative"} <= set(recipes)
     for name, path in recipes.items():
         recipe = read_recipe(name)

@@ -21,16 +21,19 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.training.test_trainer import CONFIG, SETTINGS, KilledError, kill_after, weights
+from tests.training.test_trainer import RECIPE, KilledError, kill_after, weights
 from tofe_export.checkpoints import checkpoint
 from tofe_export.data.image_log import ImageLog
 from tofe_export.training import trainer
-from tofe_export.training.settings import TrainSettings
+from tofe_export.training.run import RunOptions
 
 IMAGES = 2000
 KILLS = 2
 PARTS = ("train", "val")
 ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
+SHORT = RECIPE.changed(
+    dense={"epochs": 1}, tofe={"epochs": 1}, run={"batch_size": 16, "limit_batches": None, "limit_val": None}
+)
 _LIMIT_S = 900  # of one part of a run; only so that a hanging one ends
 
 
@@ -130,29 +133,26 @@ def test_a_killed_run_on_a_folder_resumes_to_bitwise_equal_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = draw_images(tmp_path / "data", 60, classes=3)
-    settings = TrainSettings(
-        data=str(data), dense_epochs=1, epochs=1, batch_size=16, device="cpu", positions=SETTINGS.positions
-    )
-    log = ImageLog()
-    whole = trainer.train(settings, CONFIG, tmp_path / "whole", log=log)
+    options, log = RunOptions(str(data), device="cpu"), ImageLog()
+    whole = trainer.train(SHORT, options, tmp_path / "whole", log=log).path
     assert (log.read, log.left_out) == (66, {})
     killed = tmp_path / "killed"
     with monkeypatch.context() as patch:
-        kill_after(patch, 1)
+        kill_after(patch, 4)
         with pytest.raises(KilledError):
-            trainer.train(settings, CONFIG, killed)
+            trainer.train(SHORT, options, killed)
     torch.rand(3)
     np.random.default_rng().random()
-    found, expected = weights(trainer.train(settings, CONFIG, killed, resume=True)), weights(whole)
+    found, expected = weights(trainer.train(SHORT, options, killed, resume=True).path), weights(whole)
     assert all(torch.equal(found[name], value) for name, value in expected.items())
     assert (killed / "metrics.jsonl").read_text() == (tmp_path / "whole" / "metrics.jsonl").read_text()
 
 
 def test_workers_change_nothing(tmp_path: Path) -> None:
     data = draw_images(tmp_path / "data", 40, classes=4)
-    settings = TrainSettings(data=str(data), dense_epochs=0, epochs=1, batch_size=16, device="cpu", positions="sincos")
+    recipe = SHORT.changed(dense={"epochs": 0})
     runs = [
-        trainer.train(TrainSettings(**{**vars(settings), "workers": workers}), CONFIG, tmp_path / str(workers))
+        trainer.train(recipe, RunOptions(str(data), device="cpu", workers=workers), tmp_path / str(workers)).path
         for workers in (0, 1)
     ]
     for first, second in itertools.pairwise(weights(run) for run in runs):

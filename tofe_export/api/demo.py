@@ -15,18 +15,21 @@ from tofe_export.artifacts.artifact import Artifact
 from tofe_export.checkpoints.checkpoint import load
 from tofe_export.data.image_log import ImageLog
 from tofe_export.documents.benchmark import Benchmark
+from tofe_export.documents.training_recipe import TrainingRecipe
 from tofe_export.documents.verification import Verifications
 from tofe_export.errors import CheckFailedError
 from tofe_export.files.names import BENCH, CHECKPOINT, MODEL, STATE, VERIFY
 from tofe_export.files.writing import write_text
 from tofe_export.progress import Progress, silent
-from tofe_export.training.demo_settings import CONFIG, SETTINGS
 from tofe_export.training.loop import Watch, unwatched
+from tofe_export.training.recipe import read_recipe
+from tofe_export.training.run import RunOptions
 from tofe_export.training.trainer import train
 
 Step = Literal["export", "verify", "bench", "report"]
 REARRANGE: Literal["elide"] = "elide"
 """The form that is exported: on a network this small, putting tokens back costs 5% of the time."""
+RECIPE: TrainingRecipe | str = "digits"
 _HELD_OUT = 100_000  # all of them
 
 
@@ -57,7 +60,8 @@ def demo(folder: Path | str = "demo", *, progress: Progress = silent) -> DemoRes
 def train_demo(folder: Path, progress: Progress, watch: Watch = unwatched, log: ImageLog | None = None) -> None:
     """Trains the demo's network into `folder`/ckpt.pth; see `trainer.train` and `demo`."""
     resume = (folder / STATE).exists()
-    train(SETTINGS, CONFIG, folder, resume=resume, progress=progress, watch=watch, log=log)
+    options = RunOptions("digits", device="cpu")
+    train(read_recipe(RECIPE), options, folder, resume=resume, progress=progress, watch=watch, log=log)
 
 
 def deploy_demo(folder: Path, progress: Progress, announce: Callable[[Step], None] = lambda step: None) -> DemoResult:

@@ -12,13 +12,17 @@ from tofe_export.artifacts.outputs import Output, require_outputs
 from tofe_export.checkpoints.checkpoint import Checkpoint, load
 from tofe_export.data.image_log import ImageLog
 from tofe_export.documents.images import ImagesRead
+from tofe_export.documents.toml import own_file
+from tofe_export.documents.training_recipe import TrainingRecipe
 from tofe_export.errors import InputError
-from tofe_export.files.names import CHECKPOINT, METRICS, STATE, expanded
-from tofe_export.model.config import ToFeConfig
+from tofe_export.files.names import CHECKPOINT, METRICS, STATE, STEPS, expanded
 from tofe_export.progress import Note, Progress, silent, unheard
-from tofe_export.training.loop import Watch, unwatched
-from tofe_export.training.settings import TrainSettings
+from tofe_export.training.loop import Evaluation, Watch, unwatched
+from tofe_export.training.recipe import read_recipe
+from tofe_export.training.run import RunOptions
 from tofe_export.training.trainer import train as run
+
+DIGITS, FINETUNE = "digits", "finetune"
 
 
 @dataclass(frozen=True)
@@ -28,10 +32,18 @@ class TrainedRun:
     Attributes:
         path: of its checkpoint.
         images: which images were read.
+        evaluation: of the threshold path on held-out images: accuracy, kept shares, cost.
+        dense_accuracy: of the dense backbone that taught it, on the same images.
+        budget: the cost that was asked for, as a share of the dense backbone's MACs.
+        notes: what one must know of it: a missed budget, a stage that decides nothing.
     """
 
     path: Path
     images: ImagesRead
+    evaluation: Evaluation
+    dense_accuracy: float
+    budget: float
+    notes: tuple[str, ...]
 
     def load(self) -> Checkpoint:
         """The checkpoint."""
@@ -42,25 +54,29 @@ def train(
     data: str | os.PathLike[str],
     path: str | os.PathLike[str],
     *,
-    backbone: str = "deit_small_patch16_224",
+    recipe: TrainingRecipe | str | os.PathLike[str] | None = None,
+    backbone: str | None = None,
     backbone_args: Mapping[str, object] | None = None,
-    stages: Sequence[int] = (),
-    selector: str = "mlp",
-    approximator: str = "bottleneck",
-    dense_output: bool = False,
+    stages: Sequence[int] | None = None,
+    selector: str | None = None,
+    approximator: str | None = None,
+    dense_output: bool | None = None,
     pretrained: bool = False,
     init: str | os.PathLike[str] | None = None,
-    budget: float = TrainSettings.budget,
-    epochs: int = TrainSettings.epochs,
+    budget: float | None = None,
+    epochs: int | None = None,
     dense_epochs: int | None = None,
-    batch_size: int = TrainSettings.batch_size,
-    lr: float = TrainSettings.lr,
-    backbone_lr_scale: float = TrainSettings.backbone_lr_scale,
+    batch_size: int | None = None,
+    lr: float | None = None,
+    backbone_lr_scale: float | None = None,
     dense_lr: float | None = None,
-    weight_decay: float = TrainSettings.weight_decay,
-    seed: int = TrainSettings.seed,
-    workers: int = TrainSettings.workers,
-    device: str = TrainSettings.device,
+    weight_decay: float | None = None,
+    seed: int | None = None,
+    changes: Mapping[str, object] | None = None,
+    workers: int = RunOptions.workers,
+    device: str = RunOptions.device,
+    save_minutes: float = RunOptions.save_minutes,
+    log_to: Sequence[str] = (),
     resume: bool = False,
     progress: Progress = silent,
     watch: Watch = unwatched,
@@ -68,9 +84,13 @@ def train(
 ) -> TrainedRun:
     """Trains a ToFe network; its checkpoint is `path`/ckpt.pth.
 
+    Started by torchrun, every process calls it alike, and they train together.
+
     Args:
-        data: "digits", or a folder with one subfolder of images per class.
+        data: "digits", or images with labels: class folders, tar shards, a saved Hugging Face dataset.
         path: folder of the run, created when missing.
+        recipe: a TOML file, the name of a shipped recipe, or one that has been read; None is "finetune", and "digits"
+            for the digits. What follows replaces values of the recipe where it is not None.
         backbone: timm name of a ViT (vit_*, deit_*, eva02_*, beit_*), or lvvit_t, _s, _m, _l.
         backbone_args: keyword arguments of `timm.create_model`.
         stages: first block of each stage; empty takes quarters of the depth.
@@ -81,55 +101,66 @@ def train(
         init: start from backbone weights in this file, or under this name on the Hugging Face hub.
         budget: MACs as a share of the dense backbone's, 0 < budget < 1.
         epochs: of ToFe fine-tuning.
-        dense_epochs: of the dense backbone, without `pretrained` or `init`; None for 30.
-        batch_size: images per step.
+        dense_epochs: of the dense backbone, where it has no weights or its classifier is not of these classes.
+        batch_size: images per step, over all processes.
         lr: peak learning rate of selectors and approximators.
         backbone_lr_scale: the backbone's share of it.
-        dense_lr: peak learning rate of the dense phase; None for 0.001.
+        dense_lr: peak learning rate of the dense phase.
         weight_decay: of matrices.
         seed: of everything random.
-        workers: processes that decode images.
+        changes: further values by their key in the recipe, such as {"run.precision": "bf16"}.
+        workers: processes that decode images, for each process that trains.
         device: "auto", "cpu", "cuda" or "cuda:N".
-        resume: continue the run in `path` exactly where it stopped.
+        save_minutes: the state is saved so often within an epoch, and at the end of each.
+        log_to: besides the log files: "tensorboard", "wandb", "mlflow".
+        resume: continue the run in `path` exactly where its saved state ends; more `epochs` are allowed.
         progress: called after each step.
         watch: called after each step with the means of the epoch so far.
-        note: called with what was chosen or left out of the file in `init`, a sentence each.
+        note: called with what was chosen or left out of the file in `init`, and of the result, a sentence each.
 
     Raises:
-        InputError: arguments, data or weights that cannot be used; a run already in `path`; a loss that is not finite.
-        MissingError: no such device, no network for pretrained weights, not enough memory.
+        InputError: arguments, data or weights that cannot be used; a run already in `path`; a budget that cannot be
+            met; a loss that is not finite.
+        MissingError: no such device or package, no network for pretrained weights, not enough memory; another process
+            of the run has ended.
+        StoppedError: Ctrl-C or SIGTERM; the state is saved.
     """
     if pretrained and init is not None:
         raise InputError("`pretrained` and `init` were both given.", "Give one of them.", code="two-starts")
-    if (pretrained or init is not None) and (dense_epochs or dense_lr is not None):
-        raise InputError(
-            "With `pretrained` or `init` there is no dense phase for `dense_epochs` and `dense_lr`.",
-            "Omit `dense_epochs` and `dense_lr`.",
-            code="no-dense-phase",
-        )
-    settings = TrainSettings(
-        data=os.fspath(data),
-        epochs=epochs,
-        dense_epochs=TrainSettings.dense_epochs if dense_epochs is None else dense_epochs,
-        batch_size=batch_size,
-        lr=lr,
-        backbone_lr_scale=backbone_lr_scale,
-        dense_lr=TrainSettings.dense_lr if dense_lr is None else dense_lr,
-        weight_decay=weight_decay,
-        budget=budget,
-        seed=seed,
-        workers=workers,
-        device=device,
-    )
-    config = ToFeConfig(backbone, dict(backbone_args or {}), tuple(stages), selector, approximator, dense_output)
-    folder, weights = expanded(os.fspath(path)), None if init is None else expanded(os.fspath(init))
-    require_outputs(run_outputs(folder), [weights])
+    name = os.fspath(data)
+    given = recipe if isinstance(recipe, TrainingRecipe) or recipe is None else os.fspath(recipe)
+    arguments = {
+        "backbone": backbone,
+        "backbone_args": None if backbone_args is None else dict(backbone_args),
+        "stages": None if stages is None else tuple(stages),
+        "selector": selector,
+        "approximator": approximator,
+        "dense_output": dense_output,
+        "budget": budget,
+        "epochs": epochs,
+        "dense_epochs": dense_epochs,
+        "batch_size": batch_size,
+        "lr": lr,
+        "backbone_lr_scale": backbone_lr_scale,
+        "dense_lr": dense_lr,
+        "weight_decay": weight_decay,
+        "seed": seed,
+    }
+    settings = read_recipe(given or (DIGITS if name == DIGITS else FINETUNE), arguments, changes)
+    weights = None if init is None else expanded(os.fspath(init))
+    options = RunOptions(name, pretrained, weights, workers, device, save_minutes, tuple(log_to))
+    folder, file = expanded(os.fspath(path)), own_file(given) if isinstance(given, str) else None
+    require_outputs(run_outputs(folder), [weights, file])
     log = ImageLog()
-    checkpoint = run(settings, config, folder, pretrained, weights, resume, progress, watch, log, note)
-    return TrainedRun(checkpoint, log.document())
+    outcome = run(settings, options, folder, resume, progress, watch, log, note)
+    for sentence in outcome.notes:
+        note(sentence)
+    return TrainedRun(
+        outcome.path, log.document(), outcome.evaluation, outcome.dense_accuracy, outcome.budget, outcome.notes
+    )
 
 
 def run_outputs(folder: Path) -> list[Output]:
     """The files that training writes into `folder`."""
-    kinds = {CHECKPOINT: Kind.CHECKPOINT, STATE: Kind.CHECKPOINT, METRICS: Kind.METRICS}
+    kinds = {CHECKPOINT: Kind.CHECKPOINT, STATE: Kind.CHECKPOINT, METRICS: Kind.METRICS, STEPS: Kind.METRICS}
     return [Output(folder / name, kind) for name, kind in kinds.items()]

@@ -26,8 +26,7 @@ def demo(
 
     kinds = {MODEL: Kind.ONNX, VERIFY: Kind.VERIFY, BENCH: Kind.BENCH, PAGE: Kind.PAGE}
     require_outputs([*run_outputs(out), *(Output(out / name, kind) for name, kind in kinds.items())])
-    train = command("train", "--data", "digits", "...", "-o", out)
-    console.say(f"$ {train}   (the settings in tofe_export/training/demo_settings.py)")
+    console.say(f"$ {command('train', '--data', 'digits', '--device', 'cpu', '-o', out)}")
     log = ImageLog()
     with console.training_progress() as (progress, watch):
         train_demo(out, progress, watch, log)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 _OTHER_NAMES = {
     "batches": "batch",
+    "changes": "set_",
     "compute_capabilities": "compute_capability",
     "dense_output": "features",
     "hardware": "hardware_compat",

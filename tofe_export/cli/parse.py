@@ -101,19 +101,53 @@ def tolerances(texts: Iterable[str] | None) -> dict[str, float]:
 
 
 def keyword_arguments(text: str) -> dict[str, Any]:
-    """Turns "img_size=64,qk_norm=true,global_pool=avg" into a dictionary; values are JSON, or else plain words."""
+    """Turns "img_size=[96,64],qk_norm=true,global_pool=avg" into a dictionary; see `value_of`."""
     values: dict[str, Any] = {}
-    for part in comma_separated(text, "--backbone-args") if text else ():
+    for part in _split_outside_brackets(text, "--backbone-args") if text else ():
         name, _, value = (piece.strip() for piece in part.partition("="))
         if not (name.isidentifier() and value):
             problem = f"{part!r} is not NAME=VALUE; write img_size=64,patch_size=8."
             raise BadParameter(problem, param_hint="--backbone-args")
         if name in values:
             raise BadParameter(f"{name} is given twice.", param_hint="--backbone-args")
-        try:
-            values[name] = json.loads(value)
-        except (ValueError, RecursionError):  # a plain word; or far too many digits or brackets
-            values[name] = value
-        if isinstance(values[name], float) and not math.isfinite(values[name]):
-            raise BadParameter(f"{part!r} is not a finite number.", param_hint="--backbone-args")
+        values[name] = value_of(value, part, "--backbone-args")
     return values
+
+
+def recipe_changes(texts: Iterable[str] | None) -> dict[str, Any]:
+    """Turns "run.precision=bf16" and "images.scale=[0.5,1.0]" into values by key, each given once."""
+    changes: dict[str, Any] = {}
+    for text in texts or ():
+        key, _, value = (piece.strip() for piece in text.partition("="))
+        if "." not in key or not value:
+            raise BadParameter(f"{text!r} is not KEY=VALUE; write run.precision=bf16.", param_hint="--set")
+        if key in changes:
+            raise BadParameter(f"{key} is given twice.", param_hint="--set")
+        changes[key] = value_of(value, text, "--set")
+    return changes
+
+
+def value_of(text: str, part: str, option: str) -> Any:
+    """A value as JSON writes it, or else a plain word."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):  # a plain word; or far too many digits or brackets
+        return text
+    if isinstance(value, float) and not math.isfinite(value):
+        raise BadParameter(f"{part!r} is not a finite number.", param_hint=option)
+    return value
+
+
+def _split_outside_brackets(text: str, option: str) -> list[str]:
+    """The parts between commas, but not those in brackets."""
+    parts, depth, start = [], 0, 0
+    for place, sign in enumerate(f"{text},"):
+        depth += (sign in "[{(") - (sign in "]})")
+        if sign == "," and depth <= 0:
+            parts.append(text[start:place].strip())
+            start = place + 1
+    if depth > 0:
+        raise BadParameter(f"{text!r} has a bracket that is not closed.", param_hint=option)
+    if not all(parts):
+        raise BadParameter(f"{text!r} has an empty part.", param_hint=option)
+    return parts

@@ -11,11 +11,11 @@ from typing import Any
 from typer import BadParameter
 from typer.core import TyperCommand, TyperGroup
 
-from tofe_export.files.names import shipped_recipes
+from tofe_export.files.names import calibration_recipes, training_recipes
 
 _API_NAMES = {"export": "onnx", "build": "trt"}  # functions of the package, whose verbs are named after the file
 _DATA = ("digits", "photos")
-_RECIPES = sorted(shipped_recipes())
+_RECIPES = sorted(calibration_recipes())
 _COMPLETED = {
     "data": _DATA,
     "keep_from": (*_DATA, *_RECIPES),
@@ -57,7 +57,9 @@ class Verb(TyperCommand):
         parameters: list[Any] = list(self.params)
         for parameter in parameters:
             if parameter.opts[0].startswith("-") and parameter.name in _COMPLETED:
-                parameter.shell_complete = functools.partial(_completions, _COMPLETED[parameter.name])
+                trains = (self.name, parameter.name) == ("train", "recipe")
+                values = sorted(training_recipes()) if trains else _COMPLETED[parameter.name]
+                parameter.shell_complete = functools.partial(_completions, values)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """As typer does it, and then checks the values as they were typed and as they were understood.

@@ -80,6 +80,14 @@ class ImageLog:
         """Notes one that was not."""
         self.left_out.setdefault(left_out.name, left_out)
 
+    def merge(self, other: ImageLog) -> None:
+        """Takes over what another process read and left out."""
+        self.add_read(other._read)
+        for left_out in other.left_out.values():
+            self.leave_out(left_out)
+        for text in other.notes:
+            self.note(text)
+
     def note(self, text: str) -> None:
         """A sentence about the images, once."""
         if text not in self.notes:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+import signal
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, Self
 
@@ -71,6 +72,7 @@ def batches(
     seed: int | None = None,
     log: ImageLog | None = None,
     workers: int = 0,
+    part: tuple[int, int] = (0, 1),
 ) -> Iterator[Batch]:
     """The source in batches; memory does not grow with the number of samples, but for their names in `log`.
 
@@ -83,22 +85,17 @@ def batches(
         seed: shuffles; None keeps the source's order.
         log: told of every image that is read, and of every one that cannot be, which is then left out.
         workers: processes that decode; 0 decodes in this one.
+        part: (index, parts): only every so manyth image, from that index on; several processes share a source so.
 
     Raises:
         UnreadableImage: an image cannot be read and `log` is None.
         InputError: not one image could be read.
     """
     order = _order(len(source), limit, seed)
-    loader = DataLoader(
-        _Decoded(source, transform, order, seed or 0),
-        batch_size=batch_size,
-        num_workers=workers,
-        collate_fn=list,
-        generator=torch.Generator().manual_seed(seed or 0),  # its own, so that the global state is left alone
-    )
-    if log is not None:
-        for left_out in source.left_out:
-            log.leave_out(left_out)
+    own = range(part[0], len(order), part[1])
+    chunks = [own[start : start + batch_size] for start in range(0, len(own), batch_size)]
+    loader = _loader(_Decoded(source, transform, order, seed or 0), chunks, workers)
+    _log_beside(source, log)
     unreadable: list[LeftOut] = []
     for loaded in loader:
         for error in (item for item in loaded if isinstance(item, UnreadableImage)):
@@ -112,15 +109,100 @@ def batches(
             if log is not None:
                 log.add_read(batch.names)
             yield batch
-    if order and len(unreadable) == len(order):
-        first = unreadable[0]
-        raise InputError(
-            f"None of the {len(order)} images of {source.name} can be read: {counted(unreadable)}.",
-            f"Look at {first.name}" + (f": {first.detail}." if first.detail else "."),
-            code="no-readable-image",
-            images=len(order),
-            source=source.name,
-        )
+    if own and len(unreadable) == len(own):
+        raise _none_readable(source, unreadable)
+
+
+def training_batches(
+    source: ImageSource,
+    transform: Transform,
+    chunks: Sequence[Sequence[int]],
+    seed: int,
+    repeats: int = 1,
+    log: ImageLog | None = None,
+    workers: int = 0,
+    pin_memory: bool = False,
+) -> Iterator[Batch]:
+    """Batches of an epoch that are exactly as large as their chunks: an image stands in for one that cannot be read.
+
+    So every process makes the same steps, with the same share of each, whatever lies in the files.
+
+    Args:
+        source: where images come from; they have labels.
+        transform: see `batches`.
+        chunks: for each batch, the positions of its images in the epoch's order, see `shuffled`; past its end it
+            begins again.
+        seed: of the order, and with a position of what is drawn for its image.
+        repeats: see `shuffled`.
+        log, workers: see `batches`.
+        pin_memory: copies batches where a GPU takes them from without waiting.
+
+    Raises:
+        InputError: not one image can be read.
+    """
+    decoded = _Decoded(source, transform, shuffled(len(source), seed, repeats), seed)
+    chunks = [[position % len(decoded) for position in chunk] for chunk in chunks]
+    _log_beside(source, log)
+    for chunk, loaded in zip(chunks, _loader(decoded, chunks, workers, pin_memory), strict=True):
+        good = []
+        for item in loaded:
+            if not isinstance(item, UnreadableImage):
+                good.append(item)
+            elif log is not None:
+                log.leave_out(item.left_out)
+        if not good:
+            good = [decoded.next_readable(chunk[-1])]
+        batch = _collate([good[place % len(good)] for place in range(len(chunk))])
+        if log is not None:
+            log.add_read(batch.names)
+        yield batch
+
+
+def shuffled(length: int, seed: int, repeats: int = 1) -> list[int]:
+    """The order of `length` images in an epoch.
+
+    With `repeats` an epoch shows so many times fewer images, each so often in a row, and augmented anew each time
+    (Hoffer et al., arXiv 1901.09335).
+    """
+    drawn = np.random.default_rng(seed).permutation(length)
+    order: list[int] = np.repeat(drawn, repeats)[:length].tolist()
+    return order
+
+
+def _loader(
+    decoded: _Decoded, chunks: Sequence[Sequence[int]], workers: int, pin_memory: bool = False
+) -> Iterable[list[_Loaded | UnreadableImage]]:
+    return DataLoader(
+        decoded,
+        batch_sampler=chunks,  # type: ignore[arg-type]  # any iterable of lists of positions is one
+        num_workers=workers,
+        collate_fn=list,
+        pin_memory=pin_memory,
+        worker_init_fn=_leave_interrupts,
+        generator=torch.Generator().manual_seed(0),  # its own, so that the global state is left alone
+    )
+
+
+def _leave_interrupts(worker: int) -> None:
+    """Ctrl-C reaches every process of a terminal; this one ends when the run does."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _log_beside(source: ImageSource, log: ImageLog | None) -> None:
+    if log is not None:
+        for left_out in source.left_out:
+            log.leave_out(left_out)
+
+
+def _none_readable(source: ImageSource, unreadable: Sequence[LeftOut]) -> InputError:
+    first = unreadable[0]
+    return InputError(
+        f"None of the {len(unreadable)} images of {source.name} can be read: {counted(unreadable)}.",
+        f"Look at {first.name}" + (f": {first.detail}." if first.detail else "."),
+        code="no-readable-image",
+        images=len(unreadable),
+        source=source.name,
+    )
 
 
 _Loaded = tuple[Tensor, int | None, str]
@@ -154,6 +236,20 @@ class _Decoded(Dataset["_Loaded | UnreadableImage"]):
             finally:
                 random.setstate(python)
                 np.random.set_state(numpy)
+
+    def next_readable(self, position: int) -> _Loaded:
+        """The first image after `position`, around the end of the order, that can be read.
+
+        Raises:
+            InputError: there is none.
+        """
+        unreadable = []
+        for step in range(1, len(self) + 1):
+            item = self[(position + step) % len(self)]
+            if not isinstance(item, UnreadableImage):
+                return item
+            unreadable.append(item.left_out)
+        raise _none_readable(self.source, unreadable)
 
 
 def _order(length: int, limit: int | None, seed: int | None) -> list[int]:

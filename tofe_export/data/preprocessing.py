@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from tofe_export.documents.base import first_problem
 from tofe_export.documents.manifest import CropMode, InputImages
+from tofe_export.documents.training_recipe import ImagesTable
 from tofe_export.errors import InputError, brief
 
 INTERPOLATIONS = ("bicubic", "bilinear", "nearest")
@@ -137,7 +138,7 @@ class Preprocessing:
         """A PIL image of any size and mode to float32 [3, height, width], for evaluation."""
         if image.size == (self.width, self.height) and self.crop_pct == 1 and image.mode == "RGB":
             return self._normalised(image)
-        return _transformed(self, False, image)
+        return _transformed(self, None, image)
 
     def _normalised(self, image: Image.Image) -> Tensor:
         """As timm's transform does to an image of the right size, in a tenth of its time."""
@@ -145,32 +146,52 @@ class Preprocessing:
         mean, std = torch.tensor(self.mean).view(3, 1, 1), torch.tensor(self.std).view(3, 1, 1)
         return pixels.sub_(mean).div_(std)
 
-    def train_transform(self, augment: bool = True) -> Callable[[Image.Image], Tensor]:
-        """Random resized crop, flip, RandAugment and erasing, as timm trains DeiT, drawn from the global generators.
+    def train_transform(self, augmentation: ImagesTable | None) -> Callable[[Image.Image], Tensor]:
+        """timm's for training, with random numbers from the global generators.
 
-        Without `augment` (digits: their source augments already) it is evaluation's.
+        Without `augmentation` (digits: their source augments already) it is evaluation's.
+
+        Raises:
+            InputError: timm does not know the policy of augmentation.
         """
-        return functools.partial(_transformed, self, True) if augment else self
+        if augmentation is None:
+            return self
+        try:
+            timm_transform(self, augmentation)
+        except (AssertionError, ValueError, KeyError, IndexError, TypeError) as error:
+            raise InputError(
+                f"timm has no augmentation called {augmentation.auto_augment!r}.",
+                'Write a policy like "rand-m9-mstd0.5-inc1", or "" for none.',
+                code="unknown-augmentation",
+                name=augmentation.auto_augment,
+            ) from error
+        return functools.partial(_transformed, self, augmentation)
 
 
-def _transformed(preprocessing: Preprocessing, training: bool, image: Image.Image) -> Tensor:
-    tensor: Tensor = timm_transform(preprocessing, training)(image.convert("RGB"))
+def _transformed(preprocessing: Preprocessing, augmentation: ImagesTable | None, image: Image.Image) -> Tensor:
+    tensor: Tensor = timm_transform(preprocessing, augmentation)(image.convert("RGB"))
     return tensor.to(torch.float32)
 
 
 @functools.lru_cache(maxsize=8)
-def timm_transform(preprocessing: Preprocessing, training: bool) -> Any:
-    """timm's own for evaluation or training: a PIL RGB image to a tensor."""
+def timm_transform(preprocessing: Preprocessing, augmentation: ImagesTable | None) -> Any:
+    """timm's own for evaluation, or for training with `augmentation`: a PIL RGB image to a tensor."""
+    shared = {
+        "input_size": (3, preprocessing.height, preprocessing.width),
+        "interpolation": preprocessing.interpolation,
+        "mean": preprocessing.mean,
+        "std": preprocessing.std,
+    }
+    if augmentation is None:
+        return create_transform(**shared, crop_pct=preprocessing.crop_pct, crop_mode=preprocessing.crop_mode)
     transform = create_transform(
-        input_size=(3, preprocessing.height, preprocessing.width),
-        is_training=training,
-        interpolation=preprocessing.interpolation,
-        mean=preprocessing.mean,
-        std=preprocessing.std,
-        crop_pct=preprocessing.crop_pct,  # of evaluation, as the next one; what follows is training's
-        crop_mode=preprocessing.crop_mode,
-        auto_augment="rand-m9-mstd0.5-inc1",
-        re_prob=0.25,
+        **shared,
+        is_training=True,
+        scale=augmentation.scale,
+        hflip=augmentation.flip,
+        color_jitter=augmentation.color_jitter or None,
+        auto_augment=augmentation.auto_augment or None,
+        re_prob=augmentation.erasing,
         re_mode="pixel",
     )
     for op in augmenting_ops(transform):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self, get_args
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-from tofe_export.documents.base import Part
 from tofe_export.documents.fields import Flag, Name, Share, Text
+from tofe_export.documents.toml import Table
 
 Method = Literal["minmax", "percentile", "entropy"]
 Kind = Literal["patch_embed", "qkv", "attention", "proj", "fc1", "fc2", "approximator", "selector", "head"]
@@ -19,13 +19,7 @@ Weighted = Literal["patch_embed", "qkv", "proj", "fc1", "fc2", "approximator", "
 _MOST = (1 << 32) - 1
 
 
-class _Table(Part):
-    """A table of a recipe. A key nobody knows is a mistake here: the user wrote it."""
-
-    model_config = ConfigDict(extra="forbid")
-
-
-class CalibrationData(_Table):
+class CalibrationData(Table):
     """Which images: `source` as in `data`, at most `samples` of them, drawn by `seed`."""
 
     source: Name
@@ -33,14 +27,14 @@ class CalibrationData(_Table):
     seed: Annotated[int, Field(strict=True, ge=0, le=_MOST)] = 0
 
 
-class RangePolicy(_Table):
+class RangePolicy(Table):
     """How ranges come from magnitudes; see `Histogram.range`."""
 
     method: Method = "percentile"
     percentile: Annotated[float, Field(strict=True, gt=50, le=100)] = 99.99
 
 
-class QuantizePolicy(_Table):
+class QuantizePolicy(Table):
     """What is computed in 8 bits.
 
     Attributes:
@@ -75,13 +69,13 @@ class QuantizePolicy(_Table):
         return self
 
 
-class KeepPolicy(_Table):
+class KeepPolicy(Table):
     """Which quantile of the images' kept tokens becomes the keep count."""
 
     quantile: Share = 0.5
 
 
-class CalibrationRecipe(_Table):
+class CalibrationRecipe(Table):
     """A whole recipe. `name` is the file's, without `.toml`."""
 
     name: Text

@@ -16,6 +16,7 @@ HUB_FILES = tuple(
 )  # the checkpoint in a folder of a hub
 STATE = "state.pt"
 METRICS = "metrics.jsonl"
+STEPS = "steps.jsonl"
 MODEL = "model.onnx"
 VERIFY = "verify.json"
 BENCH = "bench.json"
@@ -26,12 +27,21 @@ DEPLOYED = (".onnx", ".engine")
 """Endings of artifacts; a file with another one is a checkpoint."""
 READ_BY_REPORT = (CHECKPOINT, STATE, METRICS, MODEL, VERIFY, BENCH)
 # In the source tree recipes lie at the top; in an installed package inside it.
-_RECIPES = (Path(__file__).parents[2] / "calibration", Path(__file__).parents[1] / "calibration")
+_TOPS = (Path(__file__).parents[2], Path(__file__).parents[1])
 
 
-def shipped_recipes() -> dict[str, Path]:
-    """Calibration recipes, by name."""
-    return {path.stem: path for folder in _RECIPES if folder.is_dir() for path in sorted(folder.glob("*.toml"))}
+def calibration_recipes() -> dict[str, Path]:
+    """Recipes of calibration that come with the program, by name."""
+    return _shipped("calibration")
+
+
+def training_recipes() -> dict[str, Path]:
+    """Recipes of training that come with the program, by name."""
+    return _shipped("recipes")
+
+
+def _shipped(folder: str) -> dict[str, Path]:
+    return {path.stem: path for top in _TOPS for path in sorted((top / folder).glob("*.toml"))}
 
 
 def distinct_names(paths: Sequence[Path]) -> list[str]:

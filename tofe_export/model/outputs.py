@@ -15,6 +15,7 @@ class MaskedOutput:
         logits: [B, classes].
         masks: per stage [B, N], 1.0 where the token went through the blocks.
         estimates: per stage that brings frozen tokens back, the approximator's output [B, N, C].
+        scores: per stage float32 [B, N], what the masks were chosen by; without gradients.
         features: patch tokens after the final norm in spatial order [B, N, C], of a network made for them
             (`ToFeConfig.dense_output`).
     """
@@ -22,6 +23,7 @@ class MaskedOutput:
     logits: Tensor
     masks: list[Tensor]
     estimates: list[Tensor]
+    scores: list[Tensor]
     features: Tensor | None = None
 
 

@@ -3,7 +3,7 @@ predictor is the `mlp` kind). Registered by name, so that a checkpoint can name 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float
@@ -130,7 +130,9 @@ def keep_scores(logits: Float[Tensor, "B N 2"]) -> Float[Tensor, "B N"]:
     return wide[..., 0] - wide[..., 1]
 
 
-def gumbel_choice(temperature: float, noise: float = 1.0) -> Choose:
+def gumbel_choice(
+    temperature: float | Tensor, noise: float | Tensor = 1.0, drawn: Float[Tensor, "S B N 2"] | None = None
+) -> Choose:
     """Straight-through Gumbel-Softmax: hard 0/1 forward, soft gradients (Jang et al., arXiv 1611.01144).
 
     Args:
@@ -138,18 +140,26 @@ def gumbel_choice(temperature: float, noise: float = 1.0) -> Choose:
         noise: scale of the Gumbel noise. With 0 the mask is the threshold path's own (score > 0), gradients still
             flowing: a training that ends there has met its budget on the path that will be used, where ending on
             noisy masks leaves the two apart by all tokens whose score is near 0.
+        drawn: Gumbel numbers for every stage, see `gumbel_numbers`; None draws them from the global generator.
     """
 
     def choose(stage: int, logits: Tensor) -> Tensor:
         wide = logits.float()
-        if noise > 0:
-            gumbel = -torch.empty_like(wide).exponential_().clamp(min=torch.finfo(wide.dtype).tiny).log()
-            wide = wide + noise * gumbel
+        if drawn is not None or noise > 0:
+            wide = wide + noise * (gumbel_numbers(wide.shape, wide.device) if drawn is None else drawn[stage])
         soft = F.softmax(wide / temperature, dim=-1)[..., 0]
         hard = (wide[..., 0] > wide[..., 1]).to(soft.dtype)
         return hard + (soft - soft.detach())
 
     return choose
+
+
+def gumbel_numbers(
+    shape: Sequence[int], device: torch.device, generator: torch.Generator | None = None
+) -> Float[Tensor, ...]:
+    """float32 numbers of the standard Gumbel distribution; None draws from the global generator."""
+    drawn = torch.empty(tuple(shape), device=device).exponential_(generator=generator)
+    return -drawn.clamp(min=torch.finfo(drawn.dtype).tiny).log()
 
 
 def threshold_choice(stage: int, logits: Tensor) -> Tensor:

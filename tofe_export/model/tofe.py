@@ -16,11 +16,12 @@ from functools import partial
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from tofe_export.errors import InputError
 from tofe_export.model import backbones
 from tofe_export.model.approximator import BLOCK, DISCARD, FUSE, build_approximator
-from tofe_export.model.blocks import run_steps
+from tofe_export.model.blocks import Step, run_steps
 from tofe_export.model.config import ToFeConfig, stage_starts_of
 from tofe_export.model.families import Backbone
 from tofe_export.model.fixed_path import FixedPath
@@ -28,7 +29,7 @@ from tofe_export.model.lvvit import LVViT
 from tofe_export.model.operators import scatter_rearrange
 from tofe_export.model.outputs import MaskedOutput, SparseOutput, StageTrace
 from tofe_export.model.positions import Positions, need_places, positions_of
-from tofe_export.model.selector import CLS_ATTENTION, Choose, build_selector, gumbel_choice
+from tofe_export.model.selector import CLS_ATTENTION, Choose, build_selector, gumbel_choice, keep_scores
 from tofe_export.model.stage import Stage, Steps
 
 
@@ -154,9 +155,12 @@ class ToFe(nn.Module):
         alive: Tensor | None = None
         masks: list[Tensor] = []
         estimates: list[Tensor] = []
+        scores: list[Tensor] = []
         for stage, steps in self._stages(positions):
             assert stage.selector is not None
-            mask = choose(stage.index, stage.selector.logits(x, self.prefix, alive))
+            logits = stage.selector.logits(x, self.prefix, alive)
+            scores.append(keep_scores(logits.detach()))
+            mask = choose(stage.index, logits)
             if self.discards:
                 mask = mask if alive is None else mask * alive
                 alive = mask
@@ -167,7 +171,7 @@ class ToFe(nn.Module):
         read_all = self.config.dense_output
         normed = self.vit.norm(x[:, : self.prefix] if self.prefix_head and not read_all else x)
         features = normed[:, self.prefix :] if read_all else None
-        return MaskedOutput(backbones.classify(self.vit, normed, alive), masks, estimates, features)
+        return MaskedOutput(backbones.classify(self.vit, normed, alive), masks, estimates, scores, features)
 
     @torch.no_grad()
     def forward_threshold(self, images: Float[Tensor, "B D H W"]) -> list[SparseOutput]:
@@ -239,12 +243,18 @@ class ToFe(nn.Module):
 
     def _before_stages(self, images: Tensor, positions: Positions) -> Tensor:
         first = next(iter(self.config.stage_starts), len(self.vit.blocks))
-        return run_steps(positions.steps(range(first)), backbones.embed(self.vit, images))
+        return run_steps(self._steps(positions, range(first), None), backbones.embed(self.vit, images))
 
     def _stages(self, positions: Positions) -> Iterator[tuple[Stage, Steps]]:
         for stage, indices in zip(self.stages, self.stage_blocks, strict=True):
             assert isinstance(stage, Stage)
-            yield stage, partial(positions.steps, indices)
+            yield stage, partial(self._steps, positions, indices)
+
+    def _steps(self, positions: Positions, indices: range, places: Tensor | None) -> list[Step]:
+        """The blocks; timm's `set_grad_checkpointing` makes them compute again what their gradients need."""
+        steps = positions.steps(indices, places)
+        again = torch.is_grad_enabled() and getattr(self.vit, "grad_checkpointing", False)
+        return [partial(checkpoint, step, use_reentrant=False) for step in steps] if again else steps
 
 
 def check_keep(keep: Sequence[int], model: ToFe) -> tuple[int, ...]:

@@ -118,7 +118,7 @@ def read_folder(path: Path) -> RunFolder:
     if checkpoint or history:
         with contextlib.suppress(InputError):  # the page does without a state that cannot be read
             state = load_state(path)
-    budget = state.settings.get("budget") if state else None
+    budget = state.recipe.get("tofe", {}).get("budget") if state else None
     run = RunFolder(
         path=path,
         checkpoint=checkpoint,

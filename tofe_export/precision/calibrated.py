@@ -18,7 +18,7 @@ from tofe_export.data.sources import BUILT_IN, is_ambiguous, open_source
 from tofe_export.documents.manifest import Calibration, Manifest
 from tofe_export.documents.recipe import CalibrationRecipe
 from tofe_export.errors import InputError
-from tofe_export.files.names import expanded, readable, shipped_recipes
+from tofe_export.files.names import calibration_recipes, expanded, readable
 from tofe_export.files.places import is_there
 from tofe_export.precision.calibration import CalibrationKey, calibrate, hash_images
 from tofe_export.precision.half import FROM_FLOAT32, to_half
@@ -77,10 +77,10 @@ def choose_recipe(
         InputError: see `read_recipe`; or none was named and none fits, or its images are not here.
     """
     if recipe is None:
-        if trained_on not in shipped_recipes():
+        if trained_on not in calibration_recipes():
             raise InputError(
                 "`recipe` was not given, and none is named after what the model was trained on.",
-                f"Give a file as `recipe`, or one of: {', '.join(shipped_recipes())}; `data` names your images.",
+                f"Give a file as `recipe`, or one of: {', '.join(calibration_recipes())}; `data` names your images.",
                 code="recipe-missing",
             )
         recipe = trained_on

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,16 +12,16 @@ import torch
 from torch import Tensor
 
 from tofe_export.data.images import Batch
-from tofe_export.errors import InputError, MissingError
-from tofe_export.model import backbones
-from tofe_export.model.families import Backbone
+from tofe_export.documents.history import DENSE, TOFE
+from tofe_export.errors import InputError
 from tofe_export.model.flops import dense_macs, tofe_macs
 from tofe_export.model.outputs import best_class
-from tofe_export.model.selector import gumbel_choice, threshold_choice
+from tofe_export.model.selector import threshold_choice
 from tofe_export.model.tofe import ToFe
 from tofe_export.progress import Progress
-from tofe_export.training import losses, schedule
-from tofe_export.training.settings import TrainSettings
+from tofe_export.training.phase import Phase, autocast_dtype
+from tofe_export.training.processes import Processes
+from tofe_export.training.seeds import seed_of
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,36 @@ def unwatched(means: EpochMeans) -> None:
     """Ignores them."""
 
 
+@dataclass
+class EpochSums:
+    """What an epoch has summed up over its steps so far; saved, so that a resumed epoch ends with the same means."""
+
+    steps: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
+
+    def add(self, values: dict[str, float]) -> None:
+        """One more step's values."""
+        self.steps += 1
+        for name, value in values.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
+
+    def means(self) -> dict[str, float]:
+        """Per step, and so per image: steps are equally large."""
+        return {name: total / self.steps for name, total in self.sums.items()}
+
+
+@dataclass(frozen=True)
+class StepTimes:
+    """How long a step took, in seconds: all of it, and the part in which it waited for images."""
+
+    step: float
+    wait: float
+
+
+AfterStep = Callable[[EpochSums, StepTimes], None]
+"""Called after each step; what it raises ends the run."""
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """What the metrics log says of the held-out images.
@@ -70,162 +100,115 @@ class Evaluation:
     macs_ratio: float = 1.0
 
 
-@dataclass(frozen=True)
-class Phase:
-    """A running phase: `dense` (no teacher) or `tofe`."""
-
-    name: str
-    epochs: int
-    model: ToFe
-    teacher: Backbone | None
-    optimizer: torch.optim.Optimizer
-    settings: TrainSettings
-    device: torch.device
-
-    def temperature(self, share: float) -> float:
-        """Of the Gumbel softmax when this share of the phase is done."""
-        return schedule.temperature_at(share, self.settings.temperature_start, self.settings.temperature_end)
-
-
 def run_epoch(
-    phase: Phase, epoch: int, batches: Iterable[Batch], steps: int, progress: Progress, watch: Watch
+    phase: Phase,
+    epoch: int,
+    sums: EpochSums,
+    batches: Iterator[Batch],
+    progress: Progress,
+    watch: Watch,
+    after_step: AfterStep,
 ) -> dict[str, Any]:
-    """Trains over `batches` once.
+    """Trains over `batches` once, or over the rest of them.
 
     Args:
         phase: network, optimizer and settings; changed in place.
         epoch: number within the phase, from 0.
-        batches: about `steps` of them.
-        steps: the number of steps that the schedules assume.
+        sums: of the steps that were made before; changed in place.
+        batches: this process's parts of the steps that are left.
         progress: called after each step.
         watch: called with the means so far, before `progress`.
+        after_step: called last.
 
     Returns:
-        The epoch's entry for the metrics log: means over its images.
+        The epoch's entry for the metrics log: means over its steps.
 
     Raises:
         InputError: a loss that is not finite.
         MissingError: not enough memory.
     """
-    totals, means, images = defaultdict[str, float](float), dict[str, float](), 0
-    title = f"{'dense backbone' if phase.teacher is None else 'ToFe'} {epoch + 1}/{phase.epochs}"
-    progress(title, 0, steps)
+    title = f"{'dense backbone' if phase.name == DENSE else 'ToFe'} {epoch + 1}/{phase.epochs}"
+    progress(title, sums.steps, phase.steps)
     phase.model.train()
-    for step, batch in enumerate(batches):
-        parts = _step(phase, batch, (epoch + min(step, steps - 1) / steps) / phase.epochs)
-        if not math.isfinite(parts["loss"]):
-            raise InputError(
-                f"The loss became {parts['loss']} at step {step + 1} of epoch {epoch + 1} ({phase.name} phase).",
-                "Resuming would not help: start again with a smaller `lr` and `dense_lr`.",
-                code="loss-not-finite",
-                phase=phase.name,
-                epoch=epoch + 1,
-                step=step + 1,
-            )
-        images += len(batch.names)
-        for name, value in parts.items():
-            totals[name] += value * len(batch.names)
-        means = {name: total / images for name, total in totals.items()}
+    while sums.steps < phase.steps:
+        begun = time.perf_counter()
+        parts = [next(batches) for _ in range(phase.recipe.run.accumulate)]
+        waited = time.perf_counter() - begun
+        number = epoch * phase.steps + sums.steps
+        values = phase.step(parts, number, seed_of(phase.recipe.run.seed, phase.name, epoch, sums.steps))
+        if not math.isfinite(values["loss"]):
+            raise _not_finite(phase, epoch, sums.steps, values["loss"])
+        sums.add({name: value for name, value in values.items() if not name.startswith("rate_")})
+        means = sums.means()
         kept = tuple(mean for name, mean in means.items() if name.startswith("train_keep_"))
         ratio = means.get("train_macs_ratio")
-        watch(EpochMeans(title, means["loss"], means["accuracy"], kept, ratio, phase.settings.budget))
-        progress(title, step + 1, steps)
-    entry: dict[str, Any] = {"phase": phase.name, "epoch": epoch + 1, "images": images, **means}
+        watch(EpochMeans(title, means["loss"], means["accuracy"], kept, ratio, phase.recipe.tofe.budget))
+        progress(title, sums.steps, phase.steps)
+        after_step(sums, StepTimes(time.perf_counter() - begun, waited))
+    entry: dict[str, Any] = {"phase": phase.name, "epoch": epoch + 1}
+    entry |= {"images": phase.steps * phase.recipe.run.batch_size, **sums.means()}
     entry["lr"] = max(group["lr"] for group in phase.optimizer.param_groups)
-    if phase.teacher is not None:
+    if phase.name == TOFE:
         entry["temperature"] = phase.temperature(epoch / phase.epochs)
     return entry
 
 
+def _not_finite(phase: Phase, epoch: int, step: int, loss: float) -> InputError:
+    rate = "dense_lr" if phase.name == DENSE else "lr"
+    return InputError(
+        f"The loss became {loss} at step {step + 1} of epoch {epoch + 1} ({phase.name} phase).",
+        f"Resuming would not help: start again with a smaller `{rate}`.",
+        code="loss-not-finite",
+        phase=phase.name,
+        epoch=epoch + 1,
+        step=step + 1,
+    )
+
+
 @torch.no_grad()
-def evaluate(model: ToFe, dense: bool, batches: Iterable[Batch], device: torch.device) -> Evaluation:
-    """The backbone alone where `dense`, else the threshold path.
+def evaluate(
+    model: ToFe, dense: bool, batches: Iterable[Batch], device: torch.device, processes: Processes, precision: str
+) -> Evaluation:
+    """The backbone alone where `dense`, else the threshold path, over the images of all processes.
 
     Its selection is run on the masked path so that it goes in batches; the logits are the same.
     """
     model.eval()
-    right = images = 0
-    kept: list[Tensor] = []
+    stages = 0 if dense else len(model.stages)
+    # Images, right ones, MACs as a share; then per stage the kept shares and their squares.
+    totals = torch.zeros(3 + 2 * stages, dtype=torch.float64)
+    whole, dtype = dense_macs(model.vit), autocast_dtype(precision, device)
     for batch in batches:
-        if dense:
-            logits = model.vit(batch.images.to(device))
-        else:
-            out = model.forward_masked(batch.images.to(device), threshold_choice)
-            logits = out.logits
-            kept.append(torch.stack([mask.sum(dim=1) for mask in out.masks], dim=1).cpu())
+        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            out = None if dense else model.forward_masked(batch.images.to(device), threshold_choice)
+            logits = model.vit(batch.images.to(device)) if out is None else out.logits
         assert batch.labels is not None  # see `open_labelled`
-        right += int((best_class(logits).cpu() == batch.labels).sum())
-        images += len(batch.names)
+        totals[0] += len(batch.names)
+        totals[1] += int((best_class(logits).cpu() == batch.labels).sum())
+        if out is not None:
+            counts = torch.stack([mask.sum(dim=1) for mask in out.masks], dim=1).double().cpu()
+            shares = counts / model.tokens
+            totals[2] += sum(tofe_macs(model, row) for row in counts.tolist()) / whole
+            totals[3:] += torch.cat([shares.sum(dim=0), shares.square().sum(dim=0)])
+    images, right, macs, *kept = processes.total(totals.to(device)).tolist()
     if dense:
         return Evaluation(right / images)
-    counts = torch.cat(kept).double()  # [images, stages]: small, whatever the number of images
-    ratios = counts / model.tokens
-    macs = sum(tofe_macs(model, row) for row in counts.tolist())
-    return Evaluation(
-        val_accuracy=right / images,
-        keep_mean=ratios.mean(dim=0).tolist(),
-        keep_std=ratios.std(dim=0, correction=0).tolist(),
-        macs_ratio=macs / images / dense_macs(model.vit),
-    )
+    means, squares = ([value / images for value in part] for part in (kept[:stages], kept[stages:]))
+    spreads = [math.sqrt(max(0.0, square - mean**2)) for mean, square in zip(means, squares, strict=True)]
+    return Evaluation(right / images, means, spreads, macs / images)
 
 
-def _step(phase: Phase, batch: Batch, share: float) -> dict[str, float]:
-    """One step, when `share` of the phase is done: the parts of the loss, their sum, and the accuracy."""
-    assert batch.labels is not None  # see `open_labelled`
-    factor = schedule.learning_rate_factor(share, min(0.9, phase.settings.warmup_epochs / phase.epochs))
-    for group in phase.optimizer.param_groups:
-        # A first step at rate 0 would be wasted, and log as one.
-        group["lr"] = group["peak_lr"] * max(factor, 1e-3)
-    try:
-        images, labels = batch.images.to(phase.device), batch.labels.to(phase.device)
-        # Never float16: the gradient of log(mask + eps) needs float32's exponents, which bfloat16 has.
-        narrow = phase.settings.amp and phase.device.type == "cuda" and torch.cuda.is_bf16_supported()
-        with torch.autocast(phase.device.type, torch.bfloat16, enabled=narrow):
-            logits, parts = _forward(phase, images, labels, share)
-        loss = torch.stack([weight * part for weight, part in parts.values()]).sum()
-        phase.optimizer.zero_grad(set_to_none=True)
-        values = {name: float(part.detach()) for name, (_, part) in parts.items()}
-        values["loss"] = float(loss.detach())
-        if math.isfinite(values["loss"]):
-            loss.backward()  # type: ignore[no-untyped-call]
-            parameters = [p for group in phase.optimizer.param_groups for p in group["params"]]
-            torch.nn.utils.clip_grad_norm_(parameters, phase.settings.clip_norm)
-            phase.optimizer.step()
-        values["accuracy"] = float((logits.detach().argmax(dim=1) == labels).float().mean())
-    except torch.OutOfMemoryError as error:
-        raise MissingError(
-            f"{phase.device} has not enough memory for batches of {phase.settings.batch_size} images.",
-            "Give a smaller `batch_size`.",
-            code="memory",
-            batch=phase.settings.batch_size,
-        ) from error
-    return values
-
-
-Parts = dict[str, tuple[float, Tensor]]
-"""name -> (weight, loss part)."""
-
-
-def _forward(phase: Phase, images: Tensor, labels: Tensor, share: float) -> tuple[Tensor, Parts]:
-    model, settings, weights = phase.model, phase.settings, phase.settings.loss
-    if phase.teacher is None:
-        logits: Tensor = model.vit(images)
-        return logits, {"classification": (1.0, losses.classification_loss(logits, labels, weights.label_smoothing))}
-    choose = gumbel_choice(phase.temperature(share), schedule.noise_at(share, settings.quiet_share))
-    out = model.forward_masked(images, choose)
-    ends = [blocks.stop for blocks in model.stage_blocks[: len(out.estimates)]]
-    with torch.no_grad():
-        teacher_logits, tokens = backbones.dense_tokens(phase.teacher, images, ends)
-    classification = losses.classification_loss(out.logits, labels, weights.label_smoothing)
-    distillation = losses.distillation_loss(out.logits, teacher_logits)
-    targets = [at_end[:, model.prefix :] for at_end in tokens]
-    approximation = losses.approximation_loss(out.estimates, out.masks, targets).to(phase.device)
-    ratio = losses.macs_ratio(model, out.masks)
-    return out.logits, {
-        "classification": (weights.classification, classification),
-        "distillation": (weights.distillation, distillation),
-        "approximation": (weights.approximation, approximation),
-        "budget": (weights.budget, losses.budget_loss(ratio, settings.budget)),
-        "train_macs_ratio": (0.0, ratio),
-        **{f"train_keep_{stage}": (0.0, mask.mean()) for stage, mask in enumerate(out.masks)},
-    }
+@torch.no_grad()
+def all_scores(model: ToFe, batches: Iterable[Batch], device: torch.device, processes: Processes) -> list[Tensor]:
+    """Per stage the scores [images, N] on the threshold path, of all processes; -infinity where a token is gone."""
+    model.eval()
+    found: list[list[Tensor]] = [[] for _ in model.stages]
+    for batch in batches:
+        out = model.forward_masked(batch.images.to(device), threshold_choice)
+        for stage, scores in enumerate(out.scores):
+            gone = out.masks[stage - 1] == 0 if model.discards and stage else None
+            there = scores if gone is None else scores.masked_fill(gone, -torch.inf)
+            found[stage].append(there.cpu())
+    own = [torch.cat(scores) for scores in found]
+    of_all = processes.gathered(own)
+    return [torch.cat(parts) for parts in zip(*of_all, strict=True)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
@@ -14,27 +13,10 @@ from tofe_export.model.flops import dense_macs, tofe_macs
 from tofe_export.model.tofe import ToFe
 
 
-@dataclass(frozen=True)
-class LossWeights:
-    """What each part counts in the sum, and the label smoothing of the first.
-
-    Attributes:
-        classification: cross-entropy with the labels.
-        distillation: divergence from the dense teacher's logits.
-        approximation: error of the estimated frozen tokens.
-        budget: squared distance of the MACs ratio from its target.
-        label_smoothing: 0 for hard labels.
-    """
-
-    classification: float = 1.0
-    distillation: float = 0.5
-    approximation: float = 0.5
-    budget: float = 10.0
-    label_smoothing: float = 0.0
-
-
-def classification_loss(logits: Float[Tensor, "B K"], labels: Int[Tensor, " B"], smoothing: float = 0.0) -> Tensor:
-    """Mean cross-entropy, in float32."""
+def classification_loss(
+    logits: Float[Tensor, "B K"], labels: Int[Tensor, " B"] | Float[Tensor, "B K"], smoothing: float = 0.0
+) -> Tensor:
+    """Mean cross-entropy with class indices or, of mixed images, with shares of the classes; in float32."""
     return F.cross_entropy(logits.float(), labels, label_smoothing=smoothing)
 
 
@@ -48,6 +30,7 @@ def approximation_loss(
     estimates: Sequence[Float[Tensor, "B N C"]],
     masks: Sequence[Float[Tensor, "B N"]],
     teacher: Sequence[Float[Tensor, "B N C"]],
+    frozen_tokens: Sequence[Tensor] | None = None,
 ) -> Tensor:
     """Mean squared error of the estimated frozen tokens against the dense teacher's at the same depth.
 
@@ -59,21 +42,29 @@ def approximation_loss(
         estimates: per stage that brings frozen tokens back, the approximator's output of every patch token.
         masks: of the same stages at least, 1.0 where kept; more than there are estimates is fine.
         teacher: the teacher's patch tokens after the same stages.
+        frozen_tokens: per stage, the number of frozen tokens to take the mean over where images lie in several
+            processes: the mean over the processes. None counts those of these masks.
     """
     if not estimates:
-        return torch.zeros(())
+        return torch.zeros((), device=masks[0].device if masks else None)
     errors = []
-    for estimate, mask, target in zip(estimates, masks, teacher, strict=False):
+    for stage, (estimate, mask, target) in enumerate(zip(estimates, masks, teacher, strict=False)):
         frozen = (1 - mask).detach().float()
         squared = (estimate.float() - target.detach().float()).square().mean(dim=2)
-        errors.append((squared * frozen).sum() / frozen.sum().clamp(min=1))
+        number = frozen.sum() if frozen_tokens is None else frozen_tokens[stage]
+        # Of no token there is no error; less than one may freeze in the mean over processes.
+        errors.append((squared * frozen).sum() / torch.where(number > 0, number, 1))
     return torch.stack(errors).mean()
 
 
-def macs_ratio(model: ToFe, masks: Sequence[Float[Tensor, "B N"]]) -> Tensor:
-    """MACs at the batch's mean kept counts, as a share of the dense backbone's; differentiable."""
-    counts = [mask.float().sum(dim=1).mean() for mask in masks]
-    return torch.as_tensor(tofe_macs(model, counts)) / dense_macs(model.vit)
+def kept_tokens(masks: Sequence[Float[Tensor, "B N"]]) -> Float[Tensor, " S"]:
+    """Per stage, the mean over images of the number of kept tokens; differentiable."""
+    return torch.stack([mask.float().sum(dim=1).mean() for mask in masks])
+
+
+def macs_ratio(model: ToFe, kept: Float[Tensor, " S"]) -> Tensor:
+    """MACs at these mean numbers of kept tokens, as a share of the dense backbone's; differentiable."""
+    return torch.as_tensor(tofe_macs(model, list(kept.unbind()))) / dense_macs(model.vit)
 
 
 def budget_loss(ratio: Tensor, budget: float) -> Tensor:

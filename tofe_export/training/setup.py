@@ -1,19 +1,20 @@
-"""The parts of a run before its first step: device, sources, network, starting weights, optimizer."""
+"""The parts of a run before its first step: device, sources, network, starting weights."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from pathlib import Path
 
 import torch
-from timm.optim import param_groups_weight_decay
 
 from tofe_export.checkpoints.checkpoint import OWN, load_for
 from tofe_export.checkpoints.foreign import DENSE
 from tofe_export.data.images import ImageSource
 from tofe_export.data.preprocessing import Preprocessing
 from tofe_export.data.sources import open_source
+from tofe_export.documents.training_recipe import TrainingRecipe
 from tofe_export.errors import InputError, MissingError
 from tofe_export.files.names import readable
 from tofe_export.model import backbones
@@ -22,25 +23,27 @@ from tofe_export.model.families import Backbone
 from tofe_export.model.selector import CLS_ATTENTION, NO_SELECTOR
 from tofe_export.model.tofe import ToFe, build_tofe
 from tofe_export.progress import Note, unheard
-from tofe_export.training.settings import TrainSettings
+from tofe_export.training.processes import local_rank
 
-_WITHOUT_DECAY = (
-    *("pos_embed", "cls_token", "reg_token", "dist_token"),
-    *("relative_position_bias_table", "rope.freqs"),
-)
+_DEVICE = re.compile(r"auto|cpu|mps|cuda(:[0-9]{1,2})?")
 _DIGITS = (0.25, 0.25, 0.25)  # close to their mean (0.27) and their standard deviation (0.26) on the canvases
 _SINCOS_SCALE = 0.5
 
 
 def choose_device(name: str) -> torch.device:
-    """The device that a setting names; see `TrainSettings`.
+    """The device that a name means; "auto" and "cuda" are this process's own GPU where several share the machine.
 
     Raises:
+        InputError: no such name.
         MissingError: a GPU is named and there is none.
     """
+    if not _DEVICE.fullmatch(name):
+        raise InputError(
+            f"There is no device {name!r}.", "Use auto, cpu, cuda or cuda:N.", code="unknown-device", name=name
+        )
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    device = torch.device(name)
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device("cuda", local_rank()) if name == "cuda" else torch.device(name)
     no_metal = name == "mps" and not torch.backends.mps.is_available()
     no_cuda = device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()
     if no_metal or no_cuda:
@@ -53,21 +56,27 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def open_labelled(settings: TrainSettings, split: str) -> ImageSource:
-    """The training or held-out images.
+def open_labelled(data: str, seed: int) -> tuple[ImageSource, ImageSource]:
+    """The training images and the held-out ones.
 
     Raises:
-        InputError: they have no labels.
+        InputError: they have no labels, or not the same ones.
     """
-    source = open_source(settings.data, "train" if split == "train" else "val", settings.seed)
-    if not source.classes:
+    train, held_out = open_source(data, "train", seed), open_source(data, "val", seed)
+    if not train.classes:
         raise InputError(
-            f"{readable(settings.data)} has no labels to train with.",
+            f"{readable(data)} has no labels to train with.",
             "Give a folder with one subfolder of images per class.",
             code="no-labels",
-            name=settings.data,
+            name=data,
         )
-    return source
+    if held_out.classes != train.classes:
+        raise InputError(
+            f"{train.name} and {held_out.name} do not have the same class folders.",
+            "Make them equal.",
+            code="classes-differ",
+        )
+    return train, held_out
 
 
 def with_classes(config: ToFeConfig, source: ImageSource) -> ToFeConfig:
@@ -89,6 +98,29 @@ def with_classes(config: ToFeConfig, source: ImageSource) -> ToFeConfig:
     return dataclasses.replace(config, backbone_args={**config.backbone_args, "num_classes": wanted})
 
 
+def require_divisible(recipe: TrainingRecipe, processes: int) -> None:
+    """Raises InputError where the images of a step cannot be shared out equally."""
+    run = recipe.run
+    parts = processes * run.accumulate
+    if run.batch_size % parts:
+        raise InputError(
+            f"Steps of {run.batch_size} images cannot be cut into {parts} equal parts: one for each of the processes "
+            f"({processes}), times run.accumulate ({run.accumulate}).",
+            f"Give a `batch_size` that is a multiple of {parts}, such as "
+            f"{max(parts, round(run.batch_size / parts) * parts)}.",
+            code="batch-size-shares",
+            batch=run.batch_size,
+            parts=parts,
+        )
+    if (recipe.images.mixup or recipe.images.cutmix) and run.batch_size // parts % 2:
+        raise InputError(
+            f"Images are mixed in pairs, and {run.batch_size // parts} at a time is an odd number.",
+            f"Give a `batch_size` that is a multiple of {2 * parts}.",
+            code="mixing-needs-pairs",
+            batch=run.batch_size,
+        )
+
+
 def preprocessing_for(data: str, vit: Backbone) -> Preprocessing:
     """The backbone's own; digits are never cropped, for they lie at the very edge, and have a mean of their own."""
     own = Preprocessing.of_backbone(vit)
@@ -96,9 +128,11 @@ def preprocessing_for(data: str, vit: Backbone) -> Preprocessing:
 
 
 def build_network(
-    settings: TrainSettings, config: ToFeConfig, pretrained: bool, init: Path | None, note: Note = unheard
-) -> ToFe:
-    """The network on the CPU; `note` is called with what the user should know about the file of its first weights.
+    recipe: TrainingRecipe, config: ToFeConfig, pretrained: bool, init: Path | None, note: Note = unheard
+) -> tuple[ToFe, bool]:
+    """The network on the CPU, and whether its classifier came with its weights, so that it can teach.
+
+    `note` is called with what the user should know about the file of its first weights.
 
     Raises:
         InputError, MissingError: see `build_tofe` and `load_init`.
@@ -113,24 +147,30 @@ def build_network(
     if config.backbone_args.get("patch_drop_rate"):
         message = "With patch_drop_rate the backbone itself drops tokens at random, and the teacher keeps others."
         raise InputError(message, "Omit it.", code="patch-drop")
-    torch.manual_seed(settings.seed)
+    torch.manual_seed(recipe.run.seed)
     model = build_tofe(config, pretrained)
     for stage in model.stages:
         # Fresh selectors keep most tokens: fine-tuning starts near the dense network, not from half of its tokens.
         bias = stage.get_submodule("selector.out").get_parameter("bias")
-        bias.data = torch.tensor([math.log(settings.initial_keep / (1 - settings.initial_keep)), 0.0])
+        keep = recipe.tofe.initial_keep
+        bias.data = torch.tensor([math.log(keep / (1 - keep)), 0.0])
     if init is not None:
-        load_init(model, init, note)
-    elif not pretrained and settings.positions == "sincos":
+        return model, load_init(model, init, note)
+    if pretrained:
+        return model, model.vit.num_classes == model.vit.pretrained_cfg.get("num_classes")
+    if recipe.network.positions == "sincos":
         set_sincos_positions(model.vit)
-    return model
+    return model, False
 
 
-def load_init(model: ToFe, path: Path, note: Note = unheard) -> None:
+def load_init(model: ToFe, path: Path, note: Note = unheard) -> bool:
     """Starts from weights in a file, whoever wrote it: a ToFe checkpoint's, or a backbone's alone.
 
     Position embeddings are resized to the network's images. A head of another number of classes is left as it is, and
     so is one that the file lacks. `note` is called with each thing that was chosen or left out.
+
+    Returns:
+        Whether the file had a classifier that fits.
 
     Raises:
         InputError: unreadable, or not this backbone's weights.
@@ -162,7 +202,7 @@ def load_init(model: ToFe, path: Path, note: Note = unheard) -> None:
         )
     skipped = sorted(key for key in expected if key.startswith(heads) and key not in fitting)
     if skipped:
-        note(f"{path} has no classifier that fits; this run's own stays as it is ({', '.join(skipped)}).")
+        note(f"{path} has no classifier that fits, so this run trains its own first ({', '.join(skipped)}).")
     for sentence in (*loaded.notes, *loaded.assumed):
         if sentence != DENSE:  # it says to do what is being done
             note(sentence)
@@ -174,6 +214,7 @@ def load_init(model: ToFe, path: Path, note: Note = unheard) -> None:
             f"The images of {path} were prepared otherwise ({said}); this run prepares them as {model.config.backbone}."
         )
     model.load_state_dict(fitting, strict=False)
+    return not skipped
 
 
 def set_sincos_positions(vit: Backbone) -> None:
@@ -194,14 +235,3 @@ def set_sincos_positions(vit: Backbone) -> None:
     table = torch.cat([x.sin(), x.cos(), y.sin(), y.cos()], dim=1) * _SINCOS_SCALE
     with torch.no_grad():
         positions[0, positions.shape[1] - rows * columns :, : table.shape[1]] = table
-
-
-def build_optimizer(model: ToFe, settings: TrainSettings, phase: str) -> torch.optim.AdamW:
-    """AdamW; every group carries its peak rate as `peak_lr`. The dense phase trains the backbone alone."""
-    rates = [(model.vit, settings.lr * settings.backbone_lr_scale), (model.stages, settings.lr)]
-    groups = []
-    for module, lr in [(model.vit, settings.dense_lr)] if phase == "dense" else rates:
-        without = [name for name, _ in module.named_parameters() if name.endswith(_WITHOUT_DECAY)]
-        decayed = param_groups_weight_decay(module, settings.weight_decay, no_weight_decay_list=without)
-        groups += [{**group, "peak_lr": lr, "lr": lr} for group in reversed(decayed)]  # as in saved optimizers
-    return torch.optim.AdamW(groups, lr=settings.lr, betas=(0.9, 0.95), fused=True)

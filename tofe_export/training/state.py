@@ -16,33 +16,39 @@ from tofe_export.errors import InputError
 from tofe_export.files.names import METRICS, STATE
 from tofe_export.files.writing import write_bytes, write_text
 
-FORMAT = "tofe-export/training-state/1"
+FORMAT = "tofe-export/training-state/2"
 PHASES = ("dense", "tofe")
 _AGAIN = "Start again in another folder, or remove this one."
 
 
 @dataclass
 class RunState:
-    """Where a run stands after a whole epoch.
+    """Where a run stands after a step.
 
     Attributes:
-        settings, start, config: what the run was started with, as plain containers; `start` is its first weights.
+        recipe, start, config: what the run was started with, as plain containers; `start` is its first weights.
+        data: its classes and how many images it trains on.
         phase: `dense` or `tofe`.
         epochs_done: whole epochs of that phase.
+        epoch: of the epoch that was begun, the steps that were made and what they summed up.
         model: weights of the whole network.
         teacher: weights of the dense teacher; empty before the second phase.
-        optimizer: its state; empty at the start of a phase.
+        optimizer: what the phase keeps besides the network's weights; empty between the phases.
+        dense_accuracy: the teacher's on the held-out images; None before the second phase.
         metrics: one entry an epoch so far.
     """
 
-    settings: dict[str, Any]
+    recipe: dict[str, Any]
     start: dict[str, Any]
     config: dict[str, Any]
+    data: dict[str, Any]
     phase: str
     epochs_done: int
+    epoch: dict[str, Any]
     model: Mapping[str, Tensor]
     teacher: Mapping[str, Tensor]
     optimizer: dict[str, Any]
+    dense_accuracy: float | None
     metrics: list[dict[str, Any]]
 
 
@@ -77,8 +83,8 @@ def load_state(folder: Path) -> RunState | None:
     if {one.name for one in fields(RunState)} != set(document):
         raise _unusable(f"{path} was written by another version of this program.", path)
     state = RunState(**document)
-    try:  # all four are plain containers
-        json.dumps([state.settings, state.start, state.config, state.metrics])
+    try:  # all of them are plain containers
+        json.dumps([state.recipe, state.start, state.config, state.data, state.epoch, state.metrics])
     except (TypeError, ValueError, RecursionError) as error:
         raise damaged(folder) from error
     if not _is_whole(state):
@@ -97,12 +103,19 @@ def _unusable(message: str, path: Path) -> InputError:
 
 def _is_whole(state: RunState) -> bool:
     """Whether every part is of its kind; what the optimizer and the weights hold shows when they are loaded."""
-    mappings = (state.settings, state.start, state.config, state.model, state.teacher, state.optimizer)
+    mappings = (state.recipe, state.start, state.config, state.data, state.model, state.teacher, state.optimizer)
     entries = state.metrics if isinstance(state.metrics, list) else []
+    epoch = state.epoch if isinstance(state.epoch, dict) else {}
+    sums = epoch.get("sums")
     return (
         all(isinstance(part, Mapping) for part in mappings)
         and type(state.epochs_done) is int
-        and 0 < state.epochs_done <= len(entries)
+        and 0 <= state.epochs_done <= len(entries)
         and all(isinstance(entry, dict) and entry.get("phase") in PHASES for entry in entries)
         and state.phase in PHASES
+        and (state.dense_accuracy is None or isinstance(state.dense_accuracy, float))
+        and type(epoch.get("steps")) is int
+        and epoch["steps"] >= 0
+        and isinstance(sums, dict)
+        and all(isinstance(value, float) for value in sums.values())
     )

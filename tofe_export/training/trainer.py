@@ -1,169 +1,250 @@
-"""Training a ToFe network: the dense backbone first where it has no weights, then ToFe with the dense weights as
-its teacher. A killed run continues exactly where its last whole epoch ended."""
+"""Training a ToFe network: the dense backbone first where it has no weights or no classifier, then ToFe with the dense
+weights as its teacher. A run that was stopped goes on exactly where its saved state ends."""
 
 from __future__ import annotations
 
 import contextlib
-import copy
-import dataclasses
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
+from torch import Tensor
 
 from tofe_export.checkpoints import checkpoint
 from tofe_export.data.image_log import ImageLog
-from tofe_export.data.images import batches
-from tofe_export.errors import InputError
-from tofe_export.files.names import CHECKPOINT, STATE, readable
-from tofe_export.model.config import ToFeConfig
+from tofe_export.data.images import batches, training_batches
+from tofe_export.documents.history import DENSE, TOFE
+from tofe_export.documents.history import Phase as Name
+from tofe_export.documents.training_recipe import TrainingRecipe
+from tofe_export.files.names import CHECKPOINT, readable
+from tofe_export.model.families import Backbone
+from tofe_export.model.tofe import ToFe
 from tofe_export.progress import Note, Progress, silent, unheard
-from tofe_export.training import setup
-from tofe_export.training.loop import Evaluation, Phase, Watch, evaluate, run_epoch, unwatched
-from tofe_export.training.settings import TrainSettings
-from tofe_export.training.state import RunState, damaged, load_state, save_state, write_metrics
+from tofe_export.training import budget, recorder, setup
+from tofe_export.training.loop import (
+    EpochSums,
+    Evaluation,
+    StepTimes,
+    Watch,
+    all_scores,
+    evaluate,
+    run_epoch,
+    unwatched,
+)
+from tofe_export.training.optimizer import require_optimizer
+from tofe_export.training.phase import Phase, frozen_copy
+from tofe_export.training.processes import Processes, joined
+from tofe_export.training.recipe import config_of
+from tofe_export.training.resume import data_of, saved_state, start_of
+from tofe_export.training.run import Outcome, RunOptions
+from tofe_export.training.seeds import seed_of
+from tofe_export.training.state import RunState, damaged, save_state, write_metrics
+from tofe_export.training.stopping import StoppedError, Stopping
+from tofe_export.training.trackers import require_trackers
 
-_FREE_TO_CHANGE = {"device", "workers"}  # a resumed run may move to another machine
+DIGITS = "digits"  # their source augments them itself
+_THRESHOLD_IMAGES = 1024
 
 
 def train(
-    settings: TrainSettings,
-    config: ToFeConfig,
+    recipe: TrainingRecipe,
+    options: RunOptions,
     out_dir: Path,
-    pretrained: bool = False,
-    init: Path | None = None,
     resume: bool = False,
     progress: Progress = silent,
     watch: Watch = unwatched,
     log: ImageLog | None = None,
     note: Note = unheard,
-) -> Path:
-    """Trains, and writes `out_dir`/ckpt.pth, beside it state.pt (for resuming) and metrics.jsonl (one line per epoch).
+) -> Outcome:
+    """Trains, and writes `out_dir`/ckpt.pth, beside it state.pt (for resuming), metrics.jsonl (a line an epoch) and
+    steps.jsonl (a line every few seconds).
+
+    Of several processes that torchrun started, each calls it alike; the first one writes.
 
     Args:
-        settings: how to train.
-        config: the network; `num_classes` is filled in from the data.
+        recipe: what to train, and how; `num_classes` is filled in from the data.
+        options: from what, and where.
         out_dir: the run's folder, created when missing.
-        pretrained: start from timm's weights and skip the dense phase.
-        init: start from these weights and skip the dense phase.
-        resume: continue the run in `out_dir`; with no whole epoch saved yet, start it.
+        resume: continue the run in `out_dir`; with no state saved yet, start it.
         progress: called after each step.
         watch: called after each step with the means of the epoch so far.
         log: takes the names of the images that were read, and of those left out.
-        note: called with what the user should know about the file in `init`.
-
-    Returns:
-        The checkpoint's path.
+        note: called with what the user should know about the first weights and the result.
 
     Raises:
         InputError: settings, data or weights that cannot be used; a run already in `out_dir`; a resume with other
-            settings; a loss that is not finite.
-        MissingError: no such device, no network for pretrained weights, not enough memory.
+            settings; a budget that cannot be met; a loss that is not finite.
+        MissingError: no such device or package, no network for pretrained weights, not enough memory; another process
+            of the run has ended.
+        StoppedError: Ctrl-C or SIGTERM; the state is saved.
     """
-    return _Run(settings, config, out_dir, pretrained, init, resume, progress, watch, log or ImageLog(), note).go()
+    device, stopping = setup.choose_device(options.device), Stopping()
+    with joined(device) as processes, stopping.listening():
+        run = _Run(recipe, options, out_dir, resume, device, processes, stopping, log or ImageLog(), note)
+        return run.go(progress, watch)
 
 
 @dataclass
 class _Run:
     """One call of `train`: its arguments, its parts, and its progress."""
 
-    settings: TrainSettings
-    config: ToFeConfig
+    recipe: TrainingRecipe
+    options: RunOptions
     out_dir: Path
-    pretrained: bool
-    init: Path | None
     resume: bool
-    progress: Progress
-    watch: Watch
+    device: torch.device
+    processes: Processes
+    stopping: Stopping
     log: ImageLog
     note: Note
 
     def __post_init__(self) -> None:
-        self.device = setup.choose_device(self.settings.device)
-        self.train_source = setup.open_labelled(self.settings, "train")
-        self.val_source = setup.open_labelled(self.settings, "val")
-        if self.val_source.classes != self.train_source.classes:
-            raise InputError(
-                f"{self.train_source.name} and {self.val_source.name} do not have the same class folders.",
-                "Make them equal.",
-                code="classes-differ",
-            )
-        self.config = setup.with_classes(self.config, self.train_source)
-        self.start = {"pretrained": self.pretrained, "init": None if self.init is None else str(self.init)}
-        self.state = self._saved_state()
+        recipe, options = self.recipe, self.options
+        self.train_source, self.val_source = setup.open_labelled(options.data, recipe.run.seed)
+        config = setup.with_classes(config_of(recipe), self.train_source)
+        setup.require_divisible(recipe, self.processes.size)
+        require_optimizer(recipe.optimizer.name)
+        require_trackers(options.trackers)
+        self.state = saved_state(self.out_dir, self.resume, recipe, options, config, self.train_source)
         fresh = self.state is None
         # A resumed run takes its weights from its own state: neither the network nor the file is needed again.
-        self.model = setup.build_network(
-            self.settings, self.config, fresh and self.pretrained, self.init if fresh else None, self.note
-        ).to(self.device)
-        self.preprocessing = setup.preprocessing_for(self.settings.data, self.model.vit)
+        init = options.init if fresh else None
+        self.model, classifies = setup.build_network(recipe, config, fresh and options.pretrained, init, self.note)
+        budget.require_reachable(self.model, recipe.tofe.budget)
+        self.model.to(self.device)
+        self.preprocessing = setup.preprocessing_for(options.data, self.model.vit)
+        self.transform = self.preprocessing.train_transform(None if options.data == DIGITS else recipe.images)
         self.metrics: list[dict[str, Any]] = [] if self.state is None else self.state.metrics
+        self.phases: list[Name] = [TOFE] if classifies or not recipe.dense.epochs else [DENSE, TOFE]
+        if self.state is not None:
+            self.phases = [TOFE] if self.state.phase == TOFE else [DENSE, TOFE]
+        self.dense_accuracy = None if self.state is None else self.state.dense_accuracy
         self.last: Evaluation | None = None
 
-    def go(self) -> Path:
-        phases = [("dense", self.settings.dense_epochs), ("tofe", self.settings.epochs)]
-        dense_done = self.state is not None and self.state.phase == "tofe"
-        if dense_done or self.pretrained or self.init is not None or not self.settings.dense_epochs:
-            del phases[0]
+    def go(self, progress: Progress, watch: Watch) -> Outcome:
+        """All phases, or what is left of them, and the checkpoint."""
         if self.state is not None:
             with self._taken_from_state():
                 self.model.load_state_dict(dict(self.state.model))
-        write_metrics(self.out_dir, self.metrics)
-        for name, epochs in phases:
-            self._run_phase(name, epochs)
-            self.state = None  # the next phase starts with a fresh optimizer
-        return self._finish()
+        if self.processes.first:
+            write_metrics(self.out_dir, self.metrics)
+        with recorder.recording(self.out_dir, self.options, self.recipe, self.processes.first) as self.recorder:
+            for name in self.phases:
+                phase = self._run_phase(name, progress, watch)
+                self.state = None  # the next phase starts with a fresh optimizer
+            return self._finish(phase)
 
-    def _run_phase(self, name: str, epochs: int) -> None:
-        optimizer = setup.build_optimizer(self.model, self.settings, name)
-        teacher = copy.deepcopy(self.model.vit).eval().requires_grad_(False) if name == "tofe" else None
-        done = 0
+    def _run_phase(self, name: Name, progress: Progress, watch: Watch) -> Phase:
+        teacher = self._teacher() if name == TOFE else None
+        steps = self.recipe.steps_per_epoch(len(self.train_source))
+        phase = Phase(name, self.recipe, self.model, teacher, steps, self.device, self.processes)
+        done, sums = 0, EpochSums()
         if self.state is not None:
-            done = self.state.epochs_done
+            done, sums = self.state.epochs_done, EpochSums(**self.state.epoch)
             with self._taken_from_state():
-                optimizer.load_state_dict(self.state.optimizer)
-                if teacher is not None:
-                    teacher.load_state_dict(dict(self.state.teacher))
-        phase = Phase(name, epochs, self.model, teacher, optimizer, self.settings, self.device)
-        for epoch in range(done, epochs):
-            self.metrics.append(self._run_epoch(phase, epoch))
-            self._save(phase, epoch + 1)
+                phase.restore(self.state.optimizer)
+        for epoch in range(done, phase.epochs):
+            self.metrics.append(self._run_epoch(phase, epoch, sums, progress, watch))
+            sums = EpochSums()
+            self._save(phase, epoch + 1, sums)
+            self._stop_if_asked(phase, epoch + 1, 0)
+        if name == DENSE and phase.ema is not None:
+            self.model.load_state_dict(phase.ema.module.state_dict())
+        return phase
 
-    def _run_epoch(self, phase: Phase, epoch: int) -> dict[str, Any]:
-        settings = self.settings
-        # One seed for everything random in an epoch: nothing else needs to be saved for an exact resume.
-        mixed = np.random.SeedSequence((settings.seed, 0 if phase.name == "dense" else 1, epoch))
-        seed = int(mixed.generate_state(1)[0])
-        torch.manual_seed(seed)
-        source = self.train_source.at_epoch(seed)  # each phase has its own pictures
-        limit = None if settings.limit_batches is None else settings.limit_batches * settings.batch_size
-        transform = self.preprocessing.train_transform(augment=settings.data != "digits")
-        loader = batches(source, transform, settings.batch_size, limit, seed, self.log, settings.workers)
-        images = len(source) if limit is None else min(limit, len(source))
-        entry = run_epoch(phase, epoch, loader, -(-images // settings.batch_size), self.progress, self.watch)
-        self.last = self._evaluate(phase.name)
+    def _teacher(self) -> Backbone:
+        teacher = frozen_copy(self.model.vit)
+        if self.state is not None and self.state.phase == TOFE:
+            with self._taken_from_state():
+                teacher.load_state_dict(dict(self.state.teacher))
+        if self.dense_accuracy is None:
+            measured = self.last if self.last is not None else self._evaluate(DENSE)
+            self.dense_accuracy = measured.val_accuracy
+        return teacher
+
+    def _run_epoch(self, phase: Phase, epoch: int, sums: EpochSums, progress: Progress, watch: Watch) -> dict[str, Any]:
+        seed = seed_of(self.recipe.run.seed, phase.name, epoch)
+        loader = training_batches(
+            self.train_source.at_epoch(seed),  # each phase has its own pictures
+            self.transform,
+            phase.chunks(sums.steps),
+            seed,
+            self.recipe.images.repeats,
+            self.log,
+            self.options.workers,
+            pin_memory=self.device.type == "cuda",
+        )
+        saved = time.monotonic()
+
+        def after_step(sums: EpochSums, times: StepTimes) -> None:
+            nonlocal saved
+            self.recorder.step(phase, epoch, sums, times)
+            due = time.monotonic() - saved > 60 * self.options.save_minutes
+            if sums.steps < phase.steps and any(self._agreed(due)):
+                self._save(phase, epoch, sums)
+                saved = time.monotonic()
+                self._stop_if_asked(phase, epoch, sums.steps)
+
+        entry = run_epoch(phase, epoch, sums, loader, progress, watch, after_step)
+        self.last = self._evaluate(phase.name, phase)
         return {**entry, **vars(self.last)}
 
-    def _evaluate(self, phase: str) -> Evaluation:
-        size, limit, workers = self.settings.batch_size, self.settings.limit_val, self.settings.workers
-        loader = batches(self.val_source, self.preprocessing, size, limit, log=self.log, workers=workers)
-        return evaluate(self.model, phase == "dense", loader, self.device)
+    def _agreed(self, due: bool) -> tuple[bool, bool]:
+        """Whether the state is to be saved, as the first process sees it, and whether any was asked to stop."""
+        flags = torch.tensor([float(due and self.processes.first), float(self.stopping.signal)], device=self.device)
+        saving, stopping = self.processes.total(flags).tolist()
+        self.stopping.signal = int(stopping) and max(self.processes.gathered(self.stopping.signal))
+        return bool(saving), bool(stopping)
 
-    def _save(self, phase: Phase, epochs_done: int) -> None:
+    def _stop_if_asked(self, phase: Phase, epochs: int, steps: int) -> None:
+        if self._agreed(False)[1]:
+            where = f"{steps} steps of epoch {epochs + 1}" if steps else f"epoch {epochs}"
+            raise StoppedError(
+                f"Stopped after {where} of the {phase.name} phase; the state is saved.",
+                "Continue with `resume`.",
+                self.stopping.signal,
+                path=self.out_dir,
+            )
+
+    def _evaluate(self, phase: Name, of: Phase | None = None) -> Evaluation:
+        run, processes = self.recipe.run, self.processes
+        model = self.model if of is None else of.result
+        loader = batches(
+            self.val_source,
+            self.preprocessing,
+            self._evaluation_batch,
+            run.limit_val,
+            log=self.log,
+            workers=self.options.workers,
+            part=(processes.rank, processes.size),
+        )
+        return evaluate(model, phase == DENSE, loader, self.device, processes, run.precision)
+
+    @property
+    def _evaluation_batch(self) -> int:
+        """Images at a time without gradients: as many as with them."""
+        return max(1, self.recipe.run.batch_size // self.recipe.run.accumulate // self.processes.size)
+
+    def _save(self, phase: Phase, epochs_done: int, sums: EpochSums) -> None:
+        if not self.processes.first:
+            return
         save_state(
             self.out_dir,
             RunState(
-                settings=dataclasses.asdict(self.settings),
-                start=self.start,
+                recipe=self.recipe.to_dict(),
+                start=start_of(self.options),
                 config=self.model.config.to_dict(),
+                data=data_of(self.train_source),
                 phase=phase.name,
                 epochs_done=epochs_done,
+                epoch=vars(sums),
                 model=self.model.state_dict(),
                 teacher={} if phase.teacher is None else phase.teacher.state_dict(),
-                optimizer=phase.optimizer.state_dict(),
+                optimizer=phase.saved(),
+                dense_accuracy=self.dense_accuracy if phase.name == TOFE else None,
                 metrics=self.metrics,
             ),
         )
@@ -176,58 +257,44 @@ class _Run:
         except (RuntimeError, KeyError, ValueError, TypeError, AttributeError, IndexError) as error:
             raise damaged(self.out_dir) from error
 
-    def _saved_state(self) -> RunState | None:
-        state = load_state(self.out_dir) if self.resume else None
-        if state is None:
-            if not self.resume and (self.out_dir / STATE).exists():
-                raise InputError(
-                    f"{self.out_dir} already holds a run.",
-                    "Continue it with `resume`, or choose another folder.",
-                    code="run-exists",
-                    path=self.out_dir,
-                )
-            if (self.out_dir / CHECKPOINT).exists():  # a new run's log would lie beside it until it is replaced
-                raise InputError(
-                    f"{self.out_dir} holds the {CHECKPOINT} of a finished run, and no {STATE} to continue from.",
-                    "Choose another folder.",
-                    code="run-finished",
-                    path=self.out_dir,
-                )
-            return None
-        changed = [
-            *_differences(state.settings, dataclasses.asdict(self.settings)),
-            *_differences(state.start, self.start),
-            *_differences(vars(ToFeConfig.from_dict(state.config)), vars(self.config)),
-        ]
-        if changed:
-            raise InputError(
-                f"The run in {self.out_dir} was started with other settings: {'; '.join(changed)}.",
-                "Resume with the same settings, or start another run in another folder.",
-                code="resumed-with-other-settings",
-                path=self.out_dir,
-                changes=tuple(changed),
-            )
-        return state
-
-    def _finish(self) -> Path:
-        last = self.last or self._evaluate("tofe")  # resumed after its last epoch
+    def _finish(self, phase: Phase) -> Outcome:
+        recipe, model = self.recipe, phase.result
+        kept = budget.set_thresholds(model, recipe.tofe.budget, lambda: self._scores(model))
+        last = self._evaluate(TOFE, phase)
+        for other in self.processes.gathered(self.log)[1:]:
+            self.log.merge(other)
+        assert self.dense_accuracy is not None  # the second phase measured it
+        notes = budget.budget_notes(model, recipe.tofe.budget, last.macs_ratio, last.keep_mean)
         trained = checkpoint.Checkpoint(
-            model=self.model.to("cpu").eval(),
+            model=model.to("cpu").eval(),
             # A stage that keeps nothing on average still runs with one token when exported.
-            keep_ratios=tuple(max(ratio, 1 / self.model.tokens) for ratio in last.keep_mean),
+            keep_ratios=tuple(max(ratio, 1 / model.tokens) for ratio in kept),
             preprocessing=self.preprocessing,
-            metrics={key: value for key, value in self.metrics[-1].items() if isinstance(value, (int, float, list))},
-            data=readable(self.settings.data),
+            metrics={
+                **{key: value for key, value in self.metrics[-1].items() if isinstance(value, (int, float, list))},
+                **vars(last),
+                "dense_accuracy": self.dense_accuracy,
+                "macs_budget": recipe.tofe.budget,
+            },
+            data=readable(self.options.data),
             classes=self.train_source.classes,
         )
-        checkpoint.save(self.out_dir / CHECKPOINT, trained)
-        return self.out_dir / CHECKPOINT
+        path = self.out_dir / CHECKPOINT
+        if self.processes.first:
+            checkpoint.save(path, trained)
+        return Outcome(path, last, self.dense_accuracy, recipe.tofe.budget, tuple(notes))
 
-
-def _differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What a saved run was started with and this one is not, as phrases."""
-    return [
-        f"{name} was {saved.get(name)} and is now {now.get(name)}"
-        for name in sorted({*saved, *now} - _FREE_TO_CHANGE, key=str)
-        if saved.get(name) != now.get(name) and (name != "stage_starts" or now.get(name))  # empty, they were filled in
-    ]
+    def _scores(self, model: ToFe) -> list[Tensor]:
+        """Of training images as they are in use: held-out ones choose nothing."""
+        run, processes = self.recipe.run, self.processes
+        loader = batches(
+            self.train_source.at_epoch(run.seed),
+            self.preprocessing,
+            self._evaluation_batch,
+            min(_THRESHOLD_IMAGES, run.limit_val or _THRESHOLD_IMAGES),
+            seed=run.seed,
+            log=self.log,
+            workers=self.options.workers,
+            part=(processes.rank, processes.size),
+        )
+        return all_scores(model, loader, self.device, processes)

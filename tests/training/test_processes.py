@@ -1,0 +1,99 @@
+"""Two processes with gloo train as one does with all of the images of a step; one that dies ends the run for all."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.helpers import refused_as
+from tests.training.test_trainer import OPTIONS, RECIPE, weights
+from tests.training.work import recipe_of
+from tofe_export.training import setup, trainer
+
+REQUEST: dict[str, Any] = {"steps": 25}  # in each phase: 50 in all
+_LIMIT_S = 240
+
+
+def torchrun(folder: Path, request: dict[str, Any]) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    return subprocess.run(
+        [*command, "-m", "tests.training.work", str(folder), json.dumps(request)],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=_LIMIT_S,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+def entries(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def assert_alike(found: Path, expected: Path) -> None:
+    """Losses within 1e-5, weights within 1e-4: sums in another order, over 50 steps."""
+    for one, other in zip(entries(found), entries(expected), strict=True):
+        assert one.keys() == other.keys()
+        for name, value in one.items():
+            tolerance = 1e-5 if name in ("loss", "classification", "distillation", "approximation", "budget") else 1e-4
+            assert value == pytest.approx(other[name], abs=tolerance), name
+    theirs = weights(expected / "ckpt.pth")
+    for name, value in weights(found / "ckpt.pth").items():
+        torch.testing.assert_close(value, theirs[name], rtol=0, atol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run of one process."""
+    folder = tmp_path_factory.mktemp("alone")
+    trainer.train(recipe_of(REQUEST), OPTIONS, folder)
+    return folder
+
+
+def test_two_processes_end_where_one_does(alone: Path, tmp_path: Path) -> None:
+    done = torchrun(tmp_path, REQUEST)
+    assert done.returncode == 0, done.stderr
+    assert_alike(tmp_path, alone)
+
+
+def test_parts_of_a_step_end_where_whole_steps_do(alone: Path, tmp_path: Path) -> None:
+    """But for the budget, which is that of each part: so its weight is 0, and what is left differs little."""
+    pulled = {"loss": {"budget": 0.0}}
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    trainer.train(recipe_of(REQUEST).changed(**pulled), OPTIONS, whole)
+    trainer.train(recipe_of({**REQUEST, "run": {"accumulate": 4}}).changed(**pulled), OPTIONS, parts)
+    for one, other in zip(entries(parts), entries(whole), strict=True):
+        assert one["loss"] == pytest.approx(other["loss"], abs=1e-3)
+        assert one["accuracy"] == pytest.approx(other["accuracy"], abs=1e-2)
+    dense = [entries(folder)[0] for folder in (parts, whole, alone)]
+    assert dense[0]["loss"] == pytest.approx(dense[1]["loss"], abs=1e-6)
+    assert dense[1] == dense[2]
+
+
+def test_a_lost_process_ends_the_run_and_one_alone_goes_on(alone: Path, tmp_path: Path) -> None:
+    done = torchrun(tmp_path, {**REQUEST, "kill": 33})
+    assert done.returncode != 0
+    assert "process-lost: Another process of this run has ended" in done.stdout
+    assert len(entries(tmp_path)) == 1  # the dense epoch is saved, the other one was begun
+    trainer.train(recipe_of(REQUEST), OPTIONS, tmp_path, resume=True)
+    assert_alike(tmp_path, alone)
+
+
+def test_a_step_that_cannot_be_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    with refused_as("batch-size-shares", batch=4, parts=3) as caught:
+        setup.require_divisible(RECIPE, 3)
+    assert "such as 3" in caught.value.next_step
+
+
+def test_outside_torchrun_its_variables_mean_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("RANK", "3")
+    monkeypatch.setenv("WORLD_SIZE", "8")
+    short = RECIPE.changed(dense={"epochs": 0}, tofe={"epochs": 1}, run={"limit_batches": 1})
+    assert trainer.train(short, OPTIONS, tmp_path).path.exists()

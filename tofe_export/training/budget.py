@@ -1,0 +1,182 @@
+"""Meeting the budget: whether it can be met, the cost that each step aims at, and the selectors' thresholds.
+
+The loss pulls the cost towards its target, but how far depends on learning rates, batches and the number of steps.
+So every step also moves the thresholds of all stages together by what its images say is too much or too little, and at
+the end of training they are set on images as they are in use. Which tokens go, and in which stage, is left to the loss.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tofe_export.documents.training_recipe import ToFeTable
+from tofe_export.errors import InputError
+from tofe_export.model.flops import dense_macs, tofe_macs
+from tofe_export.model.tofe import ToFe
+
+_GAIN = 0.1  # of a step towards the cost that its images would need
+_LARGEST_MOVE = 0.5  # of a threshold in one step, in units of the scores
+_SMALLEST_WIDTH = 1e-3  # of the scores' distribution
+_EXTREME = 0.005  # a share of all or none has no odds
+_FAR, _HALVINGS = 20.0, 50
+_MET = 0.02
+_ALMOST_NONE, _ALMOST_ALL = 1.5, 0.5  # tokens: fewer than the one, fewer than the other short of all
+
+
+def share_of_dense(model: ToFe, kept: Sequence[float]) -> float:
+    """MACs as a share of the dense backbone's, with these shares of the tokens kept."""
+    return tofe_macs(model, [share * model.tokens for share in kept]) / dense_macs(model.vit)
+
+
+def require_reachable(model: ToFe, budget: float) -> None:
+    """Raises InputError for a budget that not even one token a stage meets."""
+    stages = len(model.stages)
+    least = share_of_dense(model, [1 / model.tokens] * stages)
+    if budget < least:
+        raise InputError(
+            f"A budget of {budget:g} cannot be met: with a single token in each stage this network still costs "
+            f"{least:.3f} of its dense backbone, most of it before the first stage.",
+            f"Give a `budget` of at least {math.ceil(least * 100) / 100 + 0.01:.2f}, or let the first of the `stages` "
+            "begin earlier.",
+            code="budget-unreachable",
+            budget=budget,
+            least=least,
+        )
+
+
+@dataclass(frozen=True)
+class Target:
+    """The cost that training aims at: it falls from that of fresh selectors to the budget, along a cosine.
+
+    Attributes:
+        start: share of the dense MACs with `initial_keep`.
+        settings: with the budget and the share of the phase in which it falls.
+    """
+
+    start: float
+    settings: ToFeTable
+
+    @classmethod
+    def of(cls, model: ToFe, settings: ToFeTable) -> Target:
+        """Of a network whose selectors are fresh."""
+        return cls(share_of_dense(model, [settings.initial_keep] * len(model.stages)), settings)
+
+    def at(self, share: float) -> float:
+        """When this share of the phase is done."""
+        ramp, budget = self.settings.ramp, self.settings.budget
+        if share >= ramp:
+            return budget
+        return budget + (self.start - budget) * 0.5 * (1 + math.cos(math.pi * share / ramp))
+
+
+def crossing_rates(scores: Sequence[Tensor], spreads: Sequence[Tensor], noise: float) -> list[Tensor]:
+    """Per stage, how fast the share of kept tokens grows with the scores: their density at the threshold.
+
+    Args:
+        scores: per stage [B, N].
+        spreads: per stage, their standard deviation, over the images of all processes.
+        noise: scale of the Gumbel noise on the logits; their difference has logistic noise of the same scale.
+    """
+    rates = []
+    for score, spread in zip(scores, spreads, strict=True):
+        width = (noise + 0.5 * spread).clamp(min=_SMALLEST_WIDTH)
+        there = (score / width).sigmoid()
+        rates.append((there * (1 - there) / width).mean())
+    return rates
+
+
+def move_towards(model: ToFe, target: float, kept: Sequence[float], rates: Sequence[float]) -> float:
+    """Moves the thresholds of all stages a part of the way that the step's images ask for.
+
+    Args:
+        model: its selectors are changed in place.
+        target: share of the dense MACs to come to.
+        kept: per stage, share of the tokens that the step kept.
+        rates: see `crossing_rates`.
+
+    Returns:
+        By how much the scores rose.
+    """
+    cost, slope = share_of_dense(model, kept), _slope(model, kept, rates)
+    move = _GAIN * (target - cost) / max(slope, 1e-6)
+    move = min(max(move, -_LARGEST_MOVE), _LARGEST_MOVE)
+    for stage in range(len(model.stages)):
+        _raise_score(model, stage, move)
+    return move
+
+
+Measure = Callable[[], Sequence[Tensor]]
+"""Per stage, the scores of all tokens of some images as they are in use, -infinity where a token is gone."""
+
+
+def set_thresholds(model: ToFe, budget: float, measure: Measure) -> list[float]:
+    """Sets the threshold of every stage so that the mean cost is the budget.
+
+    What the stages keep now tells how they share the cost: the odds of being kept change by one factor for all of them.
+    A stage's threshold is a quantile of its scores, found after those before it, for what they keep changes its scores.
+
+    Args:
+        model: its selectors are changed in place.
+        budget: share of the dense MACs.
+        measure: called with the model as it then is, once more than there are stages.
+
+    Returns:
+        The shares of the tokens that the stages keep on these images.
+    """
+    wanted = _shares_for(model, budget, [float((scores > 0).float().mean()) for scores in measure()])
+    for stage, share in enumerate(wanted):
+        _raise_score(model, stage, -_quantile(measure()[stage], share))
+    return [float((scores > 0).float().mean()) for scores in measure()]
+
+
+def _shares_for(model: ToFe, budget: float, shares: Sequence[float]) -> list[float]:
+    """Shares that cost the budget, with the same odds ratios between stages as `shares`."""
+    odds = [math.log(share / (1 - share)) for share in (min(max(one, _EXTREME), 1 - _EXTREME) for one in shares)]
+    low, high = -_FAR, _FAR
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        found = [1 / (1 + math.exp(-(one + middle))) for one in odds]
+        low, high = (middle, high) if share_of_dense(model, found) < budget else (low, middle)
+    return found
+
+
+def _quantile(scores: Tensor, share: float) -> float:
+    """The threshold above which this share of the scores lies: halfway between two of them."""
+    finite = scores.flatten().sort(descending=True).values
+    kept = min(max(round(share * len(finite)), 1), len(finite) - 1)
+    pair = finite[kept - 1 : kept + 1].double()
+    return float(pair.mean()) if pair.isfinite().all() else float(pair[0]) - 1.0
+
+
+def _raise_score(model: ToFe, stage: int, by: float) -> None:
+    with torch.no_grad():
+        model.stages[stage].get_submodule("selector.out").get_parameter("bias")[0] += by
+
+
+def _slope(model: ToFe, kept: Sequence[float], rates: Sequence[float]) -> float:
+    """How fast the cost grows when all scores rise together."""
+    step = 1e-3
+    moved = [share + step * rate for share, rate in zip(kept, rates, strict=True)]
+    return (share_of_dense(model, moved) - share_of_dense(model, kept)) / step
+
+
+def budget_notes(model: ToFe, budget: float, cost: float, kept: Sequence[float]) -> list[str]:
+    """What a user must know of a finished run: a budget that was missed, and stages that decide nothing."""
+    notes = []
+    if abs(cost - budget) > _MET:
+        notes.append(
+            f"The budget was missed: the network costs {cost:.1%} of its dense backbone, and was to cost {budget:.1%}. "
+            "Train for more epochs, or with more steps in each (a smaller `batch_size`)."
+        )
+    for stage, share in enumerate(kept):
+        tokens = share * model.tokens
+        if tokens < _ALMOST_NONE:
+            notes.append(f"Stage {stage} keeps almost no token ({tokens:.1f} of {model.tokens}): it only estimates.")
+        elif tokens > model.tokens - _ALMOST_ALL:
+            notes.append(f"Stage {stage} keeps every token: its selector costs time and saves nothing.")
+    return notes

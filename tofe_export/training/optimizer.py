@@ -1,0 +1,98 @@
+"""Optimizer, learning rates and moving average of a phase, by timm."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from timm.optim import create_optimizer_v2, list_optimizers, param_groups_layer_decay, param_groups_weight_decay
+from timm.scheduler import create_scheduler_v2
+from timm.utils import ModelEmaV3
+from torch import nn
+
+from tofe_export.documents.training_recipe import OptimizerTable, TrainingRecipe
+from tofe_export.errors import InputError, nearest
+from tofe_export.model.tofe import ToFe
+
+_WITHOUT_DECAY = (
+    *("pos_embed", "cls_token", "reg_token", "dist_token"),
+    *("relative_position_bias_table", "rope.freqs"),
+)
+_WITH_BETAS = ("adam", "lamb", "lion", "nadam", "adan")
+_PHASE_AT_MOST = 0.9  # of it is warm-up
+
+
+def build_optimizer(model: ToFe, recipe: TrainingRecipe, dense: bool) -> torch.optim.Optimizer:
+    """The optimizer of a phase. The dense one trains the backbone alone.
+
+    Raises:
+        InputError: timm has no such optimizer, or it does not take these settings.
+    """
+    settings = recipe.optimizer
+    require_optimizer(settings.name)
+    if dense:
+        groups = _groups(model.vit, settings, recipe.dense.lr, settings.layer_decay)
+    else:
+        backbone_lr = recipe.tofe.lr * recipe.tofe.backbone_lr_scale
+        groups = _groups(model.vit, settings, backbone_lr, settings.layer_decay)
+        groups += _groups(model.stages, settings, recipe.tofe.lr, 1.0)
+    more: dict[str, Any] = {"betas": settings.betas} if settings.name.startswith(_WITH_BETAS) else {}
+    if settings.name in ("adam", "adamw"):
+        more["fused"] = True  # one kernel for all weights
+    try:
+        optimizer: torch.optim.Optimizer = create_optimizer_v2(groups, settings.name, lr=recipe.tofe.lr, **more)
+    except (TypeError, ValueError, RuntimeError, ImportError, AssertionError) as error:
+        raise InputError(
+            f"The optimizer {settings.name!r} cannot be used: {str(error).partition(chr(10))[0]}",
+            "Use another, such as adamw.",
+            code="optimizer",
+            name=settings.name,
+        ) from error
+    return optimizer
+
+
+def require_optimizer(name: str) -> None:
+    """Raises InputError unless timm has an optimizer of this name."""
+    if name not in list_optimizers():
+        raise InputError(
+            f"timm has no optimizer called {name!r}.",
+            f"Nearest: {nearest(name, list_optimizers())}.",
+            code="unknown-optimizer",
+            name=name,
+        )
+
+
+def build_schedule(optimizer: torch.optim.Optimizer, recipe: TrainingRecipe, epochs: int, steps: int) -> Any:
+    """timm's schedule of the learning rates over `epochs` of `steps` each; `set_rates` reads it."""
+    settings = recipe.optimizer
+    peak = max(group["lr"] for group in optimizer.param_groups)
+    schedule, _ = create_scheduler_v2(
+        optimizer,
+        sched=settings.schedule,
+        num_epochs=epochs,
+        warmup_epochs=min(settings.warmup_epochs, _PHASE_AT_MOST * epochs),
+        warmup_lr=0.0,
+        min_lr=settings.last_lr * peak,
+        step_on_epochs=False,
+        updates_per_epoch=steps,
+    )
+    return schedule
+
+
+def set_rates(schedule: Any, step: int) -> None:
+    """Sets the learning rates for a step of the phase, from 0: those in its middle, so that none is 0."""
+    schedule.step_update(step + 0.5)
+
+
+def build_ema(model: nn.Module, decay: float) -> ModelEmaV3 | None:
+    """The moving average of a model's weights, which follows fast at first; None for a decay of 0."""
+    return ModelEmaV3(model, decay=decay, use_warmup=True) if decay else None
+
+
+def _groups(module: nn.Module, settings: OptimizerTable, lr: float, layer_decay: float) -> list[dict[str, Any]]:
+    without = [name for name, _ in module.named_parameters() if name.endswith(_WITHOUT_DECAY)]
+    if layer_decay < 1:
+        groups = param_groups_layer_decay(module, settings.weight_decay, without, layer_decay=layer_decay)
+    else:
+        groups = param_groups_weight_decay(module, settings.weight_decay, no_weight_decay_list=without)
+    return [{**group, "lr": lr} for group in groups if group["params"]]

@@ -1,0 +1,334 @@
+"""A phase of a run, dense or ToFe: its network, teacher, optimizer, and one step of it."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from timm.data import Mixup
+from timm.utils import ModelEmaV3
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from tofe_export.data.images import Batch
+from tofe_export.documents.history import DENSE, TOFE
+from tofe_export.documents.history import Phase as Name
+from tofe_export.documents.training_recipe import TrainingRecipe
+from tofe_export.errors import MissingError
+from tofe_export.model import backbones
+from tofe_export.model.families import Backbone
+from tofe_export.model.outputs import MaskedOutput
+from tofe_export.model.selector import gumbel_choice, gumbel_numbers
+from tofe_export.model.tofe import ToFe
+from tofe_export.training import budget, losses, optimizer, schedule
+from tofe_export.training.processes import Processes, local_rank
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+Values = dict[str, float]
+"""The parts of a step's loss by name, their sum `loss`, `accuracy`, and in the ToFe phase kept shares and cost."""
+
+
+class DenseForward(nn.Module):
+    """The backbone alone: images [B, 3, H, W] to logits [B, K]."""
+
+    def __init__(self, model: ToFe) -> None:
+        super().__init__()
+        self.vit = model.vit
+
+    def forward(self, images: Tensor) -> Tensor:
+        """See the class."""
+        logits: Tensor = self.vit(images)
+        return logits
+
+
+class MaskedForward(nn.Module):
+    """The masked path: images [B, 3, H, W] and Gumbel numbers [S, B, N, 2] (None: no noise) to what it returns."""
+
+    def __init__(self, model: ToFe) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor, temperature: Tensor, noise: Tensor, drawn: Tensor | None) -> MaskedOutput:
+        """`temperature` and `noise` have no dimensions: torch.compile would compile again for each number."""
+        return self.model.forward_masked(images, gumbel_choice(temperature, 0.0 if drawn is None else noise, drawn))
+
+
+@dataclass
+class Phase:
+    """A running phase, and the steps it makes.
+
+    Attributes:
+        name: `dense` (no teacher) or `tofe`.
+        recipe: how.
+        model: the network; its weights are changed in place.
+        teacher: the dense backbone with frozen weights; None in the dense phase.
+        steps: of an epoch.
+        device: of the network.
+        processes: those that make each step together.
+    """
+
+    name: Name
+    recipe: TrainingRecipe
+    model: ToFe
+    teacher: Backbone | None
+    steps: int
+    device: torch.device
+    processes: Processes = field(default_factory=Processes)
+
+    def __post_init__(self) -> None:
+        run = self.recipe.run
+        self.optimizer = optimizer.build_optimizer(self.model, self.recipe, self.name == DENSE)
+        self.schedule = optimizer.build_schedule(self.optimizer, self.recipe, self.epochs, self.steps)
+        self.parameters = [one for group in self.optimizer.param_groups for one in group["params"]]
+        self.ema: ModelEmaV3 | None = optimizer.build_ema(self.model, run.ema_decay)
+        self.dtype = autocast_dtype(run.precision, self.device)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
+        self.mixup = _mixup(self.recipe, self.label_smoothing, int(self.model.vit.num_classes))
+        self.target = budget.Target.of(self.model, self.recipe.tofe)
+        if hasattr(self.model.vit, "set_grad_checkpointing"):
+            self.model.vit.set_grad_checkpointing(run.checkpointing)
+        if run.channels_last:
+            self.model.vit.patch_embed.to(memory_format=torch.channels_last)
+        self.forward = self._wrapped(DenseForward(self.model) if self.name == DENSE else MaskedForward(self.model))
+
+    def _wrapped(self, module: nn.Module) -> nn.Module:
+        if self.recipe.run.compile:
+            module.compile()
+        if self.processes.size == 1:
+            return module
+        on_gpu = self.device.type == "cuda"
+        if on_gpu:  # there is none for a CPU, where each process takes the statistics of its own images
+            module = nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
+        ids = [local_rank()] if on_gpu else None
+        return DistributedDataParallel(module, device_ids=ids, gradient_as_bucket_view=True)
+
+    @property
+    def epochs(self) -> int:
+        """Of the whole phase."""
+        return self.recipe.dense.epochs if self.name == DENSE else self.recipe.tofe.epochs
+
+    @property
+    def label_smoothing(self) -> float:
+        """Of this phase."""
+        return self.recipe.dense.label_smoothing if self.name == DENSE else self.recipe.tofe.label_smoothing
+
+    @property
+    def result(self) -> ToFe:
+        """What is evaluated and saved: the moving average of the weights where there is one."""
+        return self.model if self.ema is None else self.ema.module
+
+    @property
+    def batch_size(self) -> int:
+        """Images in one part of a step of one process."""
+        return self.recipe.run.batch_size // self.recipe.run.accumulate // self.processes.size
+
+    def temperature(self, share: float) -> float:
+        """Of the Gumbel softmax when this share of the phase is done."""
+        settings = self.recipe.tofe
+        return schedule.temperature_at(share, settings.temperature_start, settings.temperature_end)
+
+    def chunks(self, first_step: int) -> list[range]:
+        """Positions in the epoch's order of what this process reads, from a step on: a range a part of a step."""
+        size, parts = self.batch_size, self.recipe.run.accumulate
+        whole = size * parts * self.processes.size
+        return [
+            range(start, start + size)
+            for step in range(first_step, self.steps)
+            for part in range(parts)
+            for start in [step * whole + (self.processes.rank * parts + part) * size]
+        ]
+
+    def step(self, batches: Sequence[Batch], number: int, seed: int) -> Values:
+        """One step of all processes.
+
+        Args:
+            batches: this process's parts of it; the images may be changed in place.
+            number: of the step in the phase, from 0.
+            seed: of everything random in it.
+
+        Returns:
+            Means over all images of the step. Where the loss is not finite the weights are as they were.
+
+        Raises:
+            MissingError: not enough memory.
+        """
+        torch.manual_seed((seed + self.processes.rank) % 2**63)
+        optimizer.set_rates(self.schedule, number)
+        share = number / (self.epochs * self.steps)
+        drawn = self._drawn(share, seed)
+        sums: Values = {}
+        try:
+            for part, batch in enumerate(batches):
+                last = part == len(batches) - 1
+                own = None if drawn is None else drawn[:, part * self.batch_size : (part + 1) * self.batch_size]
+                with contextlib.nullcontext() if last else self._without_exchange():
+                    values = self._part(batch, share, own, seed + part)
+                for name, value in values.items():
+                    sums[name] = sums.get(name, 0.0) + value / len(batches)
+            sums = self._mean_of_processes(sums)
+            if np.isfinite(sums["loss"]):
+                self._update(number, share, sums)
+            self.optimizer.zero_grad(set_to_none=True)
+        except torch.OutOfMemoryError as error:
+            raise MissingError(
+                f"{self.device} has not enough memory for {self.batch_size} images at a time.",
+                "Give a smaller `batch_size`, or run.accumulate=2 or run.checkpointing=true in `changes`.",
+                code="memory",
+                batch=self.batch_size,
+            ) from error
+        return sums
+
+    def _part(self, batch: Batch, share: float, drawn: Tensor | None, seed: int) -> Values:
+        images = batch.images.to(self.device, non_blocking=True)
+        labels = batch.labels.to(self.device, non_blocking=True) if batch.labels is not None else None
+        assert labels is not None  # see `open_labelled`
+        images, targets = _mixed(self.mixup, images, labels, seed)
+        if self.recipe.run.channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            if self.teacher is None:
+                logits = self.forward(images)
+                parts = {"classification": (1.0, self._classification(logits, targets))}
+            else:
+                logits, parts = self._masked(images, targets, share, drawn)
+        loss = torch.stack([weight * value for weight, value in parts.values()]).sum()
+        self.scaler.scale(loss / self.recipe.run.accumulate).backward()  # type: ignore[no-untyped-call]
+        values = {name: value.detach() for name, (_, value) in parts.items()}
+        values["loss"] = loss.detach()
+        values["accuracy"] = (logits.detach().argmax(dim=1) == labels).float().mean()
+        numbers = torch.stack([value.float() for value in values.values()]).tolist()  # one copy from the device
+        return dict(zip(values, numbers, strict=True))
+
+    def _masked(
+        self, images: Tensor, targets: Tensor, share: float, drawn: Tensor | None
+    ) -> tuple[Tensor, dict[str, tuple[float, Tensor]]]:
+        """Logits, and name -> (weight, part of the loss); what has the weight 0 is there to be logged."""
+        settings, weights, model = self.recipe.tofe, self.recipe.loss, self.model
+        temperature = self.temperature(share)
+        noise = schedule.noise_at(share, settings.quiet_share)
+        out: MaskedOutput = self.forward(
+            images, *torch.tensor([temperature, noise], device=self.device).unbind(), drawn
+        )
+        ends = [blocks.stop for blocks in model.stage_blocks[: len(out.estimates)]]
+        assert self.teacher is not None
+        with torch.no_grad():
+            teacher_logits, tokens = backbones.dense_tokens(self.teacher, images, ends)
+        kept, spreads = self._over_processes(out)
+        frozen = len(images) * (model.tokens - kept.detach())
+        ratio = losses.macs_ratio(model, kept)
+        rates = budget.crossing_rates(out.scores, spreads, noise)
+        targets_of_stages = [at_end[:, model.prefix :] for at_end in tokens]
+        approximation = losses.approximation_loss(out.estimates, out.masks, targets_of_stages, list(frozen))
+        return out.logits, {
+            "classification": (weights.classification, self._classification(out.logits, targets)),
+            "distillation": (weights.distillation, losses.distillation_loss(out.logits, teacher_logits)),
+            "approximation": (weights.approximation, approximation.to(self.device)),
+            "budget": (weights.budget, losses.budget_loss(ratio, self.target.at(share))),
+            "train_macs_ratio": (0.0, ratio),
+            **{f"train_keep_{stage}": (0.0, one / model.tokens) for stage, one in enumerate(kept)},
+            **{f"rate_{stage}": (0.0, one) for stage, one in enumerate(rates)},
+        }
+
+    def _over_processes(self, out: MaskedOutput) -> tuple[Tensor, list[Tensor]]:
+        """Per stage the mean number of kept tokens [S], differentiable, and the spread of the scores."""
+        kept = losses.kept_tokens(out.masks)
+        moments = torch.stack([torch.stack([one.mean(), one.square().mean()]) for one in out.scores], dim=1)
+        of_all = self.processes.total(torch.cat([kept.detach()[None], moments])) / self.processes.size
+        # The gradient of this process's share: DDP takes the mean of the gradients.
+        kept = kept + (of_all[0] - kept.detach())
+        return kept, list((of_all[2] - of_all[1].square()).clamp(min=0).sqrt())
+
+    def _classification(self, logits: Tensor, targets: Tensor) -> Tensor:
+        smoothing = self.label_smoothing if self.mixup is None else 0.0  # mixing smooths the targets itself
+        return losses.classification_loss(logits, targets, smoothing)
+
+    def _update(self, number: int, share: float, values: Values) -> None:
+        """The optimizer's step from the gradients that lie there, and what follows it."""
+        self.scaler.unscale_(self.optimizer)
+        if self.recipe.optimizer.clip_norm:
+            torch.nn.utils.clip_grad_norm_(self.parameters, self.recipe.optimizer.clip_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.name == TOFE:
+            kept, rates = ([values[f"{name}_{stage}"] for stage in range(len(self.model.stages))]
+                           for name in ("train_keep", "rate"))  # fmt: skip
+            budget.move_towards(self.model, self.target.at(share), kept, rates)
+        if self.ema is not None:
+            self.ema.update(self.model, step=number + 1)
+
+    def _drawn(self, share: float, seed: int) -> Tensor | None:
+        """Gumbel numbers [S, B, N, 2] of this process's images: the same however many processes share a step."""
+        if self.name == DENSE or not schedule.noise_at(share, self.recipe.tofe.quiet_share):
+            return None
+        generator = torch.Generator(self.device).manual_seed(seed)
+        images, own = self.recipe.run.batch_size, self.batch_size * self.recipe.run.accumulate
+        shape = (len(self.model.stages), images, self.model.tokens, 2)
+        first = self.processes.rank * own
+        return gumbel_numbers(shape, self.device, generator)[:, first : first + own]
+
+    def _mean_of_processes(self, values: Values) -> Values:
+        numbers = torch.tensor(list(values.values()), dtype=torch.float64, device=self.device)
+        means = self.processes.total(numbers) / self.processes.size
+        return dict(zip(values, means.tolist(), strict=True))
+
+    def _without_exchange(self) -> contextlib.AbstractContextManager[None]:
+        """Gradients of parts before the last are exchanged with it."""
+        forward = self.forward
+        return forward.no_sync() if isinstance(forward, DistributedDataParallel) else contextlib.nullcontext()
+
+    def saved(self) -> dict[str, Any]:
+        """What a resumed run needs besides the network's weights."""
+        ema = {} if self.ema is None else self.ema.module.state_dict()
+        return {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict(), "ema": dict(ema)}
+
+    def restore(self, saved: Mapping[str, Any]) -> None:
+        """The inverse of `saved`."""
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.scaler.load_state_dict(saved["scaler"])
+        if self.ema is not None:
+            self.ema.module.load_state_dict(saved["ema"])
+
+
+def frozen_copy(vit: Backbone) -> Backbone:
+    """A teacher: the backbone as it is now, without dropout or gradients."""
+    teacher = copy.deepcopy(vit).eval().requires_grad_(False)
+    if hasattr(teacher, "set_grad_checkpointing"):
+        teacher.set_grad_checkpointing(False)
+    return teacher
+
+
+def autocast_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """Of products; "auto" is bfloat16 on a GPU that has it.
+
+    Float16 has too few exponents for the gradient of log(mask + eps): with it the selector learns from the mixture of
+    both paths alone.
+    """
+    if precision == "auto":
+        narrow = device.type == "cuda" and torch.cuda.is_bf16_supported()
+        return torch.bfloat16 if narrow else torch.float32
+    return _DTYPES[precision]
+
+
+def _mixup(recipe: TrainingRecipe, smoothing: float, classes: int) -> Mixup | None:
+    images = recipe.images
+    if not (images.mixup or images.cutmix):
+        return None
+    return Mixup(images.mixup, images.cutmix, prob=images.mixing, label_smoothing=smoothing, num_classes=classes)
+
+
+def _mixed(mixup: Mixup | None, images: Tensor, labels: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+    """Images and targets of a step; an odd number of images, which mix in pairs, is left as it is."""
+    if mixup is None or len(images) % 2:
+        return images, labels
+    state = np.random.get_state()
+    np.random.seed(seed % 2**32)
+    try:
+        mixed: tuple[Tensor, Tensor] = mixup(images, labels)
+    finally:
+        np.random.set_state(state)
+    return mixed

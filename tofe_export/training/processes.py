@@ -1,0 +1,116 @@
+"""The processes of one run: one by itself, or several that torchrun started, on one machine or many.
+
+They make every step together, each with its share of the images, and end with the same weights.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch import distributed as dist
+
+from tofe_export.errors import MissingError
+
+_PATIENCE = timedelta(minutes=30)  # the slowest process may read many more images than the others
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process among those of a run.
+
+    Attributes:
+        rank: its number.
+        size: how many there are.
+    """
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the one that writes and speaks."""
+        return self.rank == 0
+
+    def total(self, values: Tensor) -> Tensor:
+        """The sum over all processes, element by element; without gradients."""
+        values = values.detach()
+        if self.size > 1:
+            values = values.clone()
+            dist.all_reduce(values)
+        return values
+
+    def gathered(self, value: Any) -> list[Any]:
+        """What every process has, in order of their numbers: plain Python values."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
+
+    def of_first(self, value: Any) -> Any:
+        """What the first process has."""
+        if self.size == 1:
+            return value
+        values = [value]
+        dist.broadcast_object_list(values)
+        return values[0]
+
+
+def rank() -> int:
+    """This process's number, before or after `joined`; 0 where it is alone."""
+    return int(os.environ.get("RANK", "0")) if _started() else 0
+
+
+def local_rank() -> int:
+    """Its number on this machine, which is that of its GPU."""
+    return int(os.environ.get("LOCAL_RANK", "0")) if _started() else 0
+
+
+@contextlib.contextmanager
+def joined(device: torch.device) -> Iterator[Processes]:
+    """Joins the other processes where torchrun started several; alone otherwise.
+
+    Raises:
+        MissingError: another process ended, or cannot be reached.
+    """
+    if not _started():
+        yield Processes()
+        return
+    already = dist.is_initialized()
+    with _lost_as_a_sentence():
+        if not already:
+            dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_PATIENCE)
+        yield Processes(dist.get_rank(), dist.get_world_size())
+    if not already:
+        dist.destroy_process_group()
+
+
+def _started() -> bool:
+    return dist.is_available() and dist.is_torchelastic_launched() and int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+@contextlib.contextmanager
+def _lost_as_a_sentence() -> Iterator[None]:
+    try:
+        yield
+    except dist.DistError as error:
+        raise _lost() from error
+    except RuntimeError as error:
+        if not any(sign in str(error) for sign in ("gloo", "NCCL", "Connection closed", "Connection reset")):
+            raise
+        raise _lost() from error
+
+
+def _lost() -> MissingError:
+    return MissingError(
+        "Another process of this run has ended or cannot be reached, so this one stops.",
+        "Look at what it said, then start all of them again with `resume`.",
+        code="process-lost",
+    )
