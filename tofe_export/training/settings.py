@@ -22,7 +22,7 @@ class TrainSettings:
     """Settings of a run.
 
     Attributes:
-        data: `digits` or a folder of class folders.
+        data: `digits` or a folder of images with labels, as `open_source` takes it.
         epochs: of ToFe fine-tuning.
         dense_epochs: of the dense backbone before it; skipped when there are pretrained or given weights.
         batch_size: images a step.

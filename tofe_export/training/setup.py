@@ -63,7 +63,7 @@ def open_labelled(settings: TrainSettings, split: str) -> ImageSource:
     if not source.classes:
         raise InputError(
             f"{readable(settings.data)} has no labels to train with.",
-            "Give a folder with one subfolder of images per class.",
+            "Give a folder with one subfolder of images per class, or shards or a dataset with labels.",
             code="no-labels",
             name=settings.data,
         )

@@ -87,7 +87,7 @@ class _Run:
         self.val_source = setup.open_labelled(self.settings, "val")
         if self.val_source.classes != self.train_source.classes:
             raise InputError(
-                f"{self.train_source.name} and {self.val_source.name} do not have the same class folders.",
+                f"{self.train_source.name} and {self.val_source.name} do not have the same classes.",
                 "Make them equal.",
                 code="classes-differ",
             )
