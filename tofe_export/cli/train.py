@@ -13,7 +13,7 @@ from tofe_export.files.commands import command
 
 
 def train(
-    data: Annotated[str, Option(help="'digits', or a folder with one subfolder of images per class.")],
+    data: Annotated[str, Option(help="'digits', or a folder: subfolders of images, shards, or a dataset.")],
     output: Annotated[Path, Option("--output", "-o", help="Folder of the run; gets ckpt.pth.", metavar="RUN")],
     backbone: Annotated[
         str, Option(help="timm ViT (vit_*, deit_*, eva02_*, beit_*) or lvvit_t, _s, _m, _l.", metavar="NAME")
