@@ -115,7 +115,7 @@ def test_the_report_counts_too(deployed: Path, run: Run, tmp_path: Path) -> None
     assert f"Images: {COPIES} read, 1 left out: 1 that cannot be decoded." in done.stderr
     page = (tmp_path / "report.html").read_text()
     assert "bad.png" in page
-    assert "class folders that are not the model&#39;s" in page
+    assert "classes that are not the model&#39;s" in page
     assert "wrong: it is" not in page
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def train(
-    data: Annotated[str, Option(help="'digits', or a folder with one subfolder of images per class.")],
+    data: Annotated[str, Option(help="'digits', or a folder: subfolders of images, shards, or a dataset.")],
     output: Annotated[Path, Option("--output", "-o", help="Folder of the run; gets ckpt.pth.", metavar="RUN")],
     recipe: Annotated[
         str | None,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -11,12 +10,12 @@ from pathlib import Path
 from tofe_export.data.image_file import common_endings, read_image
 from tofe_export.data.image_log import LeftOut, Reason, counted
 from tofe_export.data.images import Sample
+from tofe_export.data.labels import part_of
 from tofe_export.data.scan import Listing, scan
 from tofe_export.errors import InputError, count
 from tofe_export.files.names import readable
 from tofe_export.files.places import reason_of
 
-_HOLD_OUT = 10  # one image in so many
 _File = tuple[Path, int | None]
 _LAYOUT = "Give a folder of images, or a folder with one subfolder of images per class."
 
@@ -52,23 +51,14 @@ class Folder:
         Raises:
             InputError: a class with a single image, which cannot be in both parts.
         """
-        parts: tuple[list[_File], list[_File]] = ([], [])
-        for _, files in itertools.groupby(self.files, key=lambda file: file[1]):
-            of_label = list(files)
-            if len(of_label) < 2:
-                raise InputError(
-                    f"{readable(of_label[0][0].parent)} holds a single image, too few to train on some and hold out "
-                    "others.",
-                    "Add images, or make the two parts yourself: train/ and val/.",
-                    code="single-image",
-                    path=of_label[0][0].parent,
-                )
-            step = min(_HOLD_OUT, len(of_label))
-            for place, file in enumerate(of_label, start=1):
-                parts[place % step == 0].append(file)
-        chosen, left_out = parts[held_out], self.left_out
+        labels = [label for _, label in self.files]
+        files = [
+            [self.files[place] for place in part_of(labels, held, lambda place: self.files[place][0].parent)]
+            for held in (False, True)
+        ]
+        chosen, left_out = files[held_out], self.left_out
         if self.linked and not held_out:
-            secret = {os.path.realpath(path) for path, _ in parts[True]}
+            secret = {os.path.realpath(path) for path, _ in files[True]}
             twice = {path for path, _ in chosen if os.path.realpath(path) in secret}
             chosen = [file for file in chosen if file[0] not in twice]
             left_out += tuple(

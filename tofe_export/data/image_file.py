@@ -9,9 +9,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import io
 import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageFile
@@ -75,23 +79,49 @@ def read_image(path: Path) -> Image.Image:
     Raises:
         UnreadableImage: it cannot be decoded, or not so that it surely looks as it should.
     """
-    try:
+    with _refusing(readable(path)):
         if path.exists() and not path.is_file():  # a FIFO would wait for a writer
             raise _Refused(Reason.CORRUPT, "not a regular file")
-        # What Pillow warns of is either read all the same or refused below.
-        with warnings.catch_warnings(action="ignore"), Image.open(path, formats=formats()) as image:
-            return _rgb(image)
+        return _decoded(path)
+
+
+def read_stored(content: Callable[[], bytes], name: str) -> Image.Image:
+    """An image file that lies within another file, decoded to RGB.
+
+    Args:
+        content: returns its bytes; errors of the file system say as much about the image as they do in `read_image`.
+        name: what the user finds it by.
+
+    Raises:
+        UnreadableImage: as in `read_image`.
+    """
+    with _refusing(name):
+        return _decoded(io.BytesIO(content()))
+
+
+def _decoded(file: Path | BinaryIO) -> Image.Image:
+    # What Pillow warns of is either read all the same or refused.
+    with warnings.catch_warnings(action="ignore"), Image.open(file, formats=formats()) as image:
+        return _rgb(image)
+
+
+@contextlib.contextmanager
+def _refusing(name: str) -> Iterator[None]:
+    """Whatever goes wrong with the image called `name` becomes an UnreadableImage."""
+    try:
+        yield
+        return
     except _Refused as refused:
-        left_out = LeftOut(readable(path), refused.reason, str(refused))
+        left_out = LeftOut(name, refused.reason, str(refused))
     except PermissionError:
-        left_out = LeftOut(readable(path), Reason.PERMISSION, "no permission to read it")
+        left_out = LeftOut(name, Reason.PERMISSION, "no permission to read it")
     except FileNotFoundError:
-        left_out = LeftOut(readable(path), Reason.GONE, "not there")
+        left_out = LeftOut(name, Reason.GONE, "not there")
     except (Image.DecompressionBombError, MemoryError):
         limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
-        left_out = LeftOut(readable(path), Reason.TOO_LARGE, f"more than {limit / 1e6:.0f} million pixels")
+        left_out = LeftOut(name, Reason.TOO_LARGE, f"more than {limit / 1e6:.0f} million pixels")
     except Exception as error:  # decoders raise whatever they like: OSError, SyntaxError, struct.error, ...
-        left_out = LeftOut(readable(path), Reason.CORRUPT, f"cannot be decoded: {type(error).__name__}")
+        left_out = LeftOut(name, Reason.CORRUPT, f"cannot be decoded: {type(error).__name__}")
     raise UnreadableImage(left_out)
 
 

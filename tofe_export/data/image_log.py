@@ -29,6 +29,7 @@ class Reason(StrEnum):
     FOLDER = "folder"
     LINK = "link"
     HELD_OUT = "held out"
+    LABEL = "label"
 
 
 _COUNTED = {
@@ -44,6 +45,7 @@ _COUNTED = {
     Reason.FOLDER: "unreadable folders",
     Reason.LINK: "links to what is read elsewhere",
     Reason.HELD_OUT: "links to held-out images",
+    Reason.LABEL: "without a label that can be read",
 }
 
 

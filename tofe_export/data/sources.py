@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Literal
 
 from tofe_export.data.digits import Digits
-from tofe_export.data.folder import open_folder
 from tofe_export.data.images import ImageSource
+from tofe_export.data.layouts import open_layout, part_folders
 from tofe_export.data.photos import Photos
-from tofe_export.errors import InputError
+from tofe_export.errors import InputError, TofeError
 from tofe_export.files.names import expanded, readable
 from tofe_export.files.places import is_there, reason_of
 
@@ -21,13 +21,15 @@ def open_source(spec: str, part: Part, seed: int = 0) -> ImageSource:
     """The images that `spec` names.
 
     Args:
-        spec: `digits`, `photos`, or a folder: flat, or one subfolder per class, or either below `train/` and `val/`.
+        spec: `digits`, `photos`, or a folder: of images, flat or in one subfolder per class; of tar shards; either of
+            these below `train/` and `val/`; or a saved dataset.
         part: "train" and "val" have no image in common: of a folder without the two parts, every tenth image of each
             class is "val". "any" is for measuring on whatever there is: "val" where there are parts, else every image.
         seed: of what is drawn at random (`digits`, `photos`).
 
     Raises:
         InputError: no such folder, a file, or no image in it.
+        MissingError: the package that reads a saved dataset is not installed.
     """
     if spec == "digits":
         return Digits("train" if part == "train" else "val", seed)
@@ -48,18 +50,11 @@ def _open_root(root: Path, spec: str, part: Part) -> ImageSource:
             code="no-images-called",
             name=spec,
         )
-    parts = [name for name in ("train", "val") if (root / name).is_dir()]
-    if len(parts) == 1:
-        raise InputError(
-            f"{readable(root)} has a folder {parts[0]}/ but not the other of train/ and val/.",
-            f"Add it, or name {readable(root / parts[0])} itself.",
-            code="half-of-train-and-val",
-            path=root,
-        )
-    if parts:
-        return open_folder(root / ("train" if part == "train" else "val"))
-    folder = open_folder(root)
-    return folder if part == "any" else folder.part(held_out=part == "val")
+    folders = part_folders(root)
+    if len(folders) > 1:
+        return open_layout(folders[0 if part == "train" else 1], root)
+    whole = open_layout(folders[0], root)
+    return whole if part == "any" else whole.part(held_out=part == "val")
 
 
 def images_like_training(trained_on: str, spec: str | None) -> ImageSource:
@@ -91,7 +86,7 @@ def is_ambiguous(spec: str | None) -> bool:
         return False
     try:
         open_source(f"./{spec}", "any")
-    except InputError as error:
+    except TofeError as error:
         return error.code != "no-image"  # the folder of a run, say
     return True
 
@@ -109,6 +104,6 @@ def class_note(source: ImageSource, classes: tuple[str, ...]) -> str:
     ]
     difference = f"such as {unknown[0]}" if unknown else "in another order"
     return (
-        f"Accuracy was not measured: {source.name} has {len(source.classes)} class folders that are not the model's "
+        f"Accuracy was not measured: {source.name} has {len(source.classes)} classes that are not the model's "
         f"{len(classes)} classes, {difference}."
     )

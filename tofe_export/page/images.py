@@ -9,7 +9,7 @@ from tofe_export.checkpoints.checkpoint import Checkpoint
 from tofe_export.data.image_log import ImageLog
 from tofe_export.data.images import Batch, ImageSource, batches
 from tofe_export.data.sources import open_source
-from tofe_export.errors import InputError
+from tofe_export.errors import InputError, MissingError
 from tofe_export.progress import Progress, tracked
 
 _BATCH = 8
@@ -55,7 +55,7 @@ def open_images(checkpoint: Checkpoint, count: int, data: str | None, log: Image
     elif checkpoint.data:
         try:
             source = open_source(checkpoint.data, "val")
-        except InputError:
+        except (InputError, MissingError):
             source = open_source("photos", "val")
             note = f"The images it was trained on ({checkpoint.data}) are not here, so these are bundled photographs."
     else:

@@ -66,13 +66,13 @@ def open_labelled(data: str, seed: int) -> tuple[ImageSource, ImageSource]:
     if not train.classes:
         raise InputError(
             f"{readable(data)} has no labels to train with.",
-            "Give a folder with one subfolder of images per class.",
+            "Give a folder with one subfolder of images per class, or shards or a dataset with labels.",
             code="no-labels",
             name=data,
         )
     if held_out.classes != train.classes:
         raise InputError(
-            f"{train.name} and {held_out.name} do not have the same class folders.",
+            f"{train.name} and {held_out.name} do not have the same classes.",
             "Make them equal.",
             code="classes-differ",
         )
