@@ -1,8 +1,9 @@
 """Meeting the budget: whether it can be met, the cost that each step aims at, and the selectors' thresholds.
 
 The loss pulls the cost towards its target, but how far depends on learning rates, batches and the number of steps.
-So every step also moves the thresholds of all stages together by what its images say is too much or too little, and at
-the end of training they are set on images as they are in use. Which tokens go, and in which stage, is left to the loss.
+So the cost has a price, which rises while the target is missed; every step moves the thresholds of all stages together
+by what its images say is too much or too little; and at the end of training they are set on images as they are in use.
+Which tokens go, and in which stage, is left to the loss.
 """
 
 from __future__ import annotations
@@ -19,9 +20,11 @@ from tofe_export.errors import InputError
 from tofe_export.model.flops import dense_macs, tofe_macs
 from tofe_export.model.tofe import ToFe
 
-_GAIN = 0.1  # of a step towards the cost that its images would need
+_GAIN = 0.3  # of a step towards the cost that its images would need
 _LARGEST_MOVE = 0.5  # of a threshold in one step, in units of the scores
 _SMALLEST_WIDTH = 1e-3  # of the scores' distribution
+_PRICE_RATE = 0.1  # at which a missed target changes the price, a step
+_HIGHEST_PRICE = 100.0
 _EXTREME = 0.005  # a share of all or none has no odds
 _FAR, _HALVINGS = 20.0, 50
 _MET = 0.02
@@ -72,6 +75,21 @@ class Target:
         if share >= ramp:
             return budget
         return budget + (self.start - budget) * 0.5 * (1 + math.cos(math.pi * share / ramp))
+
+
+@dataclass
+class Price:
+    """What a share of the dense MACs costs in the loss: a multiplier, which a missed target changes step by step.
+
+    At the end of it the losses of accuracy and the price are in balance, and selectors drift neither way (the method of
+    multipliers; Bertsekas, Constrained Optimization and Lagrange Multiplier Methods, 1982).
+    """
+
+    value: float = 0.0
+
+    def change(self, missed_by: float) -> None:
+        """After a step whose cost was above its target by `missed_by`, a share of the dense MACs."""
+        self.value = min(max(self.value + _PRICE_RATE * missed_by, -_HIGHEST_PRICE), _HIGHEST_PRICE)
 
 
 def crossing_rates(scores: Sequence[Tensor], spreads: Sequence[Tensor], noise: float) -> list[Tensor]:

@@ -13,6 +13,9 @@ from tofe_export.model.flops import dense_macs, tofe_macs
 from tofe_export.model.tofe import ToFe
 
 
+_LEAST_POWER = 1e-6  # of tokens that are all zero
+
+
 def classification_loss(
     logits: Float[Tensor, "B K"], labels: Int[Tensor, " B"] | Float[Tensor, "B K"], smoothing: float = 0.0
 ) -> Tensor:
@@ -31,8 +34,12 @@ def approximation_loss(
     masks: Sequence[Float[Tensor, "B N"]],
     teacher: Sequence[Float[Tensor, "B N C"]],
     frozen_tokens: Sequence[Tensor] | None = None,
+    powers: Sequence[Tensor] | None = None,
 ) -> Tensor:
     """Mean squared error of the estimated frozen tokens against the dense teacher's at the same depth.
+
+    In units of the teacher's mean square, which differs between backbones by a hundred and grows with the depth: so
+    one weight fits all of them, and every stage.
 
     Kept tokens do not count: their estimates are never used. The mean runs over frozen tokens and channels, then
     over stages; a stage that froze nothing contributes 0. Masks carry no gradient here, or the selector would learn
@@ -44,6 +51,7 @@ def approximation_loss(
         teacher: the teacher's patch tokens after the same stages.
         frozen_tokens: per stage, the number of frozen tokens to take the mean over where images lie in several
             processes: the mean over the processes. None counts those of these masks.
+        powers: per stage, the mean square of the teacher's tokens of all processes; None takes that of these.
     """
     if not estimates:
         return torch.zeros((), device=masks[0].device if masks else None)
@@ -52,9 +60,15 @@ def approximation_loss(
         frozen = (1 - mask).detach().float()
         squared = (estimate.float() - target.detach().float()).square().mean(dim=2)
         number = frozen.sum() if frozen_tokens is None else frozen_tokens[stage]
+        power = mean_square(target) if powers is None else powers[stage]
         # Of no token there is no error; less than one may freeze in the mean over processes.
-        errors.append((squared * frozen).sum() / torch.where(number > 0, number, 1))
+        errors.append((squared * frozen).sum() / torch.where(number > 0, number, 1) / power)
     return torch.stack(errors).mean()
+
+
+def mean_square(tokens: Float[Tensor, "B N C"]) -> Tensor:
+    """Over everything, at least a little."""
+    return tokens.detach().float().square().mean().clamp(min=_LEAST_POWER)
 
 
 def kept_tokens(masks: Sequence[Float[Tensor, "B N"]]) -> Float[Tensor, " S"]:

@@ -90,6 +90,7 @@ class Phase:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
         self.mixup = _mixup(self.recipe, self.label_smoothing, int(self.model.vit.num_classes))
         self.target = budget.Target.of(self.model, self.recipe.tofe)
+        self.price = budget.Price()
         if hasattr(self.model.vit, "set_grad_checkpointing"):
             self.model.vit.set_grad_checkpointing(run.checkpointing)
         if run.channels_last:
@@ -196,12 +197,12 @@ class Phase:
                 parts = {"classification": (1.0, self._classification(logits, targets))}
             else:
                 logits, parts = self._masked(images, targets, share, drawn)
-        loss = torch.stack([weight * value for weight, value in parts.values()]).sum()
+        loss = torch.stack([weight * value for weight, value in parts.values() if weight]).sum()
         self.scaler.scale(loss / self.recipe.run.accumulate).backward()  # type: ignore[no-untyped-call]
         values = {name: value.detach() for name, (_, value) in parts.items()}
         values["loss"] = loss.detach()
         values["accuracy"] = (logits.detach().argmax(dim=1) == labels).float().mean()
-        numbers = torch.stack([value.float() for value in values.values()]).tolist()  # one copy from the device
+        numbers = torch.stack([value.float().to(self.device) for value in values.values()]).tolist()  # one copy from the device
         return dict(zip(values, numbers, strict=True))
 
     def _masked(
@@ -218,30 +219,39 @@ class Phase:
         assert self.teacher is not None
         with torch.no_grad():
             teacher_logits, tokens = backbones.dense_tokens(self.teacher, images, ends)
-        kept, spreads = self._over_processes(out)
+        targets_of_stages = [at_end[:, model.prefix :] for at_end in tokens]
+        kept, spreads, powers = self._over_processes(out, targets_of_stages)
         frozen = len(images) * (model.tokens - kept.detach())
         ratio = losses.macs_ratio(model, kept)
         rates = budget.crossing_rates(out.scores, spreads, noise)
-        targets_of_stages = [at_end[:, model.prefix :] for at_end in tokens]
-        approximation = losses.approximation_loss(out.estimates, out.masks, targets_of_stages, list(frozen))
+        approximation = losses.approximation_loss(out.estimates, out.masks, targets_of_stages, list(frozen), powers)
+        missed = ratio - self.target.at(share)
         return out.logits, {
             "classification": (weights.classification, self._classification(out.logits, targets)),
             "distillation": (weights.distillation, losses.distillation_loss(out.logits, teacher_logits)),
             "approximation": (weights.approximation, approximation.to(self.device)),
             "budget": (weights.budget, losses.budget_loss(ratio, self.target.at(share))),
+            "missed": (self.price.value, missed),
+            "price": (0.0, torch.tensor(self.price.value)),
             "train_macs_ratio": (0.0, ratio),
             **{f"train_keep_{stage}": (0.0, one / model.tokens) for stage, one in enumerate(kept)},
             **{f"rate_{stage}": (0.0, one) for stage, one in enumerate(rates)},
         }
 
-    def _over_processes(self, out: MaskedOutput) -> tuple[Tensor, list[Tensor]]:
-        """Per stage the mean number of kept tokens [S], differentiable, and the spread of the scores."""
+    def _over_processes(
+        self, out: MaskedOutput, targets: Sequence[Tensor]
+    ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+        """Over the images of all processes, per stage: the mean number of kept tokens [S], differentiable; the spread of
+        the scores; and the mean square of the teacher's tokens, of stages that have an approximator."""
         kept = losses.kept_tokens(out.masks)
-        moments = torch.stack([torch.stack([one.mean(), one.square().mean()]) for one in out.scores], dim=1)
-        of_all = self.processes.total(torch.cat([kept.detach()[None], moments])) / self.processes.size
+        means = [torch.stack([one.mean(), one.square().mean()]) for one in out.scores]
+        own = torch.cat([kept.detach(), *means, *(losses.mean_square(one)[None] for one in targets)])
+        of_all = self.processes.total(own) / self.processes.size
+        stages = len(out.masks)
+        first, second = of_all[stages : 3 * stages].view(stages, 2).unbind(dim=1)
         # The gradient of this process's share: DDP takes the mean of the gradients.
-        kept = kept + (of_all[0] - kept.detach())
-        return kept, list((of_all[2] - of_all[1].square()).clamp(min=0).sqrt())
+        kept = kept + (of_all[:stages] - kept.detach())
+        return kept, list((second - first.square()).clamp(min=0).sqrt()), list(of_all[3 * stages :])
 
     def _classification(self, logits: Tensor, targets: Tensor) -> Tensor:
         smoothing = self.label_smoothing if self.mixup is None else 0.0  # mixing smooths the targets itself
@@ -258,6 +268,7 @@ class Phase:
             kept, rates = ([values[f"{name}_{stage}"] for stage in range(len(self.model.stages))]
                            for name in ("train_keep", "rate"))  # fmt: skip
             budget.move_towards(self.model, self.target.at(share), kept, rates)
+            self.price.change(values["missed"])
         if self.ema is not None:
             self.ema.update(self.model, step=number + 1)
 
@@ -284,12 +295,18 @@ class Phase:
     def saved(self) -> dict[str, Any]:
         """What a resumed run needs besides the network's weights."""
         ema = {} if self.ema is None else self.ema.module.state_dict()
-        return {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict(), "ema": dict(ema)}
+        return {
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "ema": dict(ema),
+            "price": self.price.value,
+        }
 
     def restore(self, saved: Mapping[str, Any]) -> None:
         """The inverse of `saved`."""
         self.optimizer.load_state_dict(saved["optimizer"])
         self.scaler.load_state_dict(saved["scaler"])
+        self.price.value = float(saved["price"])
         if self.ema is not None:
             self.ema.module.load_state_dict(saved["ema"])
 
