@@ -19,7 +19,7 @@ from tofe_export.model.outputs import best_class
 from tofe_export.model.selector import threshold_choice
 from tofe_export.model.tofe import ToFe
 from tofe_export.progress import Progress
-from tofe_export.training.phase import Phase, autocast_dtype
+from tofe_export.training.phase import Phase, autocast_dtype, computing
 from tofe_export.training.processes import Processes
 from tofe_export.training.seeds import seed_of
 
@@ -179,7 +179,7 @@ def evaluate(
     totals = torch.zeros(3 + 2 * stages, dtype=torch.float64)
     whole, dtype = dense_macs(model.vit), autocast_dtype(precision, device)
     for batch in batches:
-        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+        with computing(device, dtype):
             out = None if dense else model.forward_masked(batch.images.to(device), threshold_choice)
             logits = model.vit(batch.images.to(device)) if out is None else out.logits
         assert batch.labels is not None  # see `open_labelled`
