@@ -174,6 +174,8 @@ class RunTable(Table):
         checkpointing: compute the blocks again for their gradients instead of keeping what they computed.
         compile: by torch.compile.
         channels_last: memory format of the patch embedding.
+        shard: divide weights, gradients and the optimizer's state among the processes (FSDP2), for backbones that do
+            not fit one GPU.
         seed: of everything random.
         limit_batches: at most so many steps an epoch; None for all.
         limit_val: at most so many held-out images, and so many to set thresholds on; None for all.
@@ -186,6 +188,7 @@ class RunTable(Table):
     checkpointing: Flag = False
     compile: Flag = False
     channels_last: Flag = False
+    shard: Flag = False
     seed: Annotated[int, Field(strict=True, ge=0, le=LARGEST_SEED)] = 0
     limit_batches: Limit = None
     limit_val: Limit = None
@@ -194,6 +197,8 @@ class RunTable(Table):
     def _divides(self) -> Self:
         if self.batch_size % self.accumulate:
             raise ValueError(f"accumulate is {self.accumulate}, but it should divide batch_size, {self.batch_size}")
+        if self.shard and self.ema_decay:
+            raise ValueError("ema_decay is not 0, but with shard there is no moving average")
         return self
 
 

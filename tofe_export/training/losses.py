@@ -12,7 +12,6 @@ from torch.nn import functional as F
 from tofe_export.model.flops import dense_macs, tofe_macs
 from tofe_export.model.tofe import ToFe
 
-
 _LEAST_POWER = 1e-6  # of tokens that are all zero
 
 

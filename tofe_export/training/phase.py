@@ -26,8 +26,8 @@ from tofe_export.model.families import Backbone
 from tofe_export.model.outputs import MaskedOutput
 from tofe_export.model.selector import gumbel_choice, gumbel_numbers
 from tofe_export.model.tofe import ToFe
-from tofe_export.training import budget, losses, optimizer, schedule
-from tofe_export.training.processes import Processes, local_rank
+from tofe_export.training import budget, losses, optimizer, schedule, sharing
+from tofe_export.training.processes import Processes
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 Values = dict[str, float]
@@ -83,6 +83,16 @@ class Phase:
 
     def __post_init__(self) -> None:
         run = self.recipe.run
+        self.target = budget.Target.of(self.model, self.recipe.tofe)
+        if hasattr(self.model.vit, "set_grad_checkpointing"):
+            self.model.vit.set_grad_checkpointing(run.checkpointing)
+        if run.channels_last:
+            self.model.vit.patch_embed.to(memory_format=torch.channels_last)
+        module = DenseForward(self.model) if self.name == DENSE else MaskedForward(self.model)
+        if run.compile:
+            module.compile()
+        # The optimizer takes the parameters as they are shared out.
+        self.forward = sharing.shared(module, self.model, self.processes, self.device, run.shard)
         self.optimizer = optimizer.build_optimizer(self.model, self.recipe, self.name == DENSE)
         self.schedule = optimizer.build_schedule(self.optimizer, self.recipe, self.epochs, self.steps)
         self.parameters = [one for group in self.optimizer.param_groups for one in group["params"]]
@@ -90,24 +100,7 @@ class Phase:
         self.dtype = autocast_dtype(run.precision, self.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
         self.mixup = _mixup(self.recipe, self.label_smoothing, int(self.model.vit.num_classes))
-        self.target = budget.Target.of(self.model, self.recipe.tofe)
         self.price = budget.Price()
-        if hasattr(self.model.vit, "set_grad_checkpointing"):
-            self.model.vit.set_grad_checkpointing(run.checkpointing)
-        if run.channels_last:
-            self.model.vit.patch_embed.to(memory_format=torch.channels_last)
-        self.forward = self._wrapped(DenseForward(self.model) if self.name == DENSE else MaskedForward(self.model))
-
-    def _wrapped(self, module: nn.Module) -> nn.Module:
-        if self.recipe.run.compile:
-            module.compile()
-        if self.processes.size == 1:
-            return module
-        on_gpu = self.device.type == "cuda"
-        if on_gpu:  # there is none for a CPU, where each process takes the statistics of its own images
-            module = nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
-        ids = [local_rank()] if on_gpu else None
-        return DistributedDataParallel(module, device_ids=ids, gradient_as_bucket_view=True)
 
     @property
     def epochs(self) -> int:
@@ -121,8 +114,10 @@ class Phase:
 
     @property
     def result(self) -> ToFe:
-        """What is evaluated and saved: the moving average of the weights where there is one."""
-        return self.model if self.ema is None else self.ema.module
+        """What is evaluated and saved: the moving average of the weights where there is one, whole where it is
+        sharded. Every process must ask for it."""
+        model = self.model if self.ema is None else self.ema.module
+        return sharing.whole_copy(model, self.device)
 
     @property
     def batch_size(self) -> int:
@@ -244,8 +239,8 @@ class Phase:
     def _over_processes(
         self, out: MaskedOutput, targets: Sequence[Tensor]
     ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-        """Over the images of all processes, per stage: the mean number of kept tokens [S], differentiable; the spread of
-        the scores; and the mean square of the teacher's tokens, of stages that have an approximator."""
+        """Over the images of all processes, per stage: the mean number of kept tokens [S], differentiable; the spread
+        of the scores; and the mean square of the teacher's tokens, of stages that have an approximator."""
         kept = losses.kept_tokens(out.masks)
         means = [torch.stack([one.mean(), one.square().mean()]) for one in out.scores]
         own = torch.cat([kept.detach(), *means, *(losses.mean_square(one)[None] for one in targets)])
@@ -296,10 +291,10 @@ class Phase:
         return forward.no_sync() if isinstance(forward, DistributedDataParallel) else contextlib.nullcontext()
 
     def saved(self) -> dict[str, Any]:
-        """What a resumed run needs besides the network's weights."""
+        """What a resumed run needs besides the network's weights. Every process must ask for it."""
         ema = {} if self.ema is None else self.ema.module.state_dict()
         return {
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": sharing.optimizer_state(self.forward, self.optimizer),
             "scaler": self.scaler.state_dict(),
             "ema": dict(ema),
             "price": self.price.value,
@@ -307,7 +302,7 @@ class Phase:
 
     def restore(self, saved: Mapping[str, Any]) -> None:
         """The inverse of `saved`."""
-        self.optimizer.load_state_dict(saved["optimizer"])
+        sharing.load_optimizer_state(self.forward, self.optimizer, saved["optimizer"])
         self.scaler.load_state_dict(saved["scaler"])
         self.price.value = float(saved["price"])
         if self.ema is not None:

@@ -23,7 +23,7 @@ from tofe_export.files.names import CHECKPOINT, readable
 from tofe_export.model.families import Backbone
 from tofe_export.model.tofe import ToFe
 from tofe_export.progress import Note, Progress, silent, unheard
-from tofe_export.training import budget, recorder, setup
+from tofe_export.training import budget, recorder, setup, sharing
 from tofe_export.training.loop import (
     EpochSums,
     Evaluation,
@@ -151,8 +151,8 @@ class _Run:
             sums = EpochSums()
             self._save(phase, epoch + 1, sums)
             self._stop_if_asked(phase, epoch + 1, 0)
-        if name == DENSE and phase.ema is not None:
-            self.model.load_state_dict(phase.ema.module.state_dict())
+        if name == DENSE:
+            self.model = phase.result
         return phase
 
     def _teacher(self) -> Backbone:
@@ -229,6 +229,8 @@ class _Run:
         return max(1, self.recipe.run.batch_size // self.recipe.run.accumulate // self.processes.size)
 
     def _save(self, phase: Phase, epochs_done: int, sums: EpochSums) -> None:
+        # Weights that are sharded come from all processes.
+        weights, kept = sharing.whole_weights(self.model), phase.saved()
         if not self.processes.first:
             return
         save_state(
@@ -241,9 +243,9 @@ class _Run:
                 phase=phase.name,
                 epochs_done=epochs_done,
                 epoch=vars(sums),
-                model=self.model.state_dict(),
+                model=weights,
                 teacher={} if phase.teacher is None else phase.teacher.state_dict(),
-                optimizer=phase.saved(),
+                optimizer=kept,
                 dense_accuracy=self.dense_accuracy if phase.name == TOFE else None,
                 metrics=self.metrics,
             ),
