@@ -35,6 +35,8 @@ class EpochMeans:
         kept: share of the tokens kept per stage; empty in the dense phase.
         macs_ratio: MACs as a share of the dense backbone's; None in the dense phase.
         budget: the share that `macs_ratio` is trained towards.
+        images_per_s: of the last seconds; None before it was measured.
+        seconds_left: until the phase ends at that pace, evaluations aside; None before it was measured.
     """
 
     epoch: str
@@ -43,6 +45,8 @@ class EpochMeans:
     kept: tuple[float, ...]
     macs_ratio: float | None
     budget: float
+    images_per_s: float | None = None
+    seconds_left: float | None = None
 
 
 Watch = Callable[[EpochMeans], None]

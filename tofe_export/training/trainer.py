@@ -109,18 +109,17 @@ class _Run:
         require_optimizer(recipe.optimizer.name)
         require_trackers(options.trackers)
         self.state = saved_state(self.out_dir, self.resume, recipe, options, config, self.train_source)
-        fresh = self.state is None
+        self.fresh = self.state is None
         # A resumed run takes its weights from its own state: neither the network nor the file is needed again.
-        init = options.init if fresh else None
-        self.model, classifies = setup.build_network(recipe, config, fresh and options.pretrained, init, self.note)
+        init = options.init if self.fresh else None
+        self.model, classifies = setup.build_network(recipe, config, self.fresh and options.pretrained, init, self.note)
         budget.require_reachable(self.model, recipe.tofe.budget)
         self.model.to(self.device)
         self.preprocessing = setup.preprocessing_for(options.data, self.model.vit)
         self.transform = self.preprocessing.train_transform(None if options.data == DIGITS else recipe.images)
         self.metrics: list[dict[str, Any]] = [] if self.state is None else self.state.metrics
-        self.phases: list[Name] = [TOFE] if classifies or not recipe.dense.epochs else [DENSE, TOFE]
-        if self.state is not None:
-            self.phases = [TOFE] if self.state.phase == TOFE else [DENSE, TOFE]
+        taught = self.state.phase == TOFE if self.state is not None else classifies or not recipe.dense.epochs
+        self.phases: list[Name] = [TOFE] if taught else [DENSE, TOFE]
         self.dense_accuracy = None if self.state is None else self.state.dense_accuracy
         self.last: Evaluation | None = None
 
@@ -131,7 +130,8 @@ class _Run:
                 self.model.load_state_dict(dict(self.state.model))
         if self.processes.first:
             write_metrics(self.out_dir, self.metrics)
-        with recorder.recording(self.out_dir, self.options, self.recipe, self.processes.first) as self.recorder:
+        folder = self.out_dir if self.processes.first else None
+        with recorder.recording(folder, self.options, self.recipe, not self.fresh, self.note) as self.recorder:
             for name in self.phases:
                 phase = self._run_phase(name, progress, watch)
                 self.state = None  # the next phase starts with a fresh optimizer
@@ -141,6 +141,7 @@ class _Run:
         teacher = self._teacher() if name == TOFE else None
         steps = self.recipe.steps_per_epoch(len(self.train_source))
         phase = Phase(name, self.recipe, self.model, teacher, steps, self.device, self.processes)
+        self.recorder.begin(phase, steps * sum(entry["phase"] != name for entry in self.metrics))
         done, sums = 0, EpochSums()
         if self.state is not None:
             done, sums = self.state.epochs_done, EpochSums(**self.state.epoch)
@@ -161,8 +162,7 @@ class _Run:
             with self._taken_from_state():
                 teacher.load_state_dict(dict(self.state.teacher))
         if self.dense_accuracy is None:
-            measured = self.last if self.last is not None else self._evaluate(DENSE)
-            self.dense_accuracy = measured.val_accuracy
+            self.dense_accuracy = (self.last or self._evaluate(DENSE)).val_accuracy
         return teacher
 
     def _run_epoch(self, phase: Phase, epoch: int, sums: EpochSums, progress: Progress, watch: Watch) -> dict[str, Any]:
@@ -188,7 +188,7 @@ class _Run:
                 saved = time.monotonic()
                 self._stop_if_asked(phase, epoch, sums.steps)
 
-        entry = run_epoch(phase, epoch, sums, loader, progress, watch, after_step)
+        entry = run_epoch(phase, epoch, sums, loader, progress, self.recorder.watched(watch), after_step)
         self.last = self._evaluate(phase.name, phase)
         return {**entry, **vars(self.last)}
 
