@@ -16,7 +16,8 @@ from tofe_export.documents.history import Phase as Name
 from tofe_export.documents.training_recipe import TrainingRecipe
 from tofe_export.model.tofe import ToFe
 from tofe_export.training import setup
-from tofe_export.training.phase import Phase, autocast_dtype, frozen_copy
+from tofe_export.training.forward import autocast_dtype
+from tofe_export.training.phase import Phase, frozen_copy
 from tofe_export.training.processes import Processes
 from tofe_export.training.recipe import config_of
 from tofe_export.training.seeds import seed_of

@@ -43,8 +43,8 @@ LOSSES = ("loss", "classification", "distillation", "approximation", "budget")
 def assert_alike(found: Path, expected: Path, sharded: bool = False) -> None:
     """Losses within 1e-5, weights within 1e-4: sums in another order, over 50 steps.
 
-    Norms of sharded gradients are summed in yet another order; of the 9,600 choices of the second phase one may fall the
-    other way, which a loss shows in its fourth digit.
+    Norms of sharded gradients are summed in yet another order; of the 9,600 choices of the second phase one may
+    fall the other way, which a loss shows in its fourth digit.
     """
     for one, other in zip(entries(found), entries(expected), strict=True):
         assert one.keys() == other.keys()

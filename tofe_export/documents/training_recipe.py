@@ -177,8 +177,8 @@ class RunTable(Table):
         shard: divide weights, gradients and the optimizer's state among the processes (FSDP2), for backbones that do
             not fit one GPU.
         seed: of everything random.
-        limit_batches: at most so many steps an epoch; None for all.
-        limit_val: at most so many held-out images, and so many to set thresholds on; None for all.
+        limit_batches: at most N steps an epoch; None for all.
+        limit_val: at most N held-out images, and N to set thresholds on; None for all.
     """
 
     batch_size: Batch = 128

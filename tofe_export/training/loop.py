@@ -19,7 +19,8 @@ from tofe_export.model.outputs import best_class
 from tofe_export.model.selector import threshold_choice
 from tofe_export.model.tofe import ToFe
 from tofe_export.progress import Progress
-from tofe_export.training.phase import Phase, autocast_dtype, computing
+from tofe_export.training.forward import autocast_dtype, computing
+from tofe_export.training.phase import Phase
 from tofe_export.training.processes import Processes
 from tofe_export.training.seeds import seed_of
 

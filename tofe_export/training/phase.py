@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
-from timm.data import Mixup
 from timm.utils import ModelEmaV3
-from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from tofe_export.data.images import Batch
@@ -24,39 +22,14 @@ from tofe_export.errors import MissingError
 from tofe_export.model import backbones
 from tofe_export.model.families import Backbone
 from tofe_export.model.outputs import MaskedOutput
-from tofe_export.model.selector import gumbel_choice, gumbel_numbers
+from tofe_export.model.selector import gumbel_numbers
 from tofe_export.model.tofe import ToFe
 from tofe_export.training import budget, losses, optimizer, schedule, sharing
+from tofe_export.training.forward import DenseForward, MaskedForward, autocast_dtype, computing, mixed, mixup_of
 from tofe_export.training.processes import Processes
 
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 Values = dict[str, float]
 """The parts of a step's loss by name, their sum `loss`, `accuracy`, and in the ToFe phase kept shares and cost."""
-
-
-class DenseForward(nn.Module):
-    """The backbone alone: images [B, 3, H, W] to logits [B, K]."""
-
-    def __init__(self, model: ToFe) -> None:
-        super().__init__()
-        self.vit = model.vit
-
-    def forward(self, images: Tensor) -> Tensor:
-        """See the class."""
-        logits: Tensor = self.vit(images)
-        return logits
-
-
-class MaskedForward(nn.Module):
-    """The masked path: images [B, 3, H, W] and Gumbel numbers [S, B, N, 2] (None: no noise) to what it returns."""
-
-    def __init__(self, model: ToFe) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, images: Tensor, temperature: Tensor, noise: Tensor, drawn: Tensor | None) -> MaskedOutput:
-        """`temperature` and `noise` have no dimensions: torch.compile would compile again for each number."""
-        return self.model.forward_masked(images, gumbel_choice(temperature, 0.0 if drawn is None else noise, drawn))
 
 
 @dataclass
@@ -99,7 +72,7 @@ class Phase:
         self.ema: ModelEmaV3 | None = optimizer.build_ema(self.model, run.ema_decay)
         self.dtype = autocast_dtype(run.precision, self.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
-        self.mixup = _mixup(self.recipe, self.label_smoothing, int(self.model.vit.num_classes))
+        self.mixup = mixup_of(self.recipe, self.label_smoothing, int(self.model.vit.num_classes))
         self.price = budget.Price()
 
     @property
@@ -184,7 +157,7 @@ class Phase:
         images = batch.images.to(self.device, non_blocking=True)
         labels = batch.labels.to(self.device, non_blocking=True) if batch.labels is not None else None
         assert labels is not None  # see `open_labelled`
-        images, targets = _mixed(self.mixup, images, labels, seed)
+        images, targets = mixed(self.mixup, images, labels, seed)
         if self.recipe.run.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
         with computing(self.device, self.dtype):
@@ -315,46 +288,3 @@ def frozen_copy(vit: Backbone) -> Backbone:
     if hasattr(teacher, "set_grad_checkpointing"):
         teacher.set_grad_checkpointing(False)
     return teacher
-
-
-@contextlib.contextmanager
-def computing(device: torch.device, dtype: torch.dtype) -> Iterator[None]:
-    """Products in `dtype`; on a CPU in bfloat16 without fused attention, which there takes twice the time of plain."""
-    plain = device.type == "cpu" and dtype == torch.bfloat16
-    with (
-        torch.autocast(device.type, dtype, enabled=dtype != torch.float32),
-        sdpa_kernel(SDPBackend.MATH) if plain else contextlib.nullcontext(),
-    ):
-        yield
-
-
-def autocast_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """Of products; "auto" is bfloat16 on a GPU that has it.
-
-    Float16 has too few exponents for the gradient of log(mask + eps): with it the selector learns from the mixture of
-    both paths alone.
-    """
-    if precision == "auto":
-        narrow = device.type == "cuda" and torch.cuda.is_bf16_supported()
-        return torch.bfloat16 if narrow else torch.float32
-    return _DTYPES[precision]
-
-
-def _mixup(recipe: TrainingRecipe, smoothing: float, classes: int) -> Mixup | None:
-    images = recipe.images
-    if not (images.mixup or images.cutmix):
-        return None
-    return Mixup(images.mixup, images.cutmix, prob=images.mixing, label_smoothing=smoothing, num_classes=classes)
-
-
-def _mixed(mixup: Mixup | None, images: Tensor, labels: Tensor, seed: int) -> tuple[Tensor, Tensor]:
-    """Images and targets of a step; an odd number of images, which mix in pairs, is left as it is."""
-    if mixup is None or len(images) % 2:
-        return images, labels
-    state = np.random.get_state()
-    np.random.seed(seed % 2**32)
-    try:
-        mixed: tuple[Tensor, Tensor] = mixup(images, labels)
-    finally:
-        np.random.set_state(state)
-    return mixed

@@ -193,7 +193,7 @@ class _Run:
         return {**entry, **vars(self.last)}
 
     def _agreed(self, due: bool) -> tuple[bool, bool]:
-        """Whether the state is to be saved, as the first process sees it, and whether any was asked to stop."""
+        """Whether the state is to be saved, as the first process sees it, and whether any is to stop."""
         flags = torch.tensor([float(due and self.processes.first), float(self.stopping.signal)], device=self.device)
         saving, stopping = self.processes.total(flags).tolist()
         self.stopping.signal = int(stopping) and max(self.processes.gathered(self.stopping.signal))
