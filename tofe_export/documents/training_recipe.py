@@ -155,12 +155,15 @@ class LossWeights(Table):
         distillation: divergence from the dense teacher's logits.
         approximation: error of the estimated frozen tokens.
         budget: squared distance of the MACs ratio from its target.
+        spread: variance over images of the share that a stage keeps. Without it selectors learn to freeze whole images,
+            those that are easy at the time.
     """
 
     classification: Weight = 1.0
     distillation: Weight = 0.5
     approximation: Weight = 0.5
     budget: Weight = 10.0
+    spread: Weight = 20.0
 
 
 class RunTable(Table):

@@ -75,6 +75,20 @@ def kept_tokens(masks: Sequence[Float[Tensor, "B N"]]) -> Float[Tensor, " S"]:
     return torch.stack([mask.float().sum(dim=1).mean() for mask in masks])
 
 
+def spread_loss(masks: Sequence[Float[Tensor, "B N"]], kept: Float[Tensor, " S"]) -> Tensor:
+    """Variance over images of the share of tokens that a stage keeps, summed over stages; differentiable.
+
+    DynamicViT draws every image to a given ratio (Rao et al., arXiv 2106.02034); here the mean is free.
+
+    Args:
+        masks: see `kept_tokens`.
+        kept: per stage, the mean number of kept tokens, of all processes.
+    """
+    shares = torch.stack([mask.float().mean(dim=1) for mask in masks])
+    means = kept / masks[0].shape[1]
+    return (shares.square().mean(dim=1) - means.square()).sum()
+
+
 def macs_ratio(model: ToFe, kept: Float[Tensor, " S"]) -> Tensor:
     """MACs at these mean numbers of kept tokens, as a share of the dense backbone's; differentiable."""
     return torch.as_tensor(tofe_macs(model, list(kept.unbind()))) / dense_macs(model.vit)

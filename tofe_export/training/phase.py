@@ -202,6 +202,7 @@ class Phase:
             "distillation": (weights.distillation, losses.distillation_loss(out.logits, teacher_logits)),
             "approximation": (weights.approximation, approximation.to(self.device)),
             "budget": (weights.budget, losses.budget_loss(ratio, self.target.at(share))),
+            "spread": (weights.spread, losses.spread_loss(out.masks, kept)),
             "missed": (self.price.value, missed),
             "price": (0.0, torch.tensor(self.price.value)),
             "train_macs_ratio": (0.0, ratio),
