@@ -1,4 +1,4 @@
-"""examples/slurm.sh with other programs in the place of Slurm's and torchrun: what it starts, and when it does again."""
+"""examples/slurm.sh with other programs in the place of Slurm's: what it starts, and when it does so again."""
 
 from __future__ import annotations
 
@@ -14,11 +14,14 @@ import pytest
 from tests.test_documented_commands import parse
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "slurm.sh"
-_SRUN = '#!/bin/bash\nprintf "%s\\n" "$@" > srun.txt\nif [[ -n ${SAVES:-} ]]; then sleep 0.05; touch runs/a/state.pt; fi\nexit "$ENDS"\n'
+_SRUN = (
+    '#!/bin/bash\nprintf "%s\\n" "$@" > srun.txt\n'
+    'if [[ -n ${SAVES:-} ]]; then sleep 0.05; touch runs/a/state.pt; fi\nexit "$ENDS"\n'
+)
 _SCONTROL = '#!/bin/bash\n[[ $1 == show ]] && printf "node7\\nnode8\\n" || echo "$@" >> scontrol.txt\n'
 
 
-def _start(folder: Path, *options: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+def _start(folder: Path, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """The script in a job of two nodes with 4 GPUs and 32 cores each."""
     for name, text in {"srun": _SRUN, "scontrol": _SCONTROL}.items():
         (folder / "bin").mkdir(exist_ok=True)

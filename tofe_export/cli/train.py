@@ -15,7 +15,7 @@ from tofe_export.cli.parse import comma_separated, keyword_arguments, recipe_cha
 from tofe_export.cli.processes import is_first
 from tofe_export.errors import StoppedError
 from tofe_export.files.commands import command
-from tofe_export.files.names import STATE
+from tofe_export.files.names import STATE, expanded
 from tofe_export.progress import Progress, silent, unheard
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ def _ending(folder: Path) -> Iterator[None]:
         number = signal.SIGINT if isinstance(error, KeyboardInterrupt) else signal.SIGTERM
         if isinstance(error, SystemExit) and error.code != 128 + number:
             raise
-        if not (folder / STATE).is_file():
+        if not (expanded(str(folder)) / STATE).is_file():
             raise StoppedError(
                 "Stopped before any state was saved.", number=number, code="stopped-before-saving", path=folder
             ) from error
