@@ -28,11 +28,14 @@ _LONG = "x" * 300
         ([*_TRAIN, "--lr", "nan"], "'--lr': nan is not a finite number"),
         ([*_TRAIN, "--backbone-lr-scale", "inf"], "'--backbone-lr-scale': inf is not a finite number"),
         ([*_TRAIN, "--dense-lr", "1e400"], "'--dense-lr': inf is not a finite number"),
-        ([*_TRAIN, "--weight-decay", "-1"], "--weight-decay is -1.0, but it must be at least 0"),
-        ([*_TRAIN, "--backbone-lr-scale", "-1"], "--backbone-lr-scale is -1.0, but it must be from 0.0"),
-        ([*_TRAIN, "--seed", "9" * 30], "but it must be from 0 to 4,294,967,295"),
-        ([*_TRAIN, "--batch-size", "9" * 30], "but it must be from 1 to 65,536"),
-        ([*_TRAIN, "--epochs", "9" * 30], "but it must be from 1 to 1,000,000"),
+        ([*_TRAIN, "--weight-decay", "-1"], "--weight-decay is -1.0, but it must be greater than or equal to 0"),
+        (
+            [*_TRAIN, "--backbone-lr-scale", "-1"],
+            "--backbone-lr-scale is -1.0, but it must be greater than or equal to 0",
+        ),
+        ([*_TRAIN, "--seed", "9" * 30], "but it must be less than or equal to 4294967295"),
+        ([*_TRAIN, "--batch-size", "9" * 30], "but it must be less than or equal to 65536"),
+        ([*_TRAIN, "--epochs", "9" * 30], "but it must be less than or equal to 1000000"),
         *(
             ([*_TRAIN, "--device", name], "There is no device")
             for name in ("meta", "mps:7", "cuda:-1", "cuda:999", "xla")

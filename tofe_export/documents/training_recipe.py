@@ -174,8 +174,8 @@ class RunTable(Table):
         compile: by torch.compile.
         channels_last: memory format of the patch embedding.
         seed: of everything random.
-        limit_batches: at most so many steps an epoch; None for all.
-        limit_val: at most so many held-out images, and so many to set thresholds on; None for all.
+        limit_batches: most steps of an epoch; None for all.
+        limit_val: most held-out images, and most images to set thresholds on; None for all.
     """
 
     batch_size: Batch = 128

@@ -1,4 +1,4 @@
-"""Training recipes: a TOML file or a shipped one by its name, and over it what a run is asked to do otherwise."""
+"""Training recipes: a TOML file or a shipped one by its name, and over it the values that a run replaces."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run is asked to do besides its recipe, and what it is when it has ended. Plain data."""
+"""What a run is given besides its recipe, and what it is when it has ended. Plain data."""
 
 from __future__ import annotations
 
