@@ -79,5 +79,5 @@ def test_a_users_own_name_stays_as_it_is() -> None:
 
 
 def test_every_kind_of_error_has_an_exit_code() -> None:
-    assert {kind.exit_code for kind in TofeError.__subclasses__()} == {1, 2, 3}
+    assert {kind.exit_code for kind in TofeError.__subclasses__()} == {1, 2, 3, 130}
     assert str(TofeError("It is so.", "Do this.")) == "It is so. Do this."

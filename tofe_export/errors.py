@@ -55,6 +55,22 @@ class MissingError(TofeError):
     default_code = "missing"
 
 
+class StoppedError(TofeError):
+    """The user or the system ended a run by a signal: exit code 130 for Ctrl-C, 143 for SIGTERM.
+
+    Args:
+        message, next_step, code, details: see `TofeError`.
+        number: of the signal.
+    """
+
+    exit_code = 130
+    default_code = "stopped"
+
+    def __init__(self, message: str, next_step: str = "", *, number: int, code: str = "", **details: object) -> None:
+        super().__init__(message, next_step, code=code, **details)
+        self.exit_code = 128 + number
+
+
 def brief(value: object) -> str:
     """`value` as Python writes it, for an error message: at most 80 characters."""
     try:

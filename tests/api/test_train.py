@@ -8,11 +8,9 @@ from tofe_export.api.train import train
 SMALL = {"img_size": 16, "patch_size": 4, "embed_dim": 16, "depth": 4, "num_heads": 2}
 
 
-def test_two_starts_and_no_dense_phase(tmp_path: Path) -> None:
+def test_two_starts_and_a_budget_that_is_none(tmp_path: Path) -> None:
     with refused_as("two-starts"):
         train("digits", tmp_path / "run", pretrained=True, init="x.pth")
-    with refused_as("no-dense-phase"):
-        train("digits", tmp_path / "run", init="x.pth", dense_lr=0.1)
     with refused_as("out-of-range", name="budget"):
         train("digits", tmp_path / "run", budget=1.5)
     assert not list(tmp_path.iterdir())

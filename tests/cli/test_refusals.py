@@ -93,7 +93,7 @@ def test_onnx_options(
         (["report", "empty"], "empty"),
         (["train", "--data", "nowhere", "-o", "run"], "nowhere"),
         (["train", "--data", "empty", "-o", "run"], "empty"),
-        (["train", "--data", "digits", "-o", "run", "--budget", "1.5"], "between 0 and 1"),
+        (["train", "--data", "digits", "-o", "run", "--budget", "1.5"], "--budget is 1.5, but it must be less than 1"),
         (["train", "--data", "digits", "-o", "run", "--backbone", "deit_smal_patch16_224"], "deit_small_patch16_224"),
         (["train", "--data", "digits", "-o", "run", "--backbone-args", "img_size"], "NAME=VALUE"),
         (["frobnicate"], "No such command"),

@@ -14,6 +14,7 @@ from tests.hostile import (
     pictures,
     states,
     terminals,
+    trainings,
     tunings,
 )
 from tests.hostile.case import FINE, VERBS, Case
@@ -26,6 +27,7 @@ _FAMILIES = (
     models,
     manifests,
     documents,
+    trainings,
     tunings,
     pictures,
     names,

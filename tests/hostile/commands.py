@@ -19,7 +19,7 @@ _BASIC: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
             *("--backbone-args", SMALL, "--epochs", "1", "--dense-epochs", "0", "--batch-size", "4", "--device", "cpu"),
         ),
         ("images",),
-        ("new", "new/ckpt.pth", "new/state.pt", "new/metrics.jsonl"),
+        ("new", "new/ckpt.pth", "new/state.pt", "new/metrics.jsonl", "new/steps.jsonl"),
     ),
     "tune": (TUNE, ("small.pth", "images"), ("tune.json", "tune.png", "tune.json.unfinished")),
     "onnx": (("onnx", "ck.pth", "-o", "out.onnx", "--data", "images"), ("ck.pth", "images"), ("out.onnx*",)),

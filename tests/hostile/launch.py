@@ -65,6 +65,8 @@ _MEMORY = 12 << 30  # of addresses: PyTorch alone reserves some GiB
 def load_everything() -> None:
     """Imports what verbs import, once, so that forks need not."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    # timm imports it where it is installed; every fork would then try to remove one folder of it at exit.
+    sys.modules["wandb"] = None  # type: ignore[assignment]
     for name in _LOADED:
         importlib.import_module(name)
     import torch

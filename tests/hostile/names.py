@@ -143,7 +143,8 @@ def _run(what: str, name: bytes) -> Case:
 
     case = basic("names", "train", f"a run and a class called {what}", prepare=prepare, codes=_RUNS)
     kept = [argument for argument in case.arguments if argument not in ("-o", "new")]
-    return case.but(arguments=(*kept, b"-o" + name), writes=(_pattern(name), f"{_pattern(name)}/*"))
+    folder = "/home" if name == b"~" else _pattern(name)
+    return case.but(arguments=(*kept, b"-o" + name), writes=(folder, f"{folder}/*"))
 
 
 def _report(what: str, name: bytes) -> Case:

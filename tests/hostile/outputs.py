@@ -183,14 +183,15 @@ def _onto_inputs() -> Iterator[Case]:
             kit = [] if verb == "report" else ["ck.pth", "images"]
             kit += ["bench.json"] if file == "bench.json" else []
             more = _TOO.get((verb, file), ())
-            fine = (verb, option, file) in ((("train", "-o", "images")), ("report", "--figures", "run/report.html"))
+            among_images = (verb, option) == ("train", "-o") and file in ("images", "images/dark")
+            fine = among_images or (verb, option, file) == ("report", "--figures", "run/report.html")
             case = _write(
                 verb, option, file, f"onto {file}" + (" too" if more else ""), kit=tuple(kit), prepare=links,
                 codes=_RUNS if fine or file.startswith(("link", "hard")) else REFUSED,
             )  # fmt: skip
             protected = tuple(pattern for pattern in case.writes if Path(file).name != pattern)
-            if (verb, option, file) == ("train", "-o", "images"):
-                protected = ("images/ckpt.pth", "images/state.pt", "images/metrics.jsonl")
+            if among_images:  # nothing of them is replaced
+                protected = tuple(f"{file}/{name}" for name in ("ckpt.pth", "state.pt", "metrics.jsonl", "steps.jsonl"))
             yield case.but(arguments=(*case.arguments, *more), writes=protected)
     yield basic(
         "outputs", "onnx", "the default model.onnx of another export", instead={"out.onnx": "model.onnx"},
@@ -291,7 +292,7 @@ def _old(work: Path, names: tuple[str, ...]) -> None:
 def _runs() -> Iterator[Case]:
     """Folders of runs that are not empty."""
     yield basic("outputs", "train", "-o into a folder of others", "-o", "precious", prepare=_precious, codes=FINE,
-                writes=("precious", "precious/ckpt.pth", "precious/state.pt", "precious/metrics.jsonl"))  # fmt: skip
+                writes=("precious", "precious/ckpt.pth", "precious/state.pt", "precious/*.jsonl"))  # fmt: skip
     yield basic("outputs", "train", "-o into a run", "-o", "run", kit=("run",), codes=REFUSED)
     yield basic("outputs", "train", "-o into a run without its state", "-o", "run", kit=("run",), codes=REFUSED,
                 prepare=lambda work: (work / "run/state.pt").unlink())  # fmt: skip

@@ -20,6 +20,8 @@ from tofe_export.progress import Note, Progress, silent, unheard
 from tofe_export.training.loop import Evaluation, Watch, unwatched
 from tofe_export.training.recipe import read_recipe
 from tofe_export.training.run import RunOptions
+from tofe_export.training.setup import choose_device
+from tofe_export.training.trackers import require_trackers
 from tofe_export.training.trainer import train as run
 
 DIGITS, FINETUNE = "digits", "finetune"
@@ -127,6 +129,7 @@ def train(
     """
     if pretrained and init is not None:
         raise InputError("`pretrained` and `init` were both given.", "Give one of them.", code="two-starts")
+    # Numbers first, then names, then what lies on the disk.
     name = os.fspath(data)
     given = recipe if isinstance(recipe, TrainingRecipe) or recipe is None else os.fspath(recipe)
     arguments = {
@@ -146,9 +149,11 @@ def train(
         "weight_decay": weight_decay,
         "seed": seed,
     }
-    settings = read_recipe(given or (DIGITS if name == DIGITS else FINETUNE), arguments, changes)
     weights = None if init is None else expanded(os.fspath(init))
-    options = RunOptions(name, pretrained, weights, workers, device, save_minutes, tuple(log_to))
+    options = RunOptions(name, pretrained, weights, workers, device, save_minutes, tuple(dict.fromkeys(log_to)))
+    settings = read_recipe(given or (DIGITS if name == DIGITS else FINETUNE), arguments, changes)
+    require_trackers(options.trackers)
+    choose_device(options.device)
     folder, file = expanded(os.fspath(path)), own_file(given) if isinstance(given, str) else None
     require_outputs(run_outputs(folder), [weights, file])
     log = ImageLog()

@@ -13,6 +13,7 @@ from typing import Any
 
 from tofe_export.cli.next_steps import STEPS
 from tofe_export.cli.options import as_options
+from tofe_export.cli.processes import leave_to_first
 from tofe_export.cli.terminal import debugging, printable
 from tofe_export.errors import TofeError, nearest
 from tofe_export.files.names import readable
@@ -55,6 +56,8 @@ def show(error: BaseException) -> int:
     # A terminal that cannot be written to must not pass for the outcome of the work.
     with contextlib.suppress(Exception):
         message, next_step, code = explain(error)
+        if leave_to_first(error):
+            return code
         from tofe_export.cli import console
 
         if debugging():

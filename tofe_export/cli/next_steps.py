@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from tofe_export.files.commands import command, quoted
 from tofe_export.files.names import WEIGHTS
+from tofe_export.training import launch
 
 Details = Mapping[str, object]
 
@@ -57,6 +59,26 @@ def _with_onnx_ending(details: Details) -> str:
     return f"Write -o {quoted(path / 'model.onnx' if path.is_dir() else named)}"
 
 
+def _same_command(*more: str) -> str:
+    """What was typed, with these options unless they are there; "" where this process was not started by typing."""
+    typed = sys.argv[1:]
+    if typed[:1] not in (["train"], ["demo"]):
+        return ""
+    if launch.started():
+        return "the same torchrun command" + "".join(f" with {option} at its end" for option in more)
+    return command(*typed, *(option for option in more if option not in typed))
+
+
+def _goes_on(details: Details) -> str:
+    """The demo goes on with what it finds; training has an option for that."""
+    again = _same_command(*(() if sys.argv[1:2] == ["demo"] else ("--resume",)))
+    return f"Continue it: {again or 'type the same command with --resume'}"
+
+
+def _begins_again(details: Details) -> str:
+    return f"Start again: {_same_command() or 'type the same command'}"
+
+
 STEPS: dict[str, Callable[[Details], str]] = {
     "no-checkpoint": lambda details: f"Check the path, or make one to try: {command('demo', '-o', 'RUN')}",
     "keeps-every-token": functools.partial(_prune, "it as EViT does"),
@@ -93,5 +115,7 @@ STEPS: dict[str, Callable[[Details], str]] = {
     "run-exists": lambda details: "Continue it: add --resume to the command; or choose another folder with -o.",
     "run-finished": lambda details: "Choose another folder with -o.",
     "resumed-with-other-settings": lambda details: "Resume with the same settings, or start another run with -o.",
+    "stopped": _goes_on,
+    "stopped-before-saving": _begins_again,
     "training-state": lambda details: "Start again in another folder with -o, or remove this one.",
 }

@@ -22,6 +22,8 @@ _OTHER_NAMES = {
 }
 """Argument -> the parameter of a verb that stands for it, where its name is another."""
 
+_KEY = re.compile(r"[a-z]+(\.[a-z0-9_]+)+")
+"""Of a recipe, without an argument of its own: `run.precision` is --set run.precision."""
 _QUOTED = re.compile(r"`([^`\n]+)`")
 
 
@@ -51,7 +53,7 @@ def _replaced(match: re.Match[str]) -> str:
     name, _, text = match[1].partition("=")
     if name == "precision" and text:
         return f"--{ast.literal_eval(text)}"
-    option = options().get(name)
+    option = Option(f"{options()['changes'].on} {name}") if _KEY.fullmatch(name) else options().get(name)
     if option is None or not text:
         return match[1] if option is None else option.on
     try:

@@ -133,9 +133,18 @@ def value_of(text: str, part: str, option: str) -> Any:
         value = json.loads(text)
     except (ValueError, RecursionError):  # a plain word; or far too many digits or brackets
         return text
-    if isinstance(value, float) and not math.isfinite(value):
+    if not _is_finite(value):
         raise BadParameter(f"{part!r} is not a finite number.", param_hint=option)
     return value
+
+
+def _is_finite(value: Any) -> bool:
+    """Whether a value of JSON holds neither NaN nor infinity, which Python reads and JSON does not have."""
+    if isinstance(value, dict):
+        return all(map(_is_finite, value.values()))
+    if isinstance(value, list):
+        return all(map(_is_finite, value))
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def _split_outside_brackets(text: str, option: str) -> list[str]:
@@ -143,7 +152,9 @@ def _split_outside_brackets(text: str, option: str) -> list[str]:
     parts, depth, start = [], 0, 0
     for place, sign in enumerate(f"{text},"):
         depth += (sign in "[{(") - (sign in "]})")
-        if sign == "," and depth <= 0:
+        if depth < 0:
+            raise BadParameter(f"{text!r} closes a bracket that is not open.", param_hint=option)
+        if sign == "," and depth == 0:
             parts.append(text[start:place].strip())
             start = place + 1
     if depth > 0:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,10 +12,15 @@ from typer import Option
 
 from tofe_export.cli import console
 from tofe_export.cli.parse import comma_separated, keyword_arguments, recipe_changes, whole_numbers
+from tofe_export.cli.processes import is_first
+from tofe_export.errors import StoppedError
 from tofe_export.files.commands import command
+from tofe_export.files.names import STATE, expanded
+from tofe_export.progress import Progress, silent, unheard
 
 if TYPE_CHECKING:
     from tofe_export.api.train import TrainedRun
+    from tofe_export.training.loop import Watch
 
 
 def train(
@@ -64,8 +72,9 @@ def train(
     from tofe_export.api.train import train as run
     from tofe_export.data.sources import require_unambiguous
 
+    first = is_first()
     require_unambiguous(data)
-    with console.training_progress() as (progress, watch):
+    with _ending(output), console.training_progress() if first else _in_silence() as (progress, watch):
         trained = run(
             data,
             output,
@@ -95,12 +104,39 @@ def train(
             resume=resume,
             progress=progress,
             watch=watch,
-            note=lambda sentence: console.notes([sentence]),
+            note=(lambda sentence: console.notes([sentence])) if first else unheard,
         )
+    if not first:
+        return
     console.show_images(trained.images)
     _show(trained)
     console.say(f"Wrote {trained.path}")
     console.say(f"Next:  {command('onnx', trained.path)}")
+
+
+@contextlib.contextmanager
+def _in_silence() -> Iterator[tuple[Progress, Watch]]:
+    """For processes beside the first, which would draw their bars over its own."""
+    from tofe_export.training.loop import unwatched
+
+    yield silent, unwatched
+
+
+@contextlib.contextmanager
+def _ending(folder: Path) -> Iterator[None]:
+    """Says what is left of a run that a signal ends at once: before its first step, or by a second Ctrl-C."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit) as error:
+        number = signal.SIGINT if isinstance(error, KeyboardInterrupt) else signal.SIGTERM
+        if isinstance(error, SystemExit) and error.code != 128 + number:
+            raise
+        if not (expanded(str(folder)) / STATE).is_file():
+            raise StoppedError(
+                "Stopped before any state was saved.", number=number, code="stopped-before-saving", path=folder
+            ) from error
+        message = f"Stopped at once; what was saved last is in {folder}."
+        raise StoppedError(message, number=number, code="stopped", path=folder) from error
 
 
 def _show(trained: TrainedRun) -> None:

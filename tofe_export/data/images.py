@@ -6,6 +6,7 @@ import random
 import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from types import FrameType
 from typing import Protocol, Self
 
 import numpy as np
@@ -178,14 +179,22 @@ def _loader(
         num_workers=workers,
         collate_fn=list,
         pin_memory=pin_memory,
-        worker_init_fn=_leave_interrupts,
+        worker_init_fn=_outlive_signals,
         generator=torch.Generator().manual_seed(0),  # its own, so that the global state is left alone
     )
 
 
-def _leave_interrupts(worker: int) -> None:
-    """Ctrl-C reaches every process of a terminal; this one ends when the run does."""
+def _outlive_signals(worker: int) -> None:
+    """Ctrl-C reaches every process of a terminal, and SIGTERM of Slurm or torchrun every process of the job.
+
+    This one ends when the run does, which may still need it for a step. A second SIGTERM ends it.
+    """
+
+    def obey_the_next(number: int, frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_DFL)
+
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, obey_the_next)
 
 
 def _log_beside(source: ImageSource, log: ImageLog | None) -> None:

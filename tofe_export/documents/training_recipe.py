@@ -10,7 +10,6 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, field_serializer, model_validator
 
 from tofe_export.bounds import LARGEST_BATCH
-from tofe_export.documents.base import Part
 from tofe_export.documents.fields import AnyValue, Flag, Name, Share, Text
 from tofe_export.documents.toml import Table
 
@@ -24,7 +23,7 @@ Epochs = Annotated[int, Field(strict=True, ge=0, le=MOST_EPOCHS)]
 SomeEpochs = Annotated[int, Field(strict=True, ge=1, le=MOST_EPOCHS)]
 Rate = Annotated[float, Field(strict=True, gt=0, le=LARGEST_RATE)]
 Weight = Annotated[float, Field(strict=True, ge=0, le=LARGEST_RATE)]
-Temperature = Annotated[float, Field(strict=True, gt=0, le=LARGEST_RATE)]
+Temperature = Annotated[float, Field(strict=True, ge=1e-3, le=LARGEST_RATE)]
 Inside = Annotated[float, Field(strict=True, gt=0, lt=1)]
 Below1 = Annotated[float, Field(strict=True, ge=0, lt=1)]
 Batch = Annotated[int, Field(strict=True, ge=1, le=LARGEST_BATCH)]
@@ -205,7 +204,7 @@ class RunTable(Table):
         return self
 
 
-class TrainingRecipe(Part):
+class TrainingRecipe(Table):
     """A whole recipe. `name` is the file's, without `.toml`."""
 
     name: Text

@@ -69,6 +69,14 @@ class ToFe(nn.Module):
         )
 
     def _check(self, config: ToFeConfig) -> None:
+        if not self.tokens:
+            raise InputError(
+                f"{config.backbone} cannot be built with {dict(config.backbone_args)}: "
+                "its patches are larger than its images.",
+                "Correct `backbone_args`.",
+                code="backbone-args",
+                name=config.backbone,
+            )
         # LV-ViT's head takes a maximum over the tokens there are, so it means the same with fewer.
         if self.discards and not (self.prefix_head or isinstance(self.vit, LVViT)):
             raise InputError(

@@ -6,7 +6,6 @@ They make every step together, each with its share of the images, and end with t
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -16,8 +15,10 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
-from tofe_export.errors import MissingError
+from tofe_export.errors import MissingError, StoppedError
+from tofe_export.training import launch
 
+local_rank = launch.local_rank
 _PATIENCE = timedelta(minutes=30)  # the slowest process may read many more images than the others
 
 
@@ -63,16 +64,6 @@ class Processes:
         return values[0]
 
 
-def rank() -> int:
-    """This process's number, before or after `joined`; 0 where it is alone."""
-    return int(os.environ.get("RANK", "0")) if _started() else 0
-
-
-def local_rank() -> int:
-    """Its number on this machine, which is that of its GPU."""
-    return int(os.environ.get("LOCAL_RANK", "0")) if _started() else 0
-
-
 @contextlib.contextmanager
 def joined(device: torch.device) -> Iterator[Processes]:
     """Joins the other processes where torchrun started several; alone otherwise.
@@ -80,20 +71,24 @@ def joined(device: torch.device) -> Iterator[Processes]:
     Raises:
         MissingError: another process ended, or cannot be reached.
     """
-    if not _started():
+    if not launch.started():
         yield Processes()
         return
     already = dist.is_initialized()
     with _lost_as_a_sentence():
         if not already:
             dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_PATIENCE)
-        yield Processes(dist.get_rank(), dist.get_world_size())
+        try:
+            yield Processes(dist.get_rank(), dist.get_world_size())
+        except StoppedError:  # all of them, after the same step
+            _leave(already)
+            raise
+    _leave(already)
+
+
+def _leave(already: bool) -> None:
     if not already:
         dist.destroy_process_group()
-
-
-def _started() -> bool:
-    return dist.is_available() and dist.is_torchelastic_launched() and int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
 @contextlib.contextmanager

@@ -58,13 +58,11 @@ def read_recipe(
     if given.get("backbone", read.network.backbone) != read.network.backbone:
         plain["network"] |= {"backbone_args": {}, "stages": ()}
     wanted = {ARGUMENTS[name]: value for name, value in given.items()}
-    for key in (changes or {}).keys() & wanted.keys():
-        raise InputError(
-            f"{key} is given twice: in `changes` and as an argument of its own.",
-            "Give it once.",
-            code="given-twice",
-            key=key,
-        )
+    for name in given:
+        if (key := ARGUMENTS[name]) in (changes or {}):
+            raise InputError(
+                f"{key} is given twice: in `changes` and as `{name}`.", "Give it once.", code="given-twice", key=key
+            )
     for key, value in {**wanted, **(changes or {})}.items():
         _put(plain, key, value)
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,26 @@ from tofe_export.training.run import RunOptions
 from tofe_export.training.state import RunState, damaged, load_state
 
 
+def require_free(folder: Path, resume: bool) -> None:
+    """Raises InputError where the folder holds a run that is not to be resumed, or a finished one without its state."""
+    if resume and (folder / STATE).is_file():
+        return
+    if not resume and (folder / STATE).exists():
+        raise InputError(
+            f"{folder} already holds a run.",
+            "Continue it with `resume`, or choose another folder.",
+            code="run-exists",
+            path=folder,
+        )
+    if (folder / CHECKPOINT).exists():  # a new run's log would lie beside it until it is replaced
+        raise InputError(
+            f"{folder} holds the {CHECKPOINT} of a finished run, and no {STATE} to continue from.",
+            "Choose another folder.",
+            code="run-finished",
+            path=folder,
+        )
+
+
 def saved_state(
     folder: Path,
     resume: bool,
@@ -27,12 +47,10 @@ def saved_state(
     """Where the run in `folder` stands; None where it is to begin.
 
     Raises:
-        InputError: a run in the folder that is not to be resumed, or one of another recipe, start, network or images;
-            more epochs are allowed. A state that is damaged.
+        InputError: one of another recipe, start, network or images; more epochs are allowed. A state that is damaged.
     """
     state = load_state(folder) if resume else None
     if state is None:
-        _require_free(folder, resume)
         return None
     changed = [
         *_differences(_flat(state.recipe), _flat(recipe.to_dict()), _later_epochs(state)),
@@ -51,6 +69,17 @@ def saved_state(
     return state
 
 
+def require_same(places: Sequence[tuple[str, int, int] | None], folder: Path) -> None:
+    """Raises InputError where the processes of a run would not begin at one place; see `RunState.place`."""
+    if len(set(places)) > 1:
+        raise InputError(
+            f"Not every process of this run finds the same state in {folder}.",
+            "Put the run on a disk that all of its machines share.",
+            code="states-differ",
+            path=folder,
+        )
+
+
 def start_of(options: RunOptions) -> dict[str, Any]:
     """The weights that a run starts from, as its state says it."""
     return {"pretrained": options.pretrained, "init": None if options.init is None else str(options.init)}
@@ -59,23 +88,6 @@ def start_of(options: RunOptions) -> dict[str, Any]:
 def data_of(source: ImageSource) -> dict[str, Any]:
     """The images that a run trains on, as its state says it; they may have moved, but must be the same."""
     return {"classes": list(source.classes), "training images": len(source)}
-
-
-def _require_free(folder: Path, resume: bool) -> None:
-    if not resume and (folder / STATE).exists():
-        raise InputError(
-            f"{folder} already holds a run.",
-            "Continue it with `resume`, or choose another folder.",
-            code="run-exists",
-            path=folder,
-        )
-    if (folder / CHECKPOINT).exists():  # a new run's log would lie beside it until it is replaced
-        raise InputError(
-            f"{folder} holds the {CHECKPOINT} of a finished run, and no {STATE} to continue from.",
-            "Choose another folder.",
-            code="run-finished",
-            path=folder,
-        )
 
 
 def _later_epochs(state: RunState) -> dict[str, int]:

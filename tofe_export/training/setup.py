@@ -127,16 +127,8 @@ def preprocessing_for(data: str, vit: Backbone) -> Preprocessing:
     return own if data != "digits" else dataclasses.replace(own, mean=_DIGITS, std=_DIGITS, crop_pct=1.0)
 
 
-def build_network(
-    recipe: TrainingRecipe, config: ToFeConfig, pretrained: bool, init: Path | None, note: Note = unheard
-) -> tuple[ToFe, bool]:
-    """The network on the CPU, and whether its classifier came with its weights, so that it can teach.
-
-    `note` is called with what the user should know about the file of its first weights.
-
-    Raises:
-        InputError, MissingError: see `build_tofe` and `load_init`.
-    """
+def require_trainable(config: ToFeConfig) -> None:
+    """Raises InputError for a network that training cannot do anything for."""
     if config.selector in (CLS_ATTENTION, NO_SELECTOR):
         raise InputError(
             f"The selector {config.selector!r} has nothing to train.",
@@ -147,6 +139,19 @@ def build_network(
     if config.backbone_args.get("patch_drop_rate"):
         message = "With patch_drop_rate the backbone itself drops tokens at random, and the teacher keeps others."
         raise InputError(message, "Omit it.", code="patch-drop")
+
+
+def build_network(
+    recipe: TrainingRecipe, config: ToFeConfig, pretrained: bool, init: Path | None, note: Note = unheard
+) -> tuple[ToFe, bool]:
+    """The network on the CPU, and whether its classifier came with its weights, so that it can teach.
+
+    `note` is called with what the user should know about the file of its first weights.
+
+    Raises:
+        InputError, MissingError: see `require_trainable`, `build_tofe` and `load_init`.
+    """
+    require_trainable(config)
     torch.manual_seed(recipe.run.seed)
     model = build_tofe(config, pretrained)
     for stage in model.stages:

@@ -51,6 +51,11 @@ class RunState:
     dense_accuracy: float | None
     metrics: list[dict[str, Any]]
 
+    @property
+    def place(self) -> tuple[str, int, int]:
+        """Its phase, whole epochs of that, and steps of the next one."""
+        return self.phase, self.epochs_done, int(self.epoch["steps"])
+
 
 def save_state(folder: Path, state: RunState) -> None:
     """Writes `folder`/state.pt atomically, then the metrics log that belongs to it."""

@@ -11,42 +11,32 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from tofe_export.checkpoints import checkpoint
 from tofe_export.data.image_log import ImageLog
-from tofe_export.data.images import batches, training_batches
+from tofe_export.data.images import training_batches
 from tofe_export.documents.history import DENSE, TOFE
 from tofe_export.documents.history import Phase as Name
 from tofe_export.documents.training_recipe import TrainingRecipe
-from tofe_export.files.names import CHECKPOINT, readable
+from tofe_export.errors import StoppedError, count
+from tofe_export.files.names import CHECKPOINT, STATE, readable
 from tofe_export.model.families import Backbone
-from tofe_export.model.tofe import ToFe
 from tofe_export.progress import Note, Progress, silent, unheard
 from tofe_export.training import budget, recorder, setup, sharing
-from tofe_export.training.loop import (
-    EpochSums,
-    Evaluation,
-    StepTimes,
-    Watch,
-    all_scores,
-    evaluate,
-    run_epoch,
-    unwatched,
-)
+from tofe_export.training.loop import EpochSums, Evaluation, StepTimes, Watch, run_epoch, unwatched
+from tofe_export.training.measuring import Measuring
 from tofe_export.training.optimizer import require_optimizer
 from tofe_export.training.phase import Phase, frozen_copy
 from tofe_export.training.processes import Processes, joined
 from tofe_export.training.recipe import config_of
-from tofe_export.training.resume import data_of, saved_state, start_of
+from tofe_export.training.resume import data_of, require_free, require_same, saved_state, start_of
 from tofe_export.training.run import Outcome, RunOptions
 from tofe_export.training.seeds import seed_of
 from tofe_export.training.state import RunState, damaged, save_state, write_metrics
-from tofe_export.training.stopping import StoppedError, Stopping
+from tofe_export.training.stopping import Stopping
 from tofe_export.training.trackers import require_trackers
 
 DIGITS = "digits"  # their source augments them itself
-_THRESHOLD_IMAGES = 1024
 
 
 def train(
@@ -81,9 +71,9 @@ def train(
             of the run has ended.
         StoppedError: Ctrl-C or SIGTERM; the state is saved.
     """
-    device, stopping = setup.choose_device(options.device), Stopping()
-    with joined(device) as processes, stopping.listening():
-        run = _Run(recipe, options, out_dir, resume, device, processes, stopping, log or ImageLog(), note)
+    device = setup.choose_device(options.device)
+    with joined(device) as processes:
+        run = _Run(recipe, options, out_dir, resume, device, processes, log or ImageLog(), note)
         return run.go(progress, watch)
 
 
@@ -97,39 +87,49 @@ class _Run:
     resume: bool
     device: torch.device
     processes: Processes
-    stopping: Stopping
     log: ImageLog
     note: Note
 
     def __post_init__(self) -> None:
         recipe, options = self.recipe, self.options
-        self.train_source, self.val_source = setup.open_labelled(options.data, recipe.run.seed)
-        config = setup.with_classes(config_of(recipe), self.train_source)
+        self.stopping = Stopping(self.note)
+        # What needs no image comes first: to list a large folder takes minutes.
+        config = config_of(recipe)
+        setup.require_trainable(config)
         setup.require_divisible(recipe, self.processes.size)
         require_optimizer(recipe.optimizer.name)
         require_trackers(options.trackers)
+        require_free(self.out_dir, self.resume)
+        self.train_source, self.val_source = setup.open_labelled(options.data, recipe.run.seed)
+        config = setup.with_classes(config, self.train_source)
         self.state = saved_state(self.out_dir, self.resume, recipe, options, config, self.train_source)
+        require_same(self.processes.gathered(None if self.state is None else self.state.place), self.out_dir)
         self.fresh = self.state is None
+        if self.resume and self.fresh:
+            self.note(f"{self.out_dir} has no {STATE} to continue from, so the run starts at the beginning.")
         # A resumed run takes its weights from its own state: neither the network nor the file is needed again.
         init = options.init if self.fresh else None
         self.model, classifies = setup.build_network(recipe, config, self.fresh and options.pretrained, init, self.note)
         budget.require_reachable(self.model, recipe.tofe.budget)
         self.model.to(self.device)
         self.preprocessing = setup.preprocessing_for(options.data, self.model.vit)
+        self.measuring = Measuring(
+            *(recipe.run, self.train_source, self.val_source, self.preprocessing, options.workers),
+            *(self.device, self.processes, self.log),
+        )
         self.transform = self.preprocessing.train_transform(None if options.data == DIGITS else recipe.images)
         self.metrics: list[dict[str, Any]] = [] if self.state is None else self.state.metrics
         taught = self.state.phase == TOFE if self.state is not None else classifies or not recipe.dense.epochs
         self.phases: list[Name] = [TOFE] if taught else [DENSE, TOFE]
         self.dense_accuracy = None if self.state is None else self.state.dense_accuracy
         self.last: Evaluation | None = None
+        self.begun = False
 
     def go(self, progress: Progress, watch: Watch) -> Outcome:
         """All phases, or what is left of them, and the checkpoint."""
         if self.state is not None:
             with self._taken_from_state():
                 self.model.load_state_dict(dict(self.state.model))
-        if self.processes.first:
-            write_metrics(self.out_dir, self.metrics)
         folder = self.out_dir if self.processes.first else None
         with recorder.recording(folder, self.options, self.recipe, not self.fresh, self.note) as self.recorder:
             for name in self.phases:
@@ -147,11 +147,13 @@ class _Run:
             done, sums = self.state.epochs_done, EpochSums(**self.state.epoch)
             with self._taken_from_state():
                 phase.restore(self.state.optimizer)
-        for epoch in range(done, phase.epochs):
-            self.metrics.append(self._run_epoch(phase, epoch, sums, progress, watch))
-            sums = EpochSums()
-            self._save(phase, epoch + 1, sums)
-            self._stop_if_asked(phase, epoch + 1, 0)
+        with self.stopping.listening():
+            for epoch in range(done, phase.epochs):
+                self.metrics.append(self._run_epoch(phase, epoch, sums, progress, watch))
+                sums = EpochSums()
+                self._save(phase, epoch + 1, sums)
+                if number := self._agreed(False)[1]:
+                    raise self._stopped(number, f"epoch {epoch + 1} of the {phase.name} phase")
         if name == DENSE:
             self.model = phase.result
         return phase
@@ -162,7 +164,7 @@ class _Run:
             with self._taken_from_state():
                 teacher.load_state_dict(dict(self.state.teacher))
         if self.dense_accuracy is None:
-            self.dense_accuracy = (self.last or self._evaluate(DENSE)).val_accuracy
+            self.dense_accuracy = (self.last or self.measuring.evaluation(self.model, True)).val_accuracy
         return teacher
 
     def _run_epoch(self, phase: Phase, epoch: int, sums: EpochSums, progress: Progress, watch: Watch) -> dict[str, Any]:
@@ -181,52 +183,40 @@ class _Run:
 
         def after_step(sums: EpochSums, times: StepTimes) -> None:
             nonlocal saved
+            self._begin_files()
             self.recorder.step(phase, epoch, sums, times)
             due = time.monotonic() - saved > 60 * self.options.save_minutes
-            if sums.steps < phase.steps and any(self._agreed(due)):
+            saving, number = self._agreed(due and sums.steps < phase.steps)
+            if saving or number:
                 self._save(phase, epoch, sums)
                 saved = time.monotonic()
-                self._stop_if_asked(phase, epoch, sums.steps)
+            if number:
+                steps = count(sums.steps, "step")
+                raise self._stopped(number, f"{steps} of epoch {epoch + 1} of the {phase.name} phase")
 
         entry = run_epoch(phase, epoch, sums, loader, progress, self.recorder.watched(watch), after_step)
-        self.last = self._evaluate(phase.name, phase)
+        self.last = self.measuring.evaluation(phase.result, phase.name == DENSE)
         return {**entry, **vars(self.last)}
 
-    def _agreed(self, due: bool) -> tuple[bool, bool]:
-        """Whether the state is to be saved, as the first process sees it, and whether any is to stop."""
-        flags = torch.tensor([float(due and self.processes.first), float(self.stopping.signal)], device=self.device)
-        saving, stopping = self.processes.total(flags).tolist()
-        self.stopping.signal = int(stopping) and max(self.processes.gathered(self.stopping.signal))
-        return bool(saving), bool(stopping)
+    def _agreed(self, due: bool) -> tuple[bool, int]:
+        return self.stopping.agreed(due, self.processes, self.device)
 
-    def _stop_if_asked(self, phase: Phase, epochs: int, steps: int) -> None:
-        if self._agreed(False)[1]:
-            where = f"{steps} steps of epoch {epochs + 1}" if steps else f"epoch {epochs}"
-            raise StoppedError(
-                f"Stopped after {where} of the {phase.name} phase; the state is saved.",
-                "Continue with `resume`.",
-                self.stopping.signal,
-                path=self.out_dir,
-            )
-
-    def _evaluate(self, phase: Name, of: Phase | None = None) -> Evaluation:
-        run, processes = self.recipe.run, self.processes
-        model = self.model if of is None else of.result
-        loader = batches(
-            self.val_source,
-            self.preprocessing,
-            self._evaluation_batch,
-            run.limit_val,
-            log=self.log,
-            workers=self.options.workers,
-            part=(processes.rank, processes.size),
+    def _stopped(self, number: int, after: str) -> StoppedError:
+        """Once the first process has saved the state: torchrun ends all of them when one has ended."""
+        self.processes.gathered(None)
+        return StoppedError(
+            f"Stopped after {after}; the state is saved in {self.out_dir}.",
+            "Continue with `resume`.",
+            number=number,
+            code="stopped",
+            path=self.out_dir,
         )
-        return evaluate(model, phase == DENSE, loader, self.device, processes, run.precision)
 
-    @property
-    def _evaluation_batch(self) -> int:
-        """Images at a time without gradients: as many as with them."""
-        return max(1, self.recipe.run.batch_size // self.recipe.run.accumulate // self.processes.size)
+    def _begin_files(self) -> None:
+        """The log of what was done before, when the first step is made: a run that is refused leaves no file."""
+        if self.processes.first and not self.begun:
+            write_metrics(self.out_dir, self.metrics)
+        self.begun = True
 
     def _save(self, phase: Phase, epochs_done: int, sums: EpochSums) -> None:
         # Weights that are sharded come from all processes.
@@ -261,8 +251,9 @@ class _Run:
 
     def _finish(self, phase: Phase) -> Outcome:
         recipe, model = self.recipe, phase.result
-        kept = budget.set_thresholds(model, recipe.tofe.budget, lambda: self._scores(model))
-        last = self._evaluate(TOFE, phase)
+        self._begin_files()
+        kept = budget.set_thresholds(model, recipe.tofe.budget, lambda: self.measuring.scores(model))
+        last = self.measuring.evaluation(model, False)
         for other in self.processes.gathered(self.log)[1:]:
             self.log.merge(other)
         assert self.dense_accuracy is not None  # the second phase measured it
@@ -285,18 +276,3 @@ class _Run:
         if self.processes.first:
             checkpoint.save(path, trained)
         return Outcome(path, last, self.dense_accuracy, recipe.tofe.budget, tuple(notes))
-
-    def _scores(self, model: ToFe) -> list[Tensor]:
-        """Of training images as they are in use: held-out ones choose nothing."""
-        run, processes = self.recipe.run, self.processes
-        loader = batches(
-            self.train_source.at_epoch(run.seed),
-            self.preprocessing,
-            self._evaluation_batch,
-            min(_THRESHOLD_IMAGES, run.limit_val or _THRESHOLD_IMAGES),
-            seed=run.seed,
-            log=self.log,
-            workers=self.options.workers,
-            part=(processes.rank, processes.size),
-        )
-        return all_scores(model, loader, self.device, processes)
