@@ -1,0 +1,71 @@
+"""Whole runs of a recipe on real images: accuracy against the dense backbone's, cost against the budget, and the time.
+
+    python benchmarks/training_runs.py --data clothing10 --recipe small --json benchmarks/results/training_small.json
+
+Each seed is written as soon as its run has ended; seeds that the file holds already are not run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from tofe_export.api.train import train
+from tofe_export.documents.history import read_history
+from tofe_export.documents.machine import describe_machine, describe_versions
+from tofe_export.files.names import METRICS
+from tofe_export.files.writing import write_json
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--recipe", required=True)
+    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--budget", type=float, default=0.5)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--json", type=Path, required=True)
+    options = parser.parse_args()
+    document: dict[str, Any] = json.loads(options.json.read_text()) if options.json.exists() else {"rows": []}
+    for seed in map(int, options.seeds.split(",")):
+        if any((row["seed"], row["budget"]) == (seed, options.budget) for row in document["rows"]):
+            continue
+        document["rows"].append(run(options, seed))
+        document |= {
+            "schema": "tofe-export/benchmark/1",
+            "command": f"python benchmarks/training_runs.py --data DATA --recipe {options.recipe} --seeds {seed}",
+            "settings": {"data": Path(options.data).name, "recipe": options.recipe},
+        }
+        write_json(options.json, document)
+        print(json.dumps(document["rows"][-1]), flush=True)
+
+
+def run(options: argparse.Namespace, seed: int) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        begun = time.perf_counter()
+        done = train(
+            options.data, folder, recipe=options.recipe, seed=seed, budget=options.budget, device=options.device
+        )
+        lasted = time.perf_counter() - begun
+        history = read_history(Path(folder) / METRICS)
+    return {
+        "seed": seed,
+        "budget": options.budget,
+        "dense_accuracy": done.dense_accuracy,
+        "accuracy": done.evaluation.val_accuracy,
+        "macs_ratio": done.evaluation.macs_ratio,
+        "keep_mean": done.evaluation.keep_mean,
+        "keep_std": done.evaluation.keep_std,
+        "epochs": len(history.epochs),
+        "seconds": lasted,
+        "machine": describe_machine().to_dict(),
+        "versions": describe_versions(),
+    }
+
+
+if __name__ == "__main__":
+    main()
