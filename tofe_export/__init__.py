@@ -11,9 +11,10 @@ import importlib
 import os
 from typing import TYPE_CHECKING
 
-# ONNX Runtime from 1.30 on queues what it was used for in the user's cache folder, and sends it; huggingface_hub, which
-# timm downloads with, sends versions along. Both read this when they are first imported. Whoever wants it sets 0.
-for _name in ("ORT_DISABLE_TELEMETRY", "HF_HUB_DISABLE_TELEMETRY"):
+# ONNX Runtime from 1.30 on queues what it was used for in the user's cache folder, and sends it, as does MLflow;
+# huggingface_hub, which timm downloads with, sends versions along. All read this when they are first imported. Whoever
+# wants it sets 0.
+for _name in ("ORT_DISABLE_TELEMETRY", "HF_HUB_DISABLE_TELEMETRY", "MLFLOW_DISABLE_TELEMETRY"):
     os.environ.setdefault(_name, "1")
 
 __version__ = "0.1.0"

@@ -1,5 +1,6 @@
 """Streams, encodings, names and errors between the program and the user's terminal."""
 
+import io
 import json
 import os
 import shutil
@@ -9,6 +10,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from rich.console import Console
 
 from tests.cli.conftest import Run
 from tests.cli.forked import CLOSED, CLOSED_PIPE
@@ -136,9 +138,27 @@ def test_names_are_shown_as_they_are(capsys: pytest.CaptureFixture[str]) -> None
         progress("epoch [v2]", 0, 2)
         watch(EpochMeans("epoch [v2]", 1.5, 0.25, (0.5, 0.25), 0.7, 0.5))
         progress("epoch [v2]", 1, 2)
-    shown = capsys.readouterr().err
+    shown = " ".join(capsys.readouterr().err.split())
     assert "epoch [v2]" in shown
-    assert "loss 1.500  accuracy 25.0%  kept 0.50 0.25  MACs 0.70 (budget 0.5)" in shown
+    assert "loss 1.500 accuracy 25.0% kept 0.50 0.25 MACs" in shown
+    assert "0.70 (budget 0.5)" in shown
+
+
+@pytest.mark.parametrize("width", [80, 150])
+def test_the_pace_of_training_is_shown_on_a_narrow_terminal_too(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal, seconds = io.StringIO(), 30 * 3600 + 125.2
+    monkeypatch.setattr(console, "err", Console(file=terminal, width=width, force_terminal=True, color_system=None))
+    with console.training_progress() as (progress, watch):
+        for epoch in range(1, 31):
+            progress(f"ToFe {epoch}/30", 0, 2)
+            watch(EpochMeans(f"ToFe {epoch}/30", 1.5, 0.25, (0.5, 0.25), 0.7, 0.5, 1234.4, seconds))
+            progress(f"ToFe {epoch}/30", 1, 2)
+    last = terminal.getvalue().rpartition("\x1b[2K")[2]
+    words = "loss 1.500 1234 images/s, 30:02:05 left in phase accuracy 25.0% kept 0.50 0.25 MACs 0.70 (budget 0.5)"
+    shown = last[last.index("ToFe 30/30") :].split()
+    assert " ".join(words.split()) == " ".join(word for word in shown if word in words.split())
+    assert "ToFe 25/30" in terminal.getvalue()
+    assert "ToFe 24/30" not in last, "the last ones are on the screen"
 
 
 def test_what_the_encoding_lacks_looks_alike() -> None:

@@ -66,9 +66,20 @@ def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
 
 
 def wait_for_child(process: subprocess.Popen[str]) -> None:
-    """Until it has started one that decodes images, as it does for its first step."""
+    """Until it has forked one that decodes images, as it does for its first step; libraries start other programs."""
     until = time.monotonic() + _LIMIT_S
-    while not Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().strip():
+    while not any(_command_of(child) == _command_of(str(process.pid)) for child in children(process)):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < until
         time.sleep(0.005)
+
+
+def children(process: subprocess.Popen[str]) -> list[str]:
+    """The numbers of the processes that it started."""
+    return Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+
+
+def _command_of(process: str) -> bytes:
+    with contextlib.suppress(OSError):  # it has ended meanwhile
+        return Path(f"/proc/{process}/cmdline").read_bytes()
+    return b""

@@ -247,3 +247,24 @@ def test_a_dense_network_may_have_no_block() -> None:
     model, images = small_tofe(depth=0, selector="none"), small_images(2)
     with torch.inference_mode():
         assert torch.equal(model.forward_fixed(images, FixedPath(())).logits, model.vit(images))
+
+
+def test_a_learned_bias_gives_what_an_attention_mask_does(model: ToFe, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Logits and all gradients, the selectors' above all."""
+    found = []
+    for learned in (True, False):
+        with monkeypatch.context() as patch:
+            if not learned:
+                patch.setattr(blocks, "can_split", lambda block: False)
+            torch.manual_seed(3)
+            model.zero_grad(set_to_none=True)
+            out = model.forward_masked(small_images(3), gumbel_choice(1.0))
+            out.logits.square().sum().backward()
+            gradients = {key: value.grad.clone() for key, value in model.named_parameters() if value.grad is not None}
+            found.append((out.logits.detach(), gradients))
+    (logits, gradients), (expected, theirs) = found
+    torch.testing.assert_close(logits, expected, rtol=1e-5, atol=1e-5)
+    assert gradients.keys() == theirs.keys()
+    assert any("selector" in key and value.abs().max() > 1e-4 for key, value in gradients.items())
+    for key, value in gradients.items():
+        torch.testing.assert_close(value, theirs[key], rtol=1e-3, atol=1e-5)

@@ -21,13 +21,14 @@ KEEP = (8, 5, 3)
 
 @pytest.fixture(scope="session")
 def full_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Checkpoint with its teacher and log, two exports, one of them damaged, verify.json of both and of a third file
+    """Checkpoint with its teacher and logs, two exports, one of them damaged, verify.json of both and of a third file
     that cannot be used, bench.json."""
     out = tmp_path_factory.mktemp("run")
     model = small_tofe()
-    saved = Checkpoint(
-        model, (0.5, 0.4, 0.4), Preprocessing.of_backbone(model.vit), {}, "digits", tuple(map(str, range(5)))
-    )
+    ending = {"val_accuracy": 0.5, "dense_accuracy": 0.6, "macs_ratio": 0.612, "macs_budget": 0.6,
+              "keep_mean": [0.5, 0.4, 0.4], "keep_std": [0.1, 0.08, 0.123]}  # fmt: skip
+    preprocessing, classes = Preprocessing.of_backbone(model.vit), tuple(map(str, range(5)))
+    saved = Checkpoint(model, (0.5, 0.4, 0.4), preprocessing, ending, "digits", classes)
     save(out / "ckpt.pth", saved)
     export(out / "ckpt.pth", out / "model.onnx", keep=KEEP, rearrange="plugin")
     export(out / "ckpt.pth", out / "elide.onnx", keep=KEEP, rearrange="elide")
@@ -46,6 +47,13 @@ def full_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
          "keep_std": [0.1] * 3, "macs_ratio": 0.6}
         for phase in ("dense", "tofe") for number in (1, 2)
     ]  # fmt: skip
+    steps = [
+        {"phase": phase, "epoch": epoch, "step": step, "time": 1.7e9, "seconds": 10.0 + step,
+         "images_per_s": pace + step, "wait_share": 0.01 * step, "gpu_memory_gib": memory}
+        for phase, pace, memory in (("dense", 900.0, 3.25), ("tofe", 400.0, 5.5))
+        for epoch in (1, 2) for step in (1, 5, 9)
+    ]  # fmt: skip
+    (out / "steps.jsonl").write_text("".join(json.dumps(line) + "\n" for line in steps))
     recipe, no_epoch = TrainingRecipe(name="test").to_dict(), {"steps": 0, "sums": {}}
     weights = teacher.state_dict()
     save_state(out, RunState(recipe, {}, model.config.to_dict(), {}, "tofe", 2, no_epoch, {}, weights, {}, 0.5, epochs))

@@ -52,7 +52,8 @@ NASTY = [
     "v" * 90 + "-fp32-" + "w" * 90 + ".onnx",
     "v" * 90 + "-int8-" + "w" * 90 + ".onnx",
 ]
-DOCUMENTS = ("verify.json", "bench.json", "metrics.jsonl", "model.onnx.json")
+LOGS = ("metrics.jsonl", "steps.jsonl")
+DOCUMENTS = ("verify.json", "bench.json", *LOGS, "model.onnx.json")
 VALUES: list[Any] = [
     *(None, True, False, 0, -1, 1, 2.5, 10**20, 10**400, -(10**400), 1e308, 1e-308, float("nan"), float("inf")),
     *("", "x", "$", "nan", [], [[]], [None], [-1], {}, {"": None}, {"a": []}, [{}]),
@@ -148,17 +149,16 @@ def _put(document: Any, place: tuple[Any, ...], value: Any) -> Any:
 
 @pytest.fixture(scope="module")
 def documents(full_run: Path) -> dict[str, Any]:
-    """The real documents of a run; metrics.jsonl as the list of its lines."""
+    """The real documents of a run; a log as the list of its lines."""
     names = "bench.json", "model.onnx.json", "verify.json"
-    lines = (full_run / "metrics.jsonl").read_text().splitlines()
     return {
         **{name: json.loads((full_run / name).read_text()) for name in names},
-        "metrics.jsonl": [json.loads(line) for line in lines],
+        **{name: [json.loads(line) for line in (full_run / name).read_text().splitlines()] for name in LOGS},
     }
 
 
 def _write(folder: Path, name: str, document: Any) -> None:
-    lines = document if name == "metrics.jsonl" and isinstance(document, list) else [document]
+    lines = document if name in LOGS and isinstance(document, list) else [document]
     (folder / name).write_text("\n".join(json.dumps(line) for line in lines))
 
 

@@ -66,6 +66,16 @@ def test_macs_ratio_is_that_of_the_mean_counts_and_pulls_masks_towards_the_budge
     assert all(mask.grad is not None and (mask.grad > 0).all() for mask in masks)  # too expensive: keep less
 
 
+def test_spread_is_the_variance_over_images_and_draws_them_together() -> None:
+    masks = [torch.tensor([[1.0, 1, 1, 1], [1, 0, 0, 0]], requires_grad=True), torch.ones(2, 4)]
+    found = losses.spread_loss(masks, losses.kept_tokens(masks))
+    assert found.item() == pytest.approx(((1 - 0.625) ** 2 + (0.25 - 0.625) ** 2) / 2)
+    found.backward()
+    assert masks[0].grad is not None
+    assert (masks[0].grad[0] > 0).all()  # the image that keeps more should keep less
+    assert (masks[0].grad[1] < 0).all()
+
+
 @given(st.floats(0, 1), st.floats(0, 0.9))
 def test_learning_rate_stays_in_range_and_ends_at_zero(progress: float, warmup: float) -> None:
     assert 0 <= schedule.learning_rate_factor(progress, warmup) <= 1

@@ -36,7 +36,7 @@ class TrainedRun:
         images: which images were read.
         evaluation: of the threshold path on held-out images: accuracy, kept shares, cost.
         dense_accuracy: of the dense backbone that taught it, on the same images.
-        budget: the requested cost, as a share of the dense backbone's MACs.
+        budget: the target of the cost, as a share of the dense backbone's MACs.
         notes: what one must know of it: a missed budget, a stage that decides nothing.
     """
 

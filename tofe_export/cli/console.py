@@ -35,6 +35,7 @@ out = Console(highlight=False, markup=False, emoji=False, width=_WIDTH)
 err = Console(highlight=False, markup=False, emoji=False, stderr=True)
 
 _STDOUT_DESCRIPTOR = 1
+_BARS = 6  # of epochs at a time, in a terminal
 unwritten: list[TofeError] = []
 """Documents of this run that could not be written: an error at its end, after the results are shown."""
 
@@ -128,35 +129,55 @@ def progress() -> Iterator[Progress]:
 
 @contextlib.contextmanager
 def training_progress() -> Iterator[tuple[Progress, Watch]]:
-    """A bar per epoch on standard error, with loss, accuracy, kept ratios and budget; yields what training calls."""
+    """A bar per epoch on standard error, with loss, pace, accuracy, kept ratios and budget; yields what training calls.
+
+    A narrow terminal breaks their line, and a low one has no room for the bars of all epochs: it would hide the last.
+    """
     from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bars
+    from rich.table import Column
 
     status: dict[str, str] = {}
 
     def watch(means: EpochMeans) -> None:
-        text = f"loss {means.loss:.3f}  accuracy {means.accuracy:.1%}"
+        parts = [f"loss {means.loss:.3f}"]
+        if means.images_per_s is not None and means.seconds_left is not None:
+            parts.append(f"{means.images_per_s:.0f} images/s, {_clock(means.seconds_left)} left in phase")
+        parts.append(f"accuracy {means.accuracy:.1%}")
         if means.macs_ratio is not None:
             shares = " ".join(f"{share:.2f}" for share in means.kept)
-            text += f"  kept {shares}  MACs {means.macs_ratio:.2f} (budget {means.budget:g})"
-        status["status"] = text
+            parts.append(f"kept {shares}  MACs {means.macs_ratio:.2f} (budget {means.budget:g})")
+        status["status"] = "  ".join(parts)
 
-    columns = (BarColumn(bar_width=20), TextColumn("{task.fields[status]}", markup=False), TimeElapsedColumn())
-    with Bars(TextColumn("{task.description}", markup=False), *columns, console=err) as bars:
-        yield _advancing(bars, status), watch
+    rest = Column(ratio=1)  # all that the other columns leave
+    columns = (BarColumn(bar_width=10), TextColumn("{task.fields[status]}", markup=False, table_column=rest))
+    title = TextColumn("{task.description}", markup=False)
+    with Bars(title, *columns, TimeElapsedColumn(), console=err, expand=True) as bars:
+        yield _advancing(bars, status, _BARS if err.is_terminal else None), watch
 
 
-def _advancing(bars: Bars, fields: dict[str, str]) -> Progress:
-    """The function that moves the bar of a task; its columns show `fields` as they are at the time."""
+def _advancing(bars: Bars, fields: dict[str, str], most: int | None = None) -> Progress:
+    """The function that moves the bar of a task; its columns show `fields` as they are at the time.
+
+    Only the latest `most` bars stay; None for all.
+    """
     tasks: dict[str, TaskID] = {}
 
     def advance(task: str, done: int, total: int) -> None:
         if task not in tasks:
             tasks[task] = bars.add_task(_line(task), total=total, status="")
+            for old in [*tasks.values()][:-most] if most is not None else ():
+                bars.update(old, visible=False)
         shown: dict[str, Any] = {"completed": done, "total": total, **(fields if done else {})}
         bars.update(tasks[task], **shown)
 
     return advance
+
+
+def _clock(seconds: float) -> str:
+    """3725.4 -> "1:02:05"; hours are not turned into days."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
 
 
 def _line(text: str) -> str:

@@ -1,10 +1,11 @@
-"""metrics.jsonl, the training log: one JSON object per epoch, of the dense phase and then of the ToFe phase.
+"""The training logs: metrics.jsonl has a JSON object per epoch, steps.jsonl one every few seconds. Dense phase first.
 
 Nobody repeats a training for its log, so a value that cannot be used counts as missing and does not refuse the file.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -31,6 +32,10 @@ def _or_none(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
 _Share = Annotated[float, Field(strict=True, gt=-1e6, lt=1e6)]  # beyond that it is not a share, and has no axis
 Share = Annotated[_Share | None, WrapValidator(_or_none)]
 Shares = Annotated[tuple[_Share, ...] | None, WrapValidator(_or_none)]
+_Count = Annotated[Annotated[int, Field(strict=True, ge=1, le=10**9)] | None, WrapValidator(_or_none)]
+_Rate = Annotated[Annotated[float, Field(strict=True, gt=0, lt=1e9)] | None, WrapValidator(_or_none)]
+_Amount = Annotated[Annotated[float, Field(strict=True, ge=0, lt=1e12)] | None, WrapValidator(_or_none)]
+_Part = Annotated[Annotated[float, Field(strict=True, ge=0, le=1)] | None, WrapValidator(_or_none)]
 
 
 class Epoch(Part):
@@ -67,29 +72,73 @@ class History:
         return measured[-1] if measured else None
 
 
+class Ending(Part):
+    """What a checkpoint says of the end of its training, on held-out images; None is what it does not say.
+
+    Attributes:
+        val_accuracy, dense_accuracy: of the threshold path, and of the dense teacher.
+        macs_ratio, macs_budget: cost as a share of the dense backbone's, and what training aimed at.
+        keep_mean, keep_std: as in `Epoch`.
+    """
+
+    val_accuracy: Share = None
+    dense_accuracy: Share = None
+    macs_ratio: Share = None
+    macs_budget: Share = None
+    keep_mean: Shares = None
+    keep_std: Shares = None
+
+
+class Stretch(Part):
+    """One line of steps.jsonl: the steps since the line before it. None is what it does not say.
+
+    Attributes:
+        epoch, step: of its last step, both from 1; steps are counted within the epoch.
+        time: when it was written, in seconds since 1970.
+        seconds: that its steps took, without evaluation.
+        images_per_s: over its steps, of all processes.
+        wait_share: of that time, in which the network waited for images.
+        gpu_memory_gib: largest amount of the phase so far.
+    """
+
+    phase: Phase
+    epoch: _Count = None
+    step: _Count = None
+    time: _Amount = None
+    seconds: _Amount = None
+    images_per_s: _Rate = None
+    wait_share: _Part = None
+    gpu_memory_gib: _Amount = None
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How fast a run went: its stretches in order, each step in one of them."""
+
+    stretches: tuple[Stretch, ...]
+
+    def phase(self, name: Phase) -> list[Stretch]:
+        """Those of one phase."""
+        return [stretch for stretch in self.stretches if stretch.phase == name]
+
+    def seconds(self, name: Phase) -> list[float]:
+        """How long each stretch of a phase lasted; one that does not say it, since the one before it was written."""
+        lasted, before = list[float](), None
+        for stretch in self.phase(name):
+            since = stretch.time - before if stretch.time is not None and before is not None else 0.0
+            lasted.append(max(0.0, since) if stretch.seconds is None else stretch.seconds)
+            before = stretch.time
+        return lasted
+
+
 def read_history(path: Path) -> History:
     """The log in `path`. A run that was resumed counts each epoch once, as it ran last.
 
     Raises:
         InputError: a line in the middle is not a JSON object. A torn last line is what a killed run leaves: skipped.
     """
-    try:
-        lines = [line for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"{path} cannot be read ({error}).", "Remove it, or repair it.", code="unreadable", path=path
-        ) from error
     epochs: dict[tuple[Phase, int], Epoch] = {}
-    for number, line in enumerate(lines, start=1):
-        try:
-            content = parse_json(line, "The line", "")
-        except InputError:
-            content = None
-        if not isinstance(content, dict):
-            if number == len(lines):
-                break
-            message = f"Line {number} of {path} is not a JSON object."
-            raise InputError(message, "Remove that line, or the file.", code="history-line", path=path, line=number)
+    for number, content in _objects(path):
         try:
             epoch = Epoch.model_validate(content)
         except ValidationError:  # of neither phase: it must not pass for the dense backbone's
@@ -98,3 +147,44 @@ def read_history(path: Path) -> History:
         epochs.pop(key, None)
         epochs[key] = epoch
     return History(tuple(epochs.values()))
+
+
+def read_pace(path: Path) -> Pace:
+    """The log of steps in `path`. A run that was resumed counts each step once, as it ran last.
+
+    Raises:
+        InputError: see `read_history`.
+    """
+    kept: list[tuple[tuple[bool, int, int], Stretch]] = []
+    for _, content in _objects(path):
+        try:
+            stretch = Stretch.model_validate(content)
+        except ValidationError:
+            continue
+        if stretch.epoch is None or stretch.step is None:  # nobody knows which steps these are
+            continue
+        place = stretch.phase == TOFE, stretch.epoch, stretch.step
+        while kept and kept[-1][0] >= place:  # the run went back to its saved state
+            kept.pop()
+        kept.append((place, stretch))
+    return Pace(tuple(stretch for _, stretch in kept))
+
+
+def _objects(path: Path) -> Iterator[tuple[int, dict[str, object]]]:
+    """(number, content) of each line of a log that is not empty."""
+    try:
+        lines = [line for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"{path} cannot be read ({error}).", "Remove it, or repair it.", code="unreadable", path=path
+        ) from error
+    for number, line in enumerate(lines, start=1):
+        try:
+            content = parse_json(line, "The line", "")
+        except InputError:
+            content = None
+        if isinstance(content, dict):
+            yield number, content
+        elif number < len(lines):
+            message = f"Line {number} of {path} is not a JSON object."
+            raise InputError(message, "Remove that line, or the file.", code="history-line", path=path, line=number)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
@@ -32,16 +32,18 @@ class Shelf:
     Attributes:
         files: by name.
         example: the one to compare another with.
+        missing: what to do where a key without a default is missing.
     """
 
     files: Mapping[str, Path]
     example: str
+    missing: str = "Add it."
 
-    def tables(self, recipe: Path | str) -> tuple[dict[str, Any], Path]:
-        """The tables of a file, or of a shipped recipe by its name, and the path of its file.
+    def read(self, kind: type[AnyTable], recipe: Path | str) -> AnyTable:
+        """The recipe in a file, or a shipped one by its name.
 
         Raises:
-            InputError: no such recipe, or not TOML.
+            InputError: no such recipe, not TOML, or a key or value that cannot be used, named.
         """
         path, named = own_file(recipe), ", ".join(self.files)
         if path is None:
@@ -54,7 +56,7 @@ class Shelf:
                 )
             path = self.files[str(recipe)]
         require_file(path, f"Recipes that come with the program: {named}.")
-        return read_toml(path, f"Compare it with {self.example}."), path
+        return parse_tables(kind, read_toml(path, f"Compare it with {self.example}."), path, self.missing)
 
 
 def own_file(recipe: Path | str) -> Path | None:
@@ -63,7 +65,7 @@ def own_file(recipe: Path | str) -> Path | None:
     return path if path.suffix == ".toml" else None
 
 
-def parse_tables(kind: type[AnyTable], tables: Mapping[str, Any], path: Path, missing: str) -> AnyTable:
+def parse_tables(kind: type[AnyTable], tables: Mapping[str, object], path: Path, missing: str) -> AnyTable:
     """A recipe from the tables of a TOML file; its `name` is that of the file.
 
     Raises:

@@ -154,12 +154,15 @@ class LossWeights(Table):
         distillation: divergence from the dense teacher's logits.
         approximation: error of the estimated frozen tokens.
         budget: squared distance of the MACs ratio from its target.
+        spread: variance over images of the share that a stage keeps. Without it selectors learn to freeze whole images,
+            those that are easy at the time.
     """
 
     classification: Weight = 1.0
     distillation: Weight = 0.5
     approximation: Weight = 0.5
     budget: Weight = 10.0
+    spread: Weight = 20.0
 
 
 class RunTable(Table):
@@ -173,9 +176,11 @@ class RunTable(Table):
         checkpointing: compute the blocks again for their gradients instead of keeping what they computed.
         compile: by torch.compile.
         channels_last: memory format of the patch embedding.
+        shard: divide weights, gradients and the optimizer's state among the processes (FSDP2), for backbones that do
+            not fit one GPU.
         seed: of everything random.
-        limit_batches: most steps of an epoch; None for all.
-        limit_val: most held-out images, and most images to set thresholds on; None for all.
+        limit_batches: at most N steps an epoch; None for all.
+        limit_val: at most N held-out images, and N to set thresholds on; None for all.
     """
 
     batch_size: Batch = 128
@@ -185,6 +190,7 @@ class RunTable(Table):
     checkpointing: Flag = False
     compile: Flag = False
     channels_last: Flag = False
+    shard: Flag = False
     seed: Annotated[int, Field(strict=True, ge=0, le=LARGEST_SEED)] = 0
     limit_batches: Limit = None
     limit_val: Limit = None
@@ -193,6 +199,8 @@ class RunTable(Table):
     def _divides(self) -> Self:
         if self.batch_size % self.accumulate:
             raise ValueError(f"accumulate is {self.accumulate}, but it should divide batch_size, {self.batch_size}")
+        if self.shard and self.ema_decay:
+            raise ValueError("ema_decay is not 0, but with shard there is no moving average")
         return self
 
 

@@ -17,6 +17,7 @@ HUB_FILES = tuple(
 STATE = "state.pt"
 METRICS = "metrics.jsonl"
 STEPS = "steps.jsonl"
+TRACKERS = "trackers.json"
 MODEL = "model.onnx"
 VERIFY = "verify.json"
 BENCH = "bench.json"
@@ -25,7 +26,7 @@ WEIGHTS = (".pth", ".pt", ".ckpt", ".bin", ".safetensors")
 """Endings of checkpoints, by which one is recognized where a model was wanted."""
 DEPLOYED = (".onnx", ".engine")
 """Endings of artifacts; a file with another one is a checkpoint."""
-READ_BY_REPORT = (CHECKPOINT, STATE, METRICS, MODEL, VERIFY, BENCH)
+READ_BY_REPORT = (CHECKPOINT, STATE, METRICS, STEPS, MODEL, VERIFY, BENCH)
 # In the source tree recipes lie at the top; in an installed package inside it.
 _TOPS = (Path(__file__).parents[2], Path(__file__).parents[1])
 

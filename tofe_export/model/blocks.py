@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float
 from timm.layers import Attention
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
+_WIDTHS = 8
 Step = Callable[..., Tensor]
 """Tokens [B, L, C] to tokens: a whole block, or the second half of one."""
 
@@ -18,8 +21,29 @@ Step = Callable[..., Tensor]
 def run_steps(steps: Iterable[Step], tokens: Tensor, bias: Tensor | None = None) -> Tensor:
     """Tokens [B, L, C] through `steps`; `bias` [B, 1, 1, L] is added to the attention scores of every key."""
     for step in steps:
-        tokens = step(tokens) if bias is None else step(tokens, attn_mask=bias)
+        tokens = run_step(step, tokens, bias)
     return tokens
+
+
+def run_step(step: Step, tokens: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Tokens [B, L, C] through one step; see `run_steps`."""
+    if bias is None:
+        return step(tokens)
+    if bias.requires_grad and isinstance(step, Block) and can_split(step):
+        return block_with_learned_bias(step, tokens, bias)
+    return step(tokens, attn_mask=bias)
+
+
+@dataclass(frozen=True, eq=False)  # as `FeedForward`
+class Recomputed:
+    """A step that keeps nothing for its gradients and is computed again for them."""
+
+    step: Step
+
+    def __call__(self, tokens: Tensor, attn_mask: Tensor | None = None) -> Tensor:
+        """[B, L, C] to [B, L, C]."""
+        out: Tensor = checkpoint(run_step, self.step, tokens, attn_mask, use_reentrant=False)
+        return out
 
 
 def run_steps_to_prefix(steps: Sequence[Step], tokens: Tensor, prefix: int) -> Tensor:
@@ -48,6 +72,35 @@ class FeedForward:
     def __call__(self, tokens: Tensor) -> Tensor:
         """[B, L, C] to [B, L, C]."""
         return feed_forward(self.block, tokens)
+
+
+def block_with_learned_bias(
+    block: Block, tokens: Float[Tensor, "B L C"], bias: Float[Tensor, "B 1 1 L"]
+) -> Float[Tensor, "B L C"]:
+    """A block in training whose attention adds `bias`, which has gradients, to the score of each key.
+
+    Fused attention takes no bias with gradients, or materializes [B, H, L, L] for them. So the bias goes in as one more
+    component of the keys, at which all queries are 1. The block must be one that `can_split`.
+    """
+    attention = block.attn
+    query, key, value = _split_heads(attention.qkv(block.norm1(tokens)), attention).unbind(0)
+    query, key = attention.q_norm(query), attention.k_norm(key)
+    component = (bias / attention.scale).to(key.dtype).transpose(2, 3).expand(*key.shape[:3], 1)
+    # Kernels want widths that are multiples of 8, and the same one for all three.
+    width = attention.head_dim
+    room = -(width + 1) % _WIDTHS
+    mixed = F.scaled_dot_product_attention(
+        F.pad(F.pad(query, (0, 1), value=1.0), (0, room)),
+        F.pad(torch.cat([key, component], dim=3), (0, room)),
+        F.pad(value, (0, room + 1)),
+        dropout_p=attention.attn_drop.p if attention.training else 0.0,
+        scale=attention.scale,
+    )
+    mixed = mixed[..., :width].transpose(1, 2).flatten(2)
+    mixed = attention.proj_drop(attention.proj(attention.norm(mixed) if hasattr(attention, "norm") else mixed))
+    tokens = tokens + block.drop_path1(block.ls1(mixed))
+    out: Tensor = tokens + block.drop_path2(block.ls2(block.mlp(block.norm2(tokens))))
+    return out
 
 
 def feed_forward(block: Block, tokens: Float[Tensor, "B L C"]) -> Float[Tensor, "B L C"]:

@@ -16,12 +16,11 @@ from functools import partial
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from tofe_export.errors import InputError
 from tofe_export.model import backbones
 from tofe_export.model.approximator import BLOCK, DISCARD, FUSE, build_approximator
-from tofe_export.model.blocks import Step, run_steps
+from tofe_export.model.blocks import Recomputed, Step, run_steps
 from tofe_export.model.config import ToFeConfig, stage_starts_of
 from tofe_export.model.families import Backbone
 from tofe_export.model.fixed_path import FixedPath
@@ -262,7 +261,7 @@ class ToFe(nn.Module):
         """The blocks; timm's `set_grad_checkpointing` makes them compute again what their gradients need."""
         steps = positions.steps(indices, places)
         again = torch.is_grad_enabled() and getattr(self.vit, "grad_checkpointing", False)
-        return [partial(checkpoint, step, use_reentrant=False) for step in steps] if again else steps
+        return [Recomputed(step) for step in steps] if again else steps
 
 
 def check_keep(keep: Sequence[int], model: ToFe) -> tuple[int, ...]:

@@ -27,6 +27,7 @@ from tofe_export.page.images import open_images
 from tofe_export.page.labels import shown
 from tofe_export.page.pictures import data_uri
 from tofe_export.page.training_charts import training_charts
+from tofe_export.page.training_pace import ending_facts, pace_chart, pace_table
 from tofe_export.page.wording import percent
 from tofe_export.progress import Progress, silent
 
@@ -80,11 +81,13 @@ def build_report(
 def _charts(run: RunFolder) -> Charts:
     timed = (speed.speed_chart(run.benchmark), speed.latency_chart(run.benchmark)) if run.benchmark else ()
     cost = agreement.cost_chart(run.artifacts, run.history.final_accuracy(DENSE) if run.history else None)
+    pace = pace_chart(run.pace) if run.pace else None
     return {
         "speed": [chart for chart in timed if chart is not None],
         "kept": agreement.kept_charts(run.threshold) if run.threshold else [],
         "cost": [cost] if cost else [],
         "training": training_charts(run.history, run.budget) if run.history else [],
+        "pace": [pace] if pace else [],
     }
 
 
@@ -114,6 +117,8 @@ def _render(run: RunFolder, charts: Charts, maps: Gallery, attention: AttentionS
         key_numbers=key_numbers(run),
         facts=facts(run),
         charts=charts,
+        ending=ending_facts(run.checkpoint.metrics) if run.checkpoint else [],
+        pace=pace_table(run.pace) if run.pace else None,
         speed=speed,
         agreement=agreement,
         both_kinds=any(artifact.stages and artifact.logits_same_selection for artifact in run.artifacts),

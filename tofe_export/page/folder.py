@@ -17,7 +17,7 @@ from tofe_export.checkpoints.checkpoint import Checkpoint, load, load_like
 from tofe_export.checkpoints.tensors import require_floats, require_plain
 from tofe_export.documents.base import read_document
 from tofe_export.documents.benchmark import Benchmark
-from tofe_export.documents.history import History, read_history
+from tofe_export.documents.history import History, Pace, read_history, read_pace
 from tofe_export.documents.manifest import OnnxManifest
 from tofe_export.documents.verification import (
     ThresholdComparison,
@@ -26,7 +26,7 @@ from tofe_export.documents.verification import (
 )
 from tofe_export.errors import InputError
 from tofe_export.files.commands import command
-from tofe_export.files.names import BENCH, CHECKPOINT, METRICS, MODEL, STATE, VERIFY
+from tofe_export.files.names import BENCH, CHECKPOINT, METRICS, MODEL, STATE, STEPS, VERIFY
 from tofe_export.files.places import is_there
 from tofe_export.model.config import ToFeConfig
 from tofe_export.model.families import Backbone
@@ -42,6 +42,7 @@ class RunFolder:
     Attributes:
         path: the folder.
         teacher: the dense teacher that training kept, where it fits the checkpoint.
+        pace: how fast training was.
         budget: the cost that training aimed at, as a share of the dense backbone's MACs.
         artifacts: every one that was compared with PyTorch.
         verification: the exported model's, else that of the first artifact.
@@ -54,6 +55,7 @@ class RunFolder:
     checkpoint: Checkpoint | None
     teacher: Backbone | None
     history: History | None
+    pace: Pace | None
     budget: float | None
     artifacts: tuple[Verification, ...]
     verification: Verification | None
@@ -107,10 +109,11 @@ def read_folder(path: Path) -> RunFolder:
     manifest, notes = _read_manifest(path / MODEL)
     checkpoint = _read_checkpoint(path / CHECKPOINT, manifest) if is_there(path / CHECKPOINT) else None
     history = read_history(path / METRICS) if is_there(path / METRICS) else None
+    pace, why = _read_pace(path / STEPS)
     verifications = read_verifications(path / VERIFY, "Verify again.") if is_there(path / VERIFY) else None
     timed = read_document(Benchmark, path / BENCH, "Time the model again.") if is_there(path / BENCH) else None
-    if not any((checkpoint, history, verifications, timed, manifest)):
-        parts = ", ".join((CHECKPOINT, METRICS, f"{MODEL}.json", VERIFY, BENCH))
+    if not any((checkpoint, history, pace, verifications, timed, manifest)):
+        parts = ", ".join((CHECKPOINT, METRICS, STEPS, f"{MODEL}.json", VERIFY, BENCH))
         raise InputError(
             f"{path} holds nothing to report: none of {parts}.", "Train into it first.", code="no-run", path=path
         )
@@ -119,11 +122,14 @@ def read_folder(path: Path) -> RunFolder:
         with contextlib.suppress(InputError):  # the page does without a state that cannot be read
             state = load_state(path)
     budget = state.recipe.get("tofe", {}).get("budget") if state else None
+    if budget is None and checkpoint:
+        budget = checkpoint.metrics.get("macs_budget")
     run = RunFolder(
         path=path,
         checkpoint=checkpoint,
         teacher=_teacher(state, checkpoint, path / STATE) if state and checkpoint else None,
         history=history,
+        pace=pace,
         budget=budget if isinstance(budget, float) and 0 < budget < 1 else None,
         artifacts=verifications.artifacts if verifications else (),
         verification=verifications.of_model(MODEL) if verifications else None,
@@ -136,7 +142,7 @@ def read_folder(path: Path) -> RunFolder:
     return replace(
         run,
         manifest=None if checkpoint and not _fits(manifest, checkpoint) else manifest,
-        notes=(*notes, *outdated),
+        notes=(*notes, *why, *outdated),
         outdated=bool(outdated),
     )
 
@@ -151,6 +157,16 @@ def _read_manifest(artifact: Path) -> tuple[OnnxManifest | None, list[str]]:
     except InputError as error:
         return None, [f"{error.message} What it says is omitted."]
     return manifest if isinstance(manifest, OnnxManifest) else None, []
+
+
+def _read_pace(path: Path) -> tuple[Pace | None, list[str]]:
+    """The log of the steps, and why it cannot be used."""
+    if not is_there(path):
+        return None, []
+    try:
+        return read_pace(path), []
+    except InputError as error:
+        return None, [f"{error.message} How fast training was is omitted."]
 
 
 def _read_checkpoint(path: Path, manifest: OnnxManifest | None) -> Checkpoint:

@@ -35,6 +35,19 @@ def per_second(value: float) -> str:
     return f"{value:,.0f}".replace(",", "\u202f") if value >= 100 else digits(value)
 
 
+def time_unit(seconds: float) -> tuple[str, str, float]:
+    """The unit in which a time is at least 2, or seconds: its name, its sign, and how many seconds it has."""
+    if seconds >= 7200:
+        return "hours", "h", 3600.0
+    return ("minutes", "min", 60.0) if seconds >= 120 else ("seconds", "s", 1.0)
+
+
+def duration(seconds: float) -> str:
+    """12120 -> "3.37 h"."""
+    _, sign, size = time_unit(seconds)
+    return f"{digits(seconds / size)}\u202f{sign}"
+
+
 def difference(value: float | None) -> str:
     """1.25e-06 -> "1.3 × 10⁻⁶"; None is a dash."""
     if value is None:

@@ -29,7 +29,7 @@ def read_recipe(recipe: CalibrationRecipe | Path | str) -> CalibrationRecipe:
     """
     if isinstance(recipe, CalibrationRecipe):
         return recipe
-    return parse_recipe(*Shelf(calibration_recipes(), "calibration/digits.toml").tables(recipe))
+    return Shelf(calibration_recipes(), "calibration/digits.toml", _MISSING).read(CalibrationRecipe, recipe)
 
 
 def parse_recipe(tables: Mapping[str, Any], path: Path) -> CalibrationRecipe:

@@ -19,6 +19,7 @@ from tofe_export.documents.training_recipe import ToFeTable
 from tofe_export.errors import InputError
 from tofe_export.model.flops import dense_macs, tofe_macs
 from tofe_export.model.tofe import ToFe
+from tofe_export.training.sharing import add_to
 
 _GAIN = 0.3  # of a step towards the cost that its images would need
 _LARGEST_MOVE = 0.5  # of a threshold in one step, in units of the scores
@@ -172,8 +173,8 @@ def _quantile(scores: Tensor, share: float) -> float:
 
 
 def _raise_score(model: ToFe, stage: int, by: float) -> None:
-    with torch.no_grad():
-        model.stages[stage].get_submodule("selector.out").get_parameter("bias")[0] += by
+    bias = model.stages[stage].get_submodule("selector.out").get_parameter("bias")
+    add_to(bias, torch.tensor([by, 0.0], device=bias.device))
 
 
 def _slope(model: ToFe, kept: Sequence[float], rates: Sequence[float]) -> float:

@@ -19,7 +19,8 @@ from tofe_export.model.outputs import best_class
 from tofe_export.model.selector import threshold_choice
 from tofe_export.model.tofe import ToFe
 from tofe_export.progress import Progress
-from tofe_export.training.phase import Phase, autocast_dtype
+from tofe_export.training.forward import autocast_dtype, computing
+from tofe_export.training.phase import Phase
 from tofe_export.training.processes import Processes
 from tofe_export.training.seeds import seed_of
 
@@ -35,6 +36,8 @@ class EpochMeans:
         kept: share of the tokens kept per stage; empty in the dense phase.
         macs_ratio: MACs as a share of the dense backbone's; None in the dense phase.
         budget: the share that `macs_ratio` is trained towards.
+        images_per_s: of the last seconds; None before it was measured.
+        seconds_left: until the phase ends at that pace, evaluations aside; None before it was measured.
     """
 
     epoch: str
@@ -43,6 +46,8 @@ class EpochMeans:
     kept: tuple[float, ...]
     macs_ratio: float | None
     budget: float
+    images_per_s: float | None = None
+    seconds_left: float | None = None
 
 
 Watch = Callable[[EpochMeans], None]
@@ -179,7 +184,7 @@ def evaluate(
     totals = torch.zeros(3 + 2 * stages, dtype=torch.float64)
     whole, dtype = dense_macs(model.vit), autocast_dtype(precision, device)
     for batch in batches:
-        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+        with computing(device, dtype):
             out = None if dense else model.forward_masked(batch.images.to(device), threshold_choice)
             logits = model.vit(batch.images.to(device)) if out is None else out.logits
         assert batch.labels is not None  # see `open_labelled`

@@ -12,7 +12,6 @@ from torch.nn import functional as F
 from tofe_export.model.flops import dense_macs, tofe_macs
 from tofe_export.model.tofe import ToFe
 
-
 _LEAST_POWER = 1e-6  # of tokens that are all zero
 
 
@@ -74,6 +73,20 @@ def mean_square(tokens: Float[Tensor, "B N C"]) -> Tensor:
 def kept_tokens(masks: Sequence[Float[Tensor, "B N"]]) -> Float[Tensor, " S"]:
     """Per stage, the mean over images of the number of kept tokens; differentiable."""
     return torch.stack([mask.float().sum(dim=1).mean() for mask in masks])
+
+
+def spread_loss(masks: Sequence[Float[Tensor, "B N"]], kept: Float[Tensor, " S"]) -> Tensor:
+    """Variance over images of the share of tokens that a stage keeps, summed over stages; differentiable.
+
+    DynamicViT draws every image to a given ratio (Rao et al., arXiv 2106.02034); here the mean is free.
+
+    Args:
+        masks: see `kept_tokens`.
+        kept: per stage, the mean number of kept tokens, of all processes.
+    """
+    shares = torch.stack([mask.float().mean(dim=1) for mask in masks])
+    means = kept / masks[0].shape[1]
+    return (shares.square().mean(dim=1) - means.square()).sum()
 
 
 def macs_ratio(model: ToFe, kept: Float[Tensor, " S"]) -> Tensor:

@@ -73,6 +73,7 @@ def build_schedule(optimizer: torch.optim.Optimizer, recipe: TrainingRecipe, epo
         warmup_epochs=min(settings.warmup_epochs, _PHASE_AT_MOST * epochs),
         warmup_lr=0.0,
         min_lr=settings.last_lr * peak,
+        decay_rate=1.0,  # the power of "poly": a straight line
         step_on_epochs=False,
         updates_per_epoch=steps,
     )

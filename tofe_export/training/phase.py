@@ -10,9 +10,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from timm.data import Mixup
 from timm.utils import ModelEmaV3
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from tofe_export.data.images import Batch
@@ -23,39 +22,14 @@ from tofe_export.errors import MissingError
 from tofe_export.model import backbones
 from tofe_export.model.families import Backbone
 from tofe_export.model.outputs import MaskedOutput
-from tofe_export.model.selector import gumbel_choice, gumbel_numbers
+from tofe_export.model.selector import gumbel_numbers
 from tofe_export.model.tofe import ToFe
-from tofe_export.training import budget, losses, optimizer, schedule
-from tofe_export.training.processes import Processes, local_rank
+from tofe_export.training import budget, losses, optimizer, schedule, sharing
+from tofe_export.training.forward import DenseForward, MaskedForward, autocast_dtype, computing, mixed, mixup_of
+from tofe_export.training.processes import Processes
 
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 Values = dict[str, float]
 """The parts of a step's loss by name, their sum `loss`, `accuracy`, and in the ToFe phase kept shares and cost."""
-
-
-class DenseForward(nn.Module):
-    """The backbone alone: images [B, 3, H, W] to logits [B, K]."""
-
-    def __init__(self, model: ToFe) -> None:
-        super().__init__()
-        self.vit = model.vit
-
-    def forward(self, images: Tensor) -> Tensor:
-        """See the class."""
-        logits: Tensor = self.vit(images)
-        return logits
-
-
-class MaskedForward(nn.Module):
-    """The masked path: images [B, 3, H, W] and Gumbel numbers [S, B, N, 2] (None: no noise) to what it returns."""
-
-    def __init__(self, model: ToFe) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, images: Tensor, temperature: Tensor, noise: Tensor, drawn: Tensor | None) -> MaskedOutput:
-        """`temperature` and `noise` have no dimensions: torch.compile would compile again for each number."""
-        return self.model.forward_masked(images, gumbel_choice(temperature, 0.0 if drawn is None else noise, drawn))
 
 
 @dataclass
@@ -82,31 +56,24 @@ class Phase:
 
     def __post_init__(self) -> None:
         run = self.recipe.run
+        self.target = budget.Target.of(self.model, self.recipe.tofe)
+        if hasattr(self.model.vit, "set_grad_checkpointing"):
+            self.model.vit.set_grad_checkpointing(run.checkpointing)
+        if run.channels_last:
+            self.model.vit.patch_embed.to(memory_format=torch.channels_last)
+        module = DenseForward(self.model) if self.name == DENSE else MaskedForward(self.model)
+        if run.compile:
+            module.compile()
+        # The optimizer takes the parameters as they are shared out.
+        self.forward = sharing.shared(module, self.model, self.processes, self.device, run.shard)
         self.optimizer = optimizer.build_optimizer(self.model, self.recipe, self.name == DENSE)
         self.schedule = optimizer.build_schedule(self.optimizer, self.recipe, self.epochs, self.steps)
         self.parameters = [one for group in self.optimizer.param_groups for one in group["params"]]
         self.ema: ModelEmaV3 | None = optimizer.build_ema(self.model, run.ema_decay)
         self.dtype = autocast_dtype(run.precision, self.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
-        self.mixup = _mixup(self.recipe, self.label_smoothing, int(self.model.vit.num_classes))
-        self.target = budget.Target.of(self.model, self.recipe.tofe)
+        self.mixup = mixup_of(self.recipe, self.label_smoothing, int(self.model.vit.num_classes))
         self.price = budget.Price()
-        if hasattr(self.model.vit, "set_grad_checkpointing"):
-            self.model.vit.set_grad_checkpointing(run.checkpointing)
-        if run.channels_last:
-            self.model.vit.patch_embed.to(memory_format=torch.channels_last)
-        self.forward = self._wrapped(DenseForward(self.model) if self.name == DENSE else MaskedForward(self.model))
-
-    def _wrapped(self, module: nn.Module) -> nn.Module:
-        if self.recipe.run.compile:
-            module.compile()
-        if self.processes.size == 1:
-            return module
-        on_gpu = self.device.type == "cuda"
-        if on_gpu:  # there is none for a CPU, where each process takes the statistics of its own images
-            module = nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
-        ids = [local_rank()] if on_gpu else None
-        return DistributedDataParallel(module, device_ids=ids, gradient_as_bucket_view=True)
 
     @property
     def epochs(self) -> int:
@@ -120,8 +87,10 @@ class Phase:
 
     @property
     def result(self) -> ToFe:
-        """What is evaluated and saved: the moving average of the weights where there is one."""
-        return self.model if self.ema is None else self.ema.module
+        """What is evaluated and saved: the moving average of the weights where there is one, whole where it is
+        sharded. Every process must ask for it."""
+        model = self.model if self.ema is None else self.ema.module
+        return sharing.whole_copy(model, self.device)
 
     @property
     def batch_size(self) -> int:
@@ -188,10 +157,10 @@ class Phase:
         images = batch.images.to(self.device, non_blocking=True)
         labels = batch.labels.to(self.device, non_blocking=True) if batch.labels is not None else None
         assert labels is not None  # see `open_labelled`
-        images, targets = _mixed(self.mixup, images, labels, seed)
+        images, targets = mixed(self.mixup, images, labels, seed)
         if self.recipe.run.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+        with computing(self.device, self.dtype):
             if self.teacher is None:
                 logits = self.forward(images)
                 parts = {"classification": (1.0, self._classification(logits, targets))}
@@ -202,7 +171,9 @@ class Phase:
         values = {name: value.detach() for name, (_, value) in parts.items()}
         values["loss"] = loss.detach()
         values["accuracy"] = (logits.detach().argmax(dim=1) == labels).float().mean()
-        numbers = torch.stack([value.float().to(self.device) for value in values.values()]).tolist()  # one copy from the device
+        numbers = torch.stack(
+            [value.float().to(self.device) for value in values.values()]
+        ).tolist()  # one copy from the device
         return dict(zip(values, numbers, strict=True))
 
     def _masked(
@@ -231,6 +202,7 @@ class Phase:
             "distillation": (weights.distillation, losses.distillation_loss(out.logits, teacher_logits)),
             "approximation": (weights.approximation, approximation.to(self.device)),
             "budget": (weights.budget, losses.budget_loss(ratio, self.target.at(share))),
+            "spread": (weights.spread, losses.spread_loss(out.masks, kept)),
             "missed": (self.price.value, missed),
             "price": (0.0, torch.tensor(self.price.value)),
             "train_macs_ratio": (0.0, ratio),
@@ -241,8 +213,8 @@ class Phase:
     def _over_processes(
         self, out: MaskedOutput, targets: Sequence[Tensor]
     ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-        """Over the images of all processes, per stage: the mean number of kept tokens [S], differentiable; the spread of
-        the scores; and the mean square of the teacher's tokens, of stages that have an approximator."""
+        """Over the images of all processes, per stage: the mean number of kept tokens [S], differentiable; the spread
+        of the scores; and the mean square of the teacher's tokens, of stages that have an approximator."""
         kept = losses.kept_tokens(out.masks)
         means = [torch.stack([one.mean(), one.square().mean()]) for one in out.scores]
         own = torch.cat([kept.detach(), *means, *(losses.mean_square(one)[None] for one in targets)])
@@ -293,10 +265,10 @@ class Phase:
         return forward.no_sync() if isinstance(forward, DistributedDataParallel) else contextlib.nullcontext()
 
     def saved(self) -> dict[str, Any]:
-        """What a resumed run needs besides the network's weights."""
+        """What a resumed run needs besides the network's weights. Every process must ask for it."""
         ema = {} if self.ema is None else self.ema.module.state_dict()
         return {
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": sharing.optimizer_state(self.forward, self.optimizer),
             "scaler": self.scaler.state_dict(),
             "ema": dict(ema),
             "price": self.price.value,
@@ -304,7 +276,7 @@ class Phase:
 
     def restore(self, saved: Mapping[str, Any]) -> None:
         """The inverse of `saved`."""
-        self.optimizer.load_state_dict(saved["optimizer"])
+        sharing.load_optimizer_state(self.forward, self.optimizer, saved["optimizer"])
         self.scaler.load_state_dict(saved["scaler"])
         self.price.value = float(saved["price"])
         if self.ema is not None:
@@ -317,35 +289,3 @@ def frozen_copy(vit: Backbone) -> Backbone:
     if hasattr(teacher, "set_grad_checkpointing"):
         teacher.set_grad_checkpointing(False)
     return teacher
-
-
-def autocast_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """Of products; "auto" is bfloat16 on a GPU that has it.
-
-    Float16 has too few exponents for the gradient of log(mask + eps): with it the selector learns from the mixture of
-    both paths alone.
-    """
-    if precision == "auto":
-        narrow = device.type == "cuda" and torch.cuda.is_bf16_supported()
-        return torch.bfloat16 if narrow else torch.float32
-    return _DTYPES[precision]
-
-
-def _mixup(recipe: TrainingRecipe, smoothing: float, classes: int) -> Mixup | None:
-    images = recipe.images
-    if not (images.mixup or images.cutmix):
-        return None
-    return Mixup(images.mixup, images.cutmix, prob=images.mixing, label_smoothing=smoothing, num_classes=classes)
-
-
-def _mixed(mixup: Mixup | None, images: Tensor, labels: Tensor, seed: int) -> tuple[Tensor, Tensor]:
-    """Images and targets of a step; an odd number of images, which mix in pairs, is left as it is."""
-    if mixup is None or len(images) % 2:
-        return images, labels
-    state = np.random.get_state()
-    np.random.seed(seed % 2**32)
-    try:
-        mixed: tuple[Tensor, Tensor] = mixup(images, labels)
-    finally:
-        np.random.set_state(state)
-    return mixed

@@ -1,4 +1,4 @@
-"""Training recipes: a TOML file or a shipped one by its name, and over it the values that a run replaces."""
+"""Training recipes: a TOML file or a shipped one by its name, and values that a run replaces."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from tofe_export.documents.base import reason_of
-from tofe_export.documents.toml import Shelf, parse_tables
+from tofe_export.documents.toml import Shelf
 from tofe_export.documents.training_recipe import TrainingRecipe
 from tofe_export.errors import InputError, brief, nearest
 from tofe_export.files.names import training_recipes
@@ -51,11 +51,8 @@ def read_recipe(
     Raises:
         InputError: no such recipe, not TOML, a key that there is not, or a value that cannot be used, named.
     """
-    if isinstance(recipe, TrainingRecipe):
-        read = recipe
-    else:
-        tables, path = Shelf(training_recipes(), "recipes/finetune.toml").tables(recipe)
-        read = parse_tables(TrainingRecipe, tables, path, "Add it.")
+    shelf = Shelf(training_recipes(), "recipes/finetune.toml")
+    read = recipe if isinstance(recipe, TrainingRecipe) else shelf.read(TrainingRecipe, recipe)
     given = {name: value for name, value in (arguments or {}).items() if value is not None}
     plain = read.model_dump()
     if given.get("backbone", read.network.backbone) != read.network.backbone:

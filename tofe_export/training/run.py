@@ -1,4 +1,4 @@
-"""What a run is given besides its recipe, and what it is when it has ended. Plain data."""
+"""The options of a run besides its recipe, and its outcome. Plain data."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Outcome:
         path: of its checkpoint.
         evaluation: of the threshold path.
         dense_accuracy: the dense teacher's.
-        budget: MACs as a share of the dense backbone's, as asked for.
+        budget: MACs as a share of the dense backbone's, as the recipe says.
         notes: what a user must know of it: a missed budget, a stage that decides nothing.
     """
 

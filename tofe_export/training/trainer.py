@@ -22,7 +22,7 @@ from tofe_export.errors import StoppedError, count
 from tofe_export.files.names import CHECKPOINT, STATE, readable
 from tofe_export.model.families import Backbone
 from tofe_export.progress import Note, Progress, silent, unheard
-from tofe_export.training import budget, recorder, setup
+from tofe_export.training import budget, recorder, setup, sharing
 from tofe_export.training.loop import EpochSums, Evaluation, StepTimes, Watch, run_epoch, unwatched
 from tofe_export.training.measuring import Measuring
 from tofe_export.training.optimizer import require_optimizer
@@ -104,12 +104,12 @@ class _Run:
         config = setup.with_classes(config, self.train_source)
         self.state = saved_state(self.out_dir, self.resume, recipe, options, config, self.train_source)
         require_same(self.processes.gathered(None if self.state is None else self.state.place), self.out_dir)
-        fresh = self.state is None
-        if self.resume and fresh:
+        self.fresh = self.state is None
+        if self.resume and self.fresh:
             self.note(f"{self.out_dir} has no {STATE} to continue from, so the run starts at the beginning.")
         # A resumed run takes its weights from its own state: neither the network nor the file is needed again.
-        init = options.init if fresh else None
-        self.model, classifies = setup.build_network(recipe, config, fresh and options.pretrained, init, self.note)
+        init = options.init if self.fresh else None
+        self.model, classifies = setup.build_network(recipe, config, self.fresh and options.pretrained, init, self.note)
         budget.require_reachable(self.model, recipe.tofe.budget)
         self.model.to(self.device)
         self.preprocessing = setup.preprocessing_for(options.data, self.model.vit)
@@ -119,9 +119,8 @@ class _Run:
         )
         self.transform = self.preprocessing.train_transform(None if options.data == DIGITS else recipe.images)
         self.metrics: list[dict[str, Any]] = [] if self.state is None else self.state.metrics
-        self.phases: list[Name] = [TOFE] if classifies or not recipe.dense.epochs else [DENSE, TOFE]
-        if self.state is not None:
-            self.phases = [TOFE] if self.state.phase == TOFE else [DENSE, TOFE]
+        taught = self.state.phase == TOFE if self.state is not None else classifies or not recipe.dense.epochs
+        self.phases: list[Name] = [TOFE] if taught else [DENSE, TOFE]
         self.dense_accuracy = None if self.state is None else self.state.dense_accuracy
         self.last: Evaluation | None = None
         self.begun = False
@@ -131,7 +130,8 @@ class _Run:
         if self.state is not None:
             with self._taken_from_state():
                 self.model.load_state_dict(dict(self.state.model))
-        with recorder.recording(self.out_dir, self.options, self.recipe, self.processes.first) as self.recorder:
+        folder = self.out_dir if self.processes.first else None
+        with recorder.recording(folder, self.options, self.recipe, not self.fresh, self.note) as self.recorder:
             for name in self.phases:
                 phase = self._run_phase(name, progress, watch)
                 self.state = None  # the next phase starts with a fresh optimizer
@@ -141,6 +141,7 @@ class _Run:
         teacher = self._teacher() if name == TOFE else None
         steps = self.recipe.steps_per_epoch(len(self.train_source))
         phase = Phase(name, self.recipe, self.model, teacher, steps, self.device, self.processes)
+        self.recorder.begin(phase, steps * sum(entry["phase"] != name for entry in self.metrics))
         done, sums = 0, EpochSums()
         if self.state is not None:
             done, sums = self.state.epochs_done, EpochSums(**self.state.epoch)
@@ -153,8 +154,8 @@ class _Run:
                 self._save(phase, epoch + 1, sums)
                 if number := self._agreed(False)[1]:
                     raise self._stopped(number, f"epoch {epoch + 1} of the {phase.name} phase")
-        if name == DENSE and phase.ema is not None:
-            self.model.load_state_dict(phase.ema.module.state_dict())
+        if name == DENSE:
+            self.model = phase.result
         return phase
 
     def _teacher(self) -> Backbone:
@@ -163,8 +164,7 @@ class _Run:
             with self._taken_from_state():
                 teacher.load_state_dict(dict(self.state.teacher))
         if self.dense_accuracy is None:
-            measured = self.last if self.last is not None else self.measuring.evaluation(self.model, True)
-            self.dense_accuracy = measured.val_accuracy
+            self.dense_accuracy = (self.last or self.measuring.evaluation(self.model, True)).val_accuracy
         return teacher
 
     def _run_epoch(self, phase: Phase, epoch: int, sums: EpochSums, progress: Progress, watch: Watch) -> dict[str, Any]:
@@ -194,7 +194,7 @@ class _Run:
                 steps = count(sums.steps, "step")
                 raise self._stopped(number, f"{steps} of epoch {epoch + 1} of the {phase.name} phase")
 
-        entry = run_epoch(phase, epoch, sums, loader, progress, watch, after_step)
+        entry = run_epoch(phase, epoch, sums, loader, progress, self.recorder.watched(watch), after_step)
         self.last = self.measuring.evaluation(phase.result, phase.name == DENSE)
         return {**entry, **vars(self.last)}
 
@@ -219,6 +219,8 @@ class _Run:
         self.begun = True
 
     def _save(self, phase: Phase, epochs_done: int, sums: EpochSums) -> None:
+        # Weights that are sharded come from all processes.
+        weights, kept = sharing.whole_weights(self.model), phase.saved()
         if not self.processes.first:
             return
         save_state(
@@ -231,9 +233,9 @@ class _Run:
                 phase=phase.name,
                 epochs_done=epochs_done,
                 epoch=vars(sums),
-                model=self.model.state_dict(),
+                model=weights,
                 teacher={} if phase.teacher is None else phase.teacher.state_dict(),
-                optimizer=phase.saved(),
+                optimizer=kept,
                 dense_accuracy=self.dense_accuracy if phase.name == TOFE else None,
                 metrics=self.metrics,
             ),
