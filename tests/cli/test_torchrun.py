@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import program
-from tests.cli.training import TORCHRUN, ended, started, train, wait_for
+from tests.cli.training import TORCHRUN, children, ended, started, train, wait_for
 from tofe_export.cli import failures, processes
 from tofe_export.errors import InputError, MissingError, StoppedError
 from tofe_export.training.state import load_state
@@ -46,7 +46,7 @@ def test_a_refusal_is_said_once_and_leaves_nothing(tmp_path: Path) -> None:
 def test_a_signal_saves_and_one_process_goes_on(number: signal.Signals, tmp_path: Path) -> None:
     with started(tmp_path, TORCHRUN, *train(150)) as process:
         wait_for(tmp_path / "run" / "metrics.jsonl", process)
-        own = [int(child) for child in _children(process.pid)]
+        own = [int(child) for child in children(process)]
         assert len(own) == 2
         for one in own:  # as Slurm does; torchrun sends it once more
             os.kill(one, number)
@@ -64,10 +64,6 @@ def test_a_signal_saves_and_one_process_goes_on(number: signal.Signals, tmp_path
     resumed = program(tmp_path)(*train(150, "--resume"))
     assert resumed.returncode == 0, resumed.stderr
     assert "Wrote run/ckpt.pth" in resumed.stdout
-
-
-def _children(process: int) -> list[str]:
-    return Path(f"/proc/{process}/task/{process}/children").read_text().split()
 
 
 @pytest.mark.parametrize(

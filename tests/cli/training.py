@@ -66,9 +66,22 @@ def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
 
 
 def wait_for_child(process: subprocess.Popen[str]) -> None:
-    """Until it has started one that decodes images, as it does for its first step."""
-    until = time.monotonic() + _LIMIT_S
-    while not Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().strip():
+    """Until it has forked one that decodes images, as it does for its first step; libraries start other programs."""
+    until, before = time.monotonic() + _LIMIT_S, set[str]()
+    # Another program has the command of this one too for a moment, until it is loaded.
+    while not before & (now := {one for one in children(process) if _command_of(one) == _command_of(str(process.pid))}):
+        before = now
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < until
-        time.sleep(0.005)
+        time.sleep(0.05)
+
+
+def children(process: subprocess.Popen[str]) -> list[str]:
+    """The numbers of the processes that it started."""
+    return Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+
+
+def _command_of(process: str) -> bytes:
+    with contextlib.suppress(OSError):  # it has ended meanwhile
+        return Path(f"/proc/{process}/cmdline").read_bytes()
+    return b""
