@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 import tofe_export as tofe
-from examples.freezing import BATCH, SETTINGS, Learner, Task, kept_shares, network, train_dense, train_frozen
+from examples.freezing import BATCH, RECIPE, SETTINGS, Learner, Task, kept_shares, network, train_dense, train_frozen
 from examples.scenes import Scene, Scenes, as_input
 from tofe_export.checkpoints.checkpoint import Checkpoint, save
 from tofe_export.checkpoints.keep_rates import counts_of_ratios
@@ -88,7 +88,7 @@ def _one_seed(task: Task, options: argparse.Namespace, seed: int) -> list[dict[s
     dense = Learner(network(task.sizes[0], options.width, options.depth, "bottleneck", seed), head, task)
     if options.init is not None:
         dense.model.vit.load_state_dict(tofe.load(options.init / f"dense-{seed}").model.vit.state_dict())
-    train_dense(dense, first, max(1, options.epochs * options.steps - further), SETTINGS.dense_lr)
+    train_dense(dense, first, max(1, options.epochs * options.steps - further), RECIPE.dense.lr)
     rows = []
     for method in options.methods:
         print(f"seed {seed}, {method} continues", flush=True)

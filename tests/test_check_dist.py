@@ -21,5 +21,5 @@ def test_what_is_missing_or_too_much_is_named() -> None:
     for name in ("tofe_export/py.typed", "tofe_export/calibration/digits.toml", "tofe_plugins/cuda/token_partition.cu"):
         assert faults(WHEEL - {name}, SDIST, version()) == [f"the wheel lacks {name}"]
     assert faults(WHEEL | {"tests/__init__.py"}, SDIST, version()) == ["the wheel should not hold tests/__init__.py"]
-    (recipe,) = [name for name in SDIST if name.endswith("digits.toml")]
+    (recipe,) = [name for name in SDIST if name.endswith("calibration/digits.toml")]
     assert faults(WHEEL, SDIST - {recipe}, version()) == [f"the sdist lacks {recipe}"]

@@ -218,6 +218,6 @@ def test_an_int8_file_runs_in_openvino(source: Artifact, checkpoint: Checkpoint,
     assert there.manifest.precision == anywhere.manifest.precision == "int8"
     assert there.agreement.passed
     assert there.agreement.logits is not None
-    assert there.agreement.logits.max_abs > 1e-6  # other kernels round otherwise
+    assert there.agreement.logits.max_abs > 0  # other kernels round otherwise, by less where both have VNNI
     first, second = verify([int8, anywhere], against=checkpoint, samples=16).artifacts
     assert first.logits == second.logits

@@ -24,6 +24,7 @@ from tofe_export.data.image_log import ImageLog, Reason
 from tofe_export.data.images import ImageSource, batches
 from tofe_export.data.saved_dataset import SavedDataset
 from tofe_export.data.sources import is_ambiguous, open_source
+from tofe_export.documents.training_recipe import ImagesTable
 from tofe_export.errors import MissingError
 
 datasets = pytest.importorskip("datasets", reason="datasets is in the extra data")
@@ -80,7 +81,7 @@ def test_the_same_images_give_the_same_batches_in_every_form(tmp_path: Path) -> 
     for part in ("any", "train", "val"):
         sources = [open_source(str(tmp_path / form), part) for form in forms]  # type: ignore[arg-type]
         assert [source.classes for source in sources] == [CLASSES] * 3
-        for seed, transform in ((None, SMALL), (7, SMALL.train_transform())):
+        for seed, transform in ((None, SMALL), (7, SMALL.train_transform(ImagesTable()))):
             logs = [_all_batches(source, transform, seed) for source in sources]
             for images, labels, reasons in logs[1:]:
                 assert torch.equal(images, logs[0][0])

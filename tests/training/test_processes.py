@@ -73,8 +73,8 @@ def test_two_processes_end_where_one_does(run: dict[str, Any], alone: Path, tmp_
 
 
 def test_parts_of_a_step_end_where_whole_steps_do(alone: Path, tmp_path: Path) -> None:
-    """But for the budget, which is that of each part: so its weight is 0, and what is left differs little."""
-    pulled = {"loss": {"budget": 0.0}}
+    """But for budget and spread, which are those of each part: their weights are 0, and what is left differs little."""
+    pulled = {"loss": {"budget": 0.0, "spread": 0.0}}
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     trainer.train(recipe_of(REQUEST).changed(**pulled), OPTIONS, whole)
     trainer.train(recipe_of({**REQUEST, "run": {"accumulate": 4}}).changed(**pulled), OPTIONS, parts)

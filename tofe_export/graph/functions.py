@@ -2,7 +2,8 @@
 
 ONNX Runtime runs these; TensorRT uses the plugin when it is registered and otherwise expands them. Rows move
 by GatherND with one index per row: element-wise gathers and scatters of the same rows are 5 to 20 times slower
-in ONNX Runtime (benchmarks/results). A comparison with NaN is false: not every runtime knows IsNaN.
+in ONNX Runtime (benchmarks/results). A comparison with NaN is false: not every runtime knows IsNaN. It must be Less:
+OpenVINO's Greater is true for NaN on processors with AVX-512.
 
 ONNX says that TopK breaks ties by the lower index; OpenVINO's does not. So a second TopK sorts integers, made of how
 many different scores are higher and of the index: no two are equal, and every runtime orders them alike. Infinities are
@@ -43,7 +44,7 @@ TokenPartition <keep, prefix, plugin_namespace, plugin_version> (tokens, scores)
 
     lowest = Constant <value = float {-3.4028234663852886e+38}> ()
     highest = Constant <value = float {inf}> ()
-    is_higher = Greater (scores, lowest)
+    is_higher = Less (lowest, scores)
     comparable = Where (is_higher, scores, lowest)
     scores_of_rows = Pad <mode = "constant"> (comparable, before, highest)
     row_count = Shape <start = 1, end = 2> (scores_of_rows)
