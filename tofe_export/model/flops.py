@@ -44,10 +44,14 @@ class BlockMacs:
 
 @dataclass(frozen=True)
 class Measured:
-    """MACs of one image: of patch embedding and head together, and of each block."""
+    """MACs of one image: of patch embedding and head together, and of each block; and which blocks can run in part.
+
+    The last cannot be seen in a block whose weights are sharded, for that changes its class.
+    """
 
     ends: float
     blocks: tuple[BlockMacs, ...]
+    parts: tuple[bool, ...]
 
 
 _MEASURED: weakref.WeakKeyDictionary[Backbone, dict[int, Measured]] = weakref.WeakKeyDictionary()
@@ -89,7 +93,7 @@ def tofe_macs(model: ToFe, counts: Sequence[Count], features: bool | None = None
                     blocks[index], alive + prefix, prefix if cut and len(indices) == 1 else running
                 )
                 total = total + ((alive - count) * model.vit.embed_dim if stage.fuse else 0)
-            elif cut and index == indices[-1] and can_split(blocks[index]):
+            elif cut and index == indices[-1] and measured.parts[index]:
                 total = total + _cut_block_macs(blocks[index], running, prefix)
             else:
                 total = total + measured.blocks[index].of(running)
@@ -158,7 +162,9 @@ def _measured(vit: Backbone) -> Measured:
         ends = count_macs(lambda: (backbones.embed(parts, image), backbones.classify(parts, tokens)))
         few, more = (_blocks_macs(parts, count) for count in (1, 2))  # patches: two points fix the two numbers
         known[patches] = Measured(
-            ends, tuple(_through(*pair, int(vit.num_prefix_tokens)) for pair in zip(few, more, strict=True))
+            ends,
+            tuple(_through(*pair, int(vit.num_prefix_tokens)) for pair in zip(few, more, strict=True)),
+            tuple(can_split(block) for block in vit.blocks),
         )
     return known[patches]
 
