@@ -20,7 +20,7 @@ _LIMIT_S = 240
 
 
 def train(steps: int, *more: object) -> tuple[str, ...]:
-    """The arguments of a run of two epochs of so many steps, in `run`."""
+    """The arguments of a run in `run`: two epochs of `steps` steps each."""
     shape = ("--backbone-args", NETWORK, "--batch-size", "8", "--device", "cpu", "--set", "run.limit_val=20")
     length = ("--epochs", "1", "--dense-epochs", "1", "--set", f"run.limit_batches={steps}")
     return ("train", "--data", "digits", "-o", "run", *shape, *length, *map(str, more))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.training.test_trainer import OPTIONS, RECIPE, KilledError, kill_after, weights
+from tests.training.runs import OPTIONS, RECIPE, KilledError, kill_after, weights
 from tofe_export.training import trainer
 
 ON_GPU = dataclasses.replace(OPTIONS, device="cuda")

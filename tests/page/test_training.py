@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.training.test_trainer import OPTIONS, RECIPE
+from tests.training.runs import OPTIONS, RECIPE
 from tofe_export.checkpoints.checkpoint import load
 from tofe_export.documents.history import Pace, Stretch
 from tofe_export.files.names import STEPS

@@ -21,7 +21,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.training.test_trainer import RECIPE, KilledError, kill_after, weights
+from tests.training.runs import RECIPE, KilledError, kill_after, weights
 from tofe_export.checkpoints import checkpoint
 from tofe_export.data.image_log import ImageLog
 from tofe_export.training import trainer

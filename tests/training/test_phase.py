@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from tests.training.test_trainer import RECIPE
+from tests.training.runs import RECIPE
 from tofe_export.data.images import Batch
 from tofe_export.documents.history import DENSE, TOFE
 from tofe_export.documents.history import Phase as Name

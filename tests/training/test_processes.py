@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from tests.helpers import refused_as
-from tests.training.test_trainer import OPTIONS, RECIPE, weights
+from tests.training.runs import OPTIONS, RECIPE, weights
 from tests.training.work import recipe_of
 from tofe_export.training import setup, trainer
 

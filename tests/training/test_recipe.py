@@ -39,7 +39,7 @@ def test_every_recipe_builds_a_network_that_can_meet_its_budget(name: str) -> No
 
 
 @pytest.mark.parametrize("name", SHIPPED)
-def test_every_value_of_a_recipe_is_explained(name: str) -> None:
+def test_every_recipe_names_its_source(name: str) -> None:
     text = training_recipes()[name].read_text()
     assert text.startswith("# ")
     assert "Source" in text.partition("[")[0]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.training.test_trainer import OPTIONS, RECIPE, SHORT, KilledError, kill_after
+from tests.training.runs import OPTIONS, RECIPE, SHORT, KilledError, kill_after
 from tofe_export.documents.history import DENSE, TOFE, read_pace
 from tofe_export.files.names import STEPS
 from tofe_export.training import recorder, trainer

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from tests.helpers import refused_as
-from tests.training.test_trainer import OPTIONS, RECIPE, weights
+from tests.training.runs import OPTIONS, RECIPE, weights
 from tofe_export.errors import StoppedError
 from tofe_export.training import stopping, trainer
 from tofe_export.training.loop import EpochMeans
@@ -21,13 +21,6 @@ from tofe_export.training.processes import Processes
 from tofe_export.training.resume import require_same
 from tofe_export.training.state import load_state
 from tofe_export.training.stopping import Stopping
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("run")
-    trainer.train(RECIPE, OPTIONS, folder)
-    return folder
 
 
 def send(number: signal.Signals = signal.SIGINT) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.helpers import refused_as
-from tests.training.test_trainer import OPTIONS, RECIPE, SHORT, KilledError, kill_after
+from tests.training.runs import OPTIONS, RECIPE, SHORT, KilledError, kill_after
 from tofe_export.documents.training_recipe import TrainingRecipe
 from tofe_export.errors import MissingError
 from tofe_export.files.names import STEPS

@@ -1,11 +1,10 @@
-"""Training runs of a few steps: what they leave on disk, that a killed one goes on exactly, what is refused."""
+"""Training runs of a few steps: what they leave on disk, how they start, what is refused."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import math
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,85 +13,14 @@ import torch
 from PIL import Image
 
 from tests.helpers import refused_as
+from tests.training.runs import NETWORK, OPTIONS, RECIPE, SHORT
 from tofe_export.checkpoints import checkpoint
 from tofe_export.data.image_log import ImageLog
-from tofe_export.documents.training_recipe import TrainingRecipe
 from tofe_export.errors import InputError, MissingError, TofeError
 from tofe_export.training import losses, setup, trainer
 from tofe_export.training.loop import EpochMeans
-from tofe_export.training.phase import Phase
 from tofe_export.training.recipe import config_of
-from tofe_export.training.run import RunOptions
 from tofe_export.training.state import load_state
-
-NETWORK = {"img_size": 16, "patch_size": 4, "embed_dim": 16, "depth": 4, "num_heads": 2}
-RECIPE = TrainingRecipe(name="test").changed(
-    network={"backbone": "vit_tiny_patch16_224", "backbone_args": NETWORK, "positions": "sincos"},
-    dense={"epochs": 2},
-    tofe={"epochs": 2},
-    run={"batch_size": 4, "limit_batches": 2, "limit_val": 8},
-)
-OPTIONS = RunOptions("digits", device="cpu")
-SHORT = RECIPE.changed(dense={"epochs": 1}, tofe={"epochs": 1})
-
-
-class KilledError(Exception):
-    pass
-
-
-def weights(path: Path) -> dict[str, torch.Tensor]:
-    return checkpoint.load(path).model.state_dict()
-
-
-def kill_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
-    """The process dies in the step that follows `steps` whole ones, counted over both phases."""
-    make, done = Phase.step, 0
-
-    def dying(*args: Any) -> dict[str, float]:
-        nonlocal done
-        values = make(*args)  # made, but its state is not saved
-        done += 1
-        if done > steps:
-            raise KilledError
-        return values
-
-    monkeypatch.setattr(Phase, "step", dying)
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("run")
-    trainer.train(RECIPE, OPTIONS, folder)
-    return folder
-
-
-@pytest.mark.parametrize("minutes", [0.0, 60.0], ids=["saved after each step", "saved after each epoch"])
-@pytest.mark.parametrize("steps", [0, 1, 2, 3, 4, 5, 7])
-def test_a_killed_run_resumes_to_bitwise_equal_weights(
-    steps: int, minutes: float, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    options = dataclasses.replace(OPTIONS, save_minutes=minutes)
-    with monkeypatch.context() as patch:
-        kill_after(patch, steps)
-        with pytest.raises(KilledError):
-            trainer.train(RECIPE, options, tmp_path)
-    torch.rand(3)  # the new process has other random numbers
-    made = 0
-    with monkeypatch.context() as patch:
-        make = Phase.step
-
-        def counted(*args: Any) -> dict[str, float]:
-            nonlocal made
-            made += 1
-            return make(*args)
-
-        patch.setattr(Phase, "step", counted)
-        found = weights(trainer.train(RECIPE, options, tmp_path, resume=True).path)
-    assert made == 8 - (steps if minutes == 0 else steps // 2 * 2)
-    expected = weights(finished / "ckpt.pth")
-    assert found.keys() == expected.keys()
-    assert all(torch.equal(found[key], expected[key]) for key in expected)
-    assert (tmp_path / "metrics.jsonl").read_text() == (finished / "metrics.jsonl").read_text()
 
 
 def test_what_a_run_leaves(finished: Path) -> None:
@@ -141,105 +69,10 @@ def test_both_phases_train_and_the_teacher_is_the_dense_phases_result(finished: 
     assert any("approximator" in key for key in moved)
 
 
-def test_resume_after_the_end_writes_the_same_checkpoint(finished: Path) -> None:
-    before = weights(finished / "ckpt.pth")
-    (finished / "ckpt.pth").unlink()
-    after = weights(trainer.train(RECIPE, OPTIONS, finished, resume=True).path)
-    assert all(torch.equal(before[key], after[key]) for key in before)
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        ({"tofe": {"lr": 0.5}}, "tofe.lr was 0.001 and is now 0.5"),
-        ({"run": {"seed": 9}}, "run.seed was 0 and is now 9"),
-        ({"loss": {"budget": 3.0}}, "loss.budget was 10.0 and is now 3.0"),
-        ({"tofe": {"epochs": 1}}, "tofe.epochs was 2 and is now 1"),
-        ({"dense": {"epochs": 3}}, "dense.epochs was 2 and is now 3"),
-        ({"network": {"selector": "linear"}}, "selector was 'mlp' and is now 'linear'"),
-    ],
-    ids=str,
-)
-def test_resume_with_other_settings_is_refused(finished: Path, change: dict[str, Any], words: str) -> None:
-    with refused_as("resumed-with-other-settings", changes=(words,)):
-        trainer.train(RECIPE.changed(**change), OPTIONS, finished, resume=True)
-
-
-def test_more_epochs_go_on_after_the_last(finished: Path, tmp_path: Path) -> None:
-    for name in ("state.pt", "ckpt.pth"):
-        shutil.copy(finished / name, tmp_path)
-    trainer.train(RECIPE.changed(tofe={"epochs": 3}), OPTIONS, tmp_path, resume=True)
-    state = load_state(tmp_path)
-    assert state is not None
-    assert [entry["phase"] for entry in state.metrics] == ["dense", "dense", "tofe", "tofe", "tofe"]
-
-
-def test_other_images_are_refused(tmp_path: Path) -> None:
-    for label, name in enumerate("ab"):
-        (tmp_path / "data" / name).mkdir(parents=True)
-        for index in range(4):
-            Image.new("RGB", (20, 20), (90 * label, index, 0)).save(tmp_path / "data" / name / f"{index}.png")
-    options = dataclasses.replace(OPTIONS, data=str(tmp_path / "data"))
-    trainer.train(SHORT, options, tmp_path / "run")
-    (tmp_path / "data" / "b").rename(tmp_path / "data" / "c")
-    with refused_as("resumed-with-other-settings", changes=("classes was ['a', 'b'] and is now ['a', 'c']",)):
-        trainer.train(SHORT, options, tmp_path / "run", resume=True)
-
-
 def test_a_backbone_that_drops_patches_itself_is_refused(tmp_path: Path) -> None:
     dropping = RECIPE.changed(network={"backbone_args": {**NETWORK, "patch_drop_rate": 0.5}})
     with refused_as("patch-drop"):
         trainer.train(dropping, OPTIONS, tmp_path / "run")
-
-
-def test_a_run_is_not_overwritten(finished: Path, tmp_path: Path) -> None:
-    with refused_as("run-exists", path=finished):
-        trainer.train(RECIPE, OPTIONS, finished)
-    for name in ("ckpt.pth", "metrics.jsonl"):  # somebody removed state.pt to save space
-        (tmp_path / name).write_bytes((finished / name).read_bytes())
-    for resume in (True, False):
-        with refused_as("run-finished", path=tmp_path):
-            trainer.train(RECIPE, OPTIONS, tmp_path, resume=resume)
-    assert (tmp_path / "metrics.jsonl").read_bytes() == (finished / "metrics.jsonl").read_bytes()
-
-
-def test_damaged_state_is_a_sentence(tmp_path: Path) -> None:
-    (tmp_path / "state.pt").write_bytes(b"PK half a file")
-    with refused_as("training-state", path=tmp_path / "state.pt"):
-        trainer.train(RECIPE, OPTIONS, tmp_path, resume=True)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"epochs_done": -1},
-        {"epochs_done": 10**9},
-        {"epochs_done": "two"},
-        {"optimizer": {}},
-        {"teacher": {}},
-        {"model": {"a": torch.ones(1)}},
-        {"metrics": []},
-        {"metrics": ["good"]},
-        {"metrics": [{"phase": "dense", "loss": torch.ones(1)}]},
-        {"phase": "dreaming"},
-        {"config": "vit"},
-        {"recipe": {"lr": torch.ones(2)}},
-        {"data": 3},
-        {"epoch": {"steps": -1, "sums": {}}},
-        {"epoch": {"steps": 1, "sums": {"loss": "low"}}},
-        {"dense_accuracy": "good"},
-    ],
-    ids=str,
-)
-def test_a_state_with_a_part_that_cannot_be_right(finished: Path, tmp_path: Path, change: dict[str, Any]) -> None:
-    state = torch.load(finished / "state.pt", weights_only=True)
-    assert state["phase"] == "tofe"
-    torch.save({**state, **change}, tmp_path / "state.pt")
-    log = (finished / "metrics.jsonl").read_bytes()
-    (tmp_path / "metrics.jsonl").write_bytes(log)
-    with pytest.raises(InputError, match="damaged, so the run cannot be resumed"):
-        trainer.train(RECIPE, OPTIONS, tmp_path, resume=True)
-    assert (tmp_path / "metrics.jsonl").read_bytes() == log
 
 
 @pytest.mark.parametrize("width", [8, 16])  # at 8 the selector's MLP has another layer with two outputs
@@ -276,6 +109,10 @@ def test_a_network_without_a_classifier_of_these_classes_learns_one_before_it_te
     assert state is not None
     assert [entry["phase"] for entry in state.metrics] == ["dense", "tofe"]
     assert any("this run trains its own first" in sentence for sentence in said)
+    said.clear()
+    trainer.train(SHORT.changed(dense={"epochs": 0}), options, tmp_path / "other", note=said.append)
+    assert any("the teacher's answers are random" in sentence for sentence in said)
+    assert not any("first, for" in sentence for sentence in said)
 
 
 @pytest.mark.parametrize(("phase", "option"), [("dense", "dense_lr"), ("tofe", "lr")])

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tests.training.test_trainer import OPTIONS, RECIPE
+from tests.training.runs import OPTIONS, RECIPE
 from tofe_export.documents.training_recipe import TrainingRecipe
 from tofe_export.errors import TofeError
 from tofe_export.training import trainer
@@ -23,7 +23,7 @@ def recipe_of(request: dict[str, Any]) -> TrainingRecipe:
 
 
 def work(folder: Path, request: dict[str, Any]) -> None:
-    """Trains; with `kill`, the last process dies after so many steps."""
+    """Trains; with `kill`, the last process dies after that number of steps."""
     left = request.get("kill", 0)
 
     def watch(means: EpochMeans) -> None:

@@ -11,6 +11,7 @@ from tofe_export.artifacts.file_kinds import Kind
 from tofe_export.artifacts.outputs import Output, require_outputs
 from tofe_export.checkpoints.checkpoint import Checkpoint, load
 from tofe_export.data.image_log import ImageLog
+from tofe_export.data.sources import DIGITS
 from tofe_export.documents.images import ImagesRead
 from tofe_export.documents.toml import own_file
 from tofe_export.documents.training_recipe import TrainingRecipe
@@ -24,7 +25,7 @@ from tofe_export.training.setup import choose_device
 from tofe_export.training.trackers import require_trackers
 from tofe_export.training.trainer import train as run
 
-DIGITS, FINETUNE = "digits", "finetune"
+FINETUNE = "finetune"  # the digits have a recipe of their own name
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ def train(
         changes: further values by their key in the recipe, such as {"run.precision": "bf16"}.
         workers: processes that decode images, for each process that trains.
         device: "auto", "cpu", "cuda" or "cuda:N".
-        save_minutes: the state is saved so often within an epoch, and at the end of each.
+        save_minutes: the state is saved each time they have passed within an epoch, and at its end.
         log_to: besides the log files: "tensorboard", "wandb", "mlflow".
         resume: continue the run in `path` exactly where its saved state ends; more `epochs` are allowed.
         progress: called after each step.

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tofe_export.files.commands import command, quoted
 from tofe_export.files.names import WEIGHTS
-from tofe_export.training import launch
+from tofe_export.training import torchrun
 
 Details = Mapping[str, object]
 
@@ -64,7 +64,7 @@ def _same_command(*more: str) -> str:
     typed = sys.argv[1:]
     if typed[:1] not in (["train"], ["demo"]):
         return ""
-    if launch.started():
+    if torchrun.started():
         return "the same torchrun command" + "".join(f" with {option} at its end" for option in more)
     return command(*typed, *(option for option in more if option not in typed))
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 
 from tofe_export.errors import StoppedError, TofeError
-from tofe_export.training import launch
+from tofe_export.training import torchrun
 
 _OF_ONE = ("memory", "process-lost")
 _STOPPED_S = 2.0
@@ -17,7 +17,7 @@ _REFUSED_S = 20.0
 
 def is_first() -> bool:
     """Whether this process speaks for all."""
-    return launch.rank() == 0
+    return torchrun.rank() == 0
 
 
 def leave_to_first(error: BaseException) -> bool:

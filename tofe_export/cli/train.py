@@ -62,7 +62,7 @@ def train(
     seed: Annotated[int | None, Option(help="Of everything random.")] = None,
     workers: Annotated[int, Option(help="Processes that decode images.")] = 0,
     device: Annotated[str, Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    save_minutes: Annotated[float, Option(help="Save the state so often within an epoch.")] = 10.0,
+    save_minutes: Annotated[float, Option(help="Minutes between two saved states of an epoch.")] = 10.0,
     log_to: Annotated[
         str | None, Option(help="Besides the log files: tensorboard, wandb, mlflow.", metavar="NAME,...")
     ] = None,

@@ -86,7 +86,7 @@ def batches(
         seed: shuffles; None keeps the source's order.
         log: told of every image that is read, and of every one that cannot be, which is then left out.
         workers: processes that decode; 0 decodes in this one.
-        part: (index, parts): only every so manyth image, from that index on; several processes share a source so.
+        part: (index, parts): only every `parts`-th image, from that index on; several processes share a source so.
 
     Raises:
         UnreadableImage: an image cannot be read and `log` is None.
@@ -162,8 +162,8 @@ def training_batches(
 def shuffled(length: int, seed: int, repeats: int = 1) -> list[int]:
     """The order of `length` images in an epoch.
 
-    With `repeats` an epoch shows so many times fewer images, each so often in a row, and augmented anew each time
-    (Hoffer et al., arXiv 1901.09335).
+    With `repeats` an epoch shows fewer images, in proportion, each of them `repeats` times in a row and augmented anew
+    each time (Hoffer et al., arXiv 1901.09335).
     """
     drawn = np.random.default_rng(seed).permutation(length)
     order: list[int] = np.repeat(drawn, repeats)[:length].tolist()

@@ -8,7 +8,7 @@ from os import PathLike
 from tofe_export.errors import InputError
 from tofe_export.files.names import readable
 
-_HOLD_OUT = 10  # one image in so many
+_HOLD_OUT = 10  # one image in ten
 
 
 def by_class(labels: Sequence[int | None]) -> list[int]:

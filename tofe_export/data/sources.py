@@ -13,7 +13,8 @@ from tofe_export.errors import InputError, TofeError
 from tofe_export.files.names import expanded, readable
 from tofe_export.files.places import is_there, reason_of
 
-BUILT_IN = ("digits", "photos")
+DIGITS = "digits"
+BUILT_IN = (DIGITS, "photos")
 Part = Literal["train", "val", "any"]
 
 
@@ -31,7 +32,7 @@ def open_source(spec: str, part: Part, seed: int = 0) -> ImageSource:
         InputError: no such folder, a file, or no image in it.
         MissingError: the package that reads a saved dataset is not installed.
     """
-    if spec == "digits":
+    if spec == DIGITS:
         return Digits("train" if part == "train" else "val", seed)
     if spec == "photos":
         return Photos(seed if part != "train" else max(1, seed))  # what is compared has the seed 0
@@ -66,7 +67,7 @@ def images_like_training(trained_on: str, spec: str | None) -> ImageSource:
     """
     if spec is not None:
         return open_source(spec, "any")
-    return open_source("digits" if trained_on == "digits" else "photos", "val")
+    return open_source(DIGITS if trained_on == DIGITS else "photos", "val")
 
 
 def require_unambiguous(spec: str | None) -> None:

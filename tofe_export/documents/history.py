@@ -38,22 +38,30 @@ _Amount = Annotated[Annotated[float, Field(strict=True, ge=0, lt=1e12)] | None, 
 _Part = Annotated[Annotated[float, Field(strict=True, ge=0, le=1)] | None, WrapValidator(_or_none)]
 
 
-class Epoch(Part):
-    """One line of the log; None is what it does not say.
+class _Measured(Part):
+    """A network on held-out images; None is what was not measured.
 
     Attributes:
-        number: as the log numbers it.
-        val_accuracy: on held-out images.
-        keep_mean, keep_std: per stage, share of an image's tokens that are kept: mean over held-out images, and spread.
+        val_accuracy: of the threshold path in the ToFe phase, of the backbone before it.
+        keep_mean, keep_std: per stage, share of an image's tokens that are kept: mean over the images, and spread.
         macs_ratio: cost of the network as a share of the dense backbone's.
     """
 
-    phase: Phase
-    number: Annotated[Whole | None, WrapValidator(_or_none)] = Field(None, alias="epoch")
     val_accuracy: Share = None
     keep_mean: Shares = None
     keep_std: Shares = None
     macs_ratio: Share = None
+
+
+class Epoch(_Measured):
+    """One line of the log; None is what it does not say.
+
+    Attributes:
+        number: as the log numbers it.
+    """
+
+    phase: Phase
+    number: Annotated[Whole | None, WrapValidator(_or_none)] = Field(None, alias="epoch")
 
 
 @dataclass(frozen=True)
@@ -72,21 +80,16 @@ class History:
         return measured[-1] if measured else None
 
 
-class Ending(Part):
+class Ending(_Measured):
     """What a checkpoint says of the end of its training, on held-out images; None is what it does not say.
 
     Attributes:
-        val_accuracy, dense_accuracy: of the threshold path, and of the dense teacher.
-        macs_ratio, macs_budget: cost as a share of the dense backbone's, and what training aimed at.
-        keep_mean, keep_std: as in `Epoch`.
+        dense_accuracy: of the dense teacher.
+        macs_budget: the cost that training aimed at.
     """
 
-    val_accuracy: Share = None
     dense_accuracy: Share = None
-    macs_ratio: Share = None
     macs_budget: Share = None
-    keep_mean: Shares = None
-    keep_std: Shares = None
 
 
 class Stretch(Part):

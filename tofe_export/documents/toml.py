@@ -85,7 +85,7 @@ def _refusal(problem: ErrorDetails, kind: type[Part], path: Path, missing: str) 
     place = problem["loc"]
     key, reason, value = ".".join(map(str, place)), reason_of(problem), brief(problem["input"])
     if problem["type"] == "extra_forbidden":
-        return _unknown(key, kind, table_at(kind, place[:-1]), path)
+        return _unknown(key, kind, _table_at(kind, place[:-1]), path)
     if problem["type"] == "missing":
         return InputError(f"{path} has no {key}.", missing, code="recipe-missing-key", path=path, key=key)
     # A check of a whole table names the key itself.
@@ -104,7 +104,7 @@ def _unknown(key: str, kind: type[Part], table: type[BaseModel], path: Path) -> 
     )
 
 
-def table_at(kind: type[BaseModel], place: tuple[int | str, ...]) -> type[BaseModel]:
+def _table_at(kind: type[BaseModel], place: tuple[int | str, ...]) -> type[BaseModel]:
     """The class of the table of a recipe that lies at `place`; the recipe's own for the empty place."""
     for name in place:
         inner = kind.model_fields[str(name)].annotation

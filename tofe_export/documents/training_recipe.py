@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_serializer, model_validator
+from pydantic import Field, model_validator
 
 from tofe_export.bounds import LARGEST_BATCH
 from tofe_export.documents.fields import AnyValue, Flag, Name, Share, Text
@@ -45,10 +45,6 @@ class NetworkTable(Table):
     dense_output: Flag = False
     positions: Positions = "learned"
 
-    @field_serializer("backbone_args")
-    def _plain(self, value: dict[str, Any]) -> dict[str, Any]:
-        return dict(value)
-
 
 class ImagesTable(Table):
     """What training does to its images, in the order in which it is done. timm does it all.
@@ -59,7 +55,7 @@ class ImagesTable(Table):
         color_jitter: strength; unused where there is `auto_augment`.
         auto_augment: a policy in timm's words, such as "rand-m9-mstd0.5-inc1"; "" for none.
         erasing: probability that a rectangle is erased.
-        repeats: how often an epoch shows an image that it shows; it then shows so many times fewer images.
+        repeats: how often an epoch shows an image that it shows; it then shows fewer images, in proportion.
         mixup, cutmix: alpha of either; 0 for none. Where both are on, each has half of the steps.
         mixing: share of the steps that mix at all.
     """

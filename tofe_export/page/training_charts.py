@@ -16,7 +16,17 @@ from tofe_export.errors import count
 from tofe_export.page.drawing import Chart, Entry, Ink, legend_above
 from tofe_export.page.wording import percent
 
+PHASES: tuple[tuple[Phase, str, Callable[[Ink], str]], ...] = (
+    (DENSE, "dense backbone", lambda ink: ink.faint),
+    (TOFE, "ToFe", lambda ink: ink.accent),
+)
+"""Phase, what charts call it, and its color."""
 _DOTS = 20  # points: dots carry a series as short as that, a longer one is a line
+
+
+def dot_size(points: Sequence[float]) -> float:
+    """Of the markers of a series; 0 where the line alone says enough."""
+    return 3.0 if len(points) <= _DOTS else 0.0
 
 
 @dataclass(frozen=True)
@@ -39,13 +49,9 @@ def training_charts(history: History, budget: float | None) -> list[Chart]:
 
 
 def _accuracy(history: History) -> Iterator[Chart]:
-    phases: tuple[tuple[Phase, str, Callable[[Ink], str]], ...] = (
-        (DENSE, "dense backbone", lambda ink: ink.faint),
-        (TOFE, "ToFe", lambda ink: ink.accent),
-    )
     series = [
         _Series(label, points, ink)
-        for phase, label, ink in phases
+        for phase, label, ink in PHASES
         if (points := [(x, one.val_accuracy, 0.0) for x, one in history.phase(phase) if one.val_accuracy is not None])
     ]
     if series:
@@ -94,7 +100,7 @@ def _over_epochs(
         entries = list[Entry]()
         for one in series:
             x, y, spread = zip(*one.points, strict=True)
-            color, dot = one.ink(ink), 3.0 if len(x) <= _DOTS else 0.0
+            color, dot = one.ink(ink), dot_size(x)
             (line,) = axes.plot(x, y, color=color, linewidth=1.8, marker="o", markersize=dot)
             entries.append((line, one.label))
             if any(spread):

@@ -11,17 +11,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from tofe_export.documents.history import DENSE, TOFE, Ending, Pace, Phase, Stretch
+from tofe_export.documents.history import DENSE, Ending, Pace, Phase, Stretch
 from tofe_export.page.drawing import Chart, Entry, Ink, legend_above
 from tofe_export.page.tables import Row, Table
+from tofe_export.page.training_charts import PHASES, dot_size
 from tofe_export.page.wording import NOTHING, digits, duration, per_second, percent, time_unit
 
-_PHASES: tuple[tuple[Phase, str, Callable[[Ink], str]], ...] = (
-    (DENSE, "dense backbone", lambda ink: ink.faint),
-    (TOFE, "ToFe", lambda ink: ink.accent),
-)
 _MOST_POINTS = 150  # of a phase: a run of days has a line every few seconds, and the chart has 300 pixels
-_DOTS = 20  # points: dots carry a series as short as that, a longer one is a line
 
 
 class _Series(NamedTuple):
@@ -37,7 +33,7 @@ def pace_chart(pace: Pace) -> Chart | None:
     """Images a second over the time in training; None without either."""
     series = list[_Series]()
     before = 0.0
-    for phase, label, ink in _PHASES:
+    for phase, label, ink in PHASES:
         points, before = _points(pace, phase, before)
         if points:
             series.append(_Series(label, ink, *map(list, zip(*points, strict=True))))
@@ -48,7 +44,7 @@ def pace_chart(pace: Pace) -> Chart | None:
     def draw(figure: Figure, axes: Axes, ink: Ink) -> None:
         entries = list[Entry]()
         for one in series:
-            x, dot = [value / seconds for value in one.x], 3.0 if len(one.x) <= _DOTS else 0.0
+            x, dot = [value / seconds for value in one.x], dot_size(one.x)
             (line,) = axes.plot(x, one.y, color=one.ink(ink), linewidth=1.8, marker="o", markersize=dot)
             entries.append((line, one.label))
         axes.set_ylim(0, 1.08 * max(value for one in series for value in one.y))
@@ -71,7 +67,7 @@ def pace_table(pace: Pace) -> Table | None:
         ("GPU peak\nGiB", lambda phase: _of(pace, phase, lambda one: one.gpu_memory_gib, max, digits)),
         ("training\ntime", lambda phase: duration(sum(pace.seconds(phase))) if sum(pace.seconds(phase)) else NOTHING),
     )
-    phases = [(phase, label) for phase, label, _ in _PHASES if pace.phase(phase)]
+    phases = [(phase, label) for phase, label, _ in PHASES if pace.phase(phase)]
     filled = [(head, value) for head, value in columns if any(value(phase) != NOTHING for phase, _ in phases)]
     if not filled:
         return None

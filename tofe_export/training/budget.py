@@ -109,7 +109,7 @@ def crossing_rates(scores: Sequence[Tensor], spreads: Sequence[Tensor], noise: f
     return rates
 
 
-def move_towards(model: ToFe, target: float, kept: Sequence[float], rates: Sequence[float]) -> float:
+def move_towards(model: ToFe, target: float, kept: Sequence[float], rates: Sequence[float]) -> None:
     """Moves the thresholds of all stages a part of the way that the step's images ask for.
 
     Args:
@@ -117,16 +117,12 @@ def move_towards(model: ToFe, target: float, kept: Sequence[float], rates: Seque
         target: share of the dense MACs to come to.
         kept: per stage, share of the tokens that the step kept.
         rates: see `crossing_rates`.
-
-    Returns:
-        By how much the scores rose.
     """
     cost, slope = share_of_dense(model, kept), _slope(model, kept, rates)
     move = _GAIN * (target - cost) / max(slope, 1e-6)
     move = min(max(move, -_LARGEST_MOVE), _LARGEST_MOVE)
     for stage in range(len(model.stages)):
         _raise_score(model, stage, move)
-    return move
 
 
 Measure = Callable[[], Sequence[Tensor]]

@@ -18,7 +18,7 @@ _WITHOUT_DECAY = (
     *("pos_embed", "cls_token", "reg_token", "dist_token"),
     *("relative_position_bias_table", "rope.freqs"),
 )
-_WITH_BETAS = ("adam", "lamb", "lion", "nadam", "adan")
+_WITH_BETAS = ("adam", "lamb", "lion", "nadam")
 _PHASE_AT_MOST = 0.9  # of it is warm-up
 
 

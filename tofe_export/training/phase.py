@@ -106,12 +106,9 @@ class Phase:
         """Positions in the epoch's order of what this process reads, from a step on: a range a part of a step."""
         size, parts = self.batch_size, self.recipe.run.accumulate
         whole = size * parts * self.processes.size
-        return [
-            range(start, start + size)
-            for step in range(first_step, self.steps)
-            for part in range(parts)
-            for start in [step * whole + (self.processes.rank * parts + part) * size]
-        ]
+        first = self.processes.rank * parts * size
+        starts = (step * whole + first + part * size for step in range(first_step, self.steps) for part in range(parts))
+        return [range(start, start + size) for start in starts]
 
     def step(self, batches: Sequence[Batch], number: int, seed: int) -> Values:
         """One step of all processes.
@@ -171,10 +168,8 @@ class Phase:
         values = {name: value.detach() for name, (_, value) in parts.items()}
         values["loss"] = loss.detach()
         values["accuracy"] = (logits.detach().argmax(dim=1) == labels).float().mean()
-        numbers = torch.stack(
-            [value.float().to(self.device) for value in values.values()]
-        ).tolist()  # one copy from the device
-        return dict(zip(values, numbers, strict=True))
+        numbers = torch.stack([value.float().to(self.device) for value in values.values()])
+        return dict(zip(values, numbers.tolist(), strict=True))  # one copy from the device
 
     def _masked(
         self, images: Tensor, targets: Tensor, share: float, drawn: Tensor | None
@@ -237,8 +232,9 @@ class Phase:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.name == TOFE:
-            kept, rates = ([values[f"{name}_{stage}"] for stage in range(len(self.model.stages))]
-                           for name in ("train_keep", "rate"))  # fmt: skip
+            stages = range(len(self.model.stages))
+            kept = [values[f"train_keep_{stage}"] for stage in stages]
+            rates = [values[f"rate_{stage}"] for stage in stages]
             budget.move_towards(self.model, self.target.at(share), kept, rates)
             self.price.change(values["missed"])
         if self.ema is not None:

@@ -16,9 +16,8 @@ from torch import Tensor
 from torch import distributed as dist
 
 from tofe_export.errors import MissingError, StoppedError
-from tofe_export.training import launch
+from tofe_export.training import torchrun
 
-local_rank = launch.local_rank
 _PATIENCE = timedelta(minutes=30)  # the slowest process may read many more images than the others
 
 
@@ -55,14 +54,6 @@ class Processes:
         dist.all_gather_object(values, value)
         return values
 
-    def of_first(self, value: Any) -> Any:
-        """What the first process has."""
-        if self.size == 1:
-            return value
-        values = [value]
-        dist.broadcast_object_list(values)
-        return values[0]
-
 
 @contextlib.contextmanager
 def joined(device: torch.device) -> Iterator[Processes]:
@@ -71,7 +62,7 @@ def joined(device: torch.device) -> Iterator[Processes]:
     Raises:
         MissingError: another process ended, or cannot be reached.
     """
-    if not launch.started():
+    if not torchrun.started():
         yield Processes()
         return
     already = dist.is_initialized()

@@ -88,14 +88,21 @@ def config_of(recipe: TrainingRecipe) -> ToFeConfig:
     )
 
 
+def values_by_key(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a recipe by dotted key, such as "run.precision"; the name of its file is none of them.
+
+    Args:
+        recipe: `TrainingRecipe.to_dict()`, or what a saved state says of one.
+    """
+    tables = {name: table for name, table in recipe.items() if isinstance(table, Mapping)}
+    return {f"{name}.{key}": value for name, table in tables.items() for key, value in table.items()}
+
+
 def _put(plain: dict[str, Any], key: str, value: object) -> None:
     """Sets the value of a dotted key; below `backbone_args` any name is one."""
     *tables, last = key.split(".")
     free = tables == ["network", "backbone_args"]
-    known = {
-        *(f"{name}.{field}" for name, table in plain.items() if isinstance(table, dict) for field in table),
-        *([key] if free else []),
-    }
+    known = {*values_by_key(plain), *([key] if free else [])}
     if key not in known:
         raise InputError(
             f"Recipes have no key {key!r}.", f"Did you mean {nearest(key, known)}?", code="recipe-unknown-key", key=key

@@ -15,6 +15,7 @@ import torch
 from tofe_export.documents.training_recipe import TrainingRecipe
 from tofe_export.files.names import STEPS
 from tofe_export.progress import Note
+from tofe_export.training.recipe import values_by_key
 from tofe_export.training.trackers import Trackers, open_trackers
 
 if TYPE_CHECKING:
@@ -93,9 +94,7 @@ def recording(
     if folder is None:
         yield Recorder(None, Trackers({}, note), recipe.run.batch_size)
         return
-    plain = recipe.to_dict()
-    settings = {f"{name}.{key}": value for name, table in plain.items() if isinstance(table, dict)
-                for key, value in table.items()}  # fmt: skip
+    settings = values_by_key(recipe.to_dict())
     _prepare(folder / STEPS, resumed)
     trackers = open_trackers(options.trackers, folder, {"data": options.data, **settings}, resumed, note)
     finished = False

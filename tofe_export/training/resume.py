@@ -12,6 +12,7 @@ from tofe_export.documents.training_recipe import TrainingRecipe
 from tofe_export.errors import InputError, brief
 from tofe_export.files.names import CHECKPOINT, STATE
 from tofe_export.model.config import ToFeConfig
+from tofe_export.training.recipe import values_by_key
 from tofe_export.training.run import RunOptions
 from tofe_export.training.state import RunState, damaged, load_state
 
@@ -53,7 +54,7 @@ def saved_state(
     if state is None:
         return None
     changed = [
-        *_differences(_flat(state.recipe), _flat(recipe.to_dict()), _later_epochs(state)),
+        *_differences(_settings(state.recipe), _settings(recipe.to_dict()), _later_epochs(state)),
         *_differences(state.start, start_of(options)),
         *_differences(_config(state, folder), vars(config)),
         *_differences(state.data, data_of(source)),
@@ -99,10 +100,9 @@ def _later_epochs(state: RunState) -> dict[str, int]:
     return done
 
 
-def _flat(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """Values of a recipe by dotted key; the name of its file decides nothing, and the network is compared itself."""
-    tables = {name: table for name, table in recipe.items() if isinstance(table, Mapping) and name != "network"}
-    return {f"{name}.{key}": value for name, table in tables.items() for key, value in table.items()}
+def _settings(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """Its values by dotted key, without the network, which is compared itself."""
+    return {key: value for key, value in values_by_key(recipe).items() if not key.startswith("network.")}
 
 
 def _config(state: RunState, folder: Path) -> Mapping[str, Any]:

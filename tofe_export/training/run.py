@@ -22,7 +22,7 @@ class RunOptions:
         init: start from these weights.
         workers: processes that decode images; 0 decodes in this one.
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
-        save_minutes: the state is saved so often within an epoch, and at the end of each.
+        save_minutes: the state is saved each time they have passed within an epoch, and at its end.
         trackers: besides the log files: names of `trackers.TRACKERS`.
 
     Raises:

@@ -13,7 +13,7 @@ from tofe_export.checkpoints.checkpoint import OWN, load_for
 from tofe_export.checkpoints.foreign import DENSE
 from tofe_export.data.images import ImageSource
 from tofe_export.data.preprocessing import Preprocessing
-from tofe_export.data.sources import open_source
+from tofe_export.data.sources import DIGITS, open_source
 from tofe_export.documents.training_recipe import TrainingRecipe
 from tofe_export.errors import InputError, MissingError
 from tofe_export.files.names import readable
@@ -23,10 +23,10 @@ from tofe_export.model.families import Backbone
 from tofe_export.model.selector import CLS_ATTENTION, NO_SELECTOR
 from tofe_export.model.tofe import ToFe, build_tofe
 from tofe_export.progress import Note, unheard
-from tofe_export.training.processes import local_rank
+from tofe_export.training.torchrun import local_rank
 
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:[0-9]{1,2})?")
-_DIGITS = (0.25, 0.25, 0.25)  # close to their mean (0.27) and their standard deviation (0.26) on the canvases
+_DIGITS_MEAN = (0.25, 0.25, 0.25)  # close to their mean (0.27) and their standard deviation (0.26) on the canvases
 _SINCOS_SCALE = 0.5
 
 
@@ -124,7 +124,7 @@ def require_divisible(recipe: TrainingRecipe, processes: int) -> None:
 def preprocessing_for(data: str, vit: Backbone) -> Preprocessing:
     """The backbone's own; digits are never cropped, for they lie at the very edge, and have a mean of their own."""
     own = Preprocessing.of_backbone(vit)
-    return own if data != "digits" else dataclasses.replace(own, mean=_DIGITS, std=_DIGITS, crop_pct=1.0)
+    return own if data != DIGITS else dataclasses.replace(own, mean=_DIGITS_MEAN, std=_DIGITS_MEAN, crop_pct=1.0)
 
 
 def require_trainable(config: ToFeConfig) -> None:
@@ -207,7 +207,7 @@ def load_init(model: ToFe, path: Path, note: Note = unheard) -> bool:
         )
     skipped = sorted(key for key in expected if key.startswith(heads) and key not in fitting)
     if skipped:
-        note(f"{path} has no classifier that fits, so this run trains its own first ({', '.join(skipped)}).")
+        note(f"{path} has no classifier that fits, so the run's own stays as it is ({', '.join(skipped)}).")
     for sentence in (*loaded.notes, *loaded.assumed):
         if sentence != DENSE:  # it says to do what is being done
             note(sentence)

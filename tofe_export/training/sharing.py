@@ -19,7 +19,8 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from tofe_export.model.tofe import ToFe, build_tofe
-from tofe_export.training.processes import Processes, local_rank
+from tofe_export.training.processes import Processes
+from tofe_export.training.torchrun import local_rank
 
 _WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 

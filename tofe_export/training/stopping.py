@@ -12,7 +12,7 @@ from types import FrameType
 import torch
 
 from tofe_export.progress import Note, unheard
-from tofe_export.training import launch
+from tofe_export.training import torchrun
 from tofe_export.training.processes import Processes
 
 _HEARD = "The run stops after this step, when its state is saved. A second Ctrl-C ends it at once."
@@ -61,7 +61,7 @@ class Stopping:
 
     def _is_echo(self) -> bool:
         """Whether this may be the first signal once more: torchrun passes on what Slurm has sent to its processes."""
-        return launch.started() and time.monotonic() - self._since < _ECHO_S
+        return torchrun.started() and time.monotonic() - self._since < _ECHO_S
 
     def agreed(self, due: bool, processes: Processes, device: torch.device) -> tuple[bool, int]:
         """Whether the state is `due` to be saved, as the first process sees it, and the signal that any process got."""

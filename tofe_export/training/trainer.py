@@ -15,6 +15,7 @@ import torch
 from tofe_export.checkpoints import checkpoint
 from tofe_export.data.image_log import ImageLog
 from tofe_export.data.images import training_batches
+from tofe_export.data.sources import DIGITS
 from tofe_export.documents.history import DENSE, TOFE
 from tofe_export.documents.history import Phase as Name
 from tofe_export.documents.training_recipe import TrainingRecipe
@@ -35,8 +36,6 @@ from tofe_export.training.seeds import seed_of
 from tofe_export.training.state import RunState, damaged, save_state, write_metrics
 from tofe_export.training.stopping import Stopping
 from tofe_export.training.trackers import require_trackers
-
-DIGITS = "digits"  # their source augments them itself
 
 
 def train(
@@ -117,9 +116,12 @@ class _Run:
             *(recipe.run, self.train_source, self.val_source, self.preprocessing, options.workers),
             *(self.device, self.processes, self.log),
         )
-        self.transform = self.preprocessing.train_transform(None if options.data == DIGITS else recipe.images)
+        augmented = None if options.data == DIGITS else recipe.images  # their source augments them itself
+        self.transform = self.preprocessing.train_transform(augmented)
         self.metrics: list[dict[str, Any]] = [] if self.state is None else self.state.metrics
         taught = self.state.phase == TOFE if self.state is not None else classifies or not recipe.dense.epochs
+        if self.fresh and (options.init or options.pretrained) and not classifies:
+            self.note(_without_classifier(recipe))
         self.phases: list[Name] = [TOFE] if taught else [DENSE, TOFE]
         self.dense_accuracy = None if self.state is None else self.state.dense_accuracy
         self.last: Evaluation | None = None
@@ -276,3 +278,11 @@ class _Run:
         if self.processes.first:
             checkpoint.save(path, trained)
         return Outcome(path, last, self.dense_accuracy, recipe.tofe.budget, tuple(notes))
+
+
+def _without_classifier(recipe: TrainingRecipe) -> str:
+    """What it means that the first weights came without a classifier for these classes."""
+    fact = "The first weights have no classifier for these classes"
+    if recipe.dense.epochs:
+        return f"{fact}, so this run trains its own first, for {count(recipe.dense.epochs, 'dense epoch')}."
+    return f"{fact} and no dense epoch is to train one, so the teacher's answers are random."
