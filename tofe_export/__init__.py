@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from tofe_export.checkpoints.checkpoint import Checkpoint
     from tofe_export.documents.benchmark import Benchmark
     from tofe_export.documents.manifest import Manifest
-    from tofe_export.documents.prediction import Prediction
+    from tofe_export.documents.prediction import Prediction, Predictions
     from tofe_export.documents.quantization import Quantization, Sensitivity
     from tofe_export.documents.tuning import Tuning
     from tofe_export.documents.verification import Verification, Verifications
@@ -54,6 +54,7 @@ __all__ = [
     "Manifest",
     "MissingError",
     "Prediction",
+    "Predictions",
     "Quantization",
     "Sensitivity",
     "TofeError",
@@ -83,6 +84,7 @@ _HOMES = {
     "Checkpoint": "checkpoints.checkpoint",
     "Manifest": "documents.manifest",
     "Prediction": "documents.prediction",
+    "Predictions": "documents.prediction",
     "Quantization": "documents.quantization",
     "Sensitivity": "documents.quantization",
     "Tuning": "documents.tuning",

@@ -13,6 +13,7 @@ from tofe_export.documents.benchmark import Benchmark
 from tofe_export.documents.diagnosis import Diagnosis
 from tofe_export.documents.inspection import CheckpointInspection, EngineInspection, OnnxInspection
 from tofe_export.documents.manifest import EngineManifest, OnnxManifest
+from tofe_export.documents.prediction import Predictions
 from tofe_export.documents.quantization import Quantization, Sensitivity
 from tofe_export.documents.tuning import Tuning
 from tofe_export.documents.verification import Verification, Verifications
@@ -32,6 +33,7 @@ DOCUMENTS: dict[str, Any] = {
     "doctor": Diagnosis,
     "inspect": CheckpointInspection | OnnxInspection | EngineInspection,
     "manifest": OnnxManifest | EngineManifest,
+    "predict": Predictions,
     "quantize": Quantization,
     "sensitivity": Sensitivity,
     "tune": Tuning,

@@ -51,7 +51,7 @@ def test_the_program_of_the_documentation(folder: Path) -> None:
     assert [row.dense for row in rows] == [True, False, True, False], "each precision has its own"
     first = images / "dark" / "0.png"
     by_file, by_checkpoint = (tofe.predict(one, [first])[0] for one in (model, ckpt))
-    assert by_file.image == "0.png"
+    assert by_file.image == str(first)
     assert {one.name for one in by_file.classes} == set(CLASSES)
     assert sum(one.probability for one in by_file.classes) == pytest.approx(1)
     assert by_checkpoint.classes[0].probability == pytest.approx(by_file.classes[0].probability, abs=1e-4)

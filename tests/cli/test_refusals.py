@@ -235,7 +235,7 @@ def test_help_lists_every_verb() -> None:
 
     shown = CliRunner().invoke(app, ["--help"])
     assert shown.exit_code == 0
-    for verb in ("doctor", "demo", "train", "onnx", "trt", "verify", "bench", "inspect", "report"):
+    for verb in ("doctor", "demo", "train", "onnx", "trt", "verify", "bench", "predict", "inspect", "report"):
         assert verb in shown.output
     assert "--show-completion" not in shown.output
 

@@ -10,6 +10,7 @@ from tofe_export.api.bench import bench
 from tofe_export.api.doctor import doctor
 from tofe_export.api.export import export
 from tofe_export.api.inspect import inspect
+from tofe_export.api.predict import predict
 from tofe_export.api.quantize import quantize
 from tofe_export.api.sensitivity import sensitivity
 from tofe_export.api.tune import tune
@@ -41,6 +42,7 @@ def documents(folder: Path) -> dict[str, list[str]]:
         "doctor": [doctor().to_json()],
         "inspect": [inspect(one).to_json() for one in (checkpoint, artifact, int8)],
         "manifest": [manifest_path(one.path).read_text() for one in (artifact, int8)],
+        "predict": [predict(one, "docs/images/token_map.png", top=2).to_json() for one in (checkpoint, artifact)],
         "quantize": [int8.quantization.to_json()],
         "sensitivity": [sensitivity(artifact, recipe=recipe, cache=cache, samples=8).to_json()],
         "tune": [tune(short, macs=0.9, samples=8, rounds=1, processes=1, threads=1).to_json()],

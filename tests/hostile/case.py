@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 VERBS = (
-    *("doctor", "demo", "train", "tune", "onnx", "optimize", "quantize", "trt", "verify", "bench", "inspect", "report"),
+    *("doctor", "demo", "train", "tune", "onnx", "optimize", "quantize", "trt", "verify", "bench", "predict"),
+    *("inspect", "report"),
 )
 ANY = frozenset({0, 1, 2, 3})
 REFUSED = frozenset({2})

@@ -50,6 +50,11 @@ _BASIC: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
         ("model.onnx", "model.onnx.json"),
         (),
     ),
+    "predict": (
+        ("predict", "model.onnx", "images", "--token-map", "map.png"),
+        ("model.onnx", "model.onnx.json", "images"),
+        ("map.png",),
+    ),
     "inspect": (("inspect", "model.onnx"), ("model.onnx", "model.onnx.json"), ()),
     "report": (("report", "run", "--images", "1"), ("run",), ("run/report.html",)),
 }

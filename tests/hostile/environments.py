@@ -10,7 +10,7 @@ from tests.hostile.case import ANY, FINE, REFUSED, Case, Surroundings
 from tests.hostile.commands import basic
 
 _RUNS = FINE | REFUSED
-_WORKERS = ("train", "tune", "onnx", "optimize", "quantize", "trt", "verify", "bench", "inspect", "report")
+_WORKERS = ("train", "tune", "onnx", "optimize", "quantize", "trt", "verify", "bench", "predict", "inspect", "report")
 _HOMES: dict[str, dict[str, str | None]] = {
     "HOME that is not there": {"HOME": "/nonexistent"},
     "HOME that is empty": {"HOME": ""},
@@ -107,7 +107,7 @@ def _with(verb: str, what: str, environment: dict[str, str | None], *more: str, 
 def _users() -> Iterator[Case]:
     """A user who is in no list of users, has no home, and may not write everywhere."""
     nobody = Surroundings(environment={"HOME": None, "USER": None})
-    for verb in ("train", "tune", "onnx", "optimize", "quantize", "verify", "bench", "report", "doctor", "inspect"):
+    for verb in (*(verb for verb in _WORKERS if verb != "trt"), "doctor"):
         yield basic("environments", verb, "a user without a name and a home", around=nobody, codes=ANY)
     yield basic("environments", "onnx", "~ of a user without a home", instead={"images": "~/images"}, around=nobody,
                 codes=REFUSED)  # fmt: skip

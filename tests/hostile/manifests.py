@@ -174,7 +174,7 @@ def cases() -> Iterator[Case]:
 
 def _of_optimized() -> Iterator[Case]:
     for what, spoil in OPTIMIZED.items():
-        for verb in ("inspect", "verify", "bench"):
+        for verb in ("inspect", "verify", "bench", "predict"):
             yield _manifest(verb, f"with {what}", spoil, "fast.onnx")
             if what in _LYING or "passes" in what or "arithmetic" in what:
                 yield _manifest(verb, f"with {what}", spoil, "vino.onnx")

@@ -11,7 +11,7 @@ from tests.hostile.commands import basic
 from tests.hostile.kit import restamp
 
 _RUNS = FINE | REFUSED
-_READERS = ("inspect", "verify", "bench", "optimize", "quantize", "trt")
+_READERS = ("inspect", "verify", "bench", "predict", "optimize", "quantize", "trt")
 Spoil = Callable[[Path], object]
 
 
@@ -227,7 +227,7 @@ def _engines() -> Iterator[Case]:
         "that is a folder": lambda work: ((work / "model.engine").unlink(), (work / "model.engine").mkdir()),
     }
     for what, change in changes.items():
-        for verb in ("inspect", "verify", "bench"):
+        for verb in ("inspect", "verify", "bench", "predict"):
             yield basic(
                 "models", verb, f"an engine {what}", instead={"model.onnx": "model.engine"},
                 kit=("model.engine", "model.engine.json"), prepare=change, codes=frozenset({0, 2, 3}),

@@ -108,6 +108,12 @@ _REFUSED: dict[str, dict[str, tuple[str, ...]]] = {
         "--cache": ("c.npz",),
         "-o": ("model.onnx", "model.onnx.json", "engine.onnx"),
     },
+    "predict": {
+        "--top": ("0", "-1", "1.5", "nan", "", "five"),
+        "--token-map": ("images", "images/dark/0.png", "model.onnx", "map.jpg", "nowhere/map", "-", "/dev/null", ""),
+        "--provider": ("", "CPU", "tpu"),
+        "--json": ("images", "images/dark/0.png", "model.onnx", ""),
+    },
     "inspect": {
         "--keep-rate": ("nan", "-1", "2", "many"),
         "--img-size": ("0", "huge", "32x"),

@@ -15,6 +15,7 @@ from tofe_export.engine.backend import open_backend
 from tofe_export.engine.build import Built, build_engine
 from tofe_export.engine.options import BatchProfile, BuildOptions
 from tofe_export.engine.runtime import EngineSession
+from tofe_export.errors import InputError
 from tofe_export.files.reading import sha256
 from tofe_export.graph.export import export_tofe
 from tofe_export.graph.passes.taps import show_taps
@@ -37,10 +38,7 @@ def open_deployed(artifact: Artifact, checkpoint: Checkpoint, provider: str, pro
     """
     manifest = artifact.manifest
     if not isinstance(manifest, EngineManifest):
-        content = copy_model(artifact.graph)
-        if manifest.runtime == "openvino":
-            return opened_in_openvino(artifact.path, manifest, content)
-        return OpenedOnnx(artifact.path, content, manifest.precision, provider)
+        return _opened_onnx(artifact, manifest, provider)
     engine, options = open_engine(artifact.path, manifest), BuildOptions.of(manifest.options)
     least = options.batch.minimum
     graph = built_from(artifact, manifest, checkpoint)
@@ -52,6 +50,40 @@ def open_deployed(artifact: Artifact, checkpoint: Checkpoint, provider: str, pro
         return Padded(EngineSession(build_twin(shown, manifest, progress).content, backend, engine.precision), least)
 
     return Opened(Padded(engine, least), graph, open_model, options.taps, built_apart=True, unseen=UNSEEN)
+
+
+def open_with_stages(artifact: Artifact, provider: str) -> Runner:
+    """The artifact as a runner that also shows its stages, of which an engine must have been built to show them.
+
+    Raises:
+        InputError: an engine that does not.
+        MissingError: see `Artifact.open`.
+    """
+    manifest = artifact.manifest
+    if not isinstance(manifest, EngineManifest):
+        return _opened_onnx(artifact, manifest, provider)
+    if not manifest.options.taps:
+        source = artifact.path.with_name(manifest.source.file)
+        raise InputError(
+            f"{artifact.path} does not show which tokens it chooses.",
+            f"Name the model that it was built from ({source}), or build it again with `taps`.",
+            code="engine-without-taps",
+            path=artifact.path,
+            source=source,
+        )
+    return open_padded(artifact, provider)
+
+
+def open_padded(artifact: Artifact, provider: str) -> Runner:
+    """The artifact as a runner of any number of images up to `compared_batch`; raises as `Artifact.open` does."""
+    return Padded(artifact.open(provider), tried_batches(artifact.manifest)[0])
+
+
+def _opened_onnx(artifact: Artifact, manifest: OnnxManifest, provider: str) -> Opened:
+    content = copy_model(artifact.graph)
+    if manifest.runtime == "openvino":
+        return opened_in_openvino(artifact.path, manifest, content)
+    return OpenedOnnx(artifact.path, content, manifest.precision, provider)
 
 
 def opened_in_openvino(path: Path, manifest: OnnxManifest, graph: ir.Model) -> Opened:

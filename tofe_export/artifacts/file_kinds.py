@@ -14,9 +14,8 @@ from tofe_export.files.reading import parse_json
 _HEAD = 4096  # bytes
 _JSON_LIMIT = 1 << 26  # bytes; this program's own documents are far smaller
 _PICTURES = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"RIFF")
-TUNING_TITLE = "tofe-export tune"
-"""Of the picture that is written beside a tuning, by which it is known among pictures of others."""
-_TUNED = b"tEXtTitle\0" + TUNING_TITLE.encode()
+TUNING_TITLE, TOKEN_MAP_TITLE = "tofe-export tune", "tofe-export predict"
+"""Of the pictures that are written beside results, by which they are known among pictures of others."""
 _PROTOBUF = re.compile(rb"\x08[\x01-\x20][\x12\x1a\x22\x28\x32\x3a\x42]", re.DOTALL)  # ir_version, then another field
 _OWN_SCHEMA = re.compile(r"tofe-export/([a-z]+)(?:-several)?/\d+")
 
@@ -39,6 +38,8 @@ class Kind(StrEnum):
     PAGE = "an HTML page"
     PICTURE = "a picture"
     TUNING_PICTURE = "a picture of a tuning"
+    TOKEN_MAP = "a token map"
+    PREDICTIONS = "a result of predict"
     METRICS = "a training's metrics"
     CALIBRATION = "a calibration"
     RECIPE = "a recipe"
@@ -47,6 +48,7 @@ class Kind(StrEnum):
     TIMINGS = "a timing cache"  # opaque: never recognized, only written
 
 
+_TITLES = {TUNING_TITLE: Kind.TUNING_PICTURE, TOKEN_MAP_TITLE: Kind.TOKEN_MAP}
 _DOCUMENTS = {
     "manifest": Kind.MANIFEST,
     "verify": Kind.VERIFY,
@@ -55,6 +57,7 @@ _DOCUMENTS = {
     "tune": Kind.TUNING,
     "sensitivity": Kind.SENSITIVITY,
     "inspect": Kind.INSPECTION,
+    "predict": Kind.PREDICTIONS,
     "doctor": Kind.DIAGNOSIS,
 }
 
@@ -105,7 +108,8 @@ def recognise(path: Path) -> Kind | None:
 def _binary(head: bytes) -> Kind:
     if not head.startswith(_PICTURES):
         return Kind.BINARY
-    return Kind.TUNING_PICTURE if _TUNED in head else Kind.PICTURE
+    titled = (kind for title, kind in _TITLES.items() if b"tEXtTitle\0" + title.encode() in head)
+    return next(titled, Kind.PICTURE)
 
 
 def _zip(path: Path) -> Kind:

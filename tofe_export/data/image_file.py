@@ -38,7 +38,7 @@ class UnreadableImage(InputError):  # noqa: N818 - what it is, not only that it 
         why = left_out.detail or left_out.reason.value
         super().__init__(
             f"{left_out.name} cannot be read as an image ({why}).",
-            "Remove or replace it.",
+            "Check its name." if left_out.reason is Reason.GONE else "Remove or replace it.",
             code="unreadable-image",
             path=left_out.name,
             reason=left_out.reason,

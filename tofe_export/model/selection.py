@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from tofe_export.model.approximator import DISCARD, FUSE
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -24,6 +26,11 @@ class Layout:
     rearranged: bool
     discarded: bool
     fused: bool = False
+
+    @classmethod
+    def of(cls, approximator: str, tokens: int, rearranged: bool) -> Layout:
+        """That of a network with this approximator."""
+        return cls(tokens, rearranged, approximator in (DISCARD, FUSE), approximator == FUSE)
 
 
 def kept_masks(perms: Mapping[int, Tensor], keep: Sequence[int], layout: Layout) -> list[Tensor]:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from PIL import Image
 
+from tofe_export.artifacts.file_kinds import TOKEN_MAP_TITLE
 from tofe_export.checkpoints.checkpoint import Checkpoint
 from tofe_export.data.images import ImageSource
 from tofe_export.data.sources import class_note
 from tofe_export.errors import count
 from tofe_export.files.commands import quoted
 from tofe_export.files.names import CHECKPOINT
+from tofe_export.page.drawing import write_png
 from tofe_export.page.folder import RunFolder
 from tofe_export.page.images import ShownImages
 from tofe_export.page.labels import short
@@ -38,6 +41,7 @@ class Gallery:
         source: where the images are from.
         notes: sentences on images that were replaced or skipped.
         classes: names of the network's outputs; empty where it has none.
+        discards: the network estimates nothing of frozen tokens.
     """
 
     maps: list[TokenMap] = field(default_factory=list)
@@ -47,6 +51,7 @@ class Gallery:
     source: str = ""
     notes: list[str] = field(default_factory=list)
     classes: tuple[str, ...] = ()
+    discards: bool = False
 
 
 def gallery(run: RunFolder, images: ShownImages | None) -> Gallery:
@@ -82,6 +87,7 @@ def gallery(run: RunFolder, images: ShownImages | None) -> Gallery:
         source=source.name,
         notes=[note for note in notes if note] + (images.log.lines() if images.log.left_out else []),
         classes=classes,
+        discards=run.checkpoint.model.discards,
     )
 
 
@@ -95,13 +101,16 @@ def stage_picture(token_map: TokenMap, stage: int | None) -> Image.Image:
     return canvas.outlined(values, token_map.reused[stage], share=10)
 
 
-def token_map_figure(maps: Sequence[TokenMap], classes: Sequence[str] = (), columns: int = 1) -> Figure:
+def token_map_figure(
+    maps: Sequence[TokenMap], classes: Sequence[str] = (), columns: int = 1, discards: bool = False
+) -> Figure:
     """A row per image, or `columns` images in a row: the image, then every stage, with a legend.
 
     Args:
         maps: one or more, all of one model.
         classes: class names, for the captions.
         columns: how many images stand side by side; it divides their number.
+        discards: the model estimates nothing of frozen tokens.
     """
     rows = [
         [panel for token_map in maps[start : start + columns] for panel in _panels(token_map, classes)]
@@ -110,10 +119,15 @@ def token_map_figure(maps: Sequence[TokenMap], classes: Sequence[str] = (), colu
     titles = ["image", *(f"stage {stage}" for stage in range(len(maps[0].kept)))]
     legend = (
         (Patch(facecolor="none", edgecolor="#8a867d"), "kept: runs the blocks"),
-        (Patch(color=_color(VEIL)), "frozen: estimated"),
+        (Patch(color=_color(VEIL)), "frozen: discarded" if discards else "frozen: estimated"),
         (Patch(facecolor="none", edgecolor=_color(REUSED)), "reused: frozen before, kept now"),
     )
     return picture_grid(rows, titles * columns, 1.18, legend)
+
+
+def write_token_maps(maps: Sequence[TokenMap], classes: Sequence[str], path: Path, discards: bool) -> None:
+    """`token_map_figure` as a PNG that can be told from other pictures; see `write_png`."""
+    write_png(token_map_figure(maps, classes, discards=discards), path, TOKEN_MAP_TITLE)
 
 
 def class_name(index: int, classes: Sequence[str]) -> str:

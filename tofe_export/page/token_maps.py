@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +14,8 @@ from torch import Tensor
 from tofe_export.checkpoints.checkpoint import Checkpoint
 from tofe_export.data.images import Batch
 from tofe_export.data.preprocessing import Preprocessing
-from tofe_export.errors import InputError
+from tofe_export.documents.manifest import Manifest
+from tofe_export.errors import CheckFailedError, InputError
 from tofe_export.model.fixed_path import FixedPath
 from tofe_export.model.outputs import SparseOutput, best_class
 from tofe_export.model.selection import Layout, kept_masks
@@ -111,12 +113,96 @@ def summarize_reuse(model: ToFe, keep: tuple[int, ...], batches: Iterable[Batch]
     return ReuseSummary(images, tuple(int(total) / images for total in per_stage), ever / images)
 
 
+def maps_of(
+    batch: Batch,
+    perms: Mapping[int, Tensor],
+    keep: tuple[int, ...],
+    layout: Layout,
+    grid: tuple[int, int],
+    preprocessing: Preprocessing,
+    predicted: Sequence[int],
+) -> list[TokenMap]:
+    """One map per image of what a deployed model chose, which knows nothing of thresholds and labels.
+
+    Args:
+        batch: the images as the model got them.
+        perms: see `kept_masks`.
+        keep: keep count of each stage.
+        layout: how the model's tokens lie between stages.
+        grid: rows and columns of patches.
+        preprocessing: of the images.
+        predicted: class index of each.
+
+    Raises:
+        CheckFailedError: a stage did not rank its tokens.
+    """
+    _require_ranks(perms, keep, layout)
+    masks = _masks(perms, keep, layout, len(batch.names))
+    kept, again = (mask.reshape(*mask.shape[:2], *grid).numpy() for mask in (masks, reused(masks)))
+    return [
+        TokenMap(
+            name=name,
+            pixels=to_pixels(batch.images[place], preprocessing),
+            kept=kept[place],
+            reused=again[place],
+            counts=(),
+            predicted=predicted[place],
+            predicted_by_threshold=None,
+            label=None,
+        )
+        for place, name in enumerate(batch.names)
+    ]
+
+
+def _require_ranks(perms: Mapping[int, Tensor], keep: Sequence[int], layout: Layout) -> None:
+    width = layout.tokens
+    for stage, count in enumerate(keep):
+        if stage not in perms:
+            continue
+        ranked = perms[stage].long().sort(dim=1).values
+        if not torch.equal(ranked, torch.arange(width).expand(len(ranked), -1)):
+            raise CheckFailedError(
+                f"Stage {stage} of the file does not rank the {width} tokens that it gets.",
+                "Export it again, and verify it.",
+                code="not-ranked",
+                stage=stage,
+            )
+        width = count + layout.fused if layout.discarded else width
+
+
+def patch_grid(manifest: Manifest) -> tuple[int, int]:
+    """Rows and columns of patches, which are square unless the network's arguments say otherwise.
+
+    Raises:
+        InputError: the manifest's tokens do not fill its images.
+    """
+    images, patch = manifest.preprocessing, manifest.config.backbone_args.get("patch_size")
+    ratio = images.height / images.width
+    if isinstance(patch, list) and len(patch) == 2 and all(isinstance(side, int) and side > 0 for side in patch):
+        ratio *= patch[1] / patch[0]  # type: ignore[operator]
+    rows = max(1, round(math.sqrt(manifest.tokens * ratio)))
+    columns = round(rows / ratio)
+    if rows * columns != manifest.tokens:
+        raise InputError(
+            f"{manifest.tokens} tokens do not fill an image of {images.height} x {images.width} pixels.",
+            "Export the model again.",
+            code="patch-grid",
+            tokens=manifest.tokens,
+        )
+    return rows, columns
+
+
 def kept_in_stages(model: ToFe, fixed: SparseOutput, keep: tuple[int, ...]) -> Tensor:
     """bool [B, S, N] in spatial order: the tokens that each stage kept."""
     perms = {trace.index: trace.perm for trace in fixed.stages}
+    layout = Layout.of(model.config.approximator, model.tokens, rearranged=True)
+    return _masks(perms, keep, layout, len(fixed.logits))
+
+
+def _masks(perms: Mapping[int, Tensor], keep: tuple[int, ...], layout: Layout, images: int) -> Tensor:
     if not perms:  # every stage keeps everything, so nothing was selected
-        return torch.ones(len(fixed.logits), len(keep), model.tokens, dtype=torch.bool)
-    return torch.stack(kept_masks(perms, keep, Layout(model.tokens, True, model.discards, model.fuses)), dim=1)
+        return torch.ones(images, len(keep), layout.tokens, dtype=torch.bool)
+    return torch.stack(kept_masks(perms, keep, layout), dim=1)
 
 
 def reused(kept: Tensor) -> Tensor:

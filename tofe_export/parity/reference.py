@@ -16,7 +16,6 @@ from tofe_export.documents.manifest import NetworkConfig
 from tofe_export.graph.functions import is_operator
 from tofe_export.graph.passes.taps import show_taps, tap_name, tapped_stages
 from tofe_export.graph.stored import copy_model, serialize
-from tofe_export.model.approximator import DISCARD, FUSE
 from tofe_export.model.config import ToFeConfig
 from tofe_export.model.fixed_path import FixedPath
 from tofe_export.model.operators import PARTITION
@@ -45,8 +44,7 @@ class Reference(ABC):
         self, name: str, path: FixedPath, tokens: int, prefix: int, network: ToFeConfig | NetworkConfig
     ) -> None:
         self.name, self.path, self.prefix = name, path, prefix
-        fuses = network.approximator == FUSE
-        self.layout = Layout(tokens, path.rearranged, fuses or network.approximator == DISCARD, fuses)
+        self.layout = Layout.of(network.approximator, tokens, path.rearranged)
         # Attention weights are far below 1 and add up to it; scores from logits are of any size.
         self.score_scale = 0.0 if network.selector == CLS_ATTENTION else 1.0
 

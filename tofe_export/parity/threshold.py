@@ -112,7 +112,7 @@ def against_threshold(
         tofe_macs(model, [float(count) for count in keep], features) / 1e9,
         dense_macs(model.vit) / 1e9,
     )
-    layout = Layout(model.tokens, True, model.discards, model.fuses)
+    layout = Layout.of(model.config.approximator, model.tokens, rearranged=True)
     for batch in batches:
         fixed = model.forward_fixed(batch.images, FixedPath(tuple(keep)))
         singles = model.forward_threshold(batch.images)

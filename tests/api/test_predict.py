@@ -1,0 +1,171 @@
+"""`predict` against timm's own transform and the network itself, and its token maps against each other."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from timm.data import create_transform
+
+import tofe_export as tofe
+from tests.helpers import refusal, small_tofe
+from tofe_export.artifacts.artifact import Artifact
+from tofe_export.artifacts.file_kinds import Kind, recognise
+from tofe_export.checkpoints.checkpoint import Checkpoint, save
+from tofe_export.data.preprocessing import Preprocessing
+from tofe_export.documents.base import read_document
+from tofe_export.documents.prediction import Predictions
+from tofe_export.model.fixed_path import FixedPath
+from tofe_export.page.token_maps import patch_grid
+
+KEEP = (8, 5, 3)
+CLASSES = ("ant", "bee", "cat", "dog", "eel")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """ckpt.pth, model.onnx (rearranged), elided.onnx, and eleven images of noise in two subfolders."""
+    folder = tmp_path_factory.mktemp("predict")
+    noise = np.random.default_rng(0)
+    for index in range(11):
+        path = folder / "images" / "ab"[index % 2] / f"{index}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(noise.integers(0, 256, (40, 56, 3)).astype(np.uint8)).save(path)
+    model = small_tofe()
+    save(
+        folder / "ckpt.pth",
+        Checkpoint(model, (0.5, 0.3, 0.2), Preprocessing.of_backbone(model.vit), {}, "images", CLASSES),
+    )
+    tofe.export(folder / "ckpt.pth", folder / "model.onnx", keep=KEEP, data=folder / "images")
+    elided = {"keep": KEEP, "rearrange": "elide", "data": folder / "images"}
+    tofe.export(folder / "ckpt.pth", folder / "elided.onnx", **elided)
+    return folder
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "elided.onnx", "ckpt.pth"])
+def test_probabilities_are_those_of_the_network_on_images_that_timm_prepared(folder: Path, name: str) -> None:
+    found = tofe.predict(folder / name, folder / "images", top=3)
+    assert len(found) == 11, "more than one batch"
+    network = tofe.load(folder / "ckpt.pth").model
+    transform = create_transform(
+        (3, 32, 32), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), interpolation="bicubic", crop_pct=0.9
+    )
+    for one in found:
+        with Image.open(one.image) as opened:
+            image = transform(opened.convert("RGB"))
+        with torch.no_grad():
+            truth = network.forward_fixed(image[None], FixedPath(KEEP)).logits[0].softmax(dim=0)
+        best = truth.argsort(descending=True)[:3].tolist()
+        assert [score.index for score in one.classes] == best
+        assert [score.name for score in one.classes] == [CLASSES[index] for index in best]
+        assert [score.probability for score in one.classes] == pytest.approx(truth[best].tolist(), abs=1e-5)
+
+
+def test_a_prediction_does_not_depend_on_the_other_images(folder: Path) -> None:
+    files = sorted((folder / "images").rglob("*.png"), reverse=True)
+    together = tofe.predict(folder / "model.onnx", files)
+    assert [one.image for one in together] == list(map(str, files))
+    for file, one in zip(files, together, strict=True):
+        (alone,) = tofe.predict(folder / "model.onnx", file)
+        assert [score.index for score in alone.classes] == [score.index for score in one.classes]
+        for score, other in zip(alone.classes, one.classes, strict=True):
+            assert score.probability == pytest.approx(other.probability, abs=1e-6)
+
+
+def test_the_document_is_a_sequence_and_can_be_read_again(folder: Path, tmp_path: Path) -> None:
+    found = tofe.predict(folder / "model.onnx", folder / "images" / "b", top=9)
+    assert [*found] == list(found.rows)
+    assert found[-1] is found.rows[-1]
+    assert len(found[0].classes) == 5, "the model has no more"
+    assert sum(score.probability for score in found[0].classes) == pytest.approx(1)
+    assert (found.model, found.backend, found.keep) == ("model.onnx", "onnxruntime", KEEP)
+    assert found.images.read == 5
+    (tmp_path / "p.json").write_text(found.to_json())
+    assert read_document(Predictions, tmp_path / "p.json", "") == found
+
+
+def test_file_and_checkpoint_draw_the_same_token_map(folder: Path, tmp_path: Path) -> None:
+    pictures = []
+    for name in ("model.onnx", "elided.onnx", "ckpt.pth"):
+        path = tmp_path / f"{name}.png"
+        tofe.predict(folder / name, folder / "images", token_map=path)
+        assert recognise(path) is Kind.TOKEN_MAP
+        with Image.open(path) as picture:
+            pictures.append(np.asarray(picture))
+    assert pictures[0].std() > 10
+    for picture in pictures[1:]:
+        np.testing.assert_array_equal(picture, pictures[0])
+
+
+def test_a_token_map_is_not_drawn_without_end(folder: Path, tmp_path: Path) -> None:
+    files = [next((folder / "images").rglob("*.png"))] * 26
+    found = tofe.predict(folder / "ckpt.pth", files, token_map=tmp_path / "map.png")
+    assert found.notes == ("The token map shows the first 24 of 26 images.",)
+    first = tofe.predict(folder / "ckpt.pth", files[:24], token_map=tmp_path / "24.png")
+    assert not first.notes
+    with Image.open(tmp_path / "24.png") as shorter, Image.open(tmp_path / "map.png") as longer:
+        assert shorter.size == longer.size
+
+
+@pytest.mark.parametrize(
+    ("arguments", "tokens", "grid"),
+    [
+        ({"img_size": (32, 48), "patch_size": 8}, 24, (4, 6)),
+        ({"img_size": [48, 32], "patch_size": 8}, 24, (6, 4)),
+        ({"img_size": (32, 48), "patch_size": (16, 8)}, 12, (2, 6)),
+        ({"img_size": (32, 48), "patch_size": (4, 12)}, 32, (8, 4)),
+    ],
+)
+def test_the_grid_of_a_file_is_that_of_the_network(
+    tmp_path: Path, arguments: dict[str, object], tokens: int, grid: tuple[int, int]
+) -> None:
+    model = small_tofe(**arguments)
+    save(tmp_path / "ckpt.pth", Checkpoint(model, (0.5, 0.3, 0.2), Preprocessing.of_backbone(model.vit), {}))
+    manifest = tofe.export(tmp_path / "ckpt.pth", tmp_path / "model.onnx").manifest
+    assert manifest.tokens == tokens
+    assert patch_grid(manifest) == model.vit.patch_embed.grid_size == grid
+
+
+@pytest.mark.parametrize(("change", "code"), [({"tokens": 17}, "patch-grid"), ({"tokens": 64}, "not-ranked")])
+def test_a_manifest_of_other_tokens_draws_nothing(
+    folder: Path, tmp_path: Path, change: dict[str, int], code: str
+) -> None:
+    model = tofe.export(folder / "ckpt.pth", tmp_path / "model.onnx", keep=KEEP, data=folder / "images")
+    wrong = Artifact(model.path, model.manifest.replaced(**change))
+    assert refusal(tofe.predict, wrong, folder / "images", token_map=tmp_path / "map.png").code == code
+    assert not (tmp_path / "map.png").exists()
+
+
+def test_what_has_no_token_map_is_refused(folder: Path, tmp_path: Path) -> None:
+    image, picture = folder / "images" / "a" / "0.png", tmp_path / "map.png"
+    network = small_tofe(selector="none")
+    dense = Checkpoint(network, (), Preprocessing.of_backbone(network.vit))
+    tried = {
+        "token-map-of-dense": (dense, picture),
+        "not-png-name": (folder / "ckpt.pth", tmp_path / "map.jpg"),
+        "would-overwrite": (folder / "ckpt.pth", image),
+    }
+    before = image.read_bytes()
+    for code, (model, path) in tried.items():
+        assert refusal(tofe.predict, model, image, token_map=path).code == code
+    assert image.read_bytes() == before
+    assert not picture.exists()
+
+
+def test_an_engine_that_hides_its_stages_is_refused_before_a_gpu_is_missed(folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
+    engine = tofe.build(folder / "model.onnx", tmp_path / "model.engine", backend="rtx", batch=(1, 1, 2))
+    error = refusal(tofe.predict, engine, folder / "images", token_map=tmp_path / "map.png")
+    assert error.code == "engine-without-taps"
+    if not torch.cuda.is_available():
+        assert refusal(tofe.predict, engine, folder / "images").exit_code == 3
+
+
+def test_logits_that_are_not_finite_name_the_image(folder: Path, tmp_path: Path) -> None:
+    checkpoint = tofe.load(folder / "ckpt.pth")
+    with torch.no_grad():
+        checkpoint.model.vit.head.bias[0] = torch.nan
+    error = refusal(tofe.predict, checkpoint, folder / "images")
+    assert (error.code, error.exit_code) == ("logits-not-finite", 1)
+    assert "0.png" in str(error)
