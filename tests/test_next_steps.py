@@ -37,6 +37,9 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "api/bench.py": ("bench",),
     "api/build.py": ("trt",),
     "api/export.py": ("onnx", "train"),
+    "api/predict.py": ("predict", "onnx", "train"),  # what lacks an output is made again
+    "data/named.py": ("predict",),
+    "artifacts/deployed.py": ("predict", "verify", "trt"),
     "api/quantize.py": ("quantize", "onnx"),  # what lacks an output is exported again
     "api/train.py": ("train",),
     "api/verify.py": ("verify",),

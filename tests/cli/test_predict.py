@@ -12,11 +12,12 @@ from tests.cli.conftest import Run
 
 @pytest.fixture
 def images(tmp_path: Path) -> Path:
-    """Two images and a text file, in photos/."""
+    """Two images, a third one that is text, and a list, in photos/."""
     folder = tmp_path / "photos"
     folder.mkdir()
     for name in ("one.png", "two.png"):
         Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40, 3)).astype(np.uint8)).save(folder / name)
+    (folder / "text.pgm").write_text("P2 2 2 9\n1 2 3 4\n")
     (folder / "list.txt").write_text("one, two")
     return folder
 
@@ -28,43 +29,44 @@ def test_table_document_and_token_map(exported: Path, tmp_path: Path, run: Run) 
     lines = done.stdout.splitlines()
     assert "Wrote map.png" in lines
     assert sum("photos/one.png" in line for line in lines) == 1, "beside its best class only"
-    assert sum("%" in line for line in lines) == 4
-    assert "2 read, 1 left out" in done.stderr
+    assert sum("%" in line for line in lines) == 6
+    assert "3 read, 1 left out" in done.stderr
     document = json.loads((tmp_path / "p.json").read_text())
-    assert [row["image"] for row in document["rows"]] == ["photos/one.png", "photos/two.png"]
+    assert [row["image"] for row in document["rows"]] == ["photos/one.png", "photos/text.pgm", "photos/two.png"]
     with Image.open(tmp_path / "map.png") as picture:
         picture.verify()
 
 
 @pytest.mark.usefixtures("images")
 def test_standard_output_holds_the_document_alone(exported: Path, run: Run) -> None:
-    done = run("predict", exported, "photos/one.png", "--json", "-")
+    done = run("predict", exported, "photos/one.png", "--json", "-", "--token-map", "map.png")
     assert json.loads(done.stdout)["schema"] == "tofe-export/predict/1"
     assert "photos/one.png" in done.stderr
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "said"),
+    ("arguments", "said"),
     [
-        (["https://example.org/cat.jpg"], 2, "is an address"),
-        (["gone.png"], 2, "gone.png cannot be read as an image (not there)"),
-        (["photos/list.txt"], 2, "cannot be read as an image"),
-        (["*.jpg"], 2, "No file fits the pattern"),
-        (["photos", "--top", "0"], 2, "--top"),
-        (["photos", "--token-map", "map.jpg"], 2, "does not end in .png"),
-        (["photos/one.png", "--token-map", "photos/one.png"], 2, "would be overwritten"),
-        (["photos", "--token-map", "photos/two.png"], 2, "is a picture, which a token map would replace"),
-        (["photos", "--json", "photos/one.png"], 2, "photos/one.png"),
-        (["photos", "--json", "same.png", "--token-map", "same.png"], 2, "same.png would be overwritten"),
-        ([], 2, "Missing argument"),
+        (["https://example.org/cat.jpg"], "is an address"),
+        (["gone.png"], "gone.png cannot be read as an image (not there)"),
+        (["photos/list.txt"], "cannot be read as an image"),
+        (["*.jpg"], "No file fits the pattern"),
+        (["photos", "--top", "0"], "--top"),
+        (["photos", "--token-map", "map.jpg"], "does not end in .png"),
+        (["photos/one.png", "--token-map", "photos/one.png"], "would be overwritten"),
+        (["photos", "--token-map", "photos/two.png"], "would be overwritten"),
+        (["photos", "--json", "photos/one.png"], "photos/one.png would be overwritten"),
+        (["photos", "--json", "photos/text.pgm"], "photos/text.pgm would be overwritten"),
+        (["p*", "--json", "photos/../photos/text.pgm"], "text.pgm would be overwritten"),
+        ([""], "it is empty"),
+        (["photos", "--json", "same.png", "--token-map", "same.png"], "same.png would be overwritten"),
+        ([], "Missing argument"),
     ],
 )
-def test_refusals_lose_nothing(
-    checkpoint: Path, images: Path, run: Run, arguments: list[str], code: int, said: str
-) -> None:
+def test_refusals_lose_nothing(checkpoint: Path, images: Path, run: Run, arguments: list[str], said: str) -> None:
     before = {path: path.read_bytes() for path in images.iterdir()}
     done = run("predict", checkpoint, *arguments)
-    assert done.returncode == code, done.stderr
+    assert done.returncode == 2, done.stderr
     assert said in " ".join(done.stderr.split())
     assert "Traceback" not in done.stderr
     assert {path: path.read_bytes() for path in images.iterdir()} == before

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from tofe_export.api.load import AnyModel, listed, load, path_of
-from tofe_export.artifacts.artifact import Artifact, open_artifact, require_onnxruntime
+from tofe_export.api.load import AnyModel, listed, open_model, path_of
+from tofe_export.artifacts.artifact import Artifact, require_onnxruntime
 from tofe_export.bounds import LARGEST_BATCH, MOST_PROCESSES, MOST_ROUNDS, MOST_THREADS, require_within
-from tofe_export.checkpoints.checkpoint import Checkpoint
 from tofe_export.documents.benchmark import Benchmark
 from tofe_export.documents.machine import processors
 from tofe_export.errors import InputError
-from tofe_export.files.names import DEPLOYED, readable
+from tofe_export.files.names import readable
 from tofe_export.progress import Progress, silent
 from tofe_export.runners.onnxruntime_runner import CPU, require_onnx
 from tofe_export.timing.baseline import judge, read_baseline, require_rows
@@ -69,7 +68,7 @@ def bench(
     elif baseline is not None:  # read before anything is timed
         name = readable(Path(baseline).name)
         baseline = read_baseline(Path(baseline))
-    opened = [_opened(model) for model in given]
+    opened = [open_model(model, "time") for model in given]
     require_onnxruntime([model for model in opened if isinstance(model, Artifact)], provider)
     settings = Settings(tuple(sizes), rounds, processes, threads or processors(), provider)
     benchmark = time_models(opened, settings, progress)
@@ -89,18 +88,3 @@ def require_timing(batches: int | Sequence[int], rounds: int, processes: int, th
     require_within("processes", processes, 1, MOST_PROCESSES)
     require_within("threads", 1 if threads is None else threads, 1, MOST_THREADS)
     return sizes
-
-
-def _opened(model: Artifact | Checkpoint | Path) -> Artifact | Checkpoint:
-    """An artifact by the ending of its name; anything else is a checkpoint."""
-    if not isinstance(model, Path):
-        return model
-    if model.suffix in DEPLOYED:
-        return open_artifact(model)
-    try:
-        return load(model)
-    except InputError as error:
-        if "`" not in error.next_step:
-            raise
-        step = f"{error.next_step} Only loading and exporting take these arguments: export it, and time that."
-        raise InputError(error.message, step, code=error.code, **error.details) from error

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from tofe_export.artifacts.artifact import Artifact, open_artifact
@@ -13,7 +14,7 @@ from tofe_export.checkpoints.foreign import Hints
 from tofe_export.checkpoints.unwrap import Choice
 from tofe_export.documents.manifest import OnnxManifest, target_name
 from tofe_export.errors import InputError
-from tofe_export.files.names import WEIGHTS, expanded
+from tofe_export.files.names import DEPLOYED, WEIGHTS, expanded
 
 AnyArtifact = Artifact | Path | str
 AnyModel = Artifact | Checkpoint | Path | str
@@ -68,6 +69,32 @@ def load(
         weights=weights,
     )
     return load_file(expanded(os.fspath(path)), hints)
+
+
+def open_model(model: AnyModel, then: str) -> Artifact | Checkpoint:
+    """A model by the ending of its name: an artifact, or anything else as a checkpoint that says itself what it is.
+
+    `then` ends the next step where it does not: "export it, and {then} that".
+    """
+    if isinstance(model, (Artifact, Checkpoint)):
+        return model
+    path = expanded(os.fspath(model))
+    if path.suffix in DEPLOYED:
+        return open_artifact(path)
+    with export_first(then):
+        return load(path)
+
+
+@contextlib.contextmanager
+def export_first(then: str) -> Iterator[None]:
+    """Arguments that an InputError asks for are for loading and exporting; says so. `then`: see `open_model`."""
+    try:
+        yield
+    except InputError as error:
+        if "`" not in error.next_step:
+            raise
+        step = f"{error.next_step} Only loading and exporting take these arguments: export it, and {then} that."
+        raise InputError(error.message, step, code=error.code, **error.details) from error
 
 
 def listed(models: AnyModel | Sequence[AnyModel]) -> list[Artifact | Checkpoint | Path]:

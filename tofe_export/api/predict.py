@@ -3,35 +3,38 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tofe_export.api.load import AnyModel, load, path_of
-from tofe_export.artifacts.artifact import Artifact, open_artifact
-from tofe_export.artifacts.deployed import compared_batch, open_padded, open_with_stages
-from tofe_export.artifacts.file_kinds import Kind
-from tofe_export.artifacts.outputs import Output, require_outputs
+from tofe_export.api.load import AnyModel, export_first, open_model, path_of
+from tofe_export.artifacts.artifact import Artifact, require_onnxruntime
+from tofe_export.artifacts.deployed import compared_batch, open_padded, open_with_stages, require_stages_shown
+from tofe_export.artifacts.file_kinds import TOKEN_MAP_TITLE, Kind
+from tofe_export.artifacts.outputs import Output, require_not_among, require_outputs
 from tofe_export.checkpoints.checkpoint import Checkpoint
 from tofe_export.data.images import Batch, batches
-from tofe_export.data.named import open_named
+from tofe_export.data.named import NamedImages, open_named
 from tofe_export.data.preprocessing import Preprocessing
 from tofe_export.documents.prediction import ClassScore, Prediction, Predictions
 from tofe_export.errors import CheckFailedError, InputError
-from tofe_export.files.names import DEPLOYED, expanded, readable
+from tofe_export.files.names import readable
 from tofe_export.graph.passes.taps import tap_name
 from tofe_export.model.fixed_path import FixedPath
 from tofe_export.model.selection import Layout
-from tofe_export.page.gallery import write_token_maps
+from tofe_export.page.drawing import write_png
+from tofe_export.page.gallery import fate_of_frozen, most_maps, token_map_figure
 from tofe_export.page.token_maps import TokenMap, maps_of, patch_grid
 from tofe_export.progress import Progress, silent
 from tofe_export.runners.base import LOGITS, Array, Runner
-from tofe_export.runners.onnxruntime_runner import CPU
+from tofe_export.runners.onnxruntime_runner import CPU, require_onnx
 
 _MOST_DRAWN = 24  # images in a picture: more rows are not looked at
 _BATCH = 8
@@ -39,7 +42,7 @@ _BATCH = 8
 
 def predict(
     model: AnyModel,
-    images: Path | str | Sequence[Path | str],
+    images: Path | str | Sequence[Path | str] | NamedImages,
     *,
     top: int = 5,
     token_map: Path | str | None = None,
@@ -52,6 +55,7 @@ def predict(
         model: an ONNX file, an engine or a checkpoint, which takes its fixed path with the keep counts it knows.
         images: one or more files, folders with images at any depth, or patterns such as "photos/*.jpg"; they are
             prepared as the model requires. Images that were named themselves must be readable, others are left out.
+            Or what `open_named` made of all these.
         top: how many classes per image, at least 1; fewer where the model has fewer.
         token_map: a PNG to write: the first images as each stage saw them, with kept, frozen and reused tokens.
         provider: where ONNX Runtime computes, "cpu" or "cuda".
@@ -70,72 +74,136 @@ def predict(
         raise InputError(
             f"`top` is {top}, but at least one class is needed.", "Give 1 or more.", code="too-few-classes"
         )
-    listed = [images] if isinstance(images, (Path, str)) else images
-    source = open_named([os.fspath(image) for image in listed])
-    picture = None if token_map is None else expanded(os.fspath(token_map))
-    if picture is not None:
-        _require_picture(picture, [path_of(model), *source.files])
-    model = _found(model)
-    opened = _open_checkpoint(model) if isinstance(model, Checkpoint) else _open_artifact(model, provider, picture)
-    if picture is not None and not opened.keep:
-        raise InputError(
-            "This network is dense: it looks at every token, so there is no token map.",
-            "Omit `token_map`.",
-            code="token-map-of-dense",
-        )
+    source = images if isinstance(images, NamedImages) else open_named(_texts(images))
+    require_onnx([path_of(model)], provider)
+    subject = _Subject.of(open_model(model, "predict with"), provider)
+    drawing = None if token_map is None else _Drawing.of(subject, Path(token_map), source)
     log = source.log()
     rows: list[Prediction] = []
-    maps: list[TokenMap] = []
     progress("Predicting", 0, len(source))
-    for batch in batches(source, opened.preprocessing, opened.batch, log=log):
-        outputs = opened.runner.run(batch.images.numpy())
-        found = [
-            Prediction(image=name, classes=_best(logits, name, opened.classes, top))
-            for name, logits in zip(batch.names, _logits(outputs), strict=True)
+    for batch in batches(source, subject.preprocessing, subject.batch, log=log):
+        logits = torch.from_numpy(subject.runner.run(batch.images.numpy())[LOGITS]).double()
+        predictions = [
+            Prediction(image=name, classes=_best(one, name, subject.classes, top))
+            for name, one in zip(batch.names, logits, strict=True)
         ]
-        if picture is not None and len(rows) < _MOST_DRAWN:
-            maps += opened.maps(batch, outputs, found)
-        rows += found
+        if drawing is not None:
+            drawing.add(batch, predictions)
+        rows += predictions
         progress("Predicting", len(rows), len(source))
-    notes = []
-    if picture is not None:
-        write_token_maps(maps[:_MOST_DRAWN], opened.classes, picture, opened.layout.discarded)
-        if len(rows) > _MOST_DRAWN:
-            notes.append(f"The token map shows the first {_MOST_DRAWN} of {len(rows)} images.")
+    if drawing is not None:
+        drawing.write()
+    progress("Predicting", len(source), len(source))
+    drawn = () if drawing is None else drawing.notes(len(rows))
     return Predictions(
         model=readable(path_of(model).name),
-        sha256=opened.sha256,
-        backend=opened.runner.backend,
-        precision=opened.runner.precision,
-        keep=opened.keep,
-        assumed=opened.assumed,
+        sha256=subject.sha256,
+        backend=subject.runner.backend,
+        precision=subject.runner.precision,
+        keep=subject.keep,
+        assumed=subject.assumed,
         images=log.document(),
-        notes=tuple(notes),
+        notes=(*subject.notes, *drawn),
         rows=tuple(rows),
     )
 
 
-@dataclass(frozen=True)
-class _Opened:
-    """A model ready to run, with what its answers mean."""
+def _texts(images: Path | str | Sequence[Path | str]) -> list[str]:
+    return [os.fspath(image) for image in ([images] if isinstance(images, (Path, str)) else images)]
 
-    runner: Runner
+
+@dataclass(frozen=True)
+class _Subject:
+    """What predicts: an artifact, or a checkpoint on its fixed path, with what its answers mean."""
+
+    model: Artifact | Checkpoint
+    provider: str
     batch: int
     preprocessing: Preprocessing
     classes: tuple[str, ...]
     keep: tuple[int, ...]
+    approximator: str
     layout: Layout
-    grid: tuple[int, int] | None
     sha256: str
     assumed: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
-    def maps(self, batch: Batch, outputs: Mapping[str, Array], found: Sequence[Prediction]) -> list[TokenMap]:
-        """One per image, from the permutations among `outputs`."""
-        names = {stage: tap_name(stage, "perm") for stage in range(len(self.keep))}
-        perms = {stage: torch.from_numpy(outputs[name]) for stage, name in names.items() if name in outputs}
-        best = [one.classes[0].index for one in found]
-        assert self.grid is not None  # opened for a picture
-        return maps_of(batch, perms, self.keep, self.layout, self.grid, self.preprocessing, best)
+    @classmethod
+    def of(cls, model: Artifact | Checkpoint, provider: str) -> Self:
+        """Raises InputError for a model without classes, or for a provider of another runtime."""
+        if isinstance(model, Checkpoint):
+            return cls._of_checkpoint(model, provider)
+        manifest = model.manifest
+        require_onnxruntime([model], provider)
+        if LOGITS not in manifest.outputs:
+            raise InputError(
+                "This model returns features but no logits, so it names no classes.",
+                "Export it with `outputs` that include logits.",
+                code="no-logits",
+            )
+        return cls(
+            model=model,
+            provider=provider,
+            batch=compared_batch(manifest),
+            preprocessing=Preprocessing.of(manifest.preprocessing),
+            classes=manifest.classes,
+            keep=manifest.keep,
+            approximator=manifest.config.approximator,
+            layout=Layout.of(manifest.config.approximator, manifest.tokens, manifest.rearrange == "plugin"),
+            sha256=manifest.sha256,
+            assumed=manifest.assumed,
+        )
+
+    @classmethod
+    def _of_checkpoint(cls, checkpoint: Checkpoint, provider: str) -> Self:
+        network = checkpoint.model
+        if not network.vit.num_classes:
+            raise InputError(
+                "This network has no classifier, so it names no classes.",
+                "Name a checkpoint that has one, or train one with `init`.",
+                code="no-classifier",
+            )
+        with export_first("predict with"):
+            keep = checkpoint.keep_counts()
+        return cls(
+            model=checkpoint,
+            provider=provider,
+            batch=_BATCH,
+            preprocessing=checkpoint.preprocessing,
+            classes=checkpoint.classes,
+            keep=keep,
+            approximator=network.config.approximator,
+            layout=Layout.of(network.config.approximator, network.tokens, rearranged=False),
+            sha256=checkpoint.file_sha256,
+            assumed=checkpoint.assumed,
+            notes=checkpoint.notes,
+        )
+
+    @cached_property
+    def runner(self) -> Runner:
+        """What gives the classes: the file as it is deployed."""
+        if isinstance(self.model, Checkpoint):
+            return _FixedPathRunner(self.model, FixedPath(self.keep, rearranged=False))
+        return open_padded(self.model, self.provider)
+
+    @cached_property
+    def stages(self) -> Runner:
+        """The same, which shows the permutations of its stages too."""
+        return self.runner if isinstance(self.model, Checkpoint) else open_with_stages(self.model, self.provider)
+
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of patches; InputError where a token map cannot be drawn of this model."""
+        if not self.keep:
+            raise InputError(
+                "This network is dense: it looks at every token, so there is no token map.",
+                "Omit `token_map`.",
+                code="token-map-of-dense",
+            )
+        if isinstance(self.model, Checkpoint):
+            rows, columns = self.model.model.vit.patch_embed.grid_size
+            return rows, columns
+        require_stages_shown(self.model)
+        return patch_grid(self.model.manifest)
 
 
 class _FixedPathRunner:
@@ -154,63 +222,60 @@ class _FixedPathRunner:
         return {LOGITS: out.logits.numpy(), **perms}
 
 
-def _require_picture(path: Path, inputs: Sequence[Path]) -> None:
-    if path.suffix != ".png":
-        raise InputError(
-            f"{readable(path)} does not end in .png.", "Name a file that does.", code="not-png-name", path=path
-        )
-    require_outputs([Output(path, Kind.TOKEN_MAP)], inputs)
+@dataclass
+class _Drawing:
+    """The token map of the first images; written as soon as it has them, so that a full disk is known early."""
 
+    subject: _Subject
+    path: Path
+    grid: tuple[int, int]
+    most: int
+    maps: list[TokenMap]
+    written: bool = False
 
-def _found(model: AnyModel) -> Artifact | Checkpoint:
-    if not isinstance(model, (str, Path)):
-        return model
-    path = expanded(os.fspath(model))
-    return open_artifact(path) if path.suffix in DEPLOYED else load(path)
+    @classmethod
+    def of(cls, subject: _Subject, path: Path, source: NamedImages) -> Self:
+        """Raises InputError where there is nothing to draw, or where `path` must not or cannot be written."""
+        if path.suffix != ".png":
+            raise InputError(
+                f"{readable(path)} does not end in .png.", "Name a file that does.", code="not-png-name", path=path
+            )
+        output = Output(path, Kind.TOKEN_MAP)
+        require_not_among([output], source.files)
+        require_outputs([output], [path_of(subject.model)])
+        grid, shape = subject.grid(), subject.preprocessing
+        most = min(_MOST_DRAWN, most_maps(shape.height, shape.width))
+        if not most:
+            message = f"Images of {shape.height} x {shape.width} pixels are too high to be drawn."
+            raise InputError(message, "Omit `token_map`.", code="too-high-to-draw")
+        return cls(subject, path, grid, most, [])
 
+    def add(self, batch: Batch, predictions: Sequence[Prediction]) -> None:
+        """Takes the images that are still wanted."""
+        if self.written:
+            return
+        subject = self.subject
+        outputs = subject.stages.run(batch.images.numpy())
+        names = {stage: tap_name(stage, "perm") for stage in range(len(subject.keep))}
+        perms = {stage: torch.from_numpy(outputs[name]) for stage, name in names.items() if name in outputs}
+        best = [one.classes[0].index for one in predictions]
+        self.maps += maps_of(batch, perms, subject.keep, subject.layout, self.grid, subject.preprocessing, best)
+        if len(self.maps) >= self.most:
+            self.write()
 
-def _open_checkpoint(checkpoint: Checkpoint) -> _Opened:
-    network, path = checkpoint.model, FixedPath(checkpoint.keep_counts(), rearranged=False)
-    rows, columns = network.vit.patch_embed.grid_size
-    return _Opened(
-        runner=_FixedPathRunner(checkpoint, path),
-        batch=_BATCH,
-        preprocessing=checkpoint.preprocessing,
-        classes=checkpoint.classes,
-        keep=path.keep,
-        layout=Layout.of(network.config.approximator, network.tokens, path.rearranged),
-        grid=(rows, columns),
-        sha256=checkpoint.file_sha256,
-        assumed=checkpoint.assumed,
-    )
+    def write(self) -> None:
+        """Unless that was done."""
+        if not self.written:
+            frozen = fate_of_frozen(self.subject.approximator)
+            figure = token_map_figure(self.maps[: self.most], self.subject.classes, frozen=frozen)
+            write_png(figure, self.path, TOKEN_MAP_TITLE)
+        self.written = True
 
-
-def _open_artifact(artifact: Artifact, provider: str, picture: Path | None) -> _Opened:
-    manifest = artifact.manifest
-    preprocessing = Preprocessing.of(manifest.preprocessing)
-    open_runner = open_padded if picture is None else open_with_stages
-    return _Opened(
-        runner=open_runner(artifact, provider),
-        batch=compared_batch(manifest),
-        preprocessing=preprocessing,
-        classes=manifest.classes,
-        keep=manifest.keep,
-        layout=Layout.of(manifest.config.approximator, manifest.tokens, manifest.rearrange == "plugin"),
-        grid=None if picture is None else patch_grid(manifest),
-        sha256=manifest.sha256,
-        assumed=manifest.assumed,
-    )
-
-
-def _logits(outputs: Mapping[str, Array]) -> Tensor:
-    """float64 [B, classes]."""
-    if LOGITS not in outputs:
-        raise InputError(
-            "This model returns features but no logits, so it names no classes.",
-            "Export it with `outputs` that include logits.",
-            code="no-logits",
-        )
-    return torch.from_numpy(outputs[LOGITS]).double()
+    def notes(self, images: int) -> tuple[str, ...]:
+        """What the picture does not show."""
+        if images <= self.most:
+            return ()
+        return (f"The token map shows the first {self.most} of {images} images.",)
 
 
 def _best(logits: Tensor, image: str, names: Sequence[str], top: int) -> tuple[ClassScore, ...]:

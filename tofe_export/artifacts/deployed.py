@@ -62,16 +62,23 @@ def open_with_stages(artifact: Artifact, provider: str) -> Runner:
     manifest = artifact.manifest
     if not isinstance(manifest, EngineManifest):
         return _opened_onnx(artifact, manifest, provider)
-    if not manifest.options.taps:
+    require_stages_shown(artifact)
+    return open_padded(artifact, provider)
+
+
+def require_stages_shown(artifact: Artifact) -> None:
+    """Raises InputError for an engine that was built without taps."""
+    manifest = artifact.manifest
+    if isinstance(manifest, EngineManifest) and not manifest.options.taps:
         source = artifact.path.with_name(manifest.source.file)
         raise InputError(
             f"{artifact.path} does not show which tokens it chooses.",
-            f"Name the model that it was built from ({source}), or build it again with `taps`.",
+            "Build it again with `taps`, or name the ONNX file that it was built from.",
             code="engine-without-taps",
             path=artifact.path,
             source=source,
+            options=manifest.options,
         )
-    return open_padded(artifact, provider)
 
 
 def open_padded(artifact: Artifact, provider: str) -> Runner:

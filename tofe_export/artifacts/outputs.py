@@ -53,6 +53,25 @@ def require_outputs(outputs: Iterable[Output], inputs: Iterable[Path | None] = (
         taken.append(path)
 
 
+def require_not_among(outputs: Iterable[Output], files: Iterable[Path]) -> None:
+    """Raises InputError where an output lies there and is one of many files that are read, by whatever name."""
+    paths = [output.path for output in outputs if output.path is not None and output.path != STDOUT]
+    there = {identity: path for path in paths if (identity := _identity(path)) is not None}
+    for file in files if there else ():
+        identity = _identity(file)
+        if identity in there:
+            path = there[identity]
+            raise _refusal(path, f"{readable(path)} would be overwritten, but it is also read.", "would-overwrite")
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except (OSError, ValueError):
+        return None
+    return status.st_dev, status.st_ino
+
+
 def companions(path: Path) -> list[Path]:
     """`path` and the files that belong to it: its manifest and external data; of an engine what it was built from."""
     if not path.name:  # a folder, which somebody else refuses

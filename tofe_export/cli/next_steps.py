@@ -98,6 +98,7 @@ STEPS: dict[str, Callable[[Details], str]] = {
     "tuning-of-another": lambda details: f"Tune this checkpoint: {command('tune', 'CKPT', '--speedup', '2')}",
     "engine-version": lambda details: f"Build it again: {_engine(details)}",
     "engine-gpu": lambda details: f"Build it here: {_engine(details)}",
+    "engine-without-taps": lambda details: f"Build it again: {_engine(details)} --taps",
     "no-logits": lambda details: f"Export it again: {command('onnx', 'CKPT', '--outputs', 'features,logits')}",
     "baseline-empty": lambda details: f"Record one: {command('bench', 'model.onnx', '--json', 'baseline.json')}",
     "write-protected": lambda details: (

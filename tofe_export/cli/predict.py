@@ -28,12 +28,14 @@ def predict(
     """Say which classes a model sees in images."""
     from tofe_export.api.predict import predict as classify
     from tofe_export.artifacts.file_kinds import Kind
-    from tofe_export.artifacts.outputs import Output, require_outputs
+    from tofe_export.artifacts.outputs import Output, require_not_among, require_outputs
+    from tofe_export.data.named import open_named
 
-    outputs = [Output(json, Kind.PREDICTIONS), Output(token_map, Kind.TOKEN_MAP)]
-    require_outputs(outputs, [model, *map(Path, images)])
+    source, outputs = open_named(images), [Output(json, Kind.PREDICTIONS), Output(token_map, Kind.TOKEN_MAP)]
+    require_not_among(outputs, source.files)
+    require_outputs(outputs, [model])
     with console.progress() as progress:
-        predictions = classify(model, images, top=top, token_map=token_map, provider=provider, progress=progress)
+        predictions = classify(model, source, top=top, token_map=token_map, provider=provider, progress=progress)
     console.save_json(json, predictions)
     if token_map is not None:
         console.say(f"Wrote {token_map}")

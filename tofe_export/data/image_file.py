@@ -28,6 +28,7 @@ _COMMON = (".jpg", ".jpeg", ".png", ".webp", ".avif", ".bmp", ".gif", ".tif", ".
 _NOT_READ = frozenset({"EPS", "MPEG", "IPTC"})  # Ghostscript would run; no picture
 _SIXTEEN_BITS = frozenset({"PNG", "PPM", "JPEG2000", "TIFF"})  # formats that fill all 16, or say how many
 _LONGEST = 200  # times as long as wide: resized to a model's input, more would take gigabytes
+_NEXT_STEPS = {Reason.GONE: "Check its name.", Reason.PERMISSION: "Check its permissions."}
 _BITS, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0  # TIFF
 
 
@@ -38,7 +39,7 @@ class UnreadableImage(InputError):  # noqa: N818 - what it is, not only that it 
         why = left_out.detail or left_out.reason.value
         super().__init__(
             f"{left_out.name} cannot be read as an image ({why}).",
-            "Check its name." if left_out.reason is Reason.GONE else "Remove or replace it.",
+            _NEXT_STEPS.get(left_out.reason, "Remove or replace it."),
             code="unreadable-image",
             path=left_out.name,
             reason=left_out.reason,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import glob
+import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tofe_export.data.image_file import UnreadableImage, common_endings, read_image
-from tofe_export.data.image_log import ImageLog, LeftOut, counted
+from tofe_export.data.image_log import ImageLog, LeftOut, Reason, counted
 from tofe_export.data.images import Sample
 from tofe_export.data.scan import scan
 from tofe_export.errors import InputError
@@ -24,16 +25,17 @@ class NamedImages:
     """An `ImageSource` without labels, in the order of the names; a folder's images come sorted.
 
     Attributes:
+        name: the first name, for messages.
         files: the images.
         named: those of them that were named themselves, as the log names them: each must be readable.
         left_out: what else lies in the folders.
     """
 
+    name: str
     files: tuple[Path, ...]
     named: frozenset[str]
     left_out: tuple[LeftOut, ...] = ()
 
-    name = "the images"
     classes = ()
 
     def __len__(self) -> int:
@@ -63,38 +65,47 @@ class _StrictLog(ImageLog):
 
 
 def open_named(names: Sequence[str]) -> NamedImages:
-    """The images that `names` name: files, folders, and patterns with `*`, `?`, `[...]` or `**`.
+    """The images that `names` name: files, folders with everything below them, and patterns (`*`, `?`, `[...]`, `**`).
 
     Raises:
-        InputError: no name, an address, a folder without images, or a pattern that nothing fits.
+        InputError: no name, an empty one, an address, a missing file, a folder without images or that cannot be read,
+            or a pattern that nothing fits.
     """
     if not names:
-        raise InputError("No image was given.", "Name at least one in `images`.", code="no-image-named")
+        raise InputError("No image was given.", "Name at least one file or folder.", code="no-image-named")
     files: list[Path] = []
     named: set[str] = set()
     left_out: list[LeftOut] = []
     for name in names:
-        if _ADDRESS.match(name):
-            raise InputError(
-                f"{name} is an address, and images are read from files.",
-                "Download it, and name the file.",
-                code="image-address",
-                name=name,
-            )
+        _require_name(name)
         path = expanded(name)
-        if path.is_dir():
-            listing = _images_below(path)
-            files += listing[0]
-            left_out += listing[1]
-        elif glob.has_magic(name) and not is_there(path):
-            files += _fitting(name)
-        else:  # a file that is missing is found out when it is read, like one that is damaged
+        if not is_there(path):
+            files += _fitting(name, path, left_out)
+        elif path.is_dir():
+            files += _images_below(path, left_out)
+        else:
             files.append(path)
             named.add(readable(path))
-    return NamedImages(tuple(files), frozenset(named), tuple(left_out))
+    taken = {readable(path) for path in files}  # a hidden file, say, that was named beside its folder
+    others = tuple(one for one in left_out if one.name not in taken)
+    shown = readable(names[0]) if len(names) == 1 else f"{readable(names[0])} and others"
+    return NamedImages(shown, tuple(files), frozenset(named), others)
 
 
-def _images_below(folder: Path) -> tuple[list[Path], list[LeftOut]]:
+def _require_name(name: str) -> None:
+    if not name:
+        raise InputError("The name of an image is empty.", "Write . for this folder.", code="empty-name")
+    if _ADDRESS.match(name):
+        raise InputError(
+            f"{name} is an address, and images are read from files.",
+            "Name a file; download it first if it lies elsewhere.",
+            code="image-address",
+            name=name,
+        )
+
+
+def _images_below(folder: Path, left_out: list[LeftOut]) -> list[Path]:
+    """Sorted; what else lies there is added to `left_out`."""
     try:
         listing = scan(folder, deep=True)
     except OSError as error:
@@ -108,23 +119,26 @@ def _images_below(folder: Path) -> tuple[list[Path], list[LeftOut]]:
             code="no-image",
             path=folder,
         )
-    return listing.images, listing.left_out
+    left_out += listing.left_out
+    return listing.images
 
 
-def _fitting(pattern: str) -> list[Path]:
-    found = sorted(_files(pattern))
-    if not found:
+def _fitting(name: str, path: Path, left_out: list[LeftOut]) -> list[Path]:
+    """What a pattern fits, sorted, each file once. A folder that fits is one that was named, unless `**` entered it."""
+    if not glob.has_magic(name):
+        raise UnreadableImage(LeftOut(readable(path), Reason.GONE, "not there"))
+    by_place: dict[str, Path] = {}
+    fitting = map(Path, glob.glob(str(path), recursive=True))  # noqa: PTH207 - Path.glob takes no absolute pattern
+    for one in sorted(fitting, key=lambda one: (len(one.parts), one)):  # links may lead to a file again, deeper down
+        if not one.is_dir():
+            by_place.setdefault(os.path.realpath(one), one)
+        elif "**" not in name:
+            by_place |= {os.path.realpath(image): image for image in _images_below(one, left_out)}
+    if not by_place:
         raise InputError(
-            f"No file fits the pattern {readable(pattern)}.",
+            f"No file fits the pattern {readable(name)}.",
             "Check the folder it begins with; ** stands for folders at any depth.",
             code="no-file-fits",
-            name=pattern,
+            name=name,
         )
-    return found
-
-
-def _files(pattern: str) -> Iterator[Path]:
-    for found in glob.iglob(str(expanded(pattern)), recursive=True):  # noqa: PTH207 - Path.glob takes no absolute one
-        path = Path(found)
-        if path.is_file():
-            yield path
+    return sorted(by_place.values())

@@ -46,7 +46,7 @@ class Part(BaseModel):
 
     def replaced(self, **changes: Any) -> Self:
         """A checked copy with other values."""
-        return type(self).model_validate({**dict(self), **changes})
+        return type(self).model_validate({**vars(self), **changes})
 
 
 class Document(Part):

@@ -137,7 +137,7 @@ def _write_figures(folder: Path, charts: Charts, maps: Gallery, attention: Atten
         for chart in section:
             chart.write(folder)
     if maps.maps:
-        write_figure(token_map_figure(maps.maps, maps.classes, discards=maps.discards), folder / _TOKEN_MAPS)
+        write_figure(token_map_figure(maps.maps, maps.classes, frozen=maps.frozen), folder / _TOKEN_MAPS)
     if attention.maps:
         write_figure(heat_figure(attention.maps), folder / _ATTENTION)
 

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from PIL import Image
 
-from tofe_export.artifacts.file_kinds import TOKEN_MAP_TITLE
 from tofe_export.checkpoints.checkpoint import Checkpoint
 from tofe_export.data.images import ImageSource
 from tofe_export.data.sources import class_note
 from tofe_export.errors import count
 from tofe_export.files.commands import quoted
 from tofe_export.files.names import CHECKPOINT
-from tofe_export.page.drawing import write_png
+from tofe_export.model.approximator import DISCARD, FUSE
 from tofe_export.page.folder import RunFolder
 from tofe_export.page.images import ShownImages
 from tofe_export.page.labels import short
@@ -27,6 +25,8 @@ from tofe_export.page.token_maps import ReuseSummary, TokenMap, summarize_reuse,
 
 VEIL = (150, 150, 148)  # a middle gray, so that neither white nor black content passes for frozen
 _VEIL_STRENGTH = 0.84
+_SIDE_INCHES, _CAPTION_INCHES = 1.18, 0.5  # of one picture; the caption with what lies around it
+_HIGHEST_INCHES = 320.0  # at 200 dots per inch
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Gallery:
         source: where the images are from.
         notes: sentences on images that were replaced or skipped.
         classes: names of the network's outputs; empty where it has none.
-        discards: the network estimates nothing of frozen tokens.
+        frozen: what becomes of frozen tokens; see `fate_of_frozen`.
     """
 
     maps: list[TokenMap] = field(default_factory=list)
@@ -51,7 +51,7 @@ class Gallery:
     source: str = ""
     notes: list[str] = field(default_factory=list)
     classes: tuple[str, ...] = ()
-    discards: bool = False
+    frozen: str = "estimated"
 
 
 def gallery(run: RunFolder, images: ShownImages | None) -> Gallery:
@@ -87,7 +87,7 @@ def gallery(run: RunFolder, images: ShownImages | None) -> Gallery:
         source=source.name,
         notes=[note for note in notes if note] + (images.log.lines() if images.log.left_out else []),
         classes=classes,
-        discards=run.checkpoint.model.discards,
+        frozen=fate_of_frozen(run.checkpoint.model.config.approximator),
     )
 
 
@@ -102,7 +102,7 @@ def stage_picture(token_map: TokenMap, stage: int | None) -> Image.Image:
 
 
 def token_map_figure(
-    maps: Sequence[TokenMap], classes: Sequence[str] = (), columns: int = 1, discards: bool = False
+    maps: Sequence[TokenMap], classes: Sequence[str] = (), columns: int = 1, frozen: str = "estimated"
 ) -> Figure:
     """A row per image, or `columns` images in a row: the image, then every stage, with a legend.
 
@@ -110,7 +110,7 @@ def token_map_figure(
         maps: one or more, all of one model.
         classes: class names, for the captions.
         columns: how many images stand side by side; it divides their number.
-        discards: the model estimates nothing of frozen tokens.
+        frozen: what becomes of frozen tokens; see `fate_of_frozen`.
     """
     rows = [
         [panel for token_map in maps[start : start + columns] for panel in _panels(token_map, classes)]
@@ -119,15 +119,20 @@ def token_map_figure(
     titles = ["image", *(f"stage {stage}" for stage in range(len(maps[0].kept)))]
     legend = (
         (Patch(facecolor="none", edgecolor="#8a867d"), "kept: runs the blocks"),
-        (Patch(color=_color(VEIL)), "frozen: discarded" if discards else "frozen: estimated"),
+        (Patch(color=_color(VEIL)), f"frozen: {frozen}"),
         (Patch(facecolor="none", edgecolor=_color(REUSED)), "reused: frozen before, kept now"),
     )
-    return picture_grid(rows, titles * columns, 1.18, legend)
+    return picture_grid(rows, titles * columns, _SIDE_INCHES, legend)
 
 
-def write_token_maps(maps: Sequence[TokenMap], classes: Sequence[str], path: Path, discards: bool) -> None:
-    """`token_map_figure` as a PNG that can be told from other pictures; see `write_png`."""
-    write_png(token_map_figure(maps, classes, discards=discards), path, TOKEN_MAP_TITLE)
+def fate_of_frozen(approximator: str) -> str:
+    """What a network with this approximator makes of frozen tokens, in a word or two."""
+    return {DISCARD: "discarded", FUSE: "fused into one"}.get(approximator, "estimated")
+
+
+def most_maps(height: int, width: int) -> int:
+    """Images of this shape that a figure of one column can hold: a PNG of matplotlib has fewer than 2^16 rows."""
+    return int(_HIGHEST_INCHES / (_SIDE_INCHES * height / width + _CAPTION_INCHES))
 
 
 def class_name(index: int, classes: Sequence[str]) -> str:

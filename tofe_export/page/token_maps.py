@@ -76,7 +76,7 @@ def token_maps(checkpoint: Checkpoint, keep: tuple[int, ...], batches: Iterable[
     for batch in batches:
         fixed = model.forward_fixed(batch.images, FixedPath(keep))
         masks = kept_in_stages(model, fixed, keep)
-        kept, again = (mask.reshape(*mask.shape[:2], rows, columns).numpy() for mask in (masks, reused(masks)))
+        kept, again = _on_grid(masks, (rows, columns))
         singles = model.forward_threshold(batch.images) if model.has_threshold else [None] * len(batch.names)
         for place, single in enumerate(singles):
             maps.append(
@@ -137,8 +137,7 @@ def maps_of(
         CheckFailedError: a stage did not rank its tokens.
     """
     _require_ranks(perms, keep, layout)
-    masks = _masks(perms, keep, layout, len(batch.names))
-    kept, again = (mask.reshape(*mask.shape[:2], *grid).numpy() for mask in (masks, reused(masks)))
+    kept, again = _on_grid(_masks(perms, keep, layout, len(batch.names)), grid)
     return [
         TokenMap(
             name=name,
@@ -154,12 +153,19 @@ def maps_of(
     ]
 
 
+def _on_grid(kept: Tensor, grid: tuple[int, int]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Kept and reused tokens, bool [B, S, h, w], from the kept ones [B, S, N]."""
+    kept_there, reused_there = (mask.reshape(*mask.shape[:2], *grid).numpy() for mask in (kept, reused(kept)))
+    return kept_there, reused_there
+
+
 def _require_ranks(perms: Mapping[int, Tensor], keep: Sequence[int], layout: Layout) -> None:
+    """Each stage ranks the tokens that it gets, unless it keeps all of them."""
     width = layout.tokens
     for stage, count in enumerate(keep):
-        if stage not in perms:
+        if stage not in perms and count >= width:
             continue
-        ranked = perms[stage].long().sort(dim=1).values
+        ranked = perms[stage].long().sort(dim=1).values if stage in perms else torch.empty(1, 0)
         if not torch.equal(ranked, torch.arange(width).expand(len(ranked), -1)):
             raise CheckFailedError(
                 f"Stage {stage} of the file does not rank the {width} tokens that it gets.",
