@@ -37,7 +37,8 @@ def main() -> None:
         document["rows"].append(run(options, seed))
         document |= {
             "schema": "tofe-export/benchmark/1",
-            "command": f"python benchmarks/training_runs.py --data DATA --recipe {options.recipe} --seeds {seed}",
+            "command": f"python benchmarks/training_runs.py --data DATA --recipe {options.recipe} "
+            f"--seeds {options.seeds} --budget {options.budget}",
             "settings": {"data": Path(options.data).name, "recipe": options.recipe},
         }
         write_json(options.json, document)
