@@ -66,6 +66,10 @@ def test_the_floor_is_the_cost_of_one_token_a_stage() -> None:
     model = small_tofe()
     least = tofe_macs(model, [1.0] * 3) / dense_macs(model.vit)
     budget.require_reachable(model, least + 0.01)
+    most = budget.share_of_dense(model, [1.0] * 3)
+    budget.require_reachable(model, most - 1e-9)
+    with refused_as("budget-without-freezing", budget=most + 0.01):
+        budget.require_reachable(model, most + 0.01)
     with refused_as("budget-unreachable", budget=least - 0.01) as caught:
         budget.require_reachable(model, least - 0.01)
     assert f"{least:.3f}" in caught.value.message

@@ -38,8 +38,18 @@ def share_of_dense(model: ToFe, kept: Sequence[float]) -> float:
 
 
 def require_reachable(model: ToFe, budget: float) -> None:
-    """Raises InputError for a budget that not even one token a stage meets."""
+    """Raises InputError for a budget that not even one token a stage meets, or that every token kept stays below."""
     stages = len(model.stages)
+    most = share_of_dense(model, [1.0] * stages)
+    if budget > most:  # a last stage without features is cheaper than the backbone's blocks, whatever it keeps
+        raise InputError(
+            f"A budget of {budget:g} would freeze nothing: with every token kept this network costs {most:.3f} of its "
+            "dense backbone.",
+            f"Give a `budget` of at most {math.floor(most * 100) / 100 - 0.01:.2f}.",
+            code="budget-without-freezing",
+            budget=budget,
+            most=most,
+        )
     least = share_of_dense(model, [1 / model.tokens] * stages)
     if budget < least:
         raise InputError(
