@@ -14,7 +14,7 @@ from tofe_export.data.preprocessing import Preprocessing
 from tofe_export.errors import InputError
 from tofe_export.model.fixed_path import FixedPath
 from tofe_export.page.drawing import write_figure, write_png
-from tofe_export.page.gallery import stage_picture, token_map_figure
+from tofe_export.page.gallery import most_maps, stage_picture, token_map_figure
 from tofe_export.page.pictures import REUSED
 from tofe_export.page.token_maps import TokenMap, reused, summarize_reuse, to_pixels, token_maps
 
@@ -127,3 +127,12 @@ def test_the_figure_is_one_png_and_the_same_each_time(tmp_path: Path) -> None:
     with Image.open(tmp_path / "a.png") as image:
         assert image.format == "PNG"
         assert image.width > 1500, "twice a screen's pixels"
+
+
+def test_as_many_high_images_as_fit_are_drawn(tmp_path: Path) -> None:
+    """A PNG of matplotlib has fewer than 2^16 rows of pixels; above that it raises."""
+    kept = np.ones((1, 16, 1), dtype=bool)
+    high = by_hand(kept, np.zeros_like(kept), np.zeros((256, 16, 3), np.uint8))
+    most = most_maps(256, 16)
+    assert 1 < most < 24
+    write_png(token_map_figure([high] * most), tmp_path / "high.png")

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from tofe_export.api.load import AnyModel, export_first, open_model, path_of
 from tofe_export.artifacts.artifact import Artifact, require_onnxruntime
-from tofe_export.artifacts.deployed import compared_batch, open_padded, open_with_stages, require_stages_shown
+from tofe_export.artifacts.deployed import BATCH, compared_batch, open_padded, open_with_stages, require_stages_shown
 from tofe_export.artifacts.file_kinds import TOKEN_MAP_TITLE, Kind
 from tofe_export.artifacts.outputs import Output, require_not_among, require_outputs
 from tofe_export.checkpoints.checkpoint import Checkpoint
@@ -37,7 +37,6 @@ from tofe_export.runners.base import LOGITS, Array, Runner
 from tofe_export.runners.onnxruntime_runner import CPU, require_onnx
 
 _MOST_DRAWN = 24  # images in a picture: more rows are not looked at
-_BATCH = 8
 
 
 def predict(
@@ -168,7 +167,7 @@ class _Subject:
         return cls(
             model=checkpoint,
             provider=provider,
-            batch=_BATCH,
+            batch=BATCH,
             preprocessing=checkpoint.preprocessing,
             classes=checkpoint.classes,
             keep=keep,

@@ -26,7 +26,7 @@ from tofe_export.progress import Progress
 from tofe_export.runners.base import Runner
 from tofe_export.runners.wrapped import Padded
 
-_BATCH = 8
+BATCH = 8  # images at a time, where nothing else limits them
 UNSEEN = (".attn.qkv",)
 """TensorRT-RTX 1.7 ends with an internal error when the product that makes Q, K and V is an output."""
 
@@ -151,7 +151,7 @@ def tried_batches(manifest: Manifest) -> list[int]:
 def compared_batch(manifest: Manifest) -> int:
     """How many images to compare at a time."""
     profile = _profile(manifest)
-    return _BATCH if profile is None else max(profile.minimum, min(_BATCH, profile.maximum))
+    return BATCH if profile is None else max(profile.minimum, min(BATCH, profile.maximum))
 
 
 def _profile(manifest: Manifest) -> BatchProfile | None:

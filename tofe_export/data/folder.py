@@ -83,14 +83,14 @@ def open_folder(path: Path) -> Folder:
         raise InputError(f"{shown} is a file, not a folder of images.", _LAYOUT, code="images-not-a-folder", path=path)
     if not path.is_dir():
         raise InputError(f"There is no folder {shown}.", _LAYOUT, code="no-image-folder", path=path)
-    loose = _scanned(path, deep=False)
+    loose = scanned(path, deep=False)
     inside = sorted(child for child in path.iterdir() if child.is_dir())
     folders = [child for child in inside if not child.name.startswith(".")]
     hidden = [
         LeftOut(readable(child), Reason.HIDDEN, "hidden folder") for child in inside if child.name.startswith(".")
     ]
     real = {folder: os.path.realpath(folder) for folder in folders}
-    groups = {folder: _scanned(folder, True, {*real.values(), os.path.realpath(path)}) for folder in folders}
+    groups = {folder: scanned(folder, True, {*real.values(), os.path.realpath(path)}) for folder in folders}
     left_out = [*loose.left_out, *hidden, *(one for listing in groups.values() for one in listing.left_out)]
     if not any(listing.images for listing in groups.values()):
         if not loose.images:
@@ -142,7 +142,8 @@ def _check_classes(path: Path, loose: Listing, groups: Mapping[Path, Listing], r
         )
 
 
-def _scanned(path: Path, deep: bool, elsewhere: Iterable[str] = ()) -> Listing:
+def scanned(path: Path, deep: bool, elsewhere: Iterable[str] = ()) -> Listing:
+    """As `scan`, with InputError where `path` itself cannot be read."""
     try:
         return scan(path, deep, elsewhere)
     except OSError as error:

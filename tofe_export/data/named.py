@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tofe_export.data.folder import scanned
 from tofe_export.data.image_file import UnreadableImage, common_endings, read_image
 from tofe_export.data.image_log import ImageLog, LeftOut, Reason, counted
 from tofe_export.data.images import Sample
-from tofe_export.data.scan import scan
 from tofe_export.errors import InputError
 from tofe_export.files.names import expanded, readable
-from tofe_export.files.places import is_there, reason_of
+from tofe_export.files.places import is_there
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 
@@ -106,11 +106,7 @@ def _require_name(name: str) -> None:
 
 def _images_below(folder: Path, left_out: list[LeftOut]) -> list[Path]:
     """Sorted; what else lies there is added to `left_out`."""
-    try:
-        listing = scan(folder, deep=True)
-    except OSError as error:
-        message = f"The folder {readable(folder)} cannot be read: {reason_of(error)}."
-        raise InputError(message, "Check its permissions.", code="unreadable", path=folder) from error
+    listing = scanned(folder, deep=True)
     if not listing.images:
         there = f": {counted(listing.left_out)}" if listing.left_out else ""
         raise InputError(
