@@ -28,6 +28,7 @@ def main() -> None:
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--budget", type=float, default=0.5)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--precision", help="of the products; the recipe's where it is omitted")
     parser.add_argument("--json", type=Path, required=True)
     options = parser.parse_args()
     document: dict[str, Any] = json.loads(options.json.read_text()) if options.json.exists() else {"rows": []}
@@ -38,8 +39,9 @@ def main() -> None:
         document |= {
             "schema": "tofe-export/benchmark/1",
             "command": f"python benchmarks/training_runs.py --data DATA --recipe {options.recipe} "
-            f"--seeds {options.seeds} --budget {options.budget}",
-            "settings": {"data": Path(options.data).name, "recipe": options.recipe},
+            f"--seeds {options.seeds} --budget {options.budget}"
+            + (f" --precision {options.precision}" if options.precision else ""),
+            "settings": {"data": Path(options.data).name, "recipe": options.recipe, "precision": options.precision},
         }
         write_json(options.json, document)
         print(json.dumps(document["rows"][-1]), flush=True)
@@ -49,7 +51,13 @@ def run(options: argparse.Namespace, seed: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         begun = time.perf_counter()
         done = train(
-            options.data, folder, recipe=options.recipe, seed=seed, budget=options.budget, device=options.device
+            options.data,
+            folder,
+            recipe=options.recipe,
+            changes={"run.precision": options.precision} if options.precision else {},
+            seed=seed,
+            budget=options.budget,
+            device=options.device,
         )
         lasted = time.perf_counter() - begun
         history = read_history(Path(folder) / METRICS)
