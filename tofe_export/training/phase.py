@@ -232,13 +232,17 @@ class Phase:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.name == TOFE:
-            stages = range(len(self.model.stages))
-            kept = [values[f"train_keep_{stage}"] for stage in stages]
-            rates = [values[f"rate_{stage}"] for stage in stages]
-            budget.move_towards(self.model, self.target.at(share), kept, rates)
-            self.price.change(values["missed"])
+            self.steer(share, values)
         if self.ema is not None:
             self.ema.update(self.model, step=number + 1)
+
+    def steer(self, share: float, values: Values) -> None:
+        """Moves thresholds and price towards the cost that is aimed at when this share of the phase is done."""
+        stages = range(len(self.model.stages))
+        kept = [values[f"train_keep_{stage}"] for stage in stages]
+        rates = [values[f"rate_{stage}"] for stage in stages]
+        budget.move_towards(self.model, self.target.at(share), kept, rates)
+        self.price.change(values["missed"])
 
     def _drawn(self, share: float, seed: int) -> Tensor | None:
         """Gumbel numbers [S, B, N, 2] of this process's images: the same however many processes share a step."""

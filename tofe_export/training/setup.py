@@ -154,11 +154,7 @@ def build_network(
     require_trainable(config)
     torch.manual_seed(recipe.run.seed)
     model = build_tofe(config, pretrained)
-    for stage in model.stages:
-        # Fresh selectors keep most tokens: fine-tuning starts near the dense network, not from half of its tokens.
-        bias = stage.get_submodule("selector.out").get_parameter("bias")
-        keep = recipe.tofe.initial_keep
-        bias.data = torch.tensor([math.log(keep / (1 - keep)), 0.0])
+    keep_most(model, recipe.tofe.initial_keep)
     if init is not None:
         return model, load_init(model, init, note)
     if pretrained:
@@ -166,6 +162,13 @@ def build_network(
     if recipe.network.positions == "sincos":
         set_sincos_positions(model.vit)
     return model, False
+
+
+def keep_most(model: ToFe, share: float) -> None:
+    """Fresh selectors keep this share: fine-tuning starts near the dense network, not from half of its tokens."""
+    for stage in model.stages:
+        bias = stage.get_submodule("selector.out").get_parameter("bias")
+        bias.data = torch.tensor([math.log(share / (1 - share)), 0.0])
 
 
 def load_init(model: ToFe, path: Path, note: Note = unheard) -> bool:

@@ -1,0 +1,171 @@
+"""What is compared: sets of images, arms (ways to save), and experiments (questions and the arms that answer them)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+LEARNED, COUNTED, RANDOM, FUSED = "learned", "counted", "random", "fused"
+Selection = Literal["learned", "counted", "random", "fused"]
+"""How an arm chooses: a threshold that is trained to a budget; so many of the highest scores; so many at random; so
+many by the attention of the CLS token."""
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Images, and the network that learns from them.
+
+    Attributes:
+        name: of the set.
+        recipe: the shipped recipe that the study's own begins with.
+        changes: of its keys.
+        stored: pixels of the squares that crops are cut out of.
+        seeds: how many an arm is repeated with.
+    """
+
+    name: str
+    recipe: str
+    changes: Mapping[str, object]
+    stored: int
+    seeds: int
+
+
+SETS = {
+    one.name: one
+    for one in (
+        ImageSet("cifar10", "cifar10", {"dense.epochs": 16, "tofe.epochs": 3}, stored=32, seeds=5),
+        ImageSet(
+            "clothing10",
+            "small",
+            {
+                "network.backbone_args.img_size": 96,  # 144 tokens
+                "network.backbone_args.embed_dim": 128,
+                "network.backbone_args.num_heads": 4,
+                "dense.epochs": 40,
+                "run.batch_size": 128,
+            },
+            stored=128,
+            seeds=3,
+        ),
+        ImageSet(
+            "digits",  # for a smoke run: nothing is learned from it
+            "digits",
+            {
+                "network.selector": "mlp",
+                "network.backbone_args.depth": 12,
+                "network.backbone_args.embed_dim": 64,
+                "network.backbone_args.num_heads": 2,
+                "network.backbone_args.img_size": 28,
+                "network.backbone_args.patch_size": 7,
+                "dense.epochs": 1,
+                "tofe.epochs": 1,
+                "run.limit_batches": 6,
+            },
+            stored=0,
+            seeds=1,
+        ),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to save: every arm starts with the same dense teacher and makes the same number of steps.
+
+    Attributes:
+        name: of the arm.
+        selection: how tokens are chosen.
+        changes: of the recipe's keys.
+        shape: how given counts stand to each other: `geometric` (r, r^2, r^3 of the tokens, as DynamicViT and EViT),
+            `uniform` (the same in every stage), `all` (nothing is frozen), `half` (half of them in the first stage,
+            all in the second); they are as large as the budget allows, but for the last two.
+        selector: a selector of the study's own instead of the recipe's, see `networks`.
+    """
+
+    name: str
+    selection: Selection = LEARNED
+    changes: Mapping[str, object] = field(default_factory=dict)
+    shape: str = "geometric"
+    selector: str = ""
+
+
+def _with_budgets(name: str, budgets: tuple[float, ...], selection: Selection, **parts: str) -> list[Arm]:
+    network = {f"network.{part}": value for part, value in parts.items()}
+    return [Arm(f"{name}-{budget * 100:.0f}", selection, {**network, "tofe.budget": budget}) for budget in budgets]
+
+
+_BUDGETS = (0.7, 0.5, 0.35)
+DEPTHS = (2, 4, 6, 9)
+REFERENCE, DENSE, TEACHER = "bottleneck-50", "dense", "teacher"
+"""ToFe with its defaults; the dense network trained as much longer; and the network that all begin with."""
+
+_ARMS = [
+    *_with_budgets("bottleneck", _BUDGETS, LEARNED),
+    *_with_budgets("identity", (0.5,), LEARNED, approximator="identity"),
+    *_with_budgets("block", (0.5,), LEARNED, approximator="block"),
+    *_with_budgets("discard", _BUDGETS, LEARNED, approximator="discard"),
+    *_with_budgets("evit", _BUDGETS, FUSED, approximator="fuse", selector="cls-attention"),
+    *_with_budgets("dynamicvit", _BUDGETS, COUNTED, approximator="discard"),
+    Arm(DENSE, COUNTED, shape="all"),
+    Arm("linear-50", changes={"network.selector": "linear"}),
+    Arm("attention-50", changes={"network.selector": "attention"}),
+    Arm("narrow-50", selector="narrow"),
+    Arm("shared-50", selector="shared"),
+    Arm("uniform-50", COUNTED, shape="uniform"),
+    Arm("random-50", RANDOM, shape="uniform"),
+    *_with_budgets("cls-discard", (0.5,), FUSED, approximator="discard", selector="cls-attention"),
+    *(
+        Arm(f"{kind}-{blocks}-blocks", COUNTED, {"network.approximator": kind, "network.stages": (1, 1 + blocks)}, "half")
+        for blocks in DEPTHS
+        for kind in ("bottleneck", "identity")
+    ),
+]
+ARMS = {arm.name: arm for arm in _ARMS}
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A question, and the arms that answer it; the first is what the others are compared with."""
+
+    name: str
+    question: str
+    arms: tuple[str, ...]
+
+
+EXPERIMENTS = {
+    one.name: one
+    for one in (
+        Experiment(
+            "approximation",
+            "Does the estimate of frozen tokens pay for itself?",
+            (REFERENCE, "identity-50", "block-50", "discard-50", "evit-50", DENSE),
+        ),
+        Experiment(
+            "budget",
+            "How does accuracy fall with cost, beside pruning that is trained alike?",
+            tuple(f"{kind}-{b * 100:.0f}" for b in _BUDGETS for kind in ("bottleneck", "discard", "dynamicvit", "evit")),
+        ),
+        Experiment(
+            "selector",
+            "What does learning the counts bring, and what may a selector cost?",
+            (
+                *(REFERENCE, "linear-50", "narrow-50", "shared-50", "attention-50", "uniform-50", "random-50"),
+                *("cls-discard-50", "discard-50"),
+            ),
+        ),
+        Experiment(
+            "depth",
+            "Over how many blocks can one small network estimate what they would have done?",
+            tuple(f"{kind}-{blocks}-blocks" for blocks in DEPTHS for kind in ("bottleneck", "identity")),
+        ),
+        Experiment("attention", "Do estimates bring reused tokens closer to the teacher?", (REFERENCE, "block-50")),
+        Experiment("counts", "What do fixed numbers of tokens cost?", ("bottleneck-70", REFERENCE, "bottleneck-35")),
+        Experiment("reuse", "How many tokens return, and what if they may not?", (REFERENCE, "identity-50", "discard-50")),
+    )
+}
+
+
+def arms_of(experiments: tuple[str, ...]) -> list[Arm]:
+    """Those of some experiments, in their order, each once."""
+    return [ARMS[name] for name in dict.fromkeys(name for one in experiments for name in EXPERIMENTS[one].arms)]

@@ -1,0 +1,85 @@
+"""The queue: what is left of a study, in order of what tells most, in several processes. A kill loses only what runs."""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import dataclass
+
+from studies import results
+from studies.experiments import TEACHER, arms_of
+from studies.work import Job, Place, work
+
+
+@dataclass(frozen=True)
+class Left:
+    """Jobs that are to be done, the most telling first."""
+
+    jobs: tuple[Job, ...]
+
+    @classmethod
+    def of(cls, place: Place, experiments: tuple[str, ...], seeds: tuple[int, ...]) -> Left:
+        """Teachers, then every arm with all its seeds, as the experiments list them; without those that are done.
+
+        A teacher whose weights are gone is trained again.
+        """
+        done = results.done(place.results)
+        arms = [Job(arm.name, seed) for arm in arms_of(experiments) for seed in seeds]
+        left = [job for job in arms if (job.arm, job.seed) not in done]
+        needed = dict.fromkeys(job.seed for job in left)
+        teachers = [Job(TEACHER, seed) for seed in needed if not place.teacher(seed).exists()]
+        return cls((*teachers, *left))
+
+
+def run(places: list[tuple[Place, Left]], processes: int, minutes: float, told: Callable[[str], None]) -> list[Job]:
+    """Does jobs until none is left or the time is over.
+
+    Args:
+        places: sets and what is left of each; they take turns.
+        processes: at a time.
+        minutes: after which what still runs is given up.
+        told: called with a sentence about each job that is finished, or that failed: the others go on.
+
+    Returns:
+        The jobs that were not done.
+    """
+    end = time.monotonic() + 60 * minutes
+    waiting = [(place, job) for rank in _ranks(places) for place, job in rank]
+    running: dict[Future[Job], tuple[Place, Job]] = {}
+    failed: list[Job] = []
+    pool = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"))
+    try:
+        while True:
+            for place, job in list(waiting):
+                if len(running) < processes and (job.arm == TEACHER or place.teacher(job.seed).exists()):
+                    waiting.remove((place, job))
+                    running[pool.submit(work, place, job)] = (place, job)
+            finished, _ = wait(running, max(0.0, end - time.monotonic()), FIRST_COMPLETED)
+            for future in finished:
+                place, job = running.pop(future)
+                what = f"{place.images}: {job.arm}, seed {job.seed}"
+                if error := future.exception():
+                    failed.append(job)
+                    what += f" FAILED: {error}"
+                told(f"{what} ({len(waiting) + len(running)} left)")
+            if not finished:  # nothing can be begun any more, or the time is over
+                return [*failed, *(job for _, job in [*running.values(), *waiting])]
+    finally:
+        _end(pool)
+
+
+def _ranks(places: list[tuple[Place, Left]]) -> list[list[tuple[Place, Job]]]:
+    """The jobs of all sets in turn: the first of each, then the second of each."""
+    longest = max((len(left.jobs) for _, left in places), default=0)
+    return [[(place, left.jobs[rank]) for place, left in places if rank < len(left.jobs)] for rank in range(longest)]
+
+
+def _end(pool: ProcessPoolExecutor) -> None:
+    """Without waiting for what still runs: an unfinished job leaves no line."""
+    for process in list((pool._processes or {}).values()):
+        process.terminate()
+    pool.shutdown(wait=True, cancel_futures=True)
+
+

@@ -1,0 +1,130 @@
+"""What becomes of tokens: how often they return, how far estimates are from the teacher, and what they attend to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from tofe_export.model import backbones
+from tofe_export.model.blocks import attend
+from tofe_export.model.families import Backbone
+from tofe_export.model.outputs import MaskedOutput
+from tofe_export.model.tofe import ToFe
+from tofe_export.page.attention import reused_attention, why_not
+from tofe_export.training.losses import mean_square
+
+KINDS = ("object", "border", "background")
+_IMAGES, _BATCH = 2000, 250
+
+
+@torch.no_grad()
+def histories(model: ToFe, choice: Any, images: Tensor) -> dict[str, float]:
+    """Share of all tokens by what happened to them, stage by stage: "KFK" was kept, frozen, and kept again."""
+    seen: dict[str, int] = {}
+    for part in images[:_IMAGES].split(_BATCH):
+        out = model.forward_masked(part, choice())
+        kept = torch.stack(out.masks, dim=2).bool().flatten(0, 1).cpu().numpy()
+        for row, number in zip(*np.unique(kept, axis=0, return_counts=True), strict=True):
+            name = "".join("K" if one else "F" for one in row)
+            seen[name] = seen.get(name, 0) + int(number)
+    total = sum(seen.values())
+    return {name: number / total for name, number in sorted(seen.items())}
+
+
+@torch.no_grad()
+def errors(model: ToFe, teacher: Backbone, choice: Any, images: Tensor) -> list[dict[str, Any]]:
+    """Mean squared distance of frozen tokens to the teacher's at the end of the stage, over the mean square of those.
+
+    Returns:
+        An entry a stage with an approximator: `before` (the token as it went in) and `after` (its estimate), over all
+        frozen tokens, and the same by kind of token (`KINDS`) and by the number of stages that it has been frozen for.
+    """
+    sums: dict[tuple[int, str], np.ndarray] = {}
+    for part in images[:_IMAGES].split(_BATCH):
+        kinds = _kinds(teacher, part)
+        for stage, frozen, before, after, run in _stages(model, teacher, choice, part):
+            groups = {"all": frozen, **{kind: frozen & there for kind, there in kinds.items()}}
+            groups |= {f"for-{length}": frozen & (run == length) for length in range(1, stage + 2)}
+            for name, where in groups.items():
+                numbers = torch.stack([where.sum().double(), before[where].sum(), after[where].sum()])
+                sums[stage, name] = sums.get((stage, name), np.zeros(3)) + numbers.cpu().numpy()
+    found: dict[int, dict[str, Any]] = {}
+    for (stage, name), (number, before, after) in sums.items():
+        entry = found.setdefault(stage, {"stage": stage})
+        if number:
+            entry[name] = {"tokens": int(number), "before": before / number, "after": after / number}
+    return list(found.values())
+
+
+@torch.no_grad()
+def attention(model: ToFe, teacher: Backbone, keep: tuple[int, ...], images: Tensor) -> list[dict[str, Any]]:
+    """Cosine of reused tokens' attention to the teacher's, before and after approximation, by kind of token.
+
+    See `tofe_export.page.attention`; empty for networks that reuse none.
+    """
+    sums: dict[tuple[int, str], np.ndarray] = {}
+    for part in [] if why_not(model) else images[:_IMAGES].split(_BATCH):
+        kinds = _kinds(teacher, part)
+        for stage in reused_attention(model, teacher, keep, part):
+            for name, there in {"all": torch.ones_like(stage.tokens), **kinds}.items():
+                chosen = there[stage.tokens]
+                numbers = [chosen.sum().double(), stage.near_before[chosen].sum(), stage.near_after[chosen].sum()]
+                previous = sums.get((stage.stage, name), np.zeros(3))
+                sums[stage.stage, name] = previous + torch.stack(numbers).cpu().numpy()
+    found: dict[int, dict[str, Any]] = {}
+    for (stage_number, name), (number, before, after) in sums.items():
+        entry = found.setdefault(stage_number, {"stage": stage_number})
+        if number:
+            entry[name] = {"tokens": int(number), "before": before / number, "after": after / number}
+    return list(found.values())
+
+
+def _stages(
+    model: ToFe, teacher: Backbone, choice: Any, images: Tensor
+) -> Iterator[tuple[int, Tensor, Tensor, Tensor, Tensor]]:
+    """Per stage with an approximator: its number, frozen tokens bool [B, N], errors before and after [B, N] over the
+    teacher's mean square, and for how many stages in a row each token is frozen now [B, N]."""
+    entered: dict[int, Tensor] = {}
+    with ExitStack() as hooks:
+        for stage in model.stages:
+            if stage.approximator is not None:
+                hooks.enter_context(stage.approximator.register_forward_pre_hook(_recorder(entered, stage.index)))
+        out: MaskedOutput = model.forward_masked(images, choice())
+    ends = [blocks.stop for blocks in model.stage_blocks[: len(out.estimates)]]
+    _, tokens = backbones.dense_tokens(teacher, images, ends)
+    run = torch.zeros_like(out.masks[0])
+    for stage_number, (mask, estimate, dense) in enumerate(zip(out.masks, out.estimates, tokens, strict=False)):
+        target = dense[:, model.prefix :]
+        run = (run + 1) * (1 - mask)
+        power = mean_square(target)
+        before, after = ((one - target).square().mean(dim=2).double() / power for one in (entered[stage_number], estimate))
+        yield stage_number, mask == 0, before, after, run
+
+
+def _recorder(entered: dict[int, Tensor], stage: int) -> Any:
+    def record(part: object, inputs: tuple[Tensor, ...]) -> None:
+        entered[stage] = inputs[0]
+
+    return record
+
+
+def _kinds(teacher: Backbone, images: Tensor) -> dict[str, Tensor]:
+    """bool [B, N] by kind. The border is the outermost ring; of the rest the half that the teacher's CLS token looks
+    at most, in its last block, counts as object: these images have no masks to know better by."""
+    _, (tokens,) = backbones.dense_tokens(teacher, images, [len(teacher.blocks) - 1])
+    _, weights = attend(teacher.blocks[-1], tokens)
+    looked_at = weights[:, :, 0, int(teacher.num_prefix_tokens) :].float().mean(dim=1)
+    rows, columns = teacher.patch_embed.grid_size
+    inner = F.pad(torch.ones(rows - 2, columns - 2, device=images.device), (1, 1, 1, 1)).bool().flatten()
+    middle = looked_at[:, inner].median(dim=1, keepdim=True).values
+    return {
+        "object": inner & (looked_at > middle),
+        "border": (~inner).expand_as(looked_at),
+        "background": inner & (looked_at <= middle),
+    }

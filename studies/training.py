@@ -1,0 +1,89 @@
+"""Training of a teacher or an arm: the product's own phases on images in memory."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from studies.choices import Counted, Fused, counts_within
+from studies.experiments import COUNTED, FUSED, LEARNED, RANDOM, Arm, ImageSet
+from studies.images import Loaded, augmented
+from studies.networks import network_of, recipe_of
+from tofe_export.data.images import Batch
+from tofe_export.documents.history import DENSE, TOFE
+from tofe_export.documents.training_recipe import TrainingRecipe
+from tofe_export.errors import InputError
+from tofe_export.model.tofe import ToFe
+from tofe_export.training import budget
+from tofe_export.training.loop import all_scores
+from tofe_export.training.phase import Phase, Values, frozen_copy
+from tofe_export.training.processes import Processes
+from tofe_export.training.seeds import seed_of
+from tofe_export.training.setup import preprocessing_for
+
+
+class GivenCounts(Phase):
+    """A ToFe phase that neither learns how many tokens to keep nor pays for them."""
+
+    def steer(self, share: float, values: Values) -> None:
+        """Leaves thresholds and price alone."""
+
+
+def train_teacher(images: ImageSet, loaded: Loaded, seed: int, device: torch.device) -> ToFe:
+    """The dense network of a seed."""
+    recipe = recipe_of(images, None, seed)
+    model = network_of(recipe, None, len(loaded.classes)).to(device)
+    phase = Phase(DENSE, recipe, model, None, _steps(recipe, loaded), device)
+    _run(phase, images, loaded)
+    return phase.result.eval()
+
+
+def train_arm(images: ImageSet, arm: Arm, loaded: Loaded, teacher: ToFe, seed: int, device: torch.device) -> ToFe:
+    """ToFe with the teacher's weights, trained as the arm says, its thresholds set where they are learned."""
+    recipe = recipe_of(images, arm, seed)
+    model = network_of(recipe, arm, len(loaded.classes)).to(device)
+    model.vit.load_state_dict(teacher.vit.state_dict())
+    kind = Phase if arm.selection == LEARNED else GivenCounts
+    phase = kind(TOFE, recipe, model, frozen_copy(teacher.vit), _steps(recipe, loaded), device)
+    counts = given_counts(model, arm, recipe)
+    if arm.selection in (COUNTED, RANDOM):
+        phase.forward = Counted(model, counts, arm.selection == RANDOM)
+    elif arm.selection == FUSED:
+        phase.forward = Fused(model, counts)
+    else:
+        budget.require_reachable(model, recipe.tofe.budget)
+    _run(phase, images, loaded)
+    trained = phase.result.eval()
+    if arm.selection == LEARNED:
+        plain = [Batch(part, None, ()) for part in loaded.plain.split(256)]
+        budget.set_thresholds(
+            trained, recipe.tofe.budget, lambda: [s.to(device) for s in all_scores(trained, plain, device, Processes())]
+        )
+    return trained
+
+
+def given_counts(model: ToFe, arm: Arm, recipe: TrainingRecipe) -> tuple[int, ...]:
+    """Keep counts of an arm that does not learn them."""
+    return counts_within(model, arm.shape, recipe.tofe.budget)
+
+
+def _steps(recipe: TrainingRecipe, loaded: Loaded) -> int:
+    return recipe.steps_per_epoch(len(loaded.squares))
+
+
+def _run(phase: Phase, images: ImageSet, loaded: Loaded) -> None:
+    recipe, name = phase.recipe, phase.name
+    preprocessing = preprocessing_for(images.name, phase.model.vit)
+    phase.model.train()
+    for epoch in range(phase.epochs):
+        generator = torch.Generator().manual_seed(seed_of(recipe.run.seed, name, epoch))
+        order = torch.randperm(len(loaded.squares), generator=generator).to(phase.device)
+        for step in range(phase.steps):
+            chosen = order[step * recipe.run.batch_size : (step + 1) * recipe.run.batch_size]
+            seed = seed_of(recipe.run.seed, name, epoch, step)
+            torch.manual_seed(seed)
+            crops = augmented(loaded.squares[chosen], recipe.images, preprocessing, not images.stored)
+            values = phase.step([Batch(crops, loaded.labels[chosen], ())], epoch * phase.steps + step, seed)
+            if not math.isfinite(values["loss"]):
+                raise InputError(f"The loss became {values['loss']}.", "Lower its rate.", code="loss-not-finite")

@@ -1,0 +1,151 @@
+"""One job of the queue: the teacher of a seed, or an arm of it; done in a process of its own."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from studies import measuring, results, tokens
+from studies.experiments import ARMS, COUNTED, FUSED, LEARNED, REFERENCE, SETS, TEACHER, Arm
+from studies.images import Loaded, load
+from studies.networks import network_of, recipe_of
+from studies.training import given_counts, train_arm, train_teacher
+from tofe_export.checkpoints import checkpoint
+from tofe_export.documents.machine import describe_machine
+from tofe_export.files.writing import atomic_path
+from tofe_export.model.outputs import MaskedOutput
+from tofe_export.model.selector import threshold_choice
+from tofe_export.model.tofe import ToFe
+from tofe_export.training.setup import preprocessing_for
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a study runs.
+
+    Attributes:
+        images: name of the set.
+        data: where it is.
+        work: folder for what need not be kept: images read before, teachers, checkpoints.
+        results: the file of finished arms.
+        device: to compute on.
+        threads: of PyTorch in a process.
+    """
+
+    images: str
+    data: str
+    work: Path
+    results: Path
+    device: str
+    threads: int = 1
+
+    def teacher(self, seed: int) -> Path:
+        """The file of a teacher's weights."""
+        return self.work / f"{self.images}-teacher-{seed}.pt"
+
+
+@dataclass(frozen=True)
+class Job:
+    """An arm, or the teacher, with a seed."""
+
+    arm: str
+    seed: int
+
+
+def work(place: Place, job: Job) -> Job:
+    """Does a job and adds its line to the results."""
+    torch.set_num_threads(place.threads)
+    begun = time.perf_counter()
+    line = _teacher(place, job) if job.arm == TEACHER else _arm(place, job)
+    machine = describe_machine()
+    results.append(
+        place.results,
+        {
+            "set": place.images,
+            "arm": job.arm,
+            "seed": job.seed,
+            **line,
+            "seconds": round(time.perf_counter() - begun, 1),
+            "device": machine.gpu if place.device.startswith("cuda") else machine.processor,
+            "torch": torch.__version__,
+        },
+    )
+    return job
+
+
+def _teacher(place: Place, job: Job) -> dict[str, Any]:
+    device, loaded = torch.device(place.device), _loaded(place)
+    model = train_teacher(SETS[place.images], loaded, job.seed, device)
+    right = measuring.dense_answers(model, loaded.held_out, loaded.held_out_labels)
+    with atomic_path(place.teacher(job.seed)) as path:
+        torch.save(model.state_dict(), path)
+    return {"accuracy": float(right.mean()), "images": len(right), "right": measuring.packed(right)}
+
+
+def _arm(place: Place, job: Job) -> dict[str, Any]:
+    images, arm, device, loaded = SETS[place.images], ARMS[job.arm], torch.device(place.device), _loaded(place)
+    teacher = network_of(recipe_of(images, None, job.seed), None, len(loaded.classes)).to(device)
+    teacher.load_state_dict(torch.load(place.teacher(job.seed), weights_only=True, map_location=device))
+    model = train_arm(images, arm, loaded, teacher, job.seed, device)
+    recipe = recipe_of(images, arm, job.seed)
+    counts = given_counts(model, arm, recipe)
+    torch.manual_seed(job.seed)  # of the random arm
+    found = measuring.answers(
+        model, measuring.own_forward(model, arm, counts), loaded.held_out, loaded.held_out_labels
+    )
+    if arm.shape == "all":
+        found = replace(found, macs=1.0)  # a network that freezes nothing is deployed as the dense one
+    line = {**found.summary(), "images": len(found.right), "right": measuring.packed(found.right)}
+    if arm.selection == LEARNED:
+        line["variants"] = measuring.variants(model, loaded.plain, loaded.held_out, loaded.held_out_labels)
+    if arm.selection != FUSED and not model.discards:
+        line |= _of_tokens(model, arm, teacher, loaded, counts)
+    if arm.selection in (LEARNED, FUSED, COUNTED) and not arm.selector:
+        _save(place, job, model, found)
+    return line
+
+
+def _of_tokens(
+    model: ToFe, arm: Arm, teacher: ToFe, loaded: Loaded, counts: tuple[int, ...]
+) -> dict[str, Any]:
+    def choice() -> Any:
+        return threshold_choice if arm.selection == LEARNED else measuring.top_choice(model, counts)
+
+    found: dict[str, Any] = {"errors": tokens.errors(model, teacher.vit, choice, loaded.held_out)}
+    if arm.selection == LEARNED:
+        found["histories"] = tokens.histories(model, choice, loaded.held_out)
+        shares = measuring.answers(
+            model, measuring.masked(model, choice), loaded.plain, torch.zeros(len(loaded.plain), device=loaded.plain.device)
+        ).kept
+        keep = tuple(min(model.tokens, max(1, round(share * model.tokens))) for share in shares)
+        found["attention"] = tokens.attention(model, teacher.vit, keep, loaded.held_out)
+    return found
+
+
+def _save(place: Place, job: Job, model: ToFe, found: measuring.Answers) -> None:
+    """A checkpoint as `train` writes it, for the runtimes."""
+    keep = tuple(min(1.0, max(share, 1 / model.tokens)) for share in found.kept)
+    saved = checkpoint.Checkpoint(
+        model=model.to("cpu").eval(),
+        keep_ratios=keep,
+        preprocessing=preprocessing_for(place.images, model.vit),
+        metrics={"val_accuracy": found.accuracy},
+        data=place.images,
+        classes=_loaded(place).classes,
+    )
+    checkpoint.save(place.work / "checkpoints" / f"{place.images}-{job.arm}-{job.seed}.pth", saved)
+
+
+@cache
+def _loaded(place: Place) -> Loaded:
+    """Once a process."""
+    images = SETS[place.images]
+    recipe = recipe_of(images, None, 0)
+    preprocessing = preprocessing_for(images.name, network_of(recipe, None, 1).vit)
+    cache_file = place.work / f"{images.name}.pt"
+    return load(images, place.data, preprocessing, cache_file).to(torch.device(place.device))
