@@ -1,40 +1,122 @@
-"""The command line: `python -m studies run approximation --data DATA` and so on."""
+"""The command line of the experiments; docs/studies.md says what came out.
+
+python -m studies run approximation --data clothing10=DATA/clothing10 --processes 2
+python -m studies repeat identity-50 --seed 0 --data clothing10=DATA/clothing10
+python -m studies hardware --data clothing10=DATA/clothing10
+python -m studies page
+"""
 
 from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
 from pathlib import Path
 
-from studies import queue, results
-from studies.experiments import EXPERIMENTS, SETS
+from studies import hardware, page, queue, repeat, results
+from studies.experiments import ARMS, EXPERIMENTS, SETS
 from studies.work import Place
+from tofe_export.errors import InputError, ToFeError
+from tofe_export.files.writing import write_json
+
+_UNFINISHED, _REFUSED = 3, 2
 
 
 def main() -> int:
-    """Runs what is left of experiments."""
-    parser = argparse.ArgumentParser(prog="python -m studies", description=__doc__)
-    parser.add_argument("experiments", nargs="*", choices=[*EXPERIMENTS, []], metavar="EXPERIMENT")
-    parser.add_argument("--data", action="append", required=True, help="NAME=PATH of a set; several take turns")
-    parser.add_argument("--seeds", type=int, help="how many; those of the set where it is omitted")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--processes", type=int, default=1)
-    parser.add_argument("--minutes", type=float, default=12 * 60.0)
-    parser.add_argument("--work", type=Path, default=Path("build/studies"))
-    parser.add_argument("--results", type=Path, default=results.RESULTS)
-    options = parser.parse_args()
-    experiments = tuple(options.experiments) or tuple(EXPERIMENTS)
+    """Returns the exit status: 0 when everything is done, 1 when a repetition disagrees, 2 for a refusal, 3 when jobs
+    are left."""
+    options = _parser().parse_args()
+    try:
+        status: int = options.command(options)
+    except ToFeError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return _REFUSED
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m studies", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    verbs = parser.add_subparsers(required=True, metavar="COMMAND")
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument("--data", action="append", required=True, metavar="NAME=PATH", help=f"of {', '.join(SETS)}")
+    shared.add_argument("--device", default="cpu")
+    shared.add_argument("--work", type=Path, default=Path("build/studies"), help="folder for teachers and checkpoints")
+    shared.add_argument("--results", type=Path, default=results.RESULTS, help="folder of finished arms")
+
+    run = verbs.add_parser("run", parents=[shared], help="what is left of experiments; goes on where it was stopped")
+    run.add_argument("experiments", nargs="*", metavar="EXPERIMENT", help=f"{', '.join(EXPERIMENTS)}; all if omitted")
+    run.add_argument("--seeds", type=int, help="how many; those of the set if omitted")
+    run.add_argument("--processes", type=int, default=1)
+    run.add_argument("--minutes", type=float, default=12 * 60.0, help="after which what still runs is given up")
+    run.set_defaults(command=_run)
+
+    again = verbs.add_parser("repeat", parents=[shared], help="one seed of one arm, beside its committed result")
+    again.add_argument("arm", choices=ARMS, metavar="ARM")
+    again.add_argument("--seed", type=int, default=0)
+    again.set_defaults(command=_repeat)
+
+    timed = verbs.add_parser("hardware", parents=[shared], help="accuracy beside latency, in runtimes")
+    timed.add_argument("--rounds", type=int, default=4)
+    timed.add_argument("--threads", type=int, default=1)
+    timed.set_defaults(command=_hardware)
+
+    pages = verbs.add_parser("page", help="tables and figures of docs/studies.md, from the results")
+    pages.set_defaults(command=_page)
+    return parser
+
+
+def _run(options: argparse.Namespace) -> int:
+    unknown = [name for name in options.experiments if name not in EXPERIMENTS]
+    if unknown:
+        raise InputError(
+            f"There is no experiment {unknown[0]!r}.", f"Use {', '.join(EXPERIMENTS)}.", code="unknown-experiment"
+        )
     options.work.mkdir(parents=True, exist_ok=True)
+    experiments = tuple(options.experiments) or tuple(EXPERIMENTS)
+    places = [
+        (place, queue.Left.of(place, experiments, tuple(range(options.seeds or SETS[place.images].seeds))))
+        for place in _places(options)
+    ]
+    left = queue.run(places, options.processes, options.minutes, lambda said: print(said, flush=True))
+    if left:
+        print(f"Jobs that are left: {len(left)}. The same command goes on with them.")
+    return _UNFINISHED if left else 0
+
+
+def _repeat(options: argparse.Namespace) -> int:
+    (place,) = _places(options)
+    with tempfile.TemporaryDirectory() as folder:
+        told = repeat.repeat(place, options.arm, options.seed, Path(folder))
+    print(told.sentence)
+    return 0 if told.agrees else 1
+
+
+def _hardware(options: argparse.Namespace) -> int:
+    for place in _places(options):
+        document = hardware.measure(place, (1, 8), options.rounds, options.threads)
+        write_json(results.hardware_path_of(place.images, options.results), document)
+    return 0
+
+
+def _page(options: argparse.Namespace) -> int:
+    page.write()
+    return 0
+
+
+def _places(options: argparse.Namespace) -> list[Place]:
     places = []
     for given in options.data:
         name, _, path = given.partition("=")
-        seeds = tuple(range(options.seeds or SETS[name].seeds))
-        place = Place(name, path, options.work, results.path_of(name, options.results), options.device)
-        places.append((place, queue.Left.of(place, experiments, seeds)))
-    left = queue.run(places, options.processes, options.minutes, lambda said: print(said, flush=True))
-    if left:
-        print(f"{len(left)} jobs are left. The same command goes on with them.")
-    return 3 if left else 0
+        if name not in SETS or not path:
+            raise InputError(
+                f"--data {given} names no set of images.",
+                f"Give NAME=PATH, with NAME one of {', '.join(SETS)}.",
+                code="unknown-set",
+            )
+        places.append(Place(name, path, options.work, results.path_of(name, options.results), options.device))
+    return places
 
 
 if __name__ == "__main__":

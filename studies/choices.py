@@ -24,7 +24,7 @@ def top_choice(
     noise: Tensor | float = 0.0,
     drawn: Tensor | None = None,
 ) -> Choose:
-    """`counts[s]` tokens of each image in stage s: the fixed path's rule as masks, with gradients as of `gumbel_choice`.
+    """`counts[s]` tokens of each image in stage s: the fixed path as masks, with gradients as `gumbel_choice`.
 
     DynamicViT trains with one ratio a stage (arXiv 2106.02034, section 3.2); here every image keeps exactly so many.
     """

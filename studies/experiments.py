@@ -34,20 +34,8 @@ class ImageSet:
 SETS = {
     one.name: one
     for one in (
-        ImageSet("cifar10", "cifar10", {"dense.epochs": 16, "tofe.epochs": 3}, stored=32, seeds=5),
-        ImageSet(
-            "clothing10",
-            "small",
-            {
-                "network.backbone_args.img_size": 96,  # 144 tokens
-                "network.backbone_args.embed_dim": 128,
-                "network.backbone_args.num_heads": 4,
-                "dense.epochs": 40,
-                "run.batch_size": 128,
-            },
-            stored=128,
-            seeds=3,
-        ),
+        ImageSet("clothing10", "small", {"run.batch_size": 64}, stored=96, seeds=3),
+        ImageSet("cifar10", "cifar10", {"tofe.epochs": 3}, stored=32, seeds=5),
         ImageSet(
             "digits",  # for a smoke run: nothing is learned from it
             "digits",
@@ -116,7 +104,12 @@ _ARMS = [
     Arm("random-50", RANDOM, shape="uniform"),
     *_with_budgets("cls-discard", (0.5,), FUSED, approximator="discard", selector="cls-attention"),
     *(
-        Arm(f"{kind}-{blocks}-blocks", COUNTED, {"network.approximator": kind, "network.stages": (1, 1 + blocks)}, "half")
+        Arm(
+            f"{kind}-{blocks}-blocks",
+            COUNTED,
+            {"network.approximator": kind, "network.stages": (1, 1 + blocks)},
+            "half",
+        )
         for blocks in DEPTHS
         for kind in ("bottleneck", "identity")
     ),
@@ -144,7 +137,9 @@ EXPERIMENTS = {
         Experiment(
             "budget",
             "How does accuracy fall with cost, beside pruning that is trained alike?",
-            tuple(f"{kind}-{b * 100:.0f}" for b in _BUDGETS for kind in ("bottleneck", "discard", "dynamicvit", "evit")),
+            tuple(
+                f"{kind}-{b * 100:.0f}" for b in _BUDGETS for kind in ("bottleneck", "discard", "dynamicvit", "evit")
+            ),
         ),
         Experiment(
             "selector",
@@ -161,7 +156,9 @@ EXPERIMENTS = {
         ),
         Experiment("attention", "Do estimates bring reused tokens closer to the teacher?", (REFERENCE, "block-50")),
         Experiment("counts", "What do fixed numbers of tokens cost?", ("bottleneck-70", REFERENCE, "bottleneck-35")),
-        Experiment("reuse", "How many tokens return, and what if they may not?", (REFERENCE, "identity-50", "discard-50")),
+        Experiment(
+            "reuse", "How many tokens return, and what if they may not?", (REFERENCE, "identity-50", "discard-50")
+        ),
     )
 }
 

@@ -103,9 +103,7 @@ def augmented(squares: Tensor, table: ImagesTable, preprocessing: Preprocessing,
     ratio = (bend * (2 * torch.rand(size, device=device) - 1)).exp()
     width, height = (area * ratio).sqrt().clamp(max=1), (area / ratio).sqrt().clamp(max=1)
     mirror = 1 - 2 * (torch.rand(size, device=device) < (0.0 if whole else table.flip)).float()
-    across, down = (
-        (1 - extent) * (2 * torch.rand(size, device=device) - 1) for extent in (width, height)
-    )
+    across, down = ((1 - extent) * (2 * torch.rand(size, device=device) - 1) for extent in (width, height))
     zero = torch.zeros_like(area)
     affine = torch.stack([width * mirror, zero, across, zero, height, down], dim=1).view(size, 2, 3)
     grid = F.affine_grid(affine, [size, 3, preprocessing.height, preprocessing.width], align_corners=False)

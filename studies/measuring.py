@@ -75,9 +75,7 @@ def answers(model: ToFe, forward: Forward, images: Tensor, labels: Tensor) -> An
 
     shares = ran.double() / model.tokens
     macs = float(np.mean([cost(tuple(row)) for row in ran.tolist()]))
-    return Answers(
-        torch.cat(right).numpy(), shares.mean(dim=0).tolist(), shares.std(dim=0).tolist(), macs, ran.numpy()
-    )
+    return Answers(torch.cat(right).numpy(), shares.mean(dim=0).tolist(), shares.std(dim=0).tolist(), macs, ran.numpy())
 
 
 @torch.no_grad()
@@ -117,7 +115,9 @@ def variants(model: ToFe, plain: Tensor, images: Tensor, labels: Tensor) -> dict
         plain: training images.
         images, labels: held-out ones.
     """
-    learned = answers(model, masked(model, lambda: threshold_choice), plain, torch.zeros(len(plain), device=plain.device))
+    learned = answers(
+        model, masked(model, lambda: threshold_choice), plain, torch.zeros(len(plain), device=plain.device)
+    )
     found = {}
     for quantile in QUANTILES:
         counts = [max(1, int(count)) for count in np.quantile(learned.counts, quantile, axis=0, method="higher")]

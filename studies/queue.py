@@ -1,4 +1,4 @@
-"""The queue: what is left of a study, in order of what tells most, in several processes. A kill loses only what runs."""
+"""The queue: what is left of a study, the most telling first, in several processes. A kill loses only what runs."""
 
 from __future__ import annotations
 
@@ -81,5 +81,3 @@ def _end(pool: ProcessPoolExecutor) -> None:
     for process in list((pool._processes or {}).values()):
         process.terminate()
     pool.shutdown(wait=True, cancel_futures=True)
-
-

@@ -44,3 +44,8 @@ def done(path: Path) -> set[tuple[str, int]]:
 
 def _key(line: Line) -> tuple[str, int]:
     return line["arm"], line["seed"]
+
+
+def hardware_path_of(images: str, folder: Path = RESULTS) -> Path:
+    """Where latency and accuracy in runtimes are."""
+    return folder / f"{images}-hardware.json"

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from studies import results
-from studies.experiments import ARMS, DENSE, EXPERIMENTS, SETS, TEACHER, Experiment
+from studies.experiments import ARMS, DENSE, EXPERIMENTS, LEARNED, TEACHER, Experiment
+from studies.measuring import QUANTILES
 from studies.results import Line
 from studies.statistics import Difference, difference
 
-PAGE = Path(__file__).parent.parent / "docs" / "studies.md"
-_MARK = re.compile(r"(<!-- table (?P<name>[a-z0-9-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+NOT_RUN = "Not run yet.\n"
+"""Where a table or a figure has no results."""
 
 
 def by_arm(lines: Sequence[Line]) -> dict[str, list[Line]]:
@@ -37,6 +36,8 @@ def points(one: Difference) -> str:
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    if not rows:
+        return ""
     lines = [head, ["---"] * len(head), *rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
@@ -60,7 +61,7 @@ def arms_table(experiment: Experiment, arms: dict[str, list[Line]]) -> str:
             ]
         )
     head = ("arm", "accuracy", "MACs", "kept in each stage", f"points to `{there[0]}`" if there else "", "seeds")
-    return _table(head, rows) if rows else ""
+    return _table(head, rows)
 
 
 def variants_table(arms: dict[str, list[Line]], names: Sequence[str], kinds: Sequence[str]) -> str:
@@ -73,7 +74,9 @@ def variants_table(arms: dict[str, list[Line]], names: Sequence[str], kinds: Seq
                 others = [line["variants"][kind] for line in lines]
                 less = [(o["accuracy"] - line["accuracy"]) * 100 for o, line in zip(others, lines, strict=True)]
                 macs = np.mean([o["macs_ratio"] for o in others])
-                rows.append([f"`{name}`", kind, f"{macs:.1%}", f"{np.mean(less):+.2f} ({min(less):+.2f} to {max(less):+.2f})"])
+                rows.append(
+                    [f"`{name}`", kind, f"{macs:.1%}", f"{np.mean(less):+.2f} ({min(less):+.2f} to {max(less):+.2f})"]
+                )
     return _table(("arm", "used as", "MACs", "points to its thresholds (least to most of a seed)"), rows)
 
 
@@ -97,7 +100,9 @@ def groups_table(arms: dict[str, list[Line]], names: Sequence[str], what: str) -
     rows = []
     for name in names:
         lines = [line for line in arms.get(name, []) if line.get(what)]
-        places = dict.fromkeys((e["stage"], kind) for line in lines for e in line[what] for kind in e if kind != "stage")
+        places = dict.fromkeys(
+            (e["stage"], kind) for line in lines for e in line[what] for kind in e if kind != "stage"
+        )
         for stage, kind in sorted(places, key=lambda place: place[0]):
             found = [e[kind] for line in lines for e in line[what] if e["stage"] == stage and kind in e]
             before, after = (np.mean([one[side] for one in found]) for side in ("before", "after"))
@@ -105,39 +110,45 @@ def groups_table(arms: dict[str, list[Line]], names: Sequence[str], what: str) -
     return _table(("arm", "stage", "tokens", "before", "after"), rows)
 
 
-def tables(folder: Path = results.RESULTS) -> dict[str, str]:
-    """Name of the place in the page -> table."""
-    found = {}
-    for name in SETS:
-        lines = results.read(results.path_of(name, folder))
-        if not lines or name == "digits":
-            continue
-        arms = by_arm(lines)
-        for experiment in EXPERIMENTS.values():
-            found[f"{name}-{experiment.name}"] = arms_table(experiment, arms)
-        learned = [arm for arm in arms if arm in ARMS and ARMS[arm].selection == "learned"]
-        found[f"{name}-counts"] = variants_table(arms, EXPERIMENTS["counts"].arms, ("fixed-0.5", "fixed-0.75", "fixed-0.9"))
-        found[f"{name}-reuse"] = histories_table(arms, [*EXPERIMENTS["counts"].arms, "identity-50"])
-        found[f"{name}-no-return"] = variants_table(arms, learned, ("no-return", "no-estimate"))
-        found[f"{name}-attention"] = groups_table(arms, EXPERIMENTS["attention"].arms, "attention")
-        found[f"{name}-errors"] = groups_table(arms, EXPERIMENTS["attention"].arms, "errors")
-        found[f"{name}-teachers"] = _teachers(arms)
-    return found
+def tables(arms: dict[str, list[Line]]) -> dict[str, str]:
+    """Name of a table -> Markdown, or that it is not there yet."""
+    learned = [name for name in arms if name in ARMS and ARMS[name].selection == LEARNED]
+    reused = [name for name in (*EXPERIMENTS["counts"].arms, "identity-50") if name in arms]
+    found = {name: arms_table(experiment, arms) for name, experiment in EXPERIMENTS.items()}
+    fixed = [f"fixed-{quantile:g}" for quantile in QUANTILES]
+    found |= {
+        "counts": variants_table(arms, EXPERIMENTS["counts"].arms, fixed),
+        "reuse": histories_table(arms, reused) if reused else "",
+        "no-return": variants_table(arms, learned, ("no-return", "no-estimate")),
+        "attention": groups_table(arms, EXPERIMENTS["attention"].arms, "attention"),
+        "errors": groups_table(arms, EXPERIMENTS["attention"].arms, "errors"),
+        "teachers": _teachers(arms),
+    }
+    return {name: table or NOT_RUN for name, table in found.items()}
+
+
+def hardware_table(document: dict[str, Any]) -> str:
+    """Accuracy and speed-up of every arm and form; speed-ups are over the dense network in the same form."""
+    rows = [
+        [
+            f"`{row['arm']}`",
+            row["form"],
+            str(row["batch"]),
+            f"{row['accuracy']:.1%}",
+            f"{row['share']:.1%}",
+            f"{row['speedup']:.2f} ({row['speedup_low']:.2f} to {row['speedup_high']:.2f})",
+            f"{row['realised_fraction']:.0%}",
+        ]
+        for row in document["rows"]
+    ]
+    return _table(("arm", "runtime", "batch", "accuracy", "MACs", "speed-up", "of the MACs' saving"), rows)
 
 
 def _teachers(arms: dict[str, list[Line]]) -> str:
+    """The dense networks: the arms' common start, and the one trained as much longer."""
     rows = [
         [f"`{name}`", percent([line["accuracy"] for line in arms[name]]), str(len(arms[name]))]
         for name in (TEACHER, DENSE)
         if name in arms
     ]
     return _table(("network", "accuracy", "seeds"), rows)
-
-
-def filled(page: str, found: dict[str, str]) -> str:
-    """The page with its tables made anew.
-
-    Raises:
-        KeyError: a place names no table.
-    """
-    return _MARK.sub(lambda match: f"{match[1]}{found[match['name']]}{match[3]}", page)

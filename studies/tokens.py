@@ -103,7 +103,9 @@ def _stages(
         target = dense[:, model.prefix :]
         run = (run + 1) * (1 - mask)
         power = mean_square(target)
-        before, after = ((one - target).square().mean(dim=2).double() / power for one in (entered[stage_number], estimate))
+        before, after = (
+            (one - target).square().mean(dim=2).double() / power for one in (entered[stage_number], estimate)
+        )
         yield stage_number, mask == 0, before, after, run
 
 

@@ -81,7 +81,7 @@ def reused_attention(model: ToFe, teacher: Backbone, keep: tuple[int, ...], imag
         images: float32 [B, 3, H, W].
     """
     fixed, after = _run(model, FixedPath(keep), images, approximated=True)
-    again = reused(kept_in_stages(model, fixed, keep))
+    again = reused(kept_in_stages(model, fixed, keep)).to(images.device)
     if not again.any():
         return []
     perms = {trace.index: trace.perm for trace in fixed.stages}
