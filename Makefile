@@ -11,7 +11,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 # What the prose check reads: files and folders of Markdown and Python.
-PROSE  := README.md CONTRIBUTING.md CHANGELOG.md docs examples tofe_export plugins
+PROSE  := README.md CONTRIBUTING.md CHANGELOG.md docs examples studies tofe_export plugins
 
 # Empty is off: tests start interpreters, which need not compile the package each time.
 export PYTHONDONTWRITEBYTECODE :=

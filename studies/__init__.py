@@ -1,1 +1,1 @@
-"""Experiments: when does freezing and reusing tokens pay? `python -m studies --help`; docs/studies.md has the answers."""
+"""Experiments: when does freezing and reusing tokens pay? See docs/studies.md and `python -m studies --help`."""

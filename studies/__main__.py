@@ -16,7 +16,7 @@ from pathlib import Path
 from studies import hardware, page, queue, repeat, results
 from studies.experiments import ARMS, EXPERIMENTS, SETS
 from studies.work import Place
-from tofe_export.errors import InputError, ToFeError
+from tofe_export.errors import InputError, TofeError
 from tofe_export.files.writing import write_json
 
 _UNFINISHED, _REFUSED = 3, 2
@@ -28,7 +28,7 @@ def main() -> int:
     options = _parser().parse_args()
     try:
         status: int = options.command(options)
-    except ToFeError as error:
+    except TofeError as error:
         print(f"error: {error}", file=sys.stderr)
         return _REFUSED
     return status

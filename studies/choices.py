@@ -26,7 +26,7 @@ def top_choice(
 ) -> Choose:
     """`counts[s]` tokens of each image in stage s: the fixed path as masks, with gradients as `gumbel_choice`.
 
-    DynamicViT trains with one ratio a stage (arXiv 2106.02034, section 3.2); here every image keeps exactly so many.
+    DynamicViT trains with one ratio per stage (arXiv 2106.02034, section 3.2); here every image keeps exactly so many.
     """
     alive: list[Tensor] = []
 

@@ -50,7 +50,7 @@ class Answers:
         return float(self.right.mean())
 
     def summary(self) -> dict[str, Any]:
-        """For results, without what is told of each image."""
+        """For results, without what concerns single images."""
         return {"accuracy": self.accuracy, "macs_ratio": self.macs, "keep_mean": self.kept, "keep_std": self.spread}
 
 

@@ -9,13 +9,26 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from studies import results
-from studies.experiments import SETS
 from studies.figures import IMAGES, budget_figure, depth_figure, hardware_figure
-from studies.tables import NOT_RUN, by_arm, hardware_table, tables
+from studies.tables import by_arm, hardware_table, tables
 from tofe_export.files.writing import atomic_path, write_text
 
 PAGE = Path(__file__).parent.parent / "docs" / "studies.md"
 _PLACE = re.compile(r"(<!-- (?P<name>[a-z0-9-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+PUBLISHED = {"clothing10": "on clothes", "cifar10": "on CIFAR-10"}
+"""Sets of images -> how the page calls them; digits are for smoke runs."""
+SECTIONS = {
+    "approximation": {"teachers": "Dense networks", "approximation": "Estimates"},
+    "budget": {"budget": "Budgets", "budget-figure": "Accuracy and cost"},
+    "selector": {"selector": "Selectors"},
+    "depth": {"depth": "Stages", "depth-figure": "Error and accuracy"},
+    "attention": {"attention": "Attention", "errors": "Error of frozen tokens"},
+    "counts": {"counts": "Fixed counts"},
+    "reuse": {"reuse": "Histories of tokens", "no-return": "Without return, without estimates,"},
+    "hardware": {"hardware": "Runtimes", "hardware-figure": "Accuracy and speed"},
+}
+"""Section -> what stands in it, and under which words."""
+NOT_RUN = "Not run yet.\n"
 _CAPTIONS = {
     "budget-figure": "Accuracy against cost, for each way to save",
     "depth-figure": "Error of the estimates, and accuracy, by the number of blocks of a stage",
@@ -33,24 +46,26 @@ def write() -> None:
 
 
 def contents() -> dict[str, str]:
-    """Name of a place -> Markdown."""
-    found: dict[str, str] = {}
-    drawn = figures()
-    for name in SETS:
-        lines = results.read(results.path_of(name))
-        found |= {f"{name}-{what}": text for what, text in tables(by_arm(lines)).items()}
+    """Name of a section -> what there is for it, for every set of images; or that it has not run."""
+    drawn, found = figures(), dict.fromkeys(SECTIONS, "")
+    for name in PUBLISHED:
+        made = tables(by_arm(results.read(results.path_of(name))))
         timed = results.hardware_path_of(name)
-        found[f"{name}-hardware"] = hardware_table(json.loads(timed.read_text())) if timed.exists() else NOT_RUN
+        if timed.exists():
+            made["hardware"] = hardware_table(json.loads(timed.read_text()))
         for what, caption in _CAPTIONS.items():
-            key = f"{name}-{what}"
-            found[key] = f"![{caption}](images/studies-{key}.svg)\n" if key in drawn else NOT_RUN
-    return found
+            if f"{name}-{what}" in drawn:
+                made[what] = f"![{caption}](images/studies-{name}-{what}.svg)\n"
+        for section, parts in SECTIONS.items():
+            there = [f"{said} {PUBLISHED[name]}:\n\n{made[part]}" for part, said in parts.items() if made.get(part)]
+            found[section] += "".join(f"\n{one}" for one in there)
+    return {section: f"{text or NOT_RUN}\n" for section, text in found.items()}
 
 
 def figures() -> dict[str, Figure]:
     """Those for which there are results, by the name of their place."""
     found: dict[str, Figure | None] = {}
-    for name in SETS:
+    for name in PUBLISHED:
         arms = by_arm(results.read(results.path_of(name)))
         found[f"{name}-budget-figure"] = budget_figure(arms)
         found[f"{name}-depth-figure"] = depth_figure(arms)

@@ -12,9 +12,6 @@ from studies.measuring import QUANTILES
 from studies.results import Line
 from studies.statistics import Difference, difference
 
-NOT_RUN = "Not run yet.\n"
-"""Where a table or a figure has no results."""
-
 
 def by_arm(lines: Sequence[Line]) -> dict[str, list[Line]]:
     """The lines of each arm, by seed."""
@@ -111,7 +108,7 @@ def groups_table(arms: dict[str, list[Line]], names: Sequence[str], what: str) -
 
 
 def tables(arms: dict[str, list[Line]]) -> dict[str, str]:
-    """Name of a table -> Markdown, or that it is not there yet."""
+    """Name of a table -> Markdown, "" where nothing is there for it yet."""
     learned = [name for name in arms if name in ARMS and ARMS[name].selection == LEARNED]
     reused = [name for name in (*EXPERIMENTS["counts"].arms, "identity-50") if name in arms]
     found = {name: arms_table(experiment, arms) for name, experiment in EXPERIMENTS.items()}
@@ -124,7 +121,7 @@ def tables(arms: dict[str, list[Line]]) -> dict[str, str]:
         "errors": groups_table(arms, EXPERIMENTS["attention"].arms, "errors"),
         "teachers": _teachers(arms),
     }
-    return {name: table or NOT_RUN for name, table in found.items()}
+    return found
 
 
 def hardware_table(document: dict[str, Any]) -> str:

@@ -28,6 +28,7 @@ UNTYPED = {
     "precision/recipe.py": "TOML before it is checked",
     "precision/calibration.py": "the key of a file of NumPy arrays",
     "training": "the state of a run, which PyTorch pickles",
+    "studies": "results, as they stand in JSON; each experiment adds to them",
     "cli/parse.py": "keyword arguments of timm, as typed",
 }
 _LOOSE = {f"{name}[str, Any]" for name in ("dict", "Mapping")}
@@ -36,6 +37,7 @@ _LOOSE = {f"{name}[str, Any]" for name in ("dict", "Mapping")}
 def main() -> int:
     """Prints what breaks a rule; exit 1 if something does."""
     problems = [problem for path in sorted(ROOT.glob("tofe_export/**/*.py")) for problem in _problems(path)]
+    problems += [problem for path in sorted(ROOT.glob("studies/*.py")) for problem in _problems(path)]
     problems += [problem for path in sorted(ROOT.glob("plugins/**/*.py")) for problem in _problems(path)]
     print("\n".join(problems) or "The house is in order.")
     return int(bool(problems))
