@@ -46,7 +46,12 @@ def _parser() -> argparse.ArgumentParser:
     shared.add_argument("--results", type=Path, default=results.RESULTS, help="folder of finished arms")
 
     run = verbs.add_parser("run", parents=[shared], help="what is left of experiments; goes on where it was stopped")
-    run.add_argument("experiments", nargs="*", metavar="EXPERIMENT", help=f"{', '.join(EXPERIMENTS)}; all if omitted")
+    run.add_argument(
+        "experiments",
+        nargs="*",
+        metavar="EXPERIMENT",
+        help=f"{', '.join(EXPERIMENTS)}; those planned for the set if omitted",
+    )
     run.add_argument("--seeds", type=int, help="how many; those of the set if omitted")
     run.add_argument("--processes", type=int, default=1)
     run.add_argument("--minutes", type=float, default=12 * 60.0, help="after which what still runs is given up")
@@ -74,11 +79,11 @@ def _run(options: argparse.Namespace) -> int:
             f"There is no experiment {unknown[0]!r}.", f"Use {', '.join(EXPERIMENTS)}.", code="unknown-experiment"
         )
     options.work.mkdir(parents=True, exist_ok=True)
-    experiments = tuple(options.experiments) or tuple(EXPERIMENTS)
-    places = [
-        (place, queue.Left.of(place, experiments, tuple(range(options.seeds or SETS[place.images].seeds))))
-        for place in _places(options)
-    ]
+    places = []
+    for place in _places(options):
+        images = SETS[place.images]
+        experiments = tuple(options.experiments) or images.experiments or tuple(EXPERIMENTS)
+        places.append((place, queue.Left.of(place, experiments, tuple(range(options.seeds or images.seeds)))))
     left = queue.run(places, options.processes, options.minutes, lambda said: print(said, flush=True))
     if left:
         print(f"Jobs that are left: {len(left)}. The same command goes on with them.")

@@ -22,6 +22,7 @@ class ImageSet:
         changes: of its keys.
         stored: pixels of the squares that crops are cut out of.
         seeds: how many an arm is repeated with.
+        experiments: those that two cores have the time for; others are run when they are named.
     """
 
     name: str
@@ -29,13 +30,27 @@ class ImageSet:
     changes: Mapping[str, object]
     stored: int
     seeds: int
+    experiments: tuple[str, ...] = ()
 
 
 SETS = {
     one.name: one
     for one in (
-        ImageSet("clothing10", "small", {"run.batch_size": 64}, stored=96, seeds=3),
-        ImageSet("cifar10", "cifar10", {"tofe.epochs": 3}, stored=32, seeds=5),
+        ImageSet("clothing10", "small", {"tofe.epochs": 8}, stored=96, seeds=3),
+        ImageSet(
+            "cifar10",
+            "cifar10",
+            {
+                "network.backbone_args.embed_dim": 96,
+                "network.backbone_args.num_heads": 3,
+                "run.batch_size": 128,
+                "dense.epochs": 4,
+                "tofe.epochs": 1,
+            },
+            stored=32,
+            seeds=5,
+            experiments=("approximation",),
+        ),
         ImageSet(
             "digits",  # for a smoke run: nothing is learned from it
             "digits",

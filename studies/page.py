@@ -48,7 +48,7 @@ def write() -> None:
 def contents() -> dict[str, str]:
     """Name of a section -> what there is for it, for every set of images; or that it has not run."""
     drawn, found = figures(), dict.fromkeys(SECTIONS, "")
-    for name in PUBLISHED:
+    for name, called in PUBLISHED.items():
         made = tables(by_arm(results.read(results.path_of(name))))
         timed = results.hardware_path_of(name)
         if timed.exists():
@@ -57,7 +57,7 @@ def contents() -> dict[str, str]:
             if f"{name}-{what}" in drawn:
                 made[what] = f"![{caption}](images/studies-{name}-{what}.svg)\n"
         for section, parts in SECTIONS.items():
-            there = [f"{said} {PUBLISHED[name]}:\n\n{made[part]}" for part, said in parts.items() if made.get(part)]
+            there = [f"{said} {called}:\n\n{made[part]}" for part, said in parts.items() if made.get(part)]
             found[section] += "".join(f"\n{one}" for one in there)
     return {section: f"{text or NOT_RUN}\n" for section, text in found.items()}
 
