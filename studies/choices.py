@@ -109,6 +109,6 @@ def counts_within(model: ToFe, shape: str, budget: float) -> tuple[int, ...]:
     found: tuple[int, ...] = (1,) * stages
     for step in range(1, 1001):
         counts = tuple(max(1, round(tokens * (step / 1000) ** power)) for power in powers)
-        if tofe_macs(model, counts) / dense_macs(model.vit) <= budget:
+        if tofe_macs(model, [float(count) for count in counts]) / dense_macs(model.vit) <= budget:
             found = counts
     return found

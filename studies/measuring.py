@@ -71,7 +71,7 @@ def answers(model: ToFe, forward: Forward, images: Tensor, labels: Tensor) -> An
 
     @lru_cache(_TABLES)
     def cost(row: tuple[int, ...]) -> float:
-        return float(tofe_macs(model, row)) / whole
+        return float(tofe_macs(model, [float(count) for count in row])) / whole
 
     shares = ran.double() / model.tokens
     macs = float(np.mean([cost(tuple(row)) for row in ran.tolist()]))

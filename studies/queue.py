@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -49,7 +51,7 @@ def run(places: list[tuple[Place, Left]], processes: int, minutes: float, told: 
     waiting = [(place, job) for rank in _ranks(places) for place, job in rank]
     running: dict[Future[Job], tuple[Place, Job]] = {}
     failed: list[Job] = []
-    pool = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"))
+    pool = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _end_with_the_queue)
     try:
         while True:
             for place, job in list(waiting):
@@ -68,6 +70,18 @@ def run(places: list[tuple[Place, Left]], processes: int, minutes: float, told: 
                 return [*failed, *(job for _, job in [*running.values(), *waiting])]
     finally:
         _end(pool)
+
+
+def _end_with_the_queue() -> None:
+    """In a process of the pool: when the queue is killed it would go on alone, and then wait for ever."""
+    queue = multiprocessing.parent_process()
+    assert queue is not None
+
+    def watch() -> None:
+        queue.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _ranks(places: list[tuple[Place, Left]]) -> list[list[tuple[Place, Job]]]:
