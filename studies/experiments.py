@@ -6,10 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-LEARNED, COUNTED, RANDOM, FUSED = "learned", "counted", "random", "fused"
 Selection = Literal["learned", "counted", "random", "fused"]
 """How an arm chooses: a threshold that is trained to a budget; so many of the highest scores; so many at random; so
 many by the attention of the CLS token."""
+LEARNED: Selection = "learned"
+COUNTED: Selection = "counted"
+RANDOM: Selection = "random"
+FUSED: Selection = "fused"
 
 
 @dataclass(frozen=True)

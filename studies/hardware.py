@@ -71,6 +71,6 @@ def _files(source: Path, folder: Path, data: str) -> dict[str, Path]:
 
 
 def _accuracy(path: Path, source: Path, data: str) -> float:
-    (verified,) = tofe_export.verify(path, against=source, data=data, samples=1_000_000, threshold=False)
+    verified = tofe_export.verify(path, against=source, data=data, samples=1_000_000, threshold=False).artifacts[0]
     assert verified.accuracy is not None  # the held-out images have labels
     return verified.accuracy.deployed

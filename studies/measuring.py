@@ -5,13 +5,13 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from studies.choices import Fused, random_choice, top_choice, without_return
 from studies.experiments import FUSED, LEARNED, RANDOM, Arm
@@ -123,14 +123,14 @@ def variants(model: ToFe, plain: Tensor, images: Tensor, labels: Tensor) -> dict
         counts = [max(1, int(count)) for count in np.quantile(learned.counts, quantile, axis=0, method="higher")]
         if model.discards:
             counts = [min(counts[: stage + 1]) for stage in range(len(counts))]
-        measured = answers(model, masked(model, lambda counts=counts: top_choice(model, counts)), images, labels)
+        measured = answers(model, masked(model, partial(top_choice, model, counts)), images, labels)
         found[f"fixed-{quantile:g}"] = {**measured.summary(), "counts": counts}
     if not model.discards:
         found["no-return"] = answers(model, masked(model, without_return), images, labels).summary()
         hooks = [
             stage.approximator.register_forward_hook(lambda part, inputs, output: inputs[0])
             for stage in model.stages
-            if stage.approximator is not None and not isinstance(stage.approximator, IdentityApproximator)
+            if isinstance(stage.approximator, nn.Module) and not isinstance(stage.approximator, IdentityApproximator)
         ]
         if hooks:
             found["no-estimate"] = answers(model, masked(model, lambda: threshold_choice), images, labels).summary()
@@ -150,4 +150,4 @@ def unpacked(text: str, images: int) -> NDArray[np.bool_]:
 
 
 def _parts(images: Tensor, labels: Tensor) -> zip[tuple[Tensor, Tensor]]:
-    return zip(images.split(_BATCH), labels.split(_BATCH), strict=True)
+    return zip(torch.split(images, _BATCH), torch.split(labels, _BATCH), strict=True)

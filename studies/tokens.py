@@ -15,6 +15,7 @@ from tofe_export.model import backbones
 from tofe_export.model.blocks import attend
 from tofe_export.model.families import Backbone
 from tofe_export.model.outputs import MaskedOutput
+from tofe_export.model.stage import Stage
 from tofe_export.model.tofe import ToFe
 from tofe_export.page.attention import reused_attention, why_not
 from tofe_export.training.losses import mean_square
@@ -27,7 +28,7 @@ _IMAGES, _BATCH = 2000, 250
 def histories(model: ToFe, choice: Any, images: Tensor) -> dict[str, float]:
     """Share of all tokens by what happened to them, stage by stage: "KFK" was kept, frozen, and kept again."""
     seen: dict[str, int] = {}
-    for part in images[:_IMAGES].split(_BATCH):
+    for part in torch.split(images[:_IMAGES], _BATCH):
         out = model.forward_masked(part, choice())
         kept = torch.stack(out.masks, dim=2).bool().flatten(0, 1).cpu().numpy()
         for row, number in zip(*np.unique(kept, axis=0, return_counts=True), strict=True):
@@ -46,7 +47,7 @@ def errors(model: ToFe, teacher: Backbone, choice: Any, images: Tensor) -> list[
         frozen tokens, and the same by kind of token (`KINDS`) and by the number of stages that it has been frozen for.
     """
     sums: dict[tuple[int, str], np.ndarray] = {}
-    for part in images[:_IMAGES].split(_BATCH):
+    for part in torch.split(images[:_IMAGES], _BATCH):
         kinds = _kinds(teacher, part)
         for stage, frozen, before, after, run in _stages(model, teacher, choice, part):
             groups = {"all": frozen, **{kind: frozen & there for kind, there in kinds.items()}}
@@ -69,7 +70,7 @@ def attention(model: ToFe, teacher: Backbone, keep: tuple[int, ...], images: Ten
     See `tofe_export.page.attention`; empty for networks that reuse none.
     """
     sums: dict[tuple[int, str], np.ndarray] = {}
-    for part in [] if why_not(model) else images[:_IMAGES].split(_BATCH):
+    for part in [] if why_not(model) else torch.split(images[:_IMAGES], _BATCH):
         kinds = _kinds(teacher, part)
         for stage in reused_attention(model, teacher, keep, part):
             for name, there in {"all": torch.ones_like(stage.tokens), **kinds}.items():
@@ -93,7 +94,7 @@ def _stages(
     entered: dict[int, Tensor] = {}
     with ExitStack() as hooks:
         for stage in model.stages:
-            if stage.approximator is not None:
+            if isinstance(stage, Stage) and stage.approximator is not None:
                 hooks.enter_context(stage.approximator.register_forward_pre_hook(_recorder(entered, stage.index)))
         out: MaskedOutput = model.forward_masked(images, choice())
     ends = [blocks.stop for blocks in model.stage_blocks[: len(out.estimates)]]

@@ -56,7 +56,7 @@ def train_arm(images: ImageSet, arm: Arm, loaded: Loaded, teacher: ToFe, seed: i
     _run(phase, images, loaded)
     trained = phase.result.eval()
     if arm.selection == LEARNED:
-        plain = [Batch(part, None, ()) for part in loaded.plain.split(256)]
+        plain = [Batch(part, None, ()) for part in torch.split(loaded.plain, 256)]
         budget.set_thresholds(
             trained, recipe.tofe.budget, lambda: [s.to(device) for s in all_scores(trained, plain, device, Processes())]
         )

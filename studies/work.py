@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from studies import measuring, results, tokens
+from studies.choices import top_choice
 from studies.experiments import ARMS, COUNTED, FUSED, LEARNED, SETS, TEACHER, Arm
 from studies.images import Loaded, load
 from studies.networks import network_of, recipe_of
@@ -142,7 +143,7 @@ def _arm(place: Place, job: Job) -> dict[str, Any]:
 
 def _of_tokens(model: ToFe, arm: Arm, teacher: ToFe, loaded: Loaded, counts: tuple[int, ...]) -> dict[str, Any]:
     def choice() -> Any:
-        return threshold_choice if arm.selection == LEARNED else measuring.top_choice(model, counts)
+        return threshold_choice if arm.selection == LEARNED else top_choice(model, counts)
 
     found: dict[str, Any] = {"errors": tokens.errors(model, teacher.vit, choice, loaded.held_out)}
     if arm.selection == LEARNED:
