@@ -50,10 +50,11 @@ def _parser() -> argparse.ArgumentParser:
         "experiments",
         nargs="*",
         metavar="EXPERIMENT",
-        help=f"{', '.join(EXPERIMENTS)}; those planned for the set if omitted",
+        help="; ".join(f"{one.name}: {one.question}" for one in EXPERIMENTS.values())
+        + " Those planned for the set if omitted.",
     )
-    run.add_argument("--seeds", type=int, help="how many; those of the set if omitted")
-    run.add_argument("--processes", type=int, default=1)
+    run.add_argument("--seeds", type=_positive, help="how many; those of the set if omitted")
+    run.add_argument("--processes", type=_positive, default=1)
     run.add_argument("--minutes", type=float, default=12 * 60.0, help="after which what still runs is given up")
     run.set_defaults(command=_run)
 
@@ -63,13 +64,20 @@ def _parser() -> argparse.ArgumentParser:
     again.set_defaults(command=_repeat)
 
     timed = verbs.add_parser("hardware", parents=[shared], help="accuracy beside latency, in runtimes")
-    timed.add_argument("--rounds", type=int, default=4)
-    timed.add_argument("--threads", type=int, default=1)
+    timed.add_argument("--rounds", type=_positive, default=4)
+    timed.add_argument("--threads", type=_positive, default=1)
     timed.set_defaults(command=_hardware)
 
     pages = verbs.add_parser("page", help="tables and figures of docs/studies.md, from the results")
     pages.set_defaults(command=_page)
     return parser
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return number
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -91,7 +99,9 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _repeat(options: argparse.Namespace) -> int:
-    (place,) = _places(options)
+    place, *others = _places(options)
+    if others:
+        raise InputError("One arm is repeated on one set of images.", "Give --data once.", code="one-set")
     with tempfile.TemporaryDirectory() as folder:
         told = repeat.repeat(place, options.arm, options.seed, Path(folder))
     print(told.sentence)

@@ -1,4 +1,4 @@
-"""Ways to choose tokens that the product does not train: so many of the highest scores, so many at random, EViT's."""
+"""Ways to choose tokens that the product does not train: by a given number (highest scores, or random), and EViT's."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def top_choice(
 ) -> Choose:
     """`counts[s]` tokens of each image in stage s: the fixed path as masks, with gradients as `gumbel_choice`.
 
-    DynamicViT trains with one ratio per stage (arXiv 2106.02034, section 3.2); here every image keeps exactly so many.
+    DynamicViT trains with one ratio per stage (arXiv 2106.02034, section 3.2); here every image keeps just that many.
     """
     alive: list[Tensor] = []
 

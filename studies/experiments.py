@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 Selection = Literal["learned", "counted", "random", "fused"]
-"""How an arm chooses: a threshold that is trained to a budget; so many of the highest scores; so many at random; so
-many by the attention of the CLS token."""
+"""How an arm chooses: by a threshold that is trained to a budget, or a given number of tokens: those with the highest
+scores, random ones, or those that the CLS token attends to most."""
 LEARNED: Selection = "learned"
 COUNTED: Selection = "counted"
 RANDOM: Selection = "random"

@@ -1,6 +1,6 @@
 """A set of images in memory: squares to cut crops out of for training, and the held-out ones as a deployment sees them.
 
-Small images are not worth a data loader: here one process trains tens of thousands of them a second on a GPU.
+Images this small fit into memory, and every arm reads them again: decoding them each time would take longer.
 """
 
 from __future__ import annotations

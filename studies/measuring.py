@@ -103,7 +103,7 @@ def masked(model: ToFe, choice: Callable[[], Choose]) -> Forward:
     return lambda images: model.forward_masked(images, choice())
 
 
-def variants(model: ToFe, plain: Tensor, images: Tensor, labels: Tensor) -> dict[str, Any]:
+def variants(model: ToFe, learned: Answers, images: Tensor, labels: Tensor) -> dict[str, Any]:
     """A network with learned thresholds in other ways of use.
 
     * `fixed-0.5` and so on: counts at quantiles of what *training* images keep;
@@ -112,12 +112,9 @@ def variants(model: ToFe, plain: Tensor, images: Tensor, labels: Tensor) -> dict
 
     Args:
         model: the network.
-        plain: training images.
+        learned: of training images, by its thresholds.
         images, labels: held-out ones.
     """
-    learned = answers(
-        model, masked(model, lambda: threshold_choice), plain, torch.zeros(len(plain), device=plain.device)
-    )
     found = {}
     for quantile in QUANTILES:
         counts = [max(1, int(count)) for count in np.quantile(learned.counts, quantile, axis=0, method="higher")]

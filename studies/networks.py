@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from studies.experiments import Arm, ImageSet
+from studies.experiments import LEARNED, Arm, ImageSet
 from tofe_export.documents.training_recipe import TrainingRecipe
 from tofe_export.model.selector import MlpSelector, Selector
 from tofe_export.model.stage import Stage
@@ -45,7 +45,7 @@ class SharedSelector(Selector):
 def recipe_of(images: ImageSet, arm: Arm | None, seed: int) -> TrainingRecipe:
     """How an arm is trained; None is the teacher."""
     changes = {**images.changes, **({} if arm is None else arm.changes), "run.seed": seed, "run.precision": "auto"}
-    if arm is not None and arm.selection != "learned":
+    if arm is not None and arm.selection != LEARNED:
         # With given counts nothing is left to pay for.
         changes |= {"loss.budget": 0.0, "loss.spread": 0.0, "tofe.ramp": 0.0}
     return read_recipe(images.recipe, changes=changes)

@@ -27,8 +27,8 @@ class Repeated:
 def repeat(place: Place, arm: str, seed: int, folder: Path) -> Repeated:
     """Trains teacher and arm in `folder`.
 
-    Two runs on one kind of processor with one release of PyTorch are the same; on others they are runs with another
-    seed. So the two accuracies may differ by three standard deviations of the arm over its seeds, or `LEAST_TOLERANCE`
+    With another processor or release of PyTorch a repetition is like a run with another seed. So the two accuracies may
+    differ by three standard deviations of the arm over its seeds, or `LEAST_TOLERANCE`
     where that is more.
 
     Raises:
@@ -39,7 +39,7 @@ def repeat(place: Place, arm: str, seed: int, folder: Path) -> Repeated:
     if committed is None:
         known = ", ".join(str(line["seed"]) for line in lines) or "none"
         raise InputError(
-            f"There is no result of {arm} with the seed {seed} (there: {known}).",
+            f"No result of {arm} with seed {seed} is committed; seeds that are: {known}.",
             "Choose another, or make it: `python -m studies run`.",
             code="no-result",
         )

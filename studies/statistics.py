@@ -22,11 +22,6 @@ class Difference:
     low: float
     high: float
 
-    @property
-    def is_clear(self) -> bool:
-        """Whether the interval lies on one side of zero."""
-        return self.low > 0 or self.high < 0
-
 
 def difference(one: Sequence[Line], other: Sequence[Line]) -> Difference:
     """One arm's accuracy less another's, over the seeds that both have.

@@ -111,7 +111,8 @@ def tables(arms: dict[str, list[Line]]) -> dict[str, str]:
     """Name of a table -> Markdown, "" where nothing is there for it yet."""
     learned = [name for name in arms if name in ARMS and ARMS[name].selection == LEARNED]
     reused = [name for name in (*EXPERIMENTS["counts"].arms, "identity-50") if name in arms]
-    found = {name: arms_table(experiment, arms) for name, experiment in EXPERIMENTS.items()}
+    compared = ("approximation", "budget", "selector", "depth")
+    found = {name: arms_table(EXPERIMENTS[name], arms) for name in compared}
     fixed = [f"fixed-{quantile:g}" for quantile in QUANTILES]
     found |= {
         "counts": variants_table(arms, EXPERIMENTS["counts"].arms, fixed),

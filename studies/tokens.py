@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -22,6 +23,8 @@ from tofe_export.training.losses import mean_square
 
 KINDS = ("object", "border", "background")
 _IMAGES, _BATCH = 2000, 250
+_Sums = dict[tuple[int, str], NDArray[np.float64]]
+"""(stage, kind of token) -> number of tokens, and the sums of a measure before and after approximation."""
 
 
 @torch.no_grad()
@@ -46,21 +49,15 @@ def errors(model: ToFe, teacher: Backbone, choice: Any, images: Tensor) -> list[
         An entry a stage with an approximator: `before` (the token as it went in) and `after` (its estimate), over all
         frozen tokens, and the same by kind of token (`KINDS`) and by the number of stages that it has been frozen for.
     """
-    sums: dict[tuple[int, str], np.ndarray] = {}
+    sums: _Sums = {}
     for part in torch.split(images[:_IMAGES], _BATCH):
         kinds = _kinds(teacher, part)
         for stage, frozen, before, after, run in _stages(model, teacher, choice, part):
             groups = {"all": frozen, **{kind: frozen & there for kind, there in kinds.items()}}
             groups |= {f"for-{length}": frozen & (run == length) for length in range(1, stage + 2)}
             for name, where in groups.items():
-                numbers = torch.stack([where.sum().double(), before[where].sum(), after[where].sum()])
-                sums[stage, name] = sums.get((stage, name), np.zeros(3)) + numbers.cpu().numpy()
-    found: dict[int, dict[str, Any]] = {}
-    for (stage, name), (number, before, after) in sums.items():
-        entry = found.setdefault(stage, {"stage": stage})
-        if number:
-            entry[name] = {"tokens": int(number), "before": before / number, "after": after / number}
-    return list(found.values())
+                _add(sums, (stage, name), before[where], after[where])
+    return _means(sums)
 
 
 @torch.no_grad()
@@ -69,20 +66,28 @@ def attention(model: ToFe, teacher: Backbone, keep: tuple[int, ...], images: Ten
 
     See `tofe_export.page.attention`; empty for networks that reuse none.
     """
-    sums: dict[tuple[int, str], np.ndarray] = {}
+    sums: _Sums = {}
     for part in [] if why_not(model) else torch.split(images[:_IMAGES], _BATCH):
         kinds = _kinds(teacher, part)
         for stage in reused_attention(model, teacher, keep, part):
             for name, there in {"all": torch.ones_like(stage.tokens), **kinds}.items():
                 chosen = there[stage.tokens]
-                numbers = [chosen.sum().double(), stage.near_before[chosen].sum(), stage.near_after[chosen].sum()]
-                previous = sums.get((stage.stage, name), np.zeros(3))
-                sums[stage.stage, name] = previous + torch.stack(numbers).cpu().numpy()
+                _add(sums, (stage.stage, name), stage.near_before[chosen], stage.near_after[chosen])
+    return _means(sums)
+
+
+def _add(sums: _Sums, place: tuple[int, str], before: Tensor, after: Tensor) -> None:
+    own = np.array([len(before), float(before.sum()), float(after.sum())])
+    sums[place] = sums.get(place, np.zeros(3)) + own
+
+
+def _means(sums: _Sums) -> list[dict[str, Any]]:
+    """An entry per stage: kind of token -> their number, and both means; without kinds that did not occur."""
     found: dict[int, dict[str, Any]] = {}
-    for (stage_number, name), (number, before, after) in sums.items():
-        entry = found.setdefault(stage_number, {"stage": stage_number})
+    for (stage, kind), (number, before, after) in sums.items():
+        entry = found.setdefault(stage, {"stage": stage})
         if number:
-            entry[name] = {"tokens": int(number), "before": before / number, "after": after / number}
+            entry[kind] = {"tokens": int(number), "before": before / number, "after": after / number}
     return list(found.values())
 
 

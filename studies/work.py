@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -21,7 +21,7 @@ from tofe_export.checkpoints import checkpoint
 from tofe_export.documents.machine import describe_machine
 from tofe_export.errors import InputError
 from tofe_export.files.writing import atomic_path
-from tofe_export.model.selector import threshold_choice
+from tofe_export.model.selector import Choose, threshold_choice
 from tofe_export.model.tofe import ToFe
 from tofe_export.training.setup import preprocessing_for
 
@@ -84,7 +84,7 @@ def _teacher(place: Place, job: Job) -> dict[str, Any]:
     device, loaded = torch.device(place.device), _loaded(place)
     model = train_teacher(SETS[place.images], loaded, job.seed, device)
     right = measuring.dense_answers(model, loaded.held_out, loaded.held_out_labels)
-    identity = _identity(model)
+    identity = checkpoint.weights_sha256(model)
     _require_same_teacher(place, job.seed, identity)
     with atomic_path(place.teacher(job.seed)) as path:
         torch.save(model.state_dict(), path)
@@ -96,22 +96,14 @@ def _teacher(place: Place, job: Job) -> dict[str, Any]:
     }
 
 
-def _identity(model: ToFe) -> str:
-    """Of its weights."""
-    digest = hashlib.sha256()
-    for name, tensor in model.state_dict().items():
-        digest.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]
-
-
 def _require_same_teacher(place: Place, seed: int, identity: str) -> None:
     """Raises InputError where arms are finished that began with another teacher of this seed: they cannot be compared
     with those that would begin with this one."""
     others = [line for line in results.read(place.results) if line["seed"] == seed and line["teacher"] != identity]
     if others:
         raise InputError(
-            f"The teacher of seed {seed} was trained again and became another one ({identity}, not "
-            f"{others[0]['teacher']}): {others[0]['device']} with torch {others[0]['torch']} computes differently.",
+            f"The teacher of seed {seed} was trained again and became another one than the one of the finished arms, "
+            f"which were made on {others[0]['device']} with torch {others[0]['torch']}.",
             f"Give another folder of results (--results), or bring back {place.teacher(seed)}.",
             code="another-teacher",
             seed=seed,
@@ -122,7 +114,7 @@ def _arm(place: Place, job: Job) -> dict[str, Any]:
     images, arm, device, loaded = SETS[place.images], ARMS[job.arm], torch.device(place.device), _loaded(place)
     teacher = network_of(recipe_of(images, None, job.seed), None, len(loaded.classes)).to(device)
     teacher.load_state_dict(torch.load(place.teacher(job.seed), weights_only=True, map_location=device))
-    identity = _identity(teacher)
+    identity = checkpoint.weights_sha256(teacher)
     _require_same_teacher(place, job.seed, identity)
     model = train_arm(images, arm, loaded, teacher, job.seed, device)
     recipe = recipe_of(images, arm, job.seed)
@@ -133,30 +125,22 @@ def _arm(place: Place, job: Job) -> dict[str, Any]:
         found = replace(found, macs=1.0)  # a network that freezes nothing is deployed as the dense one
     line = {**found.summary(), "images": len(found.right), "right": measuring.packed(found.right), "teacher": identity}
     if arm.selection == LEARNED:
-        line["variants"] = measuring.variants(model, loaded.plain, loaded.held_out, loaded.held_out_labels)
+        nothing = torch.zeros(len(loaded.plain), device=device)  # only the numbers of tokens are read
+        learned = measuring.answers(model, measuring.own_forward(model, arm, counts), loaded.plain, nothing)
+        line["variants"] = measuring.variants(model, learned, loaded.held_out, loaded.held_out_labels)
     if arm.selection != FUSED and not model.discards:
-        line |= _of_tokens(model, arm, teacher, loaded, counts)
+        line["errors"] = tokens.errors(model, teacher.vit, _choice(model, arm, counts), loaded.held_out)
+        if arm.selection == LEARNED:
+            keep = tuple(min(model.tokens, max(1, round(share * model.tokens))) for share in learned.kept)
+            line["histories"] = tokens.histories(model, _choice(model, arm, counts), loaded.held_out)
+            line["attention"] = tokens.attention(model, teacher.vit, keep, loaded.held_out)
     if arm.selection in (LEARNED, FUSED, COUNTED) and not arm.selector:
         _save(place, job, model, found)
     return line
 
 
-def _of_tokens(model: ToFe, arm: Arm, teacher: ToFe, loaded: Loaded, counts: tuple[int, ...]) -> dict[str, Any]:
-    def choice() -> Any:
-        return threshold_choice if arm.selection == LEARNED else top_choice(model, counts)
-
-    found: dict[str, Any] = {"errors": tokens.errors(model, teacher.vit, choice, loaded.held_out)}
-    if arm.selection == LEARNED:
-        found["histories"] = tokens.histories(model, choice, loaded.held_out)
-        shares = measuring.answers(
-            model,
-            measuring.masked(model, choice),
-            loaded.plain,
-            torch.zeros(len(loaded.plain), device=loaded.plain.device),
-        ).kept
-        keep = tuple(min(model.tokens, max(1, round(share * model.tokens))) for share in shares)
-        found["attention"] = tokens.attention(model, teacher.vit, keep, loaded.held_out)
-    return found
+def _choice(model: ToFe, arm: Arm, counts: tuple[int, ...]) -> Callable[[], Choose]:
+    return lambda: threshold_choice if arm.selection == LEARNED else top_choice(model, counts)
 
 
 def _save(place: Place, job: Job, model: ToFe, found: measuring.Answers) -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tests.helpers import SMALL, refused_as, small_images, small_tofe
-from tofe_export.checkpoints.checkpoint import Checkpoint, _weights_sha256, load, save
+from tofe_export.checkpoints.checkpoint import Checkpoint, load, save, weights_sha256
 from tofe_export.data.preprocessing import Preprocessing
 from tofe_export.errors import InputError
 from tofe_export.model.fixed_path import FixedPath
@@ -324,7 +324,7 @@ def test_the_hash_of_weights_tells_names_shapes_types_and_values_apart(saved: Pa
         holder = torch.nn.Module()
         for index, value in enumerate(values):
             holder.register_buffer(f"{name}{index}", value)
-        return _weights_sha256(holder)  # type: ignore[arg-type]
+        return weights_sha256(holder)  # type: ignore[arg-type]
 
     plain = torch.zeros(2, 3)
     one = plain.clone()

@@ -92,7 +92,7 @@ def test_every_arm_can_be_built_and_its_budget_reached(images: str, arm: str) ->
     assert ARMS[arm].shape in ("all", "half") or least < recipe.tofe.budget
 
 
-def test_arms_of_one_seed_begin_alike() -> None:
+def test_a_network_is_the_same_for_one_seed() -> None:
     arm = ARMS["bottleneck-50"]
     one, other = (network_of(recipe_of(SETS["clothing10"], arm, 3), arm, 10) for _ in range(2))
     for first, second in zip(one.parameters(), other.parameters(), strict=True):

@@ -73,7 +73,9 @@ def test_the_page_has_a_place_for_every_section() -> None:
     [
         (["run", "nothing", "--data", "digits=digits"], "no experiment 'nothing'"),
         (["run", "--data", "flowers=x"], "names no set"),
-        (["repeat", "identity-50", "--seed", "77", "--data", "digits=digits"], "no result of identity-50"),
+        (["repeat", "identity-50", "--data", "digits=digits", "--data", "cifar10=x"], "Give --data once"),
+        (["run", "--data", "digits=digits", "--processes", "0"], "is not above 0"),
+        (["repeat", "identity-50", "--seed", "77", "--data", "digits=digits"], "No result of identity-50"),
     ],
 )
 def test_refusals(arguments: list[str], said: str) -> None:

@@ -213,7 +213,7 @@ def _loaded(path: Path, file: Unwrapped, hints: Hints) -> Checkpoint:
         checkpoint,
         notes=(*file.notes, *checkpoint.notes),
         copy=file.copy,
-        weights_sha256=_weights_sha256(checkpoint.model),
+        weights_sha256=weights_sha256(checkpoint.model),
         path=path,
         file_sha256=identity_of(path),
         hub=origin_of(path),
@@ -268,7 +268,8 @@ def _foreign(file: Unwrapped, hints: Hints, path: Path) -> Checkpoint:
     )
 
 
-def _weights_sha256(model: ToFe) -> str:
+def weights_sha256(model: ToFe) -> str:
+    """Of all weights, with their names, kinds and shapes; hexadecimal."""
     digest = hashlib.sha256()
     for name, value in sorted(model.state_dict().items()):
         tensor = value.detach().cpu().contiguous()
