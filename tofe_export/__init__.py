@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from tofe_export.api.inspect import inspect
     from tofe_export.api.load import load
     from tofe_export.api.optimize import optimize
+    from tofe_export.api.package import package
     from tofe_export.api.predict import predict
     from tofe_export.api.quantize import quantize
     from tofe_export.api.report import report
@@ -69,6 +70,7 @@ __all__ = [
     "inspect",
     "load",
     "optimize",
+    "package",
     "predict",
     "quantize",
     "report",

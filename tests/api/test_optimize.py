@@ -25,7 +25,8 @@ from tofe_export.data.digits import Digits
 from tofe_export.data.preprocessing import Preprocessing
 from tofe_export.documents.fields import Target
 from tofe_export.documents.machine import processors
-from tofe_export.documents.manifest import OnnxManifest, SessionSettings
+from tofe_export.documents.manifest import OnnxManifest
+from tofe_export.documents.onnx_options import SessionSettings
 from tofe_export.errors import CheckFailedError, MissingError
 from tofe_export.graph import targets
 from tofe_export.graph.stored import add_initializer

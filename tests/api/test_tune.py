@@ -14,7 +14,8 @@ from tofe_export.artifacts.artifact import open_artifact
 from tofe_export.checkpoints.checkpoint import Checkpoint, load, save
 from tofe_export.data.preprocessing import Preprocessing
 from tofe_export.documents.base import read_document
-from tofe_export.documents.manifest import OnnxManifest, SessionSettings
+from tofe_export.documents.manifest import OnnxManifest
+from tofe_export.documents.onnx_options import SessionSettings
 from tofe_export.documents.tuning import Tuning, unfinished_path
 from tofe_export.errors import CheckFailedError
 from tofe_export.model.config import ToFeConfig

@@ -30,6 +30,20 @@ def test_a_file_for_each_runtime(folder: Path, short: Path) -> None:
     assert "PASSED" in checked.stdout
 
 
+def test_a_file_that_takes_pixels_and_names_classes(folder: Path, short: Path) -> None:
+    run = program(folder)
+    done = run("onnx", short, "--input", "image", "--outputs", "classes", "--top", 2, "-o", "served.onnx")
+    assert done.returncode == 0, done.stderr
+    assert "every pixel as timm prepares it, top-2 as the logits say" in " ".join(done.stdout.split())
+    done = run("optimize", "model.onnx", "--input", "image", "--classes", 2, "-o", "fast-served.onnx")
+    assert done.returncode == 0, done.stderr
+    assert "every pixel as timm prepares it, top-2 as the logits say" in " ".join(done.stdout.split())
+    checked = run("verify", "served.onnx", "fast-served.onnx", "--against", short, "--samples", 8)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    done = run("quantize", "served.onnx", "-o", "int8.onnx")
+    assert (done.returncode, "which comes last" in done.stderr) == (2, True), done.stderr
+
+
 def test_what_is_refused_says_what_to_type(folder: Path) -> None:
     run = program(folder)
     done = run("optimize", "--for", "tensorrt", "-o", "x.onnx")

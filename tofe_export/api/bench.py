@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from tofe_export.api.load import AnyModel, listed, open_model, path_of
+from tofe_export.api.load import AnyModel, listed, open_model, path_of, require_no_ends
 from tofe_export.artifacts.artifact import Artifact, require_onnxruntime
 from tofe_export.bounds import LARGEST_BATCH, MOST_PROCESSES, MOST_ROUNDS, MOST_THREADS, require_within
 from tofe_export.documents.benchmark import Benchmark
@@ -69,6 +69,9 @@ def bench(
         name = readable(Path(baseline).name)
         baseline = read_baseline(Path(baseline))
     opened = [open_model(model, "time") for model in given]
+    for one in opened:
+        if isinstance(one, Artifact):
+            require_no_ends(one)
     require_onnxruntime([model for model in opened if isinstance(model, Artifact)], provider)
     settings = Settings(tuple(sizes), rounds, processes, threads or processors(), provider)
     benchmark = time_models(opened, settings, progress)

@@ -13,6 +13,7 @@ from tofe_export import __version__
 from tofe_export.api.load import Source, load, require_onnx_name
 from tofe_export.artifacts.artifact import Artifact
 from tofe_export.artifacts.checks import ask_polygraphy, run_two_batches, write_checked
+from tofe_export.artifacts.ends import Ends, EndsAgreement, Returned, check_ends, require_ends
 from tofe_export.artifacts.file_kinds import Kind
 from tofe_export.artifacts.opened import OpenedOnnx
 from tofe_export.artifacts.outputs import Output as OutputFile
@@ -24,7 +25,8 @@ from tofe_export.data.images import ImageSource, batches
 from tofe_export.data.sources import images_like_training
 from tofe_export.documents.images import ImagesRead
 from tofe_export.documents.machine import describe_versions
-from tofe_export.documents.manifest import FileIdentity, OnnxManifest, OnnxOptions, Output
+from tofe_export.documents.manifest import FileIdentity, OnnxManifest, Output
+from tofe_export.documents.onnx_options import Input, OnnxOptions
 from tofe_export.documents.verification import Agreement
 from tofe_export.errors import CheckFailedError, InputError
 from tofe_export.files.names import expanded, readable
@@ -52,12 +54,14 @@ class ExportedArtifact(Artifact):
 
     Attributes:
         parity: how it agreed with PyTorch on a few images.
+        ends: how it prepares images and names classes, if it does.
         images: which images were read and omitted.
         notes: what the user should know about the network, a sentence each.
     """
 
     manifest: OnnxManifest
     parity: Agreement
+    ends: EndsAgreement | None
     images: ImagesRead
     notes: tuple[str, ...]
 
@@ -71,7 +75,9 @@ def export(
     keep_quantile: float | None = None,
     keep_samples: int | None = None,
     rearrange: Rearrange | None = None,
-    outputs: Output | Sequence[Output] = ("logits",),
+    input: Input = "tensor",
+    outputs: Returned | Sequence[Returned] = ("logits",),
+    top: int = 5,
     taps: bool = False,
     inline: bool = False,
     strict: bool = False,
@@ -87,7 +93,11 @@ def export(
             are those that the checkpoint learned.
         rearrange: "plugin" puts tokens back in spatial order after each stage, "elide" leaves them in order of rank;
             None takes plugin for logits, and elide with features, which puts them back once, at the end.
-        outputs: "logits", "features" (patch tokens in spatial order) or both.
+        input: what the file takes: "tensor", normalized images float32 [B, D, H, W]; or "image", RGB pixels uint8
+            [B, H, W, 3] of any size, which it resizes, crops and normalizes as the checkpoint's preprocessing does.
+        outputs: "logits", "features" (patch tokens in spatial order) or both; "classes" in place of "logits" returns
+            the most probable classes, int64 [B, top], and their `probabilities`, float32 [B, top].
+        top: how many classes.
         taps: per-stage scores, perm and tokens are outputs too.
         inline: write the two operators out in standard operators, for readers that know no model-local functions, as
             `optimize` does for any reader.
@@ -97,39 +107,49 @@ def export(
         progress: called with what is being done, steps done, steps in all.
 
     Raises:
-        InputError: see `load`, `choose_keep` and `open_source`; a path that must not or cannot be written, an
-            assumption under `strict`, or logits of a network without a head.
+        InputError: see `load`, `choose_keep`, `open_source`, `Ends` and `prepare_function`; a path that must not or
+            cannot be written, an assumption under `strict`, or logits of a network without a head.
         CheckFailedError: the exported model does not agree with PyTorch, or a value or a weight is not finite.
         MissingError: the disk is full.
     """
     target = Path(path)
-    outputs = [outputs] if isinstance(outputs, str) else outputs
+    asked = [outputs] if isinstance(outputs, str) else outputs
+    ends = Ends.of(input, asked, top)
+    returned = ends.asked_of_network(asked)
     require_onnx_name(target)
     loaded = checkpoint if isinstance(checkpoint, Checkpoint) else load(checkpoint)
     source = _identity(loaded)
     require_outputs([OutputFile(target, Kind.ONNX)], [loaded.path, expanded(str(keep_from)) if keep_from else None])
-    _require_usable(loaded, outputs, strict)
+    _require_usable(loaded, returned, strict)
     log = ImageLog()
     kept = choose_keep(loaded, keep, keep_from, keep_quantile, keep_samples, log, progress)
     images = images_like_training(loaded.data, None if data is None else str(data))
-    form = rearrange or ("elide" if FEATURES in outputs else "plugin")
+    form = rearrange or ("elide" if FEATURES in returned else "plugin")
     fixed = FixedPath(kept.counts, form == "plugin")
     progress("Tracing the graph", 0, 1)
-    graph = export_tofe(loaded.model, kept.counts, fixed.rearranged, taps, outputs)
-    options = OnnxOptions(opset=OPSET, taps=taps, keep_source=kept.source, session=kept.session)
+    graph = export_tofe(loaded.model, kept.counts, fixed.rearranged, taps, returned)
+    ends = ends.attached(graph, loaded.preprocessing)
+    options = OnnxOptions(
+        opset=OPSET, taps=taps, keep_source=kept.source, session=kept.session, input=ends.input, top=ends.top
+    )
     if inline:
         options = options.replaced(target="any", passes=rewrite_for(graph, "any"))
-    manifest = _manifest(loaded, source, kept, form, outputs, options, graph)
+    manifest = _manifest(loaded, source, kept, form, returned, options, graph)
     progress("Tracing the graph", 1, 1)
     with atomic_artifact(target) as draft:
         write_checked(graph, draft)
         del graph  # the checks need the memory
         shape = image_shape(loaded.model.vit)
-        ask_polygraphy(draft.path, shape, run_two_batches(draft.path, shape))
-        parity = _parity(loaded, draft.path, fixed, images, log, progress)
+        written = Artifact(draft.path, manifest)
+        ask_polygraphy(written.network, shape, run_two_batches(written.network, shape))
+        parity = _parity(loaded, written, fixed, images, log, progress)
+        agreed = None
+        if manifest.has_ends:
+            agreed = check_ends(draft.path, manifest, written.open(), images, log)
+            require_ends(agreed)
         draft.manifest = manifest
     assert isinstance(draft.manifest, OnnxManifest)
-    return ExportedArtifact(target, draft.manifest, parity, log.document(), _notes(loaded, outputs))
+    return ExportedArtifact(target, draft.manifest, parity, agreed, log.document(), _notes(loaded, returned))
 
 
 def _identity(checkpoint: Checkpoint) -> FileIdentity:
@@ -165,17 +185,19 @@ def _require_usable(checkpoint: Checkpoint, outputs: Sequence[Output], strict: b
         )
     if not outputs or set(outputs) - {LOGITS, FEATURES}:
         raise InputError(
-            f"`outputs` are {', '.join(outputs) or 'none'}.", 'Give "logits", "features" or both.', code="outputs"
+            f"`outputs` are {', '.join(outputs) or 'none'}.",
+            'Give "logits" or "classes", "features", or both.',
+            code="outputs",
         )
 
 
 def _parity(
-    checkpoint: Checkpoint, file: Path, fixed: FixedPath, source: ImageSource, log: ImageLog, progress: Progress
+    checkpoint: Checkpoint, written: Artifact, fixed: FixedPath, source: ImageSource, log: ImageLog, progress: Progress
 ) -> Agreement:
     loop = batches(source, checkpoint.preprocessing, _BATCH, limit=PARITY_IMAGES, log=log)
     steps = -(-min(PARITY_IMAGES, len(source)) // _BATCH)
     loop = tracked(loop, "Comparing with PyTorch", steps, progress)
-    comparison = compare(checkpoint.model, OpenedOnnx(file), fixed, loop)
+    comparison = compare(checkpoint.model, OpenedOnnx(written.network), fixed, loop)
     if comparison.failures:
         raise CheckFailedError(
             f"The exported model does not agree with PyTorch, so it was not written: {' '.join(comparison.failures)}",

@@ -112,7 +112,7 @@ def _checkpoint(checkpoint: Checkpoint) -> CheckpointInspection:
 def _artifact(artifact: Artifact) -> OnnxInspection | EngineInspection:
     if isinstance(artifact.manifest, EngineManifest):
         return _engine(artifact.path, artifact.manifest)
-    described = _graph(artifact.path, artifact.graph, artifact.manifest.sha256)
+    described = _graph(artifact.path, read_onnx(artifact.path), artifact.manifest.sha256)
     return described.replaced(manifest=artifact.manifest)
 
 

@@ -130,7 +130,10 @@ def open_onnx(model: AnyArtifact) -> Artifact:
         )
     artifact = open_artifact(model)
     manifest = artifact.manifest
-    if not isinstance(manifest, OnnxManifest) or manifest.options.target is None:
+    if not isinstance(manifest, OnnxManifest):
+        return artifact
+    require_no_ends(artifact)
+    if manifest.options.target is None:
         return artifact
     if manifest.checkpoint is None:  # written out when it was exported
         raise InputError(
@@ -146,6 +149,17 @@ def open_onnx(model: AnyArtifact) -> Artifact:
         path=path,
         source=path.with_name(manifest.source.file),
     )
+
+
+def require_no_ends(artifact: Artifact) -> None:
+    """Raises InputError for a file that prepares images or names classes itself."""
+    if isinstance(artifact.manifest, OnnxManifest) and artifact.manifest.has_ends:
+        raise InputError(
+            f"{artifact.path} prepares images or names classes itself, which comes last.",
+            "Take the file that it was made of, or export one with neither.",
+            code="has-ends",
+            path=artifact.path,
+        )
 
 
 def require_onnx_name(target: Path) -> None:

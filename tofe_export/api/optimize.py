@@ -13,9 +13,9 @@ from tofe_export import __version__
 from tofe_export.api.load import AnyArtifact, open_onnx, path_of, require_onnx_name
 from tofe_export.artifacts.artifact import Artifact
 from tofe_export.artifacts.checks import run_two_batches, write_checked
-from tofe_export.artifacts.deployed import opened_in_openvino
+from tofe_export.artifacts.deployed import open_with_stages
+from tofe_export.artifacts.ends import Ends, EndsAgreement, check_ends, require_ends
 from tofe_export.artifacts.file_kinds import Kind
-from tofe_export.artifacts.opened import OpenedOnnx
 from tofe_export.artifacts.outputs import Output, beside, require_outputs
 from tofe_export.artifacts.sets import atomic_artifact
 from tofe_export.data.image_log import ImageLog
@@ -26,6 +26,7 @@ from tofe_export.documents.fields import Target
 from tofe_export.documents.images import ImagesRead
 from tofe_export.documents.machine import describe_versions
 from tofe_export.documents.manifest import FileIdentity, OnnxManifest, target_name
+from tofe_export.documents.onnx_options import Input
 from tofe_export.documents.verification import Agreement
 from tofe_export.errors import CheckFailedError, InputError, brief
 from tofe_export.files.names import readable
@@ -38,7 +39,8 @@ from tofe_export.parity.side_by_side import compare_forms
 from tofe_export.precision.calibrated import require_float32
 from tofe_export.precision.weights import WEIGHTS_PASS, weights_in_8_bits
 from tofe_export.progress import Progress, silent, tracked
-from tofe_export.runners.base import Runner
+from tofe_export.runners.base import LOGITS
+from tofe_export.runners.onnxruntime_runner import CPU
 from tofe_export.runners.openvino_runner import Arithmetic, require_arithmetic
 
 _IMAGES = 64
@@ -51,11 +53,13 @@ class OptimizedArtifact(Artifact):
 
     Attributes:
         agreement: how it agreed with the file it was made of, on a few images.
+        ends: how it prepares images and names classes, if it does.
         images: which images were read and omitted.
     """
 
     manifest: OnnxManifest
     agreement: Agreement
+    ends: EndsAgreement | None
     images: ImagesRead
 
 
@@ -66,6 +70,8 @@ def optimize(
     target: Target | Literal["tensorrt"],
     precision: Arithmetic = "fp32",
     weights: Literal["fp32", "int8"] = "fp32",
+    input: Input = "tensor",
+    classes: int | None = None,
     data: str | Path | None = None,
     progress: Progress = silent,
 ) -> OptimizedArtifact:
@@ -82,48 +88,55 @@ def optimize(
         precision: what OpenVINO computes float32 values in, "fp32" or "bf16".
         weights: "int8" stores the weights of ONNX Runtime's matrix products in 8 bits, selectors excepted. It may
             pay at batch 1, where weights stream from memory, on processors with 8-bit instructions; measure it.
+        input: "image" lets the file take pixels, see `export`.
+        classes: how many of the most probable ones to return in place of logits, see `export`; None leaves logits.
         data: images of the comparison: "digits", "photos" or a folder; None takes what the checkpoint was trained on,
             or bundled photos.
         progress: called with what is being done, steps done, steps in all.
 
     Raises:
-        InputError: see `open_onnx` and `open_source`; a target that needs no other file, BF16 for another runtime than
-            OpenVINO, or a path that must not or cannot be written.
+        InputError: see `open_onnx`, `open_source`, `Ends` and `prepare_function`; a target that needs no other file,
+            BF16 for another runtime than OpenVINO, or a path that must not or cannot be written.
         CheckFailedError: the rewritten model does not agree with its source.
         MissingError: OpenVINO is missing, this processor does not compute in BF16, or the disk is full.
     """
     form = _known(target, precision, weights, path_of(model))
+    ends = Ends.of(input, ["logits" if classes is None else "classes"], 1 if classes is None else classes)
     written = beside(path_of(model), f".{form}.onnx") if path is None else Path(path)
     require_onnx_name(written)
     require_outputs([Output(written, Kind.ONNX)], [path_of(model)])
     source, log = open_onnx(model), ImageLog()
     manifest = source.manifest
     assert isinstance(manifest, OnnxManifest)
+    preprocessing = Preprocessing.of(manifest.preprocessing)
     images = images_like_training(manifest.data, None if data is None else str(data))
+    _require_logits(source, ends)
     graph = copy_model(source.graph)
     if form == "openvino":
         _require_openvino(source, precision, graph)
     if weights == "int8":
         require_float32(graph, manifest.precision, str(source.path))
     with atomic_artifact(written) as draft:
+        ends = ends.attached(graph, preprocessing)
         passes = rewrite_for(graph, form)
         if weights == "int8":
             graph, passes[WEIGHTS_PASS] = weights_in_8_bits(graph)
-        described = _manifest(source, manifest, form, precision, passes, graph)
+        described = _manifest(source, manifest, form, precision, ends, passes, graph)
         write_checked(graph, draft)
-        run_two_batches(draft.path, manifest.image_shape)
-        runner: Runner = (
-            opened_in_openvino(draft.path, described, graph)
-            if form == "openvino"
-            else OpenedOnnx(draft.path, graph, described.precision)
-        )
-        loop = batches(images, Preprocessing.of(manifest.preprocessing), _BATCH, limit=_IMAGES, log=log)
+        rewritten = Artifact(draft.path, described)
+        run_two_batches(rewritten.network, manifest.image_shape)
+        runner = open_with_stages(rewritten, CPU)
+        loop = batches(images, preprocessing, _BATCH, limit=_IMAGES, log=log)
         loop = tracked(loop, "Comparing with the source", -(-min(_IMAGES, len(images)) // _BATCH), progress)
         [comparison] = compare_forms(OnnxReference(source), {described.precision: runner}, loop, labelled=False)
         _require_agreement(comparison, written, form)
+        agreed = None
+        if described.has_ends:
+            agreed = check_ends(draft.path, described, rewritten.open(), images, log)
+            require_ends(agreed)
         draft.manifest = described
     assert isinstance(draft.manifest, OnnxManifest)
-    return OptimizedArtifact(written, draft.manifest, comparison.agreement(), log.document())
+    return OptimizedArtifact(written, draft.manifest, comparison.agreement(), agreed, log.document())
 
 
 def _known(target: str, precision: str, weights: str, source: Path) -> Target:
@@ -172,6 +185,15 @@ def _require_openvino(source: Artifact, precision: Arithmetic, graph: ir.Model) 
         )
 
 
+def _require_logits(source: Artifact, ends: Ends) -> None:
+    if ends.top and LOGITS not in source.manifest.outputs:
+        raise InputError(
+            f"{source.path} returns features but no logits, so it names no classes.",
+            "Export it with `outputs` that include logits.",
+            code="no-logits",
+        )
+
+
 def _require_agreement(comparison: Comparison, path: Path, target: Target) -> None:
     if comparison.failures:
         raise CheckFailedError(
@@ -187,6 +209,7 @@ def _manifest(
     manifest: OnnxManifest,
     target: Target,
     precision: Arithmetic,
+    ends: Ends,
     passes: Mapping[str, int],
     graph: ir.Model,
 ) -> OnnxManifest:
@@ -200,7 +223,9 @@ def _manifest(
         source=FileIdentity(file=readable(source.path.name), sha256=manifest.sha256),
         checkpoint=manifest.origin,
         operators=operators_in(graph),
-        options=manifest.options.replaced(target=target, passes=dict(passes), arithmetic=precision),
+        options=manifest.options.replaced(
+            target=target, passes=dict(passes), arithmetic=precision, input=ends.input, top=ends.top
+        ),
         external_data=None,
         versions={**manifest.versions, **describe_versions(), "tofe_export": __version__},
     )

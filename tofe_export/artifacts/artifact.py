@@ -15,8 +15,9 @@ from tofe_export.documents.manifest import EngineManifest, OnnxManifest
 from tofe_export.engine.backend import open_backend
 from tofe_export.engine.runtime import EngineSession, require_gpu
 from tofe_export.errors import InputError, MissingError
-from tofe_export.graph.stored import read_onnx
-from tofe_export.runners.base import TimedRunner
+from tofe_export.graph.passes.ends import cut_ends
+from tofe_export.graph.stored import read_onnx, serialize
+from tofe_export.runners.base import LargeModel, TimedRunner
 from tofe_export.runners.onnxruntime_runner import CPU, OnnxRuntimeRunner
 from tofe_export.runners.openvino_runner import OpenVinoRunner
 
@@ -35,14 +36,24 @@ class Artifact:
 
     @cached_property
     def graph(self) -> ir.Model:
-        """The ONNX graph, parsed once and shared: copy it (`graph.stored.copy_model`) before you change it.
+        """The network's ONNX graph, without what prepares images before it and names classes behind it.
+
+        It is parsed once and shared: copy it (`graph.stored.copy_model`) before you change it.
 
         Raises:
             InputError: the artifact is an engine, or the file is damaged.
         """
         if self.manifest.kind != "onnx":
             raise InputError(f"{self.path} is an engine, not an ONNX file.", code="not-onnx", path=self.path)
-        return read_onnx(self.path)
+        model = read_onnx(self.path)
+        cut_ends(model)
+        return model
+
+    @property
+    def network(self) -> Path | bytes | LargeModel:
+        """What a runtime opens to run the network: the file, or the network cut out of one that has ends."""
+        ends = isinstance(self.manifest, OnnxManifest) and self.manifest.has_ends
+        return serialize(self.graph) if ends else self.path
 
     def open(self, provider: str = CPU, threads: int | None = None) -> TimedRunner:
         """A runner: `open().run(images)["logits"]`, images float32 [B, D, H, W].
@@ -58,9 +69,9 @@ class Artifact:
         if isinstance(self.manifest, EngineManifest):
             return open_engine(self.path, self.manifest)
         if self.manifest.runtime == "openvino":
-            return open_openvino(self.path, self.manifest, threads)
+            return open_openvino(self.network, self.manifest, threads)
         session = self.manifest.options.session
-        return OnnxRuntimeRunner(self.path, threads, self.manifest.precision, provider, session=session)
+        return OnnxRuntimeRunner(self.network, threads, self.manifest.precision, provider, session=session)
 
 
 def require_onnxruntime(artifacts: Sequence[Artifact], provider: str) -> None:
@@ -85,8 +96,11 @@ def open_artifact(artifact: Artifact | Path | str) -> Artifact:
     return Artifact(path, read_manifest(path))
 
 
-def open_openvino(model: Path | bytes, manifest: OnnxManifest, threads: int | None = None) -> OpenVinoRunner:
+def open_openvino(
+    model: Path | bytes | LargeModel, manifest: OnnxManifest, threads: int | None = None
+) -> OpenVinoRunner:
     """The model in OpenVINO, as its manifest says; raises as `OpenVinoRunner` does."""
+    assert not isinstance(model, LargeModel)  # `optimize` makes no larger file for OpenVINO
     return OpenVinoRunner(model, threads, manifest.precision, manifest.options.arithmetic)
 
 

@@ -14,7 +14,7 @@ from tofe_export.errors import CheckFailedError
 from tofe_export.files.names import is_text
 from tofe_export.graph.export import INPUT
 from tofe_export.graph.stored import write
-from tofe_export.runners.base import Array
+from tofe_export.runners.base import Array, LargeModel
 from tofe_export.runners.onnxruntime_runner import OnnxRuntimeRunner
 
 _BATCHES = (1, 3)  # neither is the batch that was traced
@@ -36,15 +36,15 @@ def write_checked(model: ir.Model, draft: Draft) -> None:
         raise CheckFailedError(problem, _REPORT, code="checker-refuses") from error
 
 
-def run_two_batches(path: Path, shape: tuple[int, int, int]) -> list[dict[str, Array]]:
-    """The outputs of an ONNX file on noise of an image's shape (D, H, W), at two batch sizes.
+def run_two_batches(model: Path | bytes | LargeModel, shape: tuple[int, int, int]) -> list[dict[str, Array]]:
+    """The outputs of an ONNX model on noise of an image's shape (D, H, W), at two batch sizes.
 
     A size that was fixed by accident shows only at another.
 
     Raises:
         CheckFailedError: wrong shapes, or values that are not finite.
     """
-    runner, every = OnnxRuntimeRunner(path), []
+    runner, every = OnnxRuntimeRunner(model), []
     for batch in _BATCHES:
         outputs = runner.run(_noise(batch, shape))
         for name, value in outputs.items():
@@ -63,7 +63,7 @@ def run_two_batches(path: Path, shape: tuple[int, int, int]) -> list[dict[str, A
     return every
 
 
-def ask_polygraphy(path: Path, shape: tuple[int, int, int], own: list[dict[str, Array]]) -> None:
+def ask_polygraphy(model: Path | bytes | LargeModel, shape: tuple[int, int, int], own: list[dict[str, Array]]) -> None:
     """A second opinion: the same images through Polygraphy's ONNX Runtime runner, judged by its comparator.
 
     Where both agree, what this program says of the file depends neither on how it opens a session nor on how it reads
@@ -77,7 +77,7 @@ def ask_polygraphy(path: Path, shape: tuple[int, int, int], own: list[dict[str, 
     from polygraphy.logger import G_LOGGER  # noqa: PLC0415
 
     with G_LOGGER.verbosity(G_LOGGER.CRITICAL), np.errstate(all="ignore"):  # it divides by what it compares: by 0
-        runner = OnnxrtRunner(SessionFromOnnx(_content(path)), name="Polygraphy")
+        runner = OnnxrtRunner(SessionFromOnnx(_content(model)), name="Polygraphy")
         results = Comparator.run([runner], data_loader=[{INPUT: _noise(batch, shape)} for batch in _BATCHES])
         for batch, other, ours in zip(_BATCHES, results["Polygraphy"], own, strict=True):
             wrong = sorted(ours.keys() ^ other.keys())
@@ -94,6 +94,10 @@ def _noise(batch: int, shape: tuple[int, int, int]) -> np.ndarray[tuple[int, ...
     return np.random.default_rng(batch).standard_normal((batch, *shape), dtype=np.float32)
 
 
-def _content(path: Path) -> str | bytes:
+def _content(model: Path | bytes | LargeModel) -> str | bytes:
     """What libraries in C++ take: a path in UTF-8, else the bytes of the file."""
+    if not isinstance(model, Path):
+        assert isinstance(model, bytes)
+        return model
+    path = model
     return os.fspath(path) if is_text(path) else path.read_bytes()

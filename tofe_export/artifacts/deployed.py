@@ -23,7 +23,7 @@ from tofe_export.graph.stored import copy_model, read_onnx, serialize
 from tofe_export.precision.half import HALVES, is_float32, to_half
 from tofe_export.precision.quantize import FORMATS, is_quantized
 from tofe_export.progress import Progress
-from tofe_export.runners.base import Runner
+from tofe_export.runners.base import LargeModel, Runner
 from tofe_export.runners.wrapped import Padded
 
 BATCH = 8  # images at a time, where nothing else limits them
@@ -89,23 +89,21 @@ def open_padded(artifact: Artifact, provider: str) -> Runner:
 def _opened_onnx(artifact: Artifact, manifest: OnnxManifest, provider: str) -> Opened:
     content = copy_model(artifact.graph)
     if manifest.runtime == "openvino":
-        return opened_in_openvino(artifact.path, manifest, content)
-    return OpenedOnnx(artifact.path, content, manifest.precision, provider)
+        return opened_in_openvino(artifact.network, manifest, content)
+    return OpenedOnnx(artifact.network, content, manifest.precision, provider)
 
 
-def opened_in_openvino(path: Path, manifest: OnnxManifest, graph: ir.Model) -> Opened:
+def opened_in_openvino(source: Path | bytes | LargeModel, manifest: OnnxManifest, graph: ir.Model) -> Opened:
     """A file in OpenVINO with its stages in view; `graph` is its content and gets taps.
 
     Raises as `OpenVinoRunner` does. A twin may round otherwise, for OpenVINO fuses what no output shows.
     """
 
     def open_model(shown: ir.Model) -> Runner:
-        content = serialize(shown)
-        assert isinstance(content, bytes)  # `optimize` makes no larger file for OpenVINO
-        return open_openvino(content, manifest)
+        return open_openvino(serialize(shown), manifest)
 
     shows_stages = not show_taps(graph)
-    return Opened(open_openvino(path, manifest), graph, open_model, shows_stages, built_apart=False)
+    return Opened(open_openvino(source, manifest), graph, open_model, shows_stages, built_apart=False)
 
 
 def built_from(artifact: Artifact, manifest: EngineManifest, checkpoint: Checkpoint) -> ir.Model | None:

@@ -14,6 +14,7 @@ from tofe_export.cli.failures import escaping
 from tofe_export.cli.inspect import inspect
 from tofe_export.cli.onnx import onnx
 from tofe_export.cli.optimize import optimize
+from tofe_export.cli.package import package
 from tofe_export.cli.predict import predict
 from tofe_export.cli.quantize import quantize
 from tofe_export.cli.report import report
@@ -32,7 +33,22 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 
-for verb in (doctor, demo, train, tune, onnx, quantize, optimize, trt, verify, bench, predict, inspect, report):
+for verb in (
+    doctor,
+    demo,
+    train,
+    tune,
+    onnx,
+    quantize,
+    optimize,
+    trt,
+    verify,
+    bench,
+    predict,
+    package,
+    inspect,
+    report,
+):
     app.command(cls=Verb)(escaping(verb))
 
 

@@ -24,8 +24,10 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bars
     from rich.progress import TaskID
 
+    from tofe_export.artifacts.ends import EndsAgreement
     from tofe_export.documents.base import Document
     from tofe_export.documents.images import ImagesRead
+    from tofe_export.documents.onnx_options import OnnxOptions
     from tofe_export.training.loop import EpochMeans, Watch
 
 # A pipe or a log has no width of its own; a narrow terminal wraps lines, which loses less than narrow columns do.
@@ -84,6 +86,19 @@ def show_images(images: ImagesRead) -> None:
         warn(*image_lines(images))
     elif images.read:
         err.print(*image_lines(images), soft_wrap=True)
+
+
+def show_ends(ends: EndsAgreement | None, options: OnnxOptions) -> None:
+    """How a file prepares images and names classes, if it does."""
+    if ends is None:
+        return
+    told = []
+    if options.input == "image":
+        apart = f"{ends.differing:.2%} of the pixels differ by one level from timm's"
+        told.append(apart if ends.differing else "every pixel as timm prepares it")
+    if options.top:
+        told.append(f"top-{options.top} as the logits say, probabilities within {ends.probability:.0e}")
+    say(f"  ends         {ends.samples} images: {', '.join(told)}")
 
 
 def leave_alone(path: Path | None) -> None:

@@ -25,9 +25,19 @@ def onnx(
         ),
     ],
     output: Annotated[Path, Option("--output", "-o", help="ONNX file to write.", metavar="FILE")] = Path("model.onnx"),
+    input: Annotated[
+        Literal["tensor", "image"],
+        Option(help="tensor: normalized float32 images; image: uint8 [B,H,W,3] in RGB, of any size, prepared inside."),
+    ] = "tensor",
     outputs: Annotated[
-        str, Option(help="logits, features (patch tokens in spatial order; also: tokens), or both.", metavar="WHAT")
+        str,
+        Option(
+            help="logits, features (patch tokens in spatial order; also: tokens), or both; classes: the most probable "
+            "and their probabilities, in place of logits.",
+            metavar="WHAT",
+        ),
     ] = "logits",
+    top: Annotated[int | None, Option(help="How many classes; default: 5.", min=1, metavar="N")] = None,
     keep: Annotated[
         str | None,
         Option(help="Keep counts, one per stage (96,49,27), or ratios (0.49,0.25,0.14).", metavar="K1,K2,K3"),
@@ -80,6 +90,8 @@ def onnx(
         raise BadParameter("--keep-rate says how many tokens to keep, and so does --keep or --keep-from.")
     counts = None if keep is None else counts_or_ratios(keep)
     chosen = output_names(outputs)
+    if top is not None and "classes" not in chosen:
+        raise BadParameter("--top is for --outputs classes.")
     described = hints.hints_from(backbone, backbone_args, selector, fuse_token, stages, keep_rate, img_size, weights)
     with console.progress() as progress:
         artifact = export(
@@ -90,7 +102,9 @@ def onnx(
             keep_quantile=keep_quantile,
             keep_samples=keep_samples,
             rearrange=rearrange,
+            input=input,
             outputs=chosen,
+            top=top or 5,
             taps=taps,
             inline=inline,
             strict=strict,
@@ -121,4 +135,5 @@ def _show(artifact: ExportedArtifact, checkpoint: Path) -> None:
     if parity.features is not None:
         differences.append(f"features max_abs {parity.features.max_abs:.1e}")
     console.say(f"  parity       {parity.samples} images: {', '.join(differences)}")
+    console.show_ends(artifact.ends, manifest.options)
     console.say(f"Next:  {command('verify', artifact.path, '--against', checkpoint)}")

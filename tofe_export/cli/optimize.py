@@ -30,6 +30,12 @@ def optimize(
         Literal["fp32", "int8"],
         Option(help="int8: ONNX Runtime's weights in 8 bits, selectors excepted; measure whether it pays."),
     ] = "fp32",
+    input: Annotated[
+        Literal["tensor", "image"], Option(help="image: take uint8 [B,H,W,3] of any size and prepare it, as in onnx.")
+    ] = "tensor",
+    classes: Annotated[
+        int | None, Option(help="Return the N most probable classes in place of logits.", min=1, metavar="N")
+    ] = None,
     data: Annotated[str | None, Option(help="Images of the comparison: 'digits', 'photos' or a folder.")] = None,
 ) -> None:
     """Rewrite a model for a runtime, and compare it there with the file it was made of."""
@@ -44,6 +50,8 @@ def optimize(
             target=target,
             precision="bf16" if bf16 else "fp32",
             weights=weights,
+            input=input,
+            classes=classes,
             data=data,
             progress=progress,
         )
@@ -61,4 +69,5 @@ def _show(artifact: OptimizedArtifact, source: Path) -> None:
             f"  parity       {agreement.samples} images: logits max_abs {agreement.logits.max_abs:.1e}, "
             f"same class {agreement.top1_agreement or 0.0:.0%}"
         )
+    console.show_ends(artifact.ends, manifest.options)
     console.say(f"Next:  {command('bench', artifact.path, source)}")

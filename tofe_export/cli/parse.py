@@ -12,8 +12,13 @@ from typer import BadParameter
 
 from tofe_export.bounds import LARGEST_SIDE
 
-OutputName = Literal["logits", "features"]
-_OUTPUTS: dict[str, OutputName] = {"logits": "logits", "features": "features", "tokens": "features"}  # patch tokens
+OutputName = Literal["logits", "features", "classes"]
+_OUTPUTS: dict[str, OutputName] = {
+    "logits": "logits",
+    "features": "features",
+    "tokens": "features",  # patch tokens
+    "classes": "classes",
+}
 
 
 def comma_separated(text: str, option: str) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -13,6 +14,8 @@ from tofe_export.bounds import MOST_IMAGES
 from tofe_export.cli import console
 from tofe_export.cli.options import as_options
 from tofe_export.cli.parse import tolerances
+from tofe_export.cli.processes import is_first
+from tofe_export.progress import silent
 
 if TYPE_CHECKING:
     from tofe_export.documents.verification import StageDrift, ThresholdComparison, Verification
@@ -47,7 +50,8 @@ def verify(
     require_outputs([Output(json, Kind.VERIFY), Output(junit, Kind.JUNIT)], [*models, against])
     require_unambiguous(data)
     own_limits = tolerances(tolerance)
-    with console.progress() as progress:
+    first = is_first()
+    with console.progress() if first else nullcontext(silent) as progress:
         result = run(
             models,
             against=against,
@@ -58,6 +62,8 @@ def verify(
             provider=provider,
             progress=progress,
         )
+    if not first:  # of several processes one speaks
+        return
     console.save_json(json, result)
     console.save_text(junit, lambda: to_junit(result))
     say = partial(as_options, names=[*models, against])

@@ -22,11 +22,11 @@ from tofe_export.documents.fields import (
     Side,
     Target,
     Text,
-    Threads,
     Whole,
     must,
 )
 from tofe_export.documents.hub import HubRevision
+from tofe_export.documents.onnx_options import OnnxOptions
 from tofe_export.documents.recipe import CalibrationRecipe
 from tofe_export.documents.verification import FeaturesDrift, LogitsDrift
 from tofe_export.errors import InputError
@@ -183,40 +183,6 @@ class Manifest(Document):
         return self
 
 
-class SessionSettings(Part):
-    """Parameters of ONNX Runtime that `tune` found fastest; None leaves what the program takes by itself.
-
-    Attributes:
-        threads: of one session; on a machine with fewer processors, as many as those.
-        spinning: idle threads wait for work in a loop, which answers sooner and uses the processor.
-        arena: memory is kept between calls.
-    """
-
-    threads: Threads | None = None
-    spinning: Flag | None = None
-    arena: Flag | None = None
-
-
-class OnnxOptions(Part):
-    """What an ONNX file was exported and rewritten with.
-
-    Attributes:
-        keep_source: where its keep counts come from, in words.
-        target: what it was optimized for; None for a file with the two operators.
-        passes: of that, name -> places that were rewritten.
-        arithmetic: what OpenVINO computes float32 values in.
-        session: what ONNX Runtime is opened with.
-    """
-
-    opset: Count = 0
-    taps: Flag = False
-    keep_source: Text = "given"
-    target: Target | None = None
-    passes: dict[Text, Count] = {}
-    arithmetic: Literal["fp32", "bf16"] = "fp32"
-    session: SessionSettings = SessionSettings()
-
-
 class OnnxManifest(Manifest):
     """Of an ONNX file."""
 
@@ -228,6 +194,11 @@ class OnnxManifest(Manifest):
     def runtime(self) -> Literal["onnxruntime", "openvino"]:
         """What runs the file here."""
         return "openvino" if self.options.target == "openvino" else "onnxruntime"
+
+    @property
+    def has_ends(self) -> bool:
+        """Whether the file prepares images or names classes itself (`graph/passes/ends.py`)."""
+        return self.options.input == "image" or self.options.top > 0
 
 
 class EngineBackend(Part):

@@ -11,7 +11,8 @@ from tofe_export.documents.base import Document, Part
 from tofe_export.documents.fields import Amount, Count, Flag, NotNegative, Positive, Share, Target, Text
 from tofe_export.documents.images import ImagesRead
 from tofe_export.documents.machine import Machine
-from tofe_export.documents.manifest import FileIdentity, NetworkConfig, SessionSettings
+from tofe_export.documents.manifest import FileIdentity, NetworkConfig
+from tofe_export.documents.onnx_options import SessionSettings
 
 Keep = tuple[Positive, ...]
 Milliseconds = Annotated[float, Field(strict=True, ge=1e-9, lt=1e12)]

@@ -98,6 +98,23 @@ class Comparison:
         """Whether the deployed model itself showed which tokens it chose."""
         return bool(self.stages or self.broken) and not self.stages_of_twin
 
+    def merge(self, other: Comparison) -> None:
+        """Adds what another process found on other images; `other_checks` are those of this one."""
+        self.samples += other.samples
+        self.logits.merge(other.logits)
+        self.same_selection.merge(other.same_selection)
+        self.features.merge(other.features)
+        self.own_features.merge(other.own_features)
+        self.outputs_broken = self.outputs_broken or other.outputs_broken
+        for index, stage in other.stages.items():
+            self.stages.setdefault(index, StageDifference(index)).merge(stage)
+        self.stages = dict(sorted(self.stages.items()))
+        self.broken = {**other.broken, **self.broken}
+        self.stages_hidden |= other.stages_hidden
+        self.stages_of_twin |= other.stages_of_twin
+        self.modules = self.modules or other.modules
+        self.causes = {**other.causes, **self.causes}
+
     def limits(self, stage: StageDifference) -> TokenLimits:
         """How far a token of the stage may be from PyTorch's."""
         return TokenLimits(scaled(self.tolerance.tokens_max_abs, stage.largest), self.tolerance.tokens_relative)

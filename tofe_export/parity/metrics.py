@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ from tofe_export.documents.verification import NotFinite as NotFiniteImages
 from tofe_export.extremes import largest, least
 from tofe_export.files.names import readable
 from tofe_export.model.outputs import best_class
+from tofe_export.parity.sums import ExactSum
 
 
 @dataclass
@@ -23,14 +25,28 @@ class NotFinite:
     reference: str = ""
     deployed: str = ""
     _images: int = 0
+    _places: tuple[int, int] = (-1, -1)
 
     def add(self, reference: Tensor, deployed: Tensor | None = None, names: Sequence[str] = ()) -> None:
         """Adds a batch, [B, ...] each; without names, images go by their number."""
         known = names or [f"number {self._images + place + 1}" for place in range(len(reference))]
+        ours, theirs = self._places
+        if not self.reference and (place := _first_not_finite(reference)) is not None:
+            self.reference, ours = readable(known[place]), self._images + place
+        if deployed is not None and not self.deployed and (place := _first_not_finite(deployed)) is not None:
+            self.deployed, theirs = readable(known[place]), self._images + place
+        self._places = ours, theirs
         self._images += len(reference)
-        self.reference = self.reference or _first_not_finite(reference, known)
-        if deployed is not None:
-            self.deployed = self.deployed or _first_not_finite(deployed, known)
+
+    def merge(self, other: NotFinite) -> None:
+        """Takes over what the next process met, which had every n-th image: the first one stays the first."""
+        (ours, theirs), (their_ours, their_theirs) = self._places, other._places
+        if other.reference and (not self.reference or their_ours < ours):
+            self.reference, ours = other.reference, their_ours
+        if other.deployed and (not self.deployed or their_theirs < theirs):
+            self.deployed, theirs = other.deployed, their_theirs
+        self._places = ours, theirs
+        self._images += other._images
 
     def problems(self, what: str, reference: str) -> list[str]:
         """A sentence for each side that is not finite; `what` was compared with that of `reference`."""
@@ -42,9 +58,9 @@ class NotFinite:
         return NotFiniteImages(reference=self.reference or None, deployed=self.deployed or None)
 
 
-def _first_not_finite(values: Tensor, names: Sequence[str]) -> str:
+def _first_not_finite(values: Tensor) -> int | None:
     wrong = ~values.isfinite().flatten(1).all(dim=1)
-    return readable(names[int(wrong.int().argmax())]) if wrong.any() else ""
+    return int(wrong.int().argmax()) if wrong.any() else None
 
 
 @dataclass
@@ -56,8 +72,18 @@ class OutputDifference:
     cosine_min: float = 1.0
     largest: float = 0.0
     not_finite: NotFinite = field(default_factory=NotFinite)
-    _sum_abs: float = 0.0
+    _sum_abs: ExactSum = field(default_factory=ExactSum)
     _values: int = 0
+
+    def merge(self, other: Self) -> None:
+        """Adds what another process found on other images."""
+        self.samples += other.samples
+        self.max_abs = largest(self.max_abs, other.max_abs)
+        self.cosine_min = least(self.cosine_min, other.cosine_min)
+        self.largest = largest(self.largest, other.largest)
+        self.not_finite.merge(other.not_finite)
+        self._sum_abs.merge(other._sum_abs)
+        self._values += other._values
 
     def add(self, reference: Tensor, deployed: Tensor, names: Sequence[str] = ()) -> None:
         """Adds a batch of the images `names`. Values that are not finite count as an infinite difference."""
@@ -68,7 +94,7 @@ class OutputDifference:
         self.max_abs = largest(self.max_abs, float(gap.max()))
         self.cosine_min = least(self.cosine_min, float(cosine.min()))
         self.largest = largest(self.largest, float(reference.abs().max()))
-        self._sum_abs += float(gap.sum())
+        self._sum_abs.add(gap.flatten(1).sum(dim=1))
         self._values += gap.numel()
 
 
@@ -80,15 +106,25 @@ class LogitsDifference(OutputDifference):
     labelled: int = 0
     right_reference: int = 0
     right_deployed: int = 0
-    _sum_kl: float = 0.0
+    _sum_kl: ExactSum = field(default_factory=ExactSum)
     _agreeing: int = 0
+
+    def merge(self, other: Self) -> None:
+        """See `OutputDifference.merge`."""
+        super().merge(other)
+        self.kl_max = largest(self.kl_max, other.kl_max)
+        self.labelled += other.labelled
+        self.right_reference += other.right_reference
+        self.right_deployed += other.right_deployed
+        self._sum_kl.merge(other._sum_kl)
+        self._agreeing += other._agreeing
 
     def add(self, reference: Tensor, deployed: Tensor, names: Sequence[str] = (), labels: Tensor | None = None) -> None:
         """See `OutputDifference.add`; `labels`, int64 [B], are of the network's own classes."""
         super().add(reference, deployed, names)
         kl = kl_divergence(reference, deployed)
         self.kl_max = largest(self.kl_max, float(kl.max()))
-        self._sum_kl += float(kl.sum())
+        self._sum_kl.add(kl)
         ours, theirs = best_class(reference), best_class(deployed)
         self._agreeing += int(((ours == theirs) & (ours >= 0)).sum())
         if labels is not None:
@@ -104,7 +140,7 @@ class LogitsDifference(OutputDifference):
     @property
     def kl_mean(self) -> float:
         """Mean over images of KL(reference || deployed), in nats."""
-        return self._sum_kl / self.samples if self.samples else 0.0
+        return float(self._sum_kl) / self.samples if self.samples else 0.0
 
     def document(self) -> LogitsDrift | None:
         """The `logits` of verify.json; None before any image was seen."""
@@ -112,7 +148,7 @@ class LogitsDifference(OutputDifference):
             return None
         return LogitsDrift(
             max_abs=finite(self.max_abs),
-            mean_abs=finite(self._sum_abs / self._values),
+            mean_abs=finite(float(self._sum_abs) / self._values),
             cosine_min=self.cosine_min,
             kl_mean=finite(self.kl_mean),
             kl_max=finite(self.kl_max),

@@ -88,6 +88,20 @@ class StageDifference:
         self.of_kept.add(rows, ~frozen)
         self.of_frozen.add(rows, frozen)
 
+    def merge(self, other: StageDifference) -> None:
+        """Adds what another process found on other images."""
+        self.kept += other.kept
+        self.flipped += other.flipped
+        self.score_gap = largest(self.score_gap, other.score_gap)
+        self.largest_score = largest(self.largest_score, other.largest_score)
+        self.margins += other.margins
+        self.images_flipped += other.images_flipped
+        self.of_kept.merge(other.of_kept)
+        self.of_frozen.merge(other.of_frozen)
+        self.largest = largest(self.largest, other.largest)
+        self.scores_not_finite.merge(other.scores_not_finite)
+        self.tokens_not_finite.merge(other.tokens_not_finite)
+
     @property
     def max_abs(self) -> float | None:
         """Largest difference of a token under the same selection; None before any was seen."""

@@ -42,6 +42,13 @@ class StageCounts:
     either: int = 0
     margins: list[float] = field(default_factory=list)
 
+    def merge(self, other: StageCounts) -> None:
+        """Adds what another process found on other images."""
+        self.counts += other.counts
+        self.shared += other.shared
+        self.either += other.either
+        self.margins += other.margins
+
     def document(self, index: int) -> ThresholdStage:
         """An entry of `threshold.stages` in verify.json."""
         kept, margins = list(self.counts.elements()), self.margins
@@ -69,6 +76,14 @@ class ThresholdDifference:
     logits: LogitsDifference = field(default_factory=LogitsDifference)
     scores_not_finite: NotFinite = field(default_factory=NotFinite)
     gmacs: list[float] = field(default_factory=list)
+
+    def merge(self, other: ThresholdDifference) -> None:
+        """Adds what another process found on other images."""
+        for stage, more in zip(self.stages, other.stages, strict=True):
+            stage.merge(more)
+        self.logits.merge(other.logits)
+        self.scores_not_finite.merge(other.scores_not_finite)
+        self.gmacs += other.gmacs
 
     @property
     def check(self) -> Check | None:

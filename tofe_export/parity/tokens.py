@@ -68,6 +68,12 @@ class TokenDifference:
             self.max_abs = largest(self.max_abs or 0.0, float(rows.absolute[which].max()))
             self.max_relative = largest(self.max_relative or 0.0, float(rows.relative[which].max()))
 
+    def merge(self, other: TokenDifference) -> None:
+        """Adds what another process found on other images."""
+        for name in ("max_abs", "max_relative"):
+            known = [value for value in (getattr(self, name), getattr(other, name)) if value is not None]
+            setattr(self, name, largest(*known) if known else None)
+
     def document(self) -> TokensDrift:
         """`of_kept` and `of_frozen` in verify.json."""
         return TokensDrift(max_abs=finite(self.max_abs), max_relative=finite(self.max_relative))

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tofe_export.documents.machine import processors
-from tofe_export.documents.manifest import SessionSettings
+from tofe_export.documents.onnx_options import SessionSettings
 from tofe_export.errors import CheckFailedError, InputError, MissingError, brief
 from tofe_export.files.names import is_text
 from tofe_export.runners.base import Array, LargeModel

@@ -17,7 +17,8 @@ import torch
 
 from tofe_export.artifacts.artifact import Artifact
 from tofe_export.checkpoints.checkpoint import Checkpoint
-from tofe_export.documents.manifest import EngineManifest, Manifest, OnnxManifest, OnnxOptions
+from tofe_export.documents.manifest import EngineManifest, Manifest, OnnxManifest
+from tofe_export.documents.onnx_options import OnnxOptions
 from tofe_export.documents.recipe import QuantizePolicy
 from tofe_export.engine.backend import open_backend
 from tofe_export.engine.build import build_engine

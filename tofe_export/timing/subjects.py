@@ -15,7 +15,7 @@ from pydantic import BeforeValidator, Field, InstanceOf, PlainSerializer
 
 from tofe_export.documents.base import Part
 from tofe_export.documents.fields import Flag, NaturalNumber, Positive, Text
-from tofe_export.documents.manifest import SessionSettings
+from tofe_export.documents.onnx_options import SessionSettings
 from tofe_export.runners.base import Array, TimedRunner
 from tofe_export.runners.onnxruntime_runner import CPU, OnnxRuntimeRunner, backend_of
 

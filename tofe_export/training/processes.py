@@ -6,18 +6,19 @@ They make every step together, each with its share of the images, and end with t
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 from torch import distributed as dist
 
-from tofe_export.errors import MissingError, StoppedError
+from tofe_export.errors import MissingError, StoppedError, TofeError
 from tofe_export.training import torchrun
 
+Part = TypeVar("Part")
 _PATIENCE = timedelta(minutes=30)  # the slowest process may read many more images than the others
 
 
@@ -53,6 +54,26 @@ class Processes:
         values: list[Any] = [None] * self.size
         dist.all_gather_object(values, value)
         return values
+
+    def shared(self, work: Callable[[], Part]) -> list[Part]:
+        """What every process makes, in order of their numbers.
+
+        Raises:
+            TofeError: that of the first process whose `work` raises one; every process raises it.
+        """
+        made: Part | tuple[type[TofeError], str, str, str]
+        try:
+            made = work()
+        except TofeError as error:
+            if self.size == 1:
+                raise
+            made = type(error), error.message, error.next_step, error.code
+        every = self.gathered(made)
+        for one in every:
+            if isinstance(one, tuple):
+                kind, message, next_step, code = one
+                raise kind(message, next_step, code=code)
+        return every
 
 
 @contextlib.contextmanager

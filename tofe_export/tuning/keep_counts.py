@@ -16,7 +16,7 @@ from tofe_export.data.image_log import ImageLog
 from tofe_export.data.images import batches
 from tofe_export.data.sources import is_ambiguous, open_source
 from tofe_export.documents.base import read_document
-from tofe_export.documents.manifest import SessionSettings
+from tofe_export.documents.onnx_options import SessionSettings
 from tofe_export.documents.tuning import Tuning, unfinished_path
 from tofe_export.errors import CheckFailedError, InputError, brief
 from tofe_export.files.names import expanded, readable

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import product
 
-from tofe_export.documents.manifest import SessionSettings
+from tofe_export.documents.onnx_options import SessionSettings
 from tofe_export.model.backbones import image_shape
 from tofe_export.progress import Progress
 from tofe_export.timing.intervals import speedup

@@ -1,4 +1,4 @@
-"""Writes the two operators out in standard operators, for readers that know no model-local functions.
+"""Writes the functions of a file out in standard operators, for readers that know no model-local functions.
 
 Rules:
 * every node of domain `tofe` becomes the nodes of its body, and the file defines no function any more;
@@ -31,7 +31,8 @@ _COPY = re.compile(r"_\d+$")
 
 def inline_operators(model: ir.Model) -> int:
     """Applies the rules above in place; how many nodes were written out."""
-    calls = [(str(node.name), [str(value.name) for value in node.outputs]) for node in model.graph if is_operator(node)]
+    nodes = [node for node in model.graph if node.domain == DOMAIN]
+    calls = [(str(node.name), [str(value.name) for value in node.outputs]) for node in nodes]
     known = set(model.graph)
     with taps_kept(model):
         InlinePass()(model)

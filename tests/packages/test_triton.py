@@ -1,0 +1,219 @@
+"""Repositories for Triton: the configuration against Triton's own schema, versions, and what is refused."""
+
+import dataclasses
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tofe_export as tofe
+from tests.helpers import refusal, small_tofe
+from tofe_export.artifacts.artifact import Artifact, open_artifact
+from tofe_export.checkpoints.checkpoint import Checkpoint, save
+from tofe_export.data.preprocessing import Preprocessing
+from tofe_export.engine.options import BatchProfile
+from tofe_export.packages.triton import TritonSettings, config
+
+KEEP = (8, 5, 3)
+CLASSES = ("ant", "honey bee", "cat", "dog", "eel")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """ckpt.pth, plain.onnx (images to logits), served.onnx (pixels to classes)."""
+    folder = tmp_path_factory.mktemp("package")
+    model = small_tofe()
+    preprocessing = Preprocessing.of_backbone(model.vit)
+    save(folder / "ckpt.pth", Checkpoint(model, (0.5, 0.3, 0.2), preprocessing, {}, "photos", CLASSES))
+    tofe.export(folder / "ckpt.pth", folder / "plain.onnx", keep=KEEP)
+    tofe.export(folder / "ckpt.pth", folder / "served.onnx", keep=KEEP, input="image", outputs="classes", top=3)
+    return folder
+
+
+def parsed(text: str) -> Any:
+    """As Triton reads it, which refuses a name that it does not know."""
+    schema = pytest.importorskip("tritonclient.grpc.model_config_pb2", reason="tritonclient is in the extra dev")
+    from google.protobuf import text_format
+
+    return text_format.Parse(text, schema.ModelConfig())
+
+
+def test_a_model_of_pixels(folder: Path, tmp_path: Path) -> None:
+    done = tofe.package(folder / "served.onnx", tmp_path / "repo", settings=TritonSettings(instances=2, threads=3))
+    assert done.path == tmp_path / "repo" / "served"
+    assert sorted(str(path.relative_to(done.path)) for path in done.path.rglob("*") if path.is_file()) == [
+        "1/model.onnx",
+        "1/model.onnx.json",
+        "config.pbtxt",
+        "labels.txt",
+    ]
+    assert (done.path / "1" / "model.onnx").read_bytes() == (folder / "served.onnx").read_bytes()
+    assert open_artifact(done.path / "1" / "model.onnx").manifest.sha256 == done_hash(folder / "served.onnx")
+    told = parsed((done.path / "config.pbtxt").read_text())
+    assert (told.name, told.backend, told.max_batch_size) == ("served", "onnxruntime", 8)
+    [pixels] = told.input
+    assert (pixels.name, pixels.data_type, list(pixels.dims)) == ("pixels", 2, [-1, -1, 3])  # 2 is TYPE_UINT8
+    assert [(one.name, list(one.dims)) for one in told.output] == [("classes", [3]), ("probabilities", [3])]
+    assert told.instance_group[0].count == 2
+    assert told.parameters["intra_op_thread_count"].string_value == "3"
+    assert told.dynamic_batching.max_queue_delay_microseconds == 100
+    assert [one.batch_size for one in told.model_warmup] == [1, 8]
+    assert list(told.model_warmup[0].inputs["pixels"].dims) == [32, 32, 3]
+    assert (done.path / "labels.txt").read_text().splitlines() == list(CLASSES)
+
+
+def done_hash(path: Path) -> str:
+    return open_artifact(path).manifest.sha256
+
+
+def test_a_model_of_images(folder: Path, tmp_path: Path) -> None:
+    done = tofe.package(folder / "plain.onnx", tmp_path, name="tofe.small-1")
+    told = parsed((done.path / "config.pbtxt").read_text())
+    assert told.name == "tofe.small-1"
+    assert list(told.input[0].dims) == [3, 32, 32]
+    assert [(one.name, list(one.dims), one.label_filename) for one in told.output] == [
+        ("logits", [len(CLASSES)], "labels.txt")
+    ]
+    assert list(told.model_warmup[0].inputs["images"].dims) == [3, 32, 32]
+    assert int(told.parameters["intra_op_thread_count"].string_value) >= 1
+
+
+def test_openvino_gets_its_batch_from_the_request(folder: Path, tmp_path: Path) -> None:
+    from tests.helpers import require_openvino
+
+    require_openvino()
+    tofe.optimize(folder / "plain.onnx", tmp_path / "ov.onnx", target="openvino", data="photos")
+    done = tofe.package(tmp_path / "ov.onnx", tmp_path / "repo")
+    told = parsed((done.path / "config.pbtxt").read_text())
+    assert (told.backend, told.default_model_filename, told.max_batch_size) == ("openvino", "model.onnx", 0)
+    assert list(told.input[0].dims) == [-1, 3, 32, 32]
+    assert not told.HasField("dynamic_batching")
+    assert refusal(tofe.package, tmp_path / "ov.onnx", tmp_path / "r", python=True).code == "openvino-in-python"
+
+
+def engine(folder: Path, batch: BatchProfile, backend: str) -> Artifact:
+    """What TensorRT would leave; its manifest is all that is read."""
+    plain = open_artifact(folder / "plain.onnx")
+    shown = types.SimpleNamespace(
+        inputs={"images": ("fp32", (-1, 3, 32, 32))}, outputs={"logits": ("fp32", (-1, len(CLASSES)))}
+    )
+    from tofe_export.documents.manifest import EngineManifest
+
+    shared = plain.manifest.shared()
+    options = {
+        "batch": f"{batch.minimum}:{batch.optimum}:{batch.maximum}",
+        "version_compatible": False,
+        "hardware": "none",
+        "compute_capabilities": (),
+    }
+    manifest = EngineManifest.model_validate(
+        {
+            **shared,
+            "source": {"file": "plain.onnx", "sha256": ""},
+            "backend": {"name": backend, "version": "10", "gpu": None},
+            "operators": (),
+            "network": {"layers": {}, "plugins": (), "inputs": shown.inputs, "outputs": shown.outputs},
+            "options": options,
+        }
+    )
+    return Artifact(folder / "model.engine", manifest)
+
+
+def test_an_engine(folder: Path) -> None:
+    told = parsed(config("tofe", engine(folder, BatchProfile(1, 4, 6), "tensorrt"), "tensorrt", TritonSettings()))
+    assert (told.platform, told.max_batch_size) == ("tensorrt_plan", 6)
+    assert told.instance_group[0].kind == 1  # KIND_GPU
+    assert not told.parameters
+
+
+def test_engines_that_triton_cannot_run(folder: Path, tmp_path: Path) -> None:
+    rtx = engine(folder, BatchProfile(1, 4, 6), "rtx")
+    assert refusal(tofe.package, rtx, tmp_path).code == "engine-for-triton"
+    large = engine(folder, BatchProfile(4, 4, 8), "tensorrt")
+    assert refusal(config, "tofe", large, "tensorrt", TritonSettings()).code == "engine-batch-for-triton"
+
+
+def test_versions(folder: Path, tmp_path: Path) -> None:
+    first = tofe.package(folder / "served.onnx", tmp_path, name="tofe")
+    before = (first.path / "1" / "model.onnx").stat().st_ino
+    second = tofe.package(folder / "served.onnx", tmp_path, name="tofe", settings=TritonSettings(batch=4))
+    assert (first.version, second.version) == (1, 2)
+    assert (first.path / "1" / "model.onnx").stat().st_ino == before, "the old version is left alone"
+    assert parsed((first.path / "config.pbtxt").read_text()).max_batch_size == 4
+    assert tofe.package(folder / "served.onnx", tmp_path, name="tofe", version=7).version == 7
+    assert refusal(tofe.package, folder / "served.onnx", tmp_path, name="tofe", version=7).code == "version-exists"
+    assert sorted(path.name for path in first.path.iterdir()) == ["1", "2", "7", "config.pbtxt", "labels.txt"]
+
+
+@pytest.mark.parametrize("name", ["", "a b", "../up", ".hidden", 'quote"', "n" * 129])
+def test_names_that_cannot_be(folder: Path, tmp_path: Path, name: str) -> None:
+    assert refusal(tofe.package, folder / "plain.onnx", tmp_path / "repo", name=name).code == "model-name"
+    assert not (tmp_path / "repo").exists()
+
+
+@pytest.mark.parametrize("wrong", [{"instances": 0}, {"threads": 0}, {"batch": 0}, {"delay_us": -1}, {"batch": 10**9}])
+def test_numbers_that_cannot_be(folder: Path, tmp_path: Path, wrong: dict[str, int]) -> None:
+    settings = dataclasses.replace(TritonSettings(), **wrong)
+    refusal(tofe.package, folder / "plain.onnx", tmp_path / "repo", settings=settings)
+    assert not (tmp_path / "repo").exists()
+
+
+def test_nothing_is_left_of_a_version_that_could_not_be_written(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tofe.package(folder / "served.onnx", tmp_path, name="tofe")
+
+    def full(source: str, target: str) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("shutil.copyfile", full)
+    assert refusal(tofe.package, folder / "served.onnx", tmp_path, name="tofe").exit_code == 3
+    assert sorted(path.name for path in (tmp_path / "tofe").iterdir()) == ["1", "config.pbtxt", "labels.txt"]
+
+
+class _Tensor:
+    def __init__(self, name: str, array: np.ndarray[Any, Any]) -> None:
+        self.name, self.array = name, array
+
+    def as_numpy(self) -> np.ndarray[Any, Any]:
+        return self.array
+
+
+def test_the_python_model_answers_each_request_by_itself(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its calls of Triton's module are recorded here; tests/serving runs it inside Triton."""
+    utils = types.ModuleType("triton_python_backend_utils")
+    utils.Tensor = _Tensor  # type: ignore[attr-defined]
+    utils.TritonError = str  # type: ignore[attr-defined]
+    utils.InferenceResponse = lambda tensors=(), error=None: (list(tensors), error)  # type: ignore[attr-defined]
+    utils.get_input_tensor_by_name = lambda request, name: request[name]  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, utils.__name__, utils)
+    done = tofe.package(folder / "served.onnx", tmp_path, name="tofe", python=True, settings=TritonSettings(threads=1))
+    told = parsed((done.path / "config.pbtxt").read_text())
+    assert (told.backend, told.parameters["threads"].string_value) == ("python", "1")
+    module = types.ModuleType("model")
+    exec((done.path / "1" / "model.py").read_text(), module.__dict__)
+    model = module.TritonPythonModel()
+    model.initialize(
+        {
+            "model_config": '{"parameters": {"threads": {"string_value": "1"}}}',
+            "model_repository": str(done.path),
+            "model_version": "1",
+        }
+    )
+    noise = np.random.default_rng(0)
+    sizes = [(1, 40, 50, 3), (2, 33, 32, 3), (1, 40, 50, 3), (1, 8, 8)]
+    given = [noise.integers(0, 256, size, dtype=np.uint8) for size in sizes]
+    responses = model.execute([{"pixels": _Tensor("pixels", array)} for array in given])
+    session = model.session
+    for array, (tensors, error) in zip(given[:3], responses, strict=False):
+        assert error is None
+        classes, probabilities = session.run(None, {"pixels": array})
+        assert [tensor.name for tensor in tensors] == ["classes", "probabilities"]
+        assert np.array_equal(tensors[0].array, classes)
+        np.testing.assert_allclose(tensors[1].array, probabilities, atol=1e-6)
+    assert "Invalid rank" in responses[3][1]

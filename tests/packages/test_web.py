@@ -1,0 +1,131 @@
+"""The page that runs a model in a browser: in a headless Chromium, beside `predict` and its token maps."""
+
+import functools
+import http.server
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import tofe_export as tofe
+from tests.browsers import chromium
+from tests.helpers import refusal, small_tofe
+from tests.readers.test_web import PACKAGE, Quiet
+from tofe_export.checkpoints.checkpoint import Checkpoint, save
+from tofe_export.data.preprocessing import Preprocessing
+from tofe_export.model.fixed_path import FixedPath
+from tofe_export.model.outputs import SparseOutput
+from tofe_export.packages.web import RUNTIME
+from tofe_export.page.token_maps import kept_in_stages, reused
+
+KEEP = (8, 5, 3)
+CLASSES = ("ant", "bee", "cat", "dog", "eel")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """ckpt.pth, model.onnx, elided.onnx and photo.png."""
+    folder = tmp_path_factory.mktemp("web")
+    noise = np.random.default_rng(0).integers(0, 256, (90, 120, 3)).astype(np.uint8)
+    Image.fromarray(noise).save(folder / "photo.png")
+    model = small_tofe()
+    preprocessing = Preprocessing.of_backbone(model.vit)
+    save(folder / "ckpt.pth", Checkpoint(model, (0.5, 0.3, 0.2), preprocessing, {}, "photos", CLASSES))
+    tofe.export(folder / "ckpt.pth", folder / "model.onnx", keep=KEEP)
+    tofe.export(folder / "ckpt.pth", folder / "elided.onnx", keep=KEEP, rearrange="elide")
+    return folder
+
+
+@pytest.fixture
+def runtime(tmp_path: Path) -> Path:
+    """Files with the names of onnxruntime-web's."""
+    path = tmp_path / "dist"
+    path.mkdir()
+    for name in RUNTIME:
+        (path / name).write_text(name)
+    return path
+
+
+def test_what_the_folder_holds(folder: Path, runtime: Path, tmp_path: Path) -> None:
+    done = tofe.package(folder / "model.onnx", tmp_path / "site", target="web", runtime=runtime)
+    assert {str(path.relative_to(done.path)) for path in done.files} == {
+        *("index.html", "style.css", "app.mjs", "model.onnx", "model.json"),
+        *(f"ort/{name}" for name in RUNTIME),
+    }
+    told = json.loads((done.path / "model.json").read_text())
+    assert (told["keep"], told["grid"], told["classes"]) == ([8, 5, 3], [4, 4], list(CLASSES))
+    page = (done.path / "index.html").read_text() + (done.path / "app.mjs").read_text()
+    assert "http://" not in page
+    assert "https://" not in page
+
+
+def test_what_is_refused(folder: Path, runtime: Path, tmp_path: Path) -> None:
+    model, site = folder / "model.onnx", tmp_path / "site"
+    assert refusal(tofe.package, model, site, target="web").code == "no-web-runtime"
+    assert refusal(tofe.package, model, site, target="web", runtime=tmp_path).code == "no-web-runtime"
+    assert refusal(tofe.package, model, site, target="web", runtime=runtime, name="x").code == "for-triton-only"
+    assert refusal(tofe.package, model, site, runtime=runtime).code == "for-web-only"
+    assert refusal(tofe.package, model, site, target="phone").code == "target-unknown"
+    assert not site.exists()
+    site.mkdir()
+    (site / "mine.txt").write_text("mine")
+    assert refusal(tofe.package, model, site, target="web", runtime=runtime).code == "folder-exists"
+    assert [path.name for path in site.iterdir()] == ["mine.txt"]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    if not PACKAGE.is_dir():
+        pytest.skip("onnxruntime-web is not in build/web: make readers")
+    with chromium() as started:
+        yield started
+
+
+def fixed(folder: Path) -> tuple[SparseOutput, Any]:
+    network = tofe.load(folder / "ckpt.pth")
+    with Image.open(folder / "photo.png") as image, torch.inference_mode():
+        out = network.model.forward_fixed(network.preprocessing(image)[None], FixedPath(KEEP))
+    return out, kept_in_stages(network.model, out, KEEP)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["model.onnx", "elided.onnx"])
+def test_a_visitor_drops_an_image(folder: Path, tmp_path: Path, browser: Any, name: str) -> None:
+    site = tofe.package(folder / name, tmp_path / "site", target="web", runtime=PACKAGE).path
+    handler = functools.partial(Quiet, directory=str(site))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        serving = threading.Thread(target=server.serve_forever)
+        serving.start()
+        try:
+            address = f"http://127.0.0.1:{server.server_address[1]}"
+            page = browser.new_page()
+            asked: list[str] = []
+            page.on("request", lambda request: asked.append(request.url))
+            page.goto(address)
+            page.wait_for_function("document.body.dataset.ready")
+            page.set_input_files("#file", folder / "photo.png")
+            page.wait_for_selector("#result:not([hidden])")
+            rows = [row.inner_text().split("\t") for row in page.query_selector_all("#classes tr")]
+            captions = [one.inner_text() for one in page.query_selector_all("figcaption")]
+            (tmp_path / "bad.png").write_text("no image")
+            page.set_input_files("#file", tmp_path / "bad.png")
+            page.wait_for_function("document.getElementById('status').textContent.includes('no image that')")
+            assert {url.removeprefix(address)[:1] for url in asked if not url.startswith(("data:", "blob:"))} == {"/"}
+        finally:
+            server.shutdown()
+            serving.join()
+    [prediction] = tofe.predict(folder / "model.onnx", folder / "photo.png")
+    assert [row[0] for row in rows] == [one.name for one in prediction.classes]
+    assert [row[-1] for row in rows] == [f"{one.probability:.1%}" for one in prediction.classes]
+    _, kept = fixed(folder)
+    counts, again = kept[0].sum(dim=1).tolist(), reused(kept)[0].sum(dim=1).tolist()
+    assert captions == [
+        f"Stage {stage + 1}: {count} of 16 tokens, {more} reused"
+        for stage, (count, more) in enumerate(zip(counts, again, strict=True))
+    ]

@@ -1,0 +1,76 @@
+"""tofe-export package"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from typer import Argument, Option
+
+from tofe_export.bounds import LARGEST_BATCH, MOST_THREADS
+from tofe_export.cli import console
+from tofe_export.files.commands import quoted
+
+
+def package(
+    model: Annotated[Path, Argument(help="ONNX file or engine, with its manifest.", metavar="MODEL")] = Path(
+        "model.onnx"
+    ),
+    target: Annotated[
+        Literal["triton", "web"], Option("--for", help="Triton Inference Server, or a page that runs it in browsers.")
+    ] = "triton",
+    output: Annotated[
+        Path | None,
+        Option(
+            "--output",
+            "-o",
+            help="The repository, to which the model is added, or a new folder; default: repository, or site.",
+            metavar="DIR",
+        ),
+    ] = None,
+    name: Annotated[str | None, Option(help="Of the model in the repository; default: the file's.")] = None,
+    version: Annotated[
+        int | None, Option(help="A number above those that are there; default: the next one.", min=1)
+    ] = None,
+    python: Annotated[
+        bool, Option("--python", help="Run it by Triton's Python backend and ONNX Runtime, on processors.")
+    ] = False,
+    instances: Annotated[int | None, Option(help="Copies that answer at the same time; default: 1.", min=1)] = None,
+    threads: Annotated[
+        int | None,
+        Option(help="Of one instance; default: all of this machine, shared. Triton's is 1.", min=1, max=MOST_THREADS),
+    ] = None,
+    batch: Annotated[
+        int | None,
+        Option(help="The most images that requests are put together to; default: 8.", min=1, max=LARGEST_BATCH),
+    ] = None,
+    delay_us: Annotated[
+        int | None, Option(help="How long a request waits for others, in microseconds; default: 100.", min=0)
+    ] = None,
+    gpu: Annotated[bool, Option("--gpu", help="Instances on GPUs; engines always are.")] = False,
+    runtime: Annotated[
+        Path | None, Option(help="For a page: node_modules/onnxruntime-web/dist, from npm.", metavar="DIR")
+    ] = None,
+) -> None:
+    """Write the folder that a server loads."""
+    from tofe_export.api.package import package as package_model
+    from tofe_export.packages.triton import TritonSettings
+
+    settings = TritonSettings(instances or 1, threads, batch or 8, 100 if delay_us is None else delay_us, gpu)
+    written = output or Path("site" if target == "web" else "repository")
+    done = package_model(
+        model,
+        written,
+        target=target,
+        name=name,
+        version=version,
+        python=python,
+        settings=None if settings == TritonSettings() else settings,
+        runtime=runtime,
+    )
+    for path in done.files:
+        console.say(f"Wrote {path}")
+    if target == "web":
+        console.say(f"Next:  python -m http.server --directory {quoted(written)}")
+    else:
+        console.say(f"Next:  tritonserver --model-repository {quoted(written)}")

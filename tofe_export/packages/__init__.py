@@ -1,0 +1,1 @@
+"""What a server loads: folders around an artifact, one file per server."""

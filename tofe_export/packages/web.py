@@ -1,0 +1,99 @@
+"""A static page that runs the model in the visitor's browser, by onnxruntime-web, and draws its tokens."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+from tofe_export.artifacts.artifact import Artifact
+from tofe_export.artifacts.ends import Ends
+from tofe_export.data.preprocessing import Preprocessing
+from tofe_export.documents.manifest import EngineManifest, OnnxManifest
+from tofe_export.errors import InputError, MissingError
+from tofe_export.graph.export import INPUT
+from tofe_export.graph.passes.taps import hide_taps, show_taps
+from tofe_export.graph.stored import copy_model, serialize
+from tofe_export.model.selection import Layout
+from tofe_export.page.token_maps import patch_grid
+from tofe_export.runners.base import LOGITS
+
+PAGE = Path(__file__).with_name("web_page")
+RUNTIME = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
+"""What the page loads of onnxruntime-web, from the folder `dist` of its npm package."""
+_GET_IT = "Get it: npm install onnxruntime-web; then name its folder: node_modules/onnxruntime-web/dist"
+_TOP = 5
+
+
+def require_runtime(folder: Path | None) -> Path:
+    """The folder with onnxruntime-web; raises MissingError where that is not in it."""
+    if folder is None:
+        raise MissingError(
+            "The page needs onnxruntime-web, which is not a Python package.", _GET_IT, code="no-web-runtime"
+        )
+    for name in RUNTIME:
+        if not (folder / name).is_file():
+            raise MissingError(f"{folder} has no {name}.", _GET_IT, code="no-web-runtime", path=folder)
+    return folder
+
+
+def require_for_web(artifact: Artifact) -> OnnxManifest:
+    """Raises InputError for what cannot run in a browser."""
+    manifest = artifact.manifest
+    if isinstance(manifest, EngineManifest) or manifest.runtime == "openvino":
+        raise InputError(
+            f"{artifact.path} does not run in a browser.",
+            "Take an ONNX file that was exported or quantized.",
+            code="not-for-web",
+            path=artifact.path,
+        )
+    if LOGITS not in manifest.outputs:
+        raise InputError(
+            f"{artifact.path} returns features but no logits, so it names no classes.",
+            "Export it with `outputs` that include logits.",
+            code="no-logits",
+        )
+    return manifest
+
+
+def write_site(folder: Path, artifact: Artifact, runtime: Path) -> None:
+    """Fills a folder that any file server serves; nothing is loaded from elsewhere."""
+    manifest = require_for_web(artifact)
+    for path in sorted(PAGE.iterdir()):
+        shutil.copyfile(path, folder / path.name)
+    (folder / "ort").mkdir()
+    for name in RUNTIME:
+        shutil.copyfile(runtime / name, folder / "ort" / name)
+    (folder / "model.onnx").write_bytes(_model(artifact, manifest))
+    (folder / "model.json").write_text(json.dumps(_settings(manifest), indent=1) + "\n", encoding="utf-8")
+
+
+def _model(artifact: Artifact, manifest: OnnxManifest) -> bytes:
+    """Pixels to classes, with what the page draws: the prepared images, and which tokens each stage chose."""
+    model = copy_model(artifact.graph)
+    show_taps(model)
+    perms = [value for value in model.graph.outputs if (value.name or "").endswith(".perm")]
+    hide_taps(model)
+    Ends("image", _TOP).attached(model, Preprocessing.of(manifest.preprocessing))
+    prepared = next(value for node in model.graph for value in node.outputs if value.name == INPUT)
+    model.graph.outputs.extend([prepared, *perms])
+    content = serialize(model)
+    assert isinstance(content, bytes)  # `Ends` refuses what is larger
+    return content
+
+
+def _settings(manifest: OnnxManifest) -> dict[str, object]:
+    layout = Layout.of(manifest.config.approximator, manifest.tokens, manifest.rearrange == "plugin")
+    share = manifest.gmacs / manifest.dense_gmacs
+    return {
+        "description": f"{manifest.config.backbone} in {manifest.precision}, at {share:.0%} of the cost of all tokens",
+        "classes": manifest.classes,
+        "keep": manifest.keep,
+        "tokens": manifest.tokens,
+        "grid": patch_grid(manifest),
+        "mean": manifest.preprocessing.mean,
+        "std": manifest.preprocessing.std,
+        "rearranged": layout.rearranged,
+        "discarded": layout.discarded,
+        "fused": layout.fused,
+    }
