@@ -1,0 +1,157 @@
+"""The programs of examples/serving, started as a user starts them, beside `predict`."""
+
+import io
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import tofe_export as tofe
+from tests.helpers import require_openvino, small_tofe
+from tofe_export.checkpoints.checkpoint import Checkpoint, save
+from tofe_export.data.preprocessing import Preprocessing
+
+EXAMPLES = Path(__file__).parents[2] / "examples" / "serving"
+CLASSES = ("ant", "bee", "cat", "dog", "eel")
+KEEP = (8, 5, 3)
+TOP = 3
+STARTS = 60  # seconds
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """ckpt.pth, plain.onnx, served.onnx, and photo.png, an image of noise."""
+    folder = tmp_path_factory.mktemp("serving")
+    noise = np.random.default_rng(0).integers(0, 256, (50, 70, 3)).astype(np.uint8)
+    Image.fromarray(noise).save(folder / "photo.png")
+    model = small_tofe()
+    preprocessing = Preprocessing.of_backbone(model.vit)
+    save(folder / "ckpt.pth", Checkpoint(model, (0.5, 0.3, 0.2), preprocessing, {}, "photos", CLASSES))
+    tofe.export(folder / "ckpt.pth", folder / "plain.onnx", keep=KEEP)
+    tofe.export(folder / "ckpt.pth", folder / "served.onnx", keep=KEEP, input="image", outputs="classes", top=TOP)
+    return folder
+
+
+def expected(folder: Path) -> tuple[list[int], list[float]]:
+    [prediction] = tofe.predict(folder / "plain.onnx", folder / "photo.png", top=TOP)
+    return [one.index for one in prediction.classes], [one.probability for one in prediction.classes]
+
+
+def test_python_needs_no_torch(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "torch.py").write_text("raise SystemExit('torch was imported')\n")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, EXAMPLES / "classify.py", folder / "served.onnx", folder / "photo.png"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=STARTS, check=False)
+    assert done.returncode == 0, done.stderr
+    indices, probabilities = expected(folder)
+    assert [line.split("  ")[1:] for line in done.stdout.splitlines()] == [
+        [CLASSES[index], f"{probability:.1%}"] for index, probability in zip(indices, probabilities, strict=True)
+    ]
+
+
+@pytest.fixture(scope="module")
+def service(folder: Path) -> Iterator[str]:
+    """The address of service.py under uvicorn."""
+    pytest.importorskip("fastapi", reason="FastAPI is in the extra dev")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "uvicorn", "service:app", "--port", str(port), "--log-level", "warning"]
+    environment = {**os.environ, "MODEL": str(folder / "served.onnx")}
+    process = subprocess.Popen([*command, "--app-dir", str(EXAMPLES)], env=environment)
+    address = f"http://127.0.0.1:{port}"
+    end = time.monotonic() + STARTS
+    while process.poll() is None and time.monotonic() < end:
+        try:
+            urllib.request.urlopen(f"{address}/ready", timeout=5).close()
+            break
+        except OSError:
+            time.sleep(0.1)
+    else:
+        process.kill()
+        pytest.fail("the service does not start")
+    yield address
+    process.terminate()
+    process.wait(timeout=STARTS)
+
+
+def post(address: str, body: bytes) -> tuple[int, dict[str, object]]:
+    try:
+        with urllib.request.urlopen(f"{address}/classes", data=body, timeout=STARTS) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, json.load(error)
+
+
+def test_the_service_answers_as_predict_does(folder: Path, service: str) -> None:
+    status, answer = post(service, (folder / "photo.png").read_bytes())
+    assert status == 200
+    indices, probabilities = expected(folder)
+    classes = answer["classes"]
+    assert isinstance(classes, list)
+    assert [(one["index"], one["name"]) for one in classes] == [(index, CLASSES[index]) for index in indices]
+    np.testing.assert_allclose([one["probability"] for one in classes], probabilities, atol=1e-6)
+
+
+def test_the_service_refuses_in_words(folder: Path, service: str) -> None:
+    photo = (folder / "photo.png").read_bytes()
+    for body in (b"", b"no image", photo[: len(photo) // 2]):
+        status, answer = post(service, body)
+        assert status == 415
+        assert "not a JPEG, PNG or WebP image" in str(answer["detail"])
+    status, answer = post(service, b"\0" * 20_000_001)
+    assert status == 413
+    assert "20,000,000 bytes" in str(answer["detail"])
+    large = io.BytesIO()
+    Image.new("1", (8000, 8000)).save(large, "PNG")
+    status, answer = post(service, large.getvalue())
+    assert status == 413
+    assert "40,000,000 pixels" in str(answer["detail"])
+    assert post(service, photo)[0] == 200, "it still answers"
+
+
+@pytest.mark.slow
+def test_cpp(folder: Path, tmp_path: Path) -> None:
+    openvino = require_openvino()
+    if not (shutil.which("cmake") and shutil.which("g++")):
+        pytest.skip("CMake and a C++ compiler are not installed")
+    from openvino.utils import get_cmake_path
+
+    assert openvino
+    tofe.optimize(
+        folder / "plain.onnx", tmp_path / "served.onnx", target="openvino", input="image", classes=TOP, data="photos"
+    )
+    for command in (
+        ["cmake", "-S", EXAMPLES / "cpp", "-B", tmp_path / "build", f"-DOpenVINO_DIR={get_cmake_path()}"],
+        ["cmake", "--build", tmp_path / "build"],
+    ):
+        done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+    with Image.open(folder / "photo.png") as image:
+        image.save(tmp_path / "photo.ppm")
+    program = tmp_path / "build" / "classify"
+    done = subprocess.run(
+        [program, tmp_path / "served.onnx", tmp_path / "photo.ppm"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    answers = [line.split() for line in done.stdout.splitlines()]
+    indices, probabilities = expected(folder)
+    assert [int(index) for index, _ in answers] == indices
+    np.testing.assert_allclose([float(one) for _, one in answers], probabilities, atol=1e-3)
+    (tmp_path / "not.ppm").write_bytes(b"P6 3 3 255\n")
+    done = subprocess.run(
+        [program, tmp_path / "served.onnx", tmp_path / "not.ppm"], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, "ends too early" in done.stderr) == (1, True)
