@@ -2,10 +2,12 @@
 # make test   an environment, then linter, type checker, import rules and the fast tests
 # make slow   the tests that take minutes
 # make readers  what tests/readers needs besides: three packages, and onnxruntime-web in build/web (needs npm)
+# make triton  a Triton Inference Server in build/triton, for tests/packages (Linux; needs a Python with a shared libpython)
 # make docs   the documentation as a site, in site/
 # make dist   the sdist and the wheel in dist/, with their contents checked
 
 PYTHON ?= python3
+TRITON_PYTHON ?= /usr/bin/python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
@@ -17,7 +19,7 @@ PROSE  := README.md CONTRIBUTING.md CHANGELOG.md docs examples studies tofe_expo
 export PYTHONDONTWRITEBYTECODE :=
 export NO_MKDOCS_2_WARNING := 1  # the theme's advertisement at every build
 
-.PHONY: demo test lint slow readers docs diagram dist clean
+.PHONY: demo test lint slow readers triton docs diagram dist clean
 
 demo: $(STAMP)
 	$(BIN)/tofe-export demo --out demo
@@ -32,6 +34,10 @@ readers: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,readers]'
 	mkdir -p build/web
 	npm install --prefix build/web --ignore-scripts --no-audit --no-fund onnxruntime-web
+
+triton:
+	$(TRITON_PYTHON) -m venv build/triton
+	build/triton/bin/python -m pip install --quiet --disable-pip-version-check 'nvidia-pytriton>=0.7,<0.8' 'numpy<2' onnxruntime
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

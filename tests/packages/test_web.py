@@ -108,14 +108,15 @@ def test_a_visitor_drops_an_image(folder: Path, tmp_path: Path, browser: Any, na
             asked: list[str] = []
             page.on("request", lambda request: asked.append(request.url))
             page.goto(address)
-            page.wait_for_function("document.body.dataset.ready")
+            page.wait_for_selector("body[data-ready]")
             page.set_input_files("#file", folder / "photo.png")
             page.wait_for_selector("#result:not([hidden])")
             rows = [row.inner_text().split("\t") for row in page.query_selector_all("#classes tr")]
             captions = [one.inner_text() for one in page.query_selector_all("figcaption")]
+            page.screenshot(path=tmp_path / "page.png", full_page=True)
             (tmp_path / "bad.png").write_text("no image")
             page.set_input_files("#file", tmp_path / "bad.png")
-            page.wait_for_function("document.getElementById('status').textContent.includes('no image that')")
+            page.wait_for_selector("#status:has-text('is no image that this browser reads')")
             assert {url.removeprefix(address)[:1] for url in asked if not url.startswith(("data:", "blob:"))} == {"/"}
         finally:
             server.shutdown()
