@@ -15,6 +15,8 @@ from tofe_export.model.tofe import ToFe, build_tofe
 from tofe_export.training.recipe import config_of, read_recipe
 from tofe_export.training.setup import keep_most, set_sincos_positions
 
+_PRECISION = "bf16"  # half of the time on processors that compute in it, and the same everywhere
+
 
 class NarrowSelector(Selector):
     """The mlp selector on a quarter of the width. Its MACs are counted as if its context ran once a token."""
@@ -44,7 +46,7 @@ class SharedSelector(Selector):
 
 def recipe_of(images: ImageSet, arm: Arm | None, seed: int) -> TrainingRecipe:
     """How an arm is trained; None is the teacher."""
-    changes = {**images.changes, **({} if arm is None else arm.changes), "run.seed": seed, "run.precision": "auto"}
+    changes = {**images.changes, **({} if arm is None else arm.changes), "run.seed": seed, "run.precision": _PRECISION}
     if arm is not None and arm.selection != LEARNED:
         # With given counts nothing is left to pay for.
         changes |= {"loss.budget": 0.0, "loss.spread": 0.0, "tofe.ramp": 0.0}

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tofe_export.errors import TofeError
 
-OF_OTHERS = re.compile(r"python -c .*|python -m http\.server .*|tritonserver .*|hf download [^;]*")
+OF_OTHERS = re.compile(r"python -c .*|python -m http\.server .*|tritonserver .*|kubectl .*|hf download [^;]*")
 """Commands of other programs, which have options of their own."""
 PACKAGE = Path(__file__).parent.parent / "tofe_export"
 

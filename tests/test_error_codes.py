@@ -17,7 +17,7 @@ BELOW = [text for text in texts() if not text.room.startswith(_ABOVE)]
 ARGUMENTS = [(text.place, name) for text in BELOW for name in arguments(text)]
 _GIVEN = {text.text for text in BELOW if re.fullmatch(r"[a-z]+(-[a-z]+)+", text.text)}  # to a function that raises
 _OPTION = re.compile(r"(?<![\w-])--[a-z]|(?<![\w-])-[a-z](?![\w-])")
-_VERBS = "doctor|demo|train|tune|onnx|optimize|quantize|trt|verify|bench|predict|inspect|report"
+_VERBS = "doctor|demo|train|tune|onnx|optimize|quantize|trt|verify|bench|predict|package|inspect|report"
 # Arguments of the package that no verb has, so that the terminal shows their bare names.
 _WITHOUT_OPTION = {"models", "model", "checkpoint", "precision", "top"}
 

@@ -33,6 +33,16 @@ class TofeError(Exception):
     def __str__(self) -> str:
         return f"{self.message} {self.next_step}".strip()
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """For other processes: as it is, whatever arguments its class takes."""
+        return _rebuilt, (type(self), self.args, vars(self))
+
+
+def _rebuilt(kind: type[TofeError], arguments: tuple[object, ...], values: dict[str, object]) -> TofeError:
+    error = kind.__new__(kind, *arguments)
+    vars(error).update(values)
+    return error
+
 
 class CheckFailedError(TofeError):
     """A check ran and failed: parity, accuracy (exit code 1)."""

@@ -26,6 +26,7 @@ from starlette.concurrency import run_in_threadpool
 MODEL = Path(os.environ.get("MODEL", "served.onnx"))
 MOST_BYTES = 20_000_000
 MOST_PIXELS = 40_000_000
+LONGEST = 200
 
 
 class Classifier:
@@ -79,6 +80,8 @@ def _decoded(body: bytes) -> NDArray[np.uint8]:
         with Image.open(io.BytesIO(body), formats=("JPEG", "PNG", "WEBP")) as image:
             if image.width * image.height > MOST_PIXELS:
                 raise HTTPException(413, f"The image has more than {MOST_PIXELS:,} pixels. Send a smaller one.")
+            if max(image.size) > LONGEST * min(image.size):  # preparing it would take memory for its longer side
+                raise HTTPException(413, f"The image is more than {LONGEST} times as long as it is high or wide.")
             return np.asarray(image.convert("RGB"))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise HTTPException(415, "The body is not a JPEG, PNG or WebP image, or it is damaged.") from error

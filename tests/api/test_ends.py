@@ -1,5 +1,6 @@
 """Files that take pixels and name classes, against Pillow, timm and PyTorch; and the verbs that open them."""
 
+import math
 from pathlib import Path
 from typing import Literal
 
@@ -118,11 +119,12 @@ def test_verbs_that_make_another_file_of_it_refuse(folder: Path, tmp_path: Path,
     assert refusal(getattr(tofe, verb), folder / "served.onnx", written, **more).code == "has-ends"
 
 
-def test_another_mean_is_noticed(folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("mean", [0.48, math.nan])
+def test_another_mean_is_noticed(folder: Path, tmp_path: Path, mean: float) -> None:
     model = read_onnx(folder / "served.onnx")
     body = next(body for name, body in model.functions.items() if name[1] == PREPARE)
-    mean = next(node for node in body if node.outputs[0].name == "mean")
-    mean.attributes["value"] = ir.AttrTensor("value", ir.tensor(np.full((3, 1, 1), 0.48, np.float32)))
+    constant = next(node for node in body if node.outputs[0].name == "mean")
+    constant.attributes["value"] = ir.AttrTensor("value", ir.tensor(np.full((3, 1, 1), mean, np.float32)))
     path = tmp_path / "spoiled.onnx"
     ir.save(model, path)
     artifact = open_artifact(folder / "served.onnx")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -83,8 +84,8 @@ def test_a_failure_fails_all(folder: Path, short: Path) -> None:
 
 def test_an_error_of_one_process_is_raised_in_every_one(monkeypatch: pytest.MonkeyPatch) -> None:
     processes = Processes(0, 2)
-    theirs = (InputError, "It cannot be read.", "Look.", "unreadable")
+    theirs = pickle.loads(pickle.dumps(InputError("It cannot be read.", "Look.", code="unreadable", path="x")))
     monkeypatch.setattr(Processes, "gathered", lambda self, value: [value, theirs])
     with pytest.raises(InputError, match="It cannot be read") as caught:
         processes.shared(lambda: 1)
-    assert caught.value.code == "unreadable"
+    assert (caught.value.code, caught.value.details) == ("unreadable", {"path": "x"})

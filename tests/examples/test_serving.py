@@ -119,6 +119,11 @@ def test_the_service_refuses_in_words(folder: Path, service: str) -> None:
     status, answer = post(service, large.getvalue())
     assert status == 413
     assert "40,000,000 pixels" in str(answer["detail"])
+    thin = io.BytesIO()
+    Image.new("1", (60_000, 2)).save(thin, "PNG")
+    status, answer = post(service, thin.getvalue())
+    assert status == 413
+    assert "more than 200 times" in str(answer["detail"])
     assert post(service, photo)[0] == 200, "it still answers"
 
 

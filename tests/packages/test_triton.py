@@ -1,6 +1,8 @@
 """Repositories for Triton: the configuration against Triton's own schema, versions, and what is refused."""
 
 import dataclasses
+import os
+import shutil
 import sys
 import types
 from pathlib import Path
@@ -8,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
 import tofe_export as tofe
 from tests.helpers import refusal, small_tofe
@@ -15,6 +18,7 @@ from tofe_export.artifacts.artifact import Artifact, open_artifact
 from tofe_export.checkpoints.checkpoint import Checkpoint, save
 from tofe_export.data.preprocessing import Preprocessing
 from tofe_export.engine.options import BatchProfile
+from tofe_export.packages import kserve
 from tofe_export.packages.triton import TritonSettings, config
 
 KEEP = (8, 5, 3)
@@ -185,7 +189,7 @@ class _Tensor:
 def test_the_python_model_answers_each_request_by_itself(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its calls of Triton's module are recorded here; tests/serving runs it inside Triton."""
+    """Its calls of Triton's module are recorded here; test_triton_server.py runs it inside Triton."""
     utils = types.ModuleType("triton_python_backend_utils")
     utils.Tensor = _Tensor  # type: ignore[attr-defined]
     utils.TritonError = str  # type: ignore[attr-defined]
@@ -217,3 +221,91 @@ def test_the_python_model_answers_each_request_by_itself(
         assert np.array_equal(tensors[0].array, classes)
         np.testing.assert_allclose(tensors[1].array, probabilities, atol=1e-6)
     assert "Invalid rank" in responses[3][1]
+
+
+def test_a_cluster_gets_a_manifest_and_a_dockerfile(folder: Path, tmp_path: Path) -> None:
+    settings = TritonSettings(instances=2, threads=3)
+    asked = {"target": "kserve", "storage_uri": "s3://models/it's here", "settings": settings}
+    done = tofe.package(folder / "served.onnx", tmp_path, name="on", **asked)
+    assert {path.name for path in done.files} >= {"on.yaml", "Dockerfile", "config.pbtxt", "labels.txt"}
+    service = yaml.safe_load((tmp_path / "on.yaml").read_text())
+    assert (service["apiVersion"], service["kind"]) == ("serving.kserve.io/v1beta1", "InferenceService")
+    assert service["metadata"] == {"name": "on"}, "a text, though YAML has another meaning for it"
+    model = service["spec"]["predictor"]["model"]
+    assert (model["modelFormat"], model["protocolVersion"]) == ({"name": "triton"}, "v2")
+    assert model["storageUri"] == "s3://models/it's here"
+    assert model["resources"]["requests"] == {"cpu": "6"}
+    assert "COPY . /models" in (tmp_path / "Dockerfile").read_text().splitlines()
+    tofe.package(folder / "plain.onnx", tmp_path, name="plain", python=True)
+    tofe.package(folder / "plain.onnx", tmp_path, name="other", **asked)
+    assert (tmp_path / "on.yaml").is_file(), "the other service is left alone"
+    assert "RUN pip install onnxruntime" in (tmp_path / "Dockerfile").read_text()
+
+
+def test_an_engine_in_a_cluster_has_a_gpu_and_no_release_of_its_own(folder: Path) -> None:
+    files = kserve.files_for(
+        Path("nowhere"), "tofe", engine(folder, BatchProfile(1, 4, 6), "tensorrt").manifest, "s3://x", None
+    )
+    service, dockerfile = files.values()
+    model = yaml.safe_load(service)["spec"]["predictor"]["model"]
+    assert model["resources"]["limits"] == {"nvidia.com/gpu": "1"}
+    assert "runtimeVersion" not in model
+    assert "TensorRT 10" in dockerfile
+
+
+def test_what_a_cluster_does_not_take(folder: Path, tmp_path: Path) -> None:
+    model, path = folder / "served.onnx", tmp_path / "repo"
+    asked = {"target": "kserve", "storage_uri": "s3://x"}
+    assert refusal(tofe.package, model, path, target="kserve").code == "no-storage"
+    for name in ("Tofe", "1st", "a_b", "a-", "n" * 64):
+        assert refusal(tofe.package, model, path, name=name, **asked).code == "service-name"
+    assert refusal(tofe.package, model, path, python=True, **asked).code == "python-for-kserve"
+    assert refusal(tofe.package, model, path, storage_uri="s3://x").code == "for-another-target"
+    assert not path.exists()
+    path.mkdir()
+    (path / "Dockerfile").write_text("FROM mine")
+    assert refusal(tofe.package, model, path, **asked).code == "would-overwrite"
+    assert [file.name for file in path.iterdir()] == ["Dockerfile"]
+
+
+def test_backends_that_compute_on_processors(folder: Path, tmp_path: Path) -> None:
+    settings = TritonSettings(gpu=True)
+    error = refusal(tofe.package, folder / "served.onnx", tmp_path, python=True, settings=settings)
+    assert error.code == "backend-without-gpu"
+
+
+def test_a_version_has_the_interface_that_clients_know(folder: Path, tmp_path: Path) -> None:
+    done = tofe.package(folder / "served.onnx", tmp_path, name="tofe")
+    before = sorted(path.name for path in done.path.iterdir())
+    assert refusal(tofe.package, folder / "plain.onnx", tmp_path, name="tofe").code == "another-interface"
+    assert refusal(tofe.package, folder / "served.onnx", tmp_path, name="tofe", python=True).code == "another-interface"
+    assert sorted(path.name for path in done.path.iterdir()) == before
+
+
+def test_a_configuration_that_cannot_be_written_leaves_no_version(folder: Path, tmp_path: Path) -> None:
+    done = tofe.package(folder / "served.onnx", tmp_path, name="tofe")
+    config = done.path / "config.pbtxt"
+    config.chmod(0o444)
+    if os.access(config, os.W_OK):
+        pytest.skip("root writes where nobody may")
+    assert refusal(tofe.package, folder / "served.onnx", tmp_path, name="tofe").code == "write-protected"
+    assert not (done.path / "2").exists()
+
+
+def test_what_a_kill_left_is_swept_and_never_lies_in_the_repository(folder: Path, tmp_path: Path) -> None:
+    left = tmp_path / ".repo.abcd1234.part"
+    left.mkdir()
+    (left / "1").mkdir()
+    seen: list[list[str]] = []
+
+    def copy(source: str, target: str) -> str:
+        seen.append([path.name for path in (tmp_path / "repo").iterdir()])
+        return str(copyfile(source, target))
+
+    copyfile = shutil.copyfile
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("shutil.copyfile", copy)
+        tofe.package(folder / "served.onnx", tmp_path / "repo", name="tofe")
+    assert seen
+    assert not any(seen), "Triton takes every folder of a repository for a model"
+    assert [path.name for path in tmp_path.iterdir()] == ["repo"]

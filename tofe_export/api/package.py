@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import os
-import re
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from tofe_export.api.load import AnyArtifact
-from tofe_export.artifacts.artifact import Artifact, open_artifact
-from tofe_export.artifacts.manifests import files_of
+from tofe_export.artifacts.artifact import open_artifact
 from tofe_export.bounds import LARGEST_BATCH, MOST_THREADS, require_within
 from tofe_export.errors import InputError, brief
-from tofe_export.files.writing import write_text
-from tofe_export.packages import triton, web
+from tofe_export.packages import kserve, repository, triton, web
 from tofe_export.packages.folders import new_folder
+from tofe_export.packages.repository import Addition
 from tofe_export.packages.triton import Backend, TritonSettings
 
-Target = Literal["triton", "web"]
-_CONFIG = "config.pbtxt"
-_MOST_INSTANCES, _MOST_VERSION, _LONGEST_DELAY = 256, 1_000_000, 10_000_000
+Target = Literal["triton", "kserve", "web"]
+_MOST_INSTANCES, _LONGEST_DELAY = 256, 10_000_000
 
 
 @dataclass(frozen=True)
@@ -50,6 +45,7 @@ def package(
     version: int | None = None,
     python: bool = False,
     settings: TritonSettings | None = None,
+    storage_uri: str | None = None,
     runtime: Path | str | None = None,
 ) -> Packaged:
     """Puts a model into a folder that a server loads: a repository of models, or a page for browsers.
@@ -60,29 +56,46 @@ def package(
     Args:
         model: an ONNX file or an engine, with its manifest.
         path: the repository, which is made where it is missing; or the folder of the page, which must not be there.
-        target: "triton", Triton Inference Server; or "web", a page that runs the model in the visitor's browser and
-            draws its tokens, for any server of files.
+        target: "triton", Triton Inference Server; "kserve", the same with a KServe manifest and a Dockerfile; or "web",
+            a page that runs the model in the visitor's browser and draws its tokens, for any server of files.
         name: of the model in the repository; None takes that of the file.
         version: a number above those that are there; None takes the next one.
         python: run it by Triton's Python backend and ONNX Runtime, where the server has no backend for it.
         settings: instances, threads and batches.
+        storage_uri: for KServe, the address that the repository will have: "s3://models/repository", "pvc://...".
         runtime: for a page, the folder `dist` of the npm package onnxruntime-web.
 
     Raises:
-        InputError: see `open_artifact`, `backend_of`, `config` and `require_for_web`; a name or number that cannot be,
-            an argument for another target, something that is there already, or a folder that cannot be written.
+        InputError: see `open_artifact`, `backend_of`, `config`, `repository.add` and `require_for_web`; a name or
+            number that cannot be, an argument for another target, or a file that would be lost.
         MissingError: onnxruntime-web is not in `runtime`, or the disk is full.
     """
     if target == "web":
-        for what, given in {"name": name, "version": version, "python": python or None, "settings": settings}.items():
-            if given is not None:
-                raise InputError(f"`{what}` is for Triton.", "Leave it out.", code="for-triton-only")
+        _leave_out("a repository", name=name, version=version, python=python or None, settings=settings)
+        _leave_out("KServe", storage_uri=storage_uri)
         return _page(model, Path(path), runtime)
-    if target != "triton":
-        raise InputError(f"`target` is {brief(target)}.", "Give triton or web.", code="target-unknown")
-    if runtime is not None:
-        raise InputError("`runtime` is for a page.", "Leave it out.", code="for-web-only")
-    return _repository(model, Path(path), name, version, python, settings or TritonSettings())
+    if target not in ("triton", "kserve"):
+        raise InputError(f"`target` is {brief(target)}.", "Give triton, kserve or web.", code="target-unknown")
+    _leave_out("a page", runtime=runtime)
+    chosen = settings or TritonSettings()
+    _require_settings(chosen)
+    if target == "triton":
+        _leave_out("KServe", storage_uri=storage_uri)
+        return _repository(Path(path), _addition(model, name, python, chosen), version)
+    return _cluster(Path(path), _addition(model, name, python, chosen), version, chosen, storage_uri)
+
+
+def _leave_out(whose: str, **arguments: object) -> None:
+    for name, given in arguments.items():
+        if given is not None:
+            raise InputError(f"`{name}` is for {whose}.", "Leave it out.", code="for-another-target", name=name)
+
+
+def _require_settings(settings: TritonSettings) -> None:
+    require_within("instances", settings.instances, 1, _MOST_INSTANCES)
+    require_within("threads", 1 if settings.threads is None else settings.threads, 1, MOST_THREADS)
+    require_within("batch", settings.batch, 1, LARGEST_BATCH)
+    require_within("delay_us", settings.delay_us, 0, _LONGEST_DELAY)
 
 
 def _page(model: AnyArtifact, path: Path, runtime: Path | str | None) -> Packaged:
@@ -94,75 +107,38 @@ def _page(model: AnyArtifact, path: Path, runtime: Path | str | None) -> Package
     return Packaged(path, tuple(file for file in sorted(path.rglob("*")) if file.is_file()), None, "onnxruntime-web")
 
 
-def _repository(
-    model: AnyArtifact, path: Path, name: str | None, version: int | None, python: bool, chosen: TritonSettings
-) -> Packaged:
-    _require_settings(chosen)
+def _addition(model: AnyArtifact, name: str | None, python: bool, settings: TritonSettings) -> Addition:
     artifact = open_artifact(model)
-    named = _require_name(artifact.path.stem if name is None else name)
-    backend = triton.backend_of(artifact, python)
-    text = triton.config(named, artifact, backend, chosen)
-    folder = path / named
-    number = _version(folder, version)
-    if not folder.exists():
-        with new_folder(folder) as part:
-            _write_version(part / str(number), artifact, backend)
-            _write_config(part, text, artifact)
-    else:
-        with new_folder(folder / str(number)) as part:
-            _write_version(part, artifact, backend)
-        _write_config(folder, text, artifact)
-    written = [folder / _CONFIG, *sorted((folder / str(number)).iterdir())]
-    return Packaged(folder, tuple(written), number, backend)
+    named = repository.require_name(artifact.path.stem if name is None else name)
+    backend = triton.backend_of(artifact, python, settings.gpu)
+    return Addition(named, artifact, backend, triton.config(named, artifact, backend, settings))
 
 
-def _require_settings(settings: TritonSettings) -> None:
-    require_within("instances", settings.instances, 1, _MOST_INSTANCES)
-    require_within("threads", 1 if settings.threads is None else settings.threads, 1, MOST_THREADS)
-    require_within("batch", settings.batch, 1, LARGEST_BATCH)
-    require_within("delay_us", settings.delay_us, 0, _LONGEST_DELAY)
+def _repository(path: Path, what: Addition, version: int | None) -> Packaged:
+    number, files = repository.add(path, what, version)
+    return Packaged(path / what.name, tuple(files), number, what.backend)
 
 
-def _require_name(name: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}", name):
+def _cluster(
+    path: Path, what: Addition, version: int | None, settings: TritonSettings, storage_uri: str | None
+) -> Packaged:
+    """A repository, and beside the model's folder what a cluster needs."""
+    if not storage_uri:
         raise InputError(
-            f"A model in the repository cannot be called {brief(name)}.",
-            "Give a `name` of letters, digits, _, - and points.",
-            code="model-name",
-            name=name,
+            "KServe must know where the repository will lie.",
+            'Give its address as `storage_uri`: "s3://models/repository", "pvc://volume/repository".',
+            code="no-storage",
         )
-    return name
-
-
-def _version(folder: Path, version: int | None) -> int:
-    there = [int(path.name) for path in folder.glob("[0-9]*") if path.name.isdecimal()] if folder.is_dir() else []
-    following = max(there, default=0) + 1
-    if version is None:
-        return following
-    require_within("version", version, 1, _MOST_VERSION)
-    if version < following:
+    if what.backend == "python":
         raise InputError(
-            f"{folder} has version {following - 1}, and the server takes the highest.",
-            f"Give {following} or a higher one, or leave `version` out.",
-            code="version-exists",
-            path=folder,
+            "KServe's image of Triton has no ONNX Runtime for Python.",
+            "Leave `python` out: that image has a backend for the file.",
+            code="python-for-kserve",
         )
-    return version
-
-
-def _write_version(folder: Path, artifact: Artifact, backend: Backend) -> None:
-    """The model under the name that its backend looks for, and what belongs to it."""
-    folder.mkdir(exist_ok=True)
-    file = triton.file_of(backend)
-    for path in filter(Path.exists, files_of(artifact.path)):  # no manifest waits where the file was read
-        own = path.name.removeprefix(artifact.path.name)
-        weights = path.suffix == ".data"  # the file refers to them by name
-        shutil.copyfile(os.path.realpath(path), folder / (path.name if weights else f"{file}{own}"))
-    if backend == "python":
-        shutil.copyfile(triton.PYTHON_MODEL, folder / "model.py")
-
-
-def _write_config(folder: Path, text: str, artifact: Artifact) -> None:
-    if artifact.manifest.classes:
-        write_text(folder / triton.LABELS, triton.labels(artifact))
-    write_text(folder / _CONFIG, text)
+    service = kserve.require_service_name(what.name)
+    on_gpu = settings.gpu or what.backend == "tensorrt"
+    cpus = None if on_gpu else triton.threads_of(what.artifact, settings) * settings.instances
+    files = kserve.files_for(path, service, what.artifact.manifest, storage_uri, cpus)
+    done = _repository(path, what, version)
+    kserve.write(files)
+    return Packaged(done.path, (*done.files, *files), done.version, done.backend)

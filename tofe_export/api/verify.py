@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -20,7 +21,7 @@ from tofe_export.parity.session import Session
 from tofe_export.parity.tolerances import Overrides, check_overrides
 from tofe_export.progress import Progress, silent
 from tofe_export.runners.onnxruntime_runner import CPU, require_onnx
-from tofe_export.training.processes import joined
+from tofe_export.training.processes import Processes, joined
 
 
 def verify(
@@ -32,12 +33,12 @@ def verify(
     tolerances: Overrides | None = None,
     threshold: bool = True,
     provider: str = CPU,
+    shared: bool = False,
     progress: Progress = silent,
 ) -> Verifications:
     """Compares each model with its checkpoint, stage by stage, all on the same images.
 
-    A model that cannot be used does not stop the others: its verification has an `error`. Processes that torchrun
-    started share the images, and each returns what they found together.
+    A model that cannot be used does not stop the others: its verification has an `error`.
 
     Args:
         models: one or more exported ONNX files or engines.
@@ -48,6 +49,8 @@ def verify(
         tolerances: limits of your own: {"logits_max_abs": 1e-3, "int8.kl_mean": 0.2}.
         threshold: also compare the fixed path with the threshold path, in PyTorch.
         provider: where ONNX Runtime computes, "cpu" or "cuda".
+        shared: processes that torchrun started share the images; every one of them must call it, and each returns what
+            they found together.
         progress: called with what is being done, steps done, steps in all.
 
     Returns:
@@ -71,7 +74,7 @@ def verify(
     if len(usable) == len(opened):  # else the precision of one is not known, and its error is what matters
         require_onnxruntime(usable, provider)
         check_overrides(limits, {one.manifest.precision for one in usable})
-    with joined(torch.device("cpu")) as processes:
+    with joined(torch.device("cpu"), "start all of them again") if shared else nullcontext(Processes()) as processes:
         session = Session(reference, images, samples, limits, threshold, provider, progress, processes)
         verifications = [session.verify(name, one) for name, one in zip(names, opened, strict=True)]
         for log in processes.gathered(session.log):

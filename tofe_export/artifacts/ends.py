@@ -21,6 +21,7 @@ from tofe_export.data.preprocessing import Preprocessing
 from tofe_export.documents.manifest import OnnxManifest, Output
 from tofe_export.documents.onnx_options import Input
 from tofe_export.errors import CheckFailedError, InputError, brief
+from tofe_export.extremes import largest
 from tofe_export.graph.export import INPUT
 from tofe_export.graph.passes.ends import CLASSES, PROBABILITIES, name_classes, take_pixels
 from tofe_export.graph.stored import fits, read_onnx, serialize
@@ -29,6 +30,7 @@ from tofe_export.runners.onnxruntime_runner import CPU, OnnxRuntimeRunner
 
 IMAGES = 8
 _LEVEL = 1 / 255
+_BATCHED = 1e-3  # of what two images give together and alone: kernels round otherwise, images do not mix
 _CLOSE = 1e-5  # of probabilities, which the file computes in float32
 _SIZES = ((1, 1), (0.4, 0.7), (2.3, 1.1), (1.0, 3.0))  # of pictures beside the user's, in sides of the input
 _REPORT = "Please report this model."
@@ -129,6 +131,10 @@ def check_ends(
         source: where the first pictures come from; some of noise, of other sizes, follow.
         log: told which were read.
         provider: where ONNX Runtime computes.
+
+    Raises:
+        InputError, MissingError: see the runner of the file.
+        CheckFailedError: the file does not run.
     """
     preprocessing, options = Preprocessing.of(manifest.preprocessing), manifest.options
     if manifest.runtime == "openvino":
@@ -146,7 +152,24 @@ def check_ends(
             found.add_images(outputs[INPUT], prepared)
         if options.top:
             found.add_classes(outputs, network.run(outputs.get(INPUT, prepared))[LOGITS])
+    found.batch_differs = _differs_in_a_batch(runner, preprocessing, options.input)
     return found.agreement()
+
+
+def _differs_in_a_batch(runner: Runner, preprocessing: Preprocessing, taken: Input) -> str:
+    """The first output that two images have otherwise together than each alone; "" where there is none."""
+    noise = np.random.default_rng(1)
+    shape = (2, preprocessing.height, preprocessing.width, 3)
+    pixels: Array = noise.integers(0, 256, shape, dtype=np.uint8)
+    if taken == "tensor":
+        pixels = noise.standard_normal((2, 3, *shape[1:3]), dtype=np.float32)
+    together, alone = runner.run(pixels), [runner.run(pixels[place : place + 1]) for place in range(2)]
+    for name, value in together.items():
+        singles = np.concatenate([one[name] for one in alone])
+        # The same classes in another order are a matter of probabilities, and these are compared.
+        if value.shape != singles.shape or (name != CLASSES and not np.allclose(value, singles, rtol=0, atol=_BATCHED)):
+            return name
+    return ""
 
 
 def require_ends(agreement: EndsAgreement) -> None:
@@ -189,13 +212,14 @@ class _Found:
     levels: float = 0.0
     probability: float = 0.0
     wrong_classes: int = 0
+    batch_differs: str = ""
 
     def add_images(self, own: Array, prepared: Array) -> None:
         """Compares in levels of pixel values, for std differs from channel to channel."""
         apart = np.abs(own - prepared) * np.reshape(self.preprocessing.std, (3, 1, 1)) / _LEVEL
         self.values += apart.size
-        self.differing += int((apart > 0.5).sum())
-        self.levels = max(self.levels, float(apart.max()))
+        self.differing += int((~(apart <= 0.5)).sum())
+        self.levels = largest(self.levels, float(apart.max()))
 
     def add_classes(self, outputs: dict[str, Array], logits: Array) -> None:
         """Compares with a softmax in float64. Classes may change places where their probabilities are as good as
@@ -203,14 +227,14 @@ class _Found:
         expected = torch.from_numpy(logits).double().softmax(dim=1)
         classes, probabilities = torch.from_numpy(outputs[CLASSES]), torch.from_numpy(outputs[PROBABILITIES]).double()
         best = expected.sort(dim=1, descending=True, stable=True).values[:, : classes.shape[1]]
-        self.probability = max(self.probability, float((probabilities - expected.gather(1, classes)).abs().max()))
-        self.wrong_classes += int(((best - expected.gather(1, classes)).abs() > _CLOSE).sum())
+        self.probability = largest(self.probability, float((probabilities - expected.gather(1, classes)).abs().max()))
+        self.wrong_classes += int((~((best - expected.gather(1, classes)).abs() <= _CLOSE)).sum())
 
     def agreement(self) -> EndsAgreement:
         """With a sentence for each thing that is wrong."""
         failures = []
         share = self.differing / self.values if self.values else 0.0
-        if share > self.allowed_share or (self.differing and self.levels > self.allowed_levels):
+        if share > self.allowed_share or (self.differing and not self.levels <= self.allowed_levels):
             failures.append(
                 f"{share:.2%} of the pixels that the file prepares differ from timm's, by up to "
                 f"{self.levels:.0f} levels of 255."
@@ -220,4 +244,6 @@ class _Found:
                 f"The file names {self.wrong_classes} other classes than its logits do, and its probabilities differ "
                 f"by up to {self.probability:.1e}."
             )
+        if self.batch_differs:
+            failures.append(f"In a batch of two images the file gives other {self.batch_differs} than for each alone.")
         return EndsAgreement(self.samples, share, self.levels, self.probability, tuple(failures))

@@ -17,7 +17,8 @@ def package(
         "model.onnx"
     ),
     target: Annotated[
-        Literal["triton", "web"], Option("--for", help="Triton Inference Server, or a page that runs it in browsers.")
+        Literal["triton", "kserve", "web"],
+        Option("--for", help="Triton Inference Server, KServe on top of it, or a page that runs it in browsers."),
     ] = "triton",
     output: Annotated[
         Path | None,
@@ -48,6 +49,10 @@ def package(
         int | None, Option(help="How long a request waits for others, in microseconds; default: 100.", min=0)
     ] = None,
     gpu: Annotated[bool, Option("--gpu", help="Instances on GPUs; engines always are.")] = False,
+    storage_uri: Annotated[
+        str | None,
+        Option(help="For KServe: where the repository will lie, such as s3://...", metavar="URI"),
+    ] = None,
     runtime: Annotated[
         Path | None, Option(help="For a page: node_modules/onnxruntime-web/dist, from npm.", metavar="DIR")
     ] = None,
@@ -66,11 +71,14 @@ def package(
         version=version,
         python=python,
         settings=None if settings == TritonSettings() else settings,
+        storage_uri=storage_uri,
         runtime=runtime,
     )
     for path in done.files:
         console.say(f"Wrote {path}")
-    if target == "web":
+    if target == "kserve":
+        console.say(f"Next:  copy {quoted(written)} to {storage_uri}; then kubectl apply -f {quoted(done.files[-2])}")
+    elif target == "web":
         console.say(f"Next:  python -m http.server --directory {quoted(written)}")
     else:
         console.say(f"Next:  tritonserver --model-repository {quoted(written)}")

@@ -60,6 +60,7 @@ def verify(
             tolerances=own_limits,
             threshold=threshold,
             provider=provider,
+            shared=True,
             progress=progress,
         )
     if not first:  # of several processes one speaks

@@ -86,7 +86,8 @@ def batches(
         seed: shuffles; None keeps the source's order.
         log: told of every image that is read, and of every one that cannot be, which is then left out.
         workers: processes that decode; 0 decodes in this one.
-        part: (index, parts): only every `parts`-th image, from that index on; several processes share a source so.
+        part: (index, parts): only every `parts`-th image, from that index on; several processes share a source so. Of
+            a part without a readable image nothing is yielded.
 
     Raises:
         UnreadableImage: an image cannot be read and `log` is None.
@@ -110,7 +111,7 @@ def batches(
             if log is not None:
                 log.add_read(batch.names)
             yield batch
-    if own and len(unreadable) == len(own):
+    if own and part[1] == 1 and len(unreadable) == len(own):  # several processes know it together alone
         raise _none_readable(source, unreadable)
 
 

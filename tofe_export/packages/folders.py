@@ -1,9 +1,11 @@
-"""Folders that appear whole: filled under a hidden name, and renamed."""
+"""Folders that appear whole: filled under a hidden name elsewhere, and renamed."""
 
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -13,10 +15,22 @@ from tofe_export.errors import InputError
 from tofe_export.files.parts import sync, sync_folder
 from tofe_export.files.writing import explained
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 
 @contextlib.contextmanager
-def new_folder(target: Path) -> Iterator[Path]:
-    """Yields an empty folder beside `target`, and gives it that name when all is written; else nothing is left.
+def new_folder(target: Path, beside: Path | None = None) -> Iterator[Path]:
+    """Yields an empty folder, and gives it the name `target` when all is written; else nothing is left.
+
+    What a kill leaves is removed by the next call for the same `beside`.
+
+    Args:
+        target: the folder to be.
+        beside: its hidden name lies beside this one: a server takes every folder in its repository for a model. None is
+            `target`; so is another file system, where nothing can be renamed to.
 
     Raises:
         InputError: `target` is there already, or its place cannot be written.
@@ -24,7 +38,10 @@ def new_folder(target: Path) -> Iterator[Path]:
     """
     with explained(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent))
+        place = target if beside is None or _apart(beside.parent, target.parent) else beside
+        _sweep(place)
+        part = Path(tempfile.mkdtemp(prefix=f".{place.name}.", suffix=".part", dir=place.parent))
+        handle = _locked(part)
         try:
             part.chmod(0o755)
             yield part
@@ -41,3 +58,34 @@ def new_folder(target: Path) -> Iterator[Path]:
             sync_folder(target.parent)
         finally:
             shutil.rmtree(part, ignore_errors=True)
+            if handle is not None:
+                os.close(handle)
+
+
+def _apart(one: Path, other: Path) -> bool:
+    return one.stat().st_dev != other.stat().st_dev
+
+
+def _sweep(place: Path) -> None:
+    """Removes what killed runs left; a live one holds its lock. Without locks here nothing is removed."""
+    ours = re.compile(rf"\.{re.escape(place.name)}\.[a-z0-9_]{{8}}\.part")  # as `tempfile` names them
+    for left in place.parent.glob(f".{glob.escape(place.name)}.*.part"):
+        if ours.fullmatch(left.name) and (handle := _locked(left)) is not None:
+            shutil.rmtree(left, ignore_errors=True)
+            os.close(handle)
+
+
+def _locked(folder: Path) -> int | None:
+    """A handle that holds the lock of a folder; None where somebody else does, or where there are no locks."""
+    if fcntl is None:
+        return None
+    try:
+        handle = os.open(folder, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(handle)
+        return None
+    return handle

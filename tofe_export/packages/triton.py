@@ -18,7 +18,8 @@ from tofe_export.packages.interface import Interface, Value
 
 Backend = Literal["onnxruntime", "openvino", "tensorrt", "python"]
 PYTHON_MODEL = Path(__file__).with_name("triton_model.py")
-LABELS = "labels.txt"
+LABELS, CONFIG = "labels.txt", "config.pbtxt"
+MARK = "# Written by tofe-export package, anew with each version of the model."
 _FILES: dict[Backend, str] = {
     "onnxruntime": "model.onnx",
     "openvino": "model.onnx",
@@ -55,12 +56,23 @@ class TritonSettings:
     gpu: bool = False
 
 
-def backend_of(artifact: Artifact, python: bool) -> Backend:
+def backend_of(artifact: Artifact, python: bool, gpu: bool = False) -> Backend:
     """What runs the artifact in Triton.
 
     Raises:
-        InputError: it has no backend for such a file.
+        InputError: it has no backend for such a file, or none that computes on GPUs where they are wanted.
     """
+    backend = _backend_of(artifact, python)
+    if gpu and backend in ("openvino", "python"):
+        raise InputError(
+            f"The backend {backend} computes on processors.",
+            "Leave `gpu` out, or package a file for ONNX Runtime, or an engine of TensorRT.",
+            code="backend-without-gpu",
+        )
+    return backend
+
+
+def _backend_of(artifact: Artifact, python: bool) -> Backend:
     manifest = artifact.manifest
     if isinstance(manifest, EngineManifest):
         if python or manifest.backend.name == "rtx":
@@ -109,6 +121,7 @@ def config(name: str, artifact: Artifact, backend: Backend, settings: TritonSett
     batched = backend != "openvino"
     labels = LABELS if artifact.manifest.classes else ""
     lines = [
+        MARK,
         f'name: "{name}"',
         'platform: "tensorrt_plan"' if backend == "tensorrt" else f'backend: "{backend}"',
         *(['default_model_filename: "model.onnx"'] if backend == "openvino" else []),
@@ -123,6 +136,19 @@ def config(name: str, artifact: Artifact, backend: Backend, settings: TritonSett
         lines.append(f"dynamic_batching {{ max_queue_delay_microseconds: {settings.delay_us} }}")
         lines += [_warm_up(artifact, value, size) for value in interface.inputs for size in sorted({1, batch})]
     return "\n".join(lines) + "\n"
+
+
+def threads_of(artifact: Artifact, settings: TritonSettings) -> int:
+    """Of one instance on processors: given, or found by `tune`, or a share of this machine's."""
+    manifest = artifact.manifest
+    tuned = manifest.options.session.threads if isinstance(manifest, OnnxManifest) else None
+    return settings.threads or tuned or max(1, processors() // settings.instances)
+
+
+def interface_of(text: str) -> list[str]:
+    """The lines of a configuration by `config` that clients and versions depend on."""
+    kinds = ("backend:", "platform:", "input ", "output ")
+    return [line for line in text.splitlines() if line.startswith(kinds)]
 
 
 def labels(artifact: Artifact) -> str:
@@ -145,7 +171,7 @@ def _parameters(artifact: Artifact, backend: Backend, settings: TritonSettings) 
     manifest = artifact.manifest
     if backend == "tensorrt" or not isinstance(manifest, OnnxManifest):
         return []
-    threads = str(settings.threads or manifest.options.session.threads or max(1, processors() // settings.instances))
+    threads = str(threads_of(artifact, settings))
     if backend == "python":
         return [("threads", threads)]
     if backend == "openvino":

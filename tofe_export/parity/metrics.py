@@ -39,7 +39,8 @@ class NotFinite:
         self._images += len(reference)
 
     def merge(self, other: NotFinite) -> None:
-        """Takes over what the next process met, which had every n-th image: the first one stays the first."""
+        """Takes over what the next process met, which had every n-th image: the first one that
+        was read stays the first."""
         (ours, theirs), (their_ours, their_theirs) = self._places, other._places
         if other.reference and (not self.reference or their_ours < ours):
             self.reference, ours = other.reference, their_ours

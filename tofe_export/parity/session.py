@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tofe_export.artifacts.artifact import Artifact
 from tofe_export.artifacts.deployed import compared_batch, open_deployed, tried_batches
-from tofe_export.artifacts.ends import check_ends
+from tofe_export.artifacts.ends import EndsAgreement, check_ends
 from tofe_export.artifacts.opened import Opened
 from tofe_export.checkpoints.checkpoint import Checkpoint, load_like
 from tofe_export.checkpoints.hub import hub_name, pinned
@@ -37,6 +37,25 @@ _COMPARISON = "comparison"
 _NOT_COMPARED = Check(name=_COMPARISON, passed=None, message="Its outputs and stages were not compared with PyTorch's.")
 
 
+@dataclass(frozen=True)
+class _Prepared:
+    """An artifact before it is compared; without a runner where it cannot be."""
+
+    artifact: Artifact
+    checkpoint: Checkpoint
+    images: ImageSource
+    tolerance: Tolerance
+    checks: list[Check]
+    runner: Runner | None = None
+    backend: str = ""
+
+    def without_comparison(self) -> Comparison:
+        """What is known then, and that this is all."""
+        if not any(check.name == _COMPARISON for check in self.checks):
+            self.checks.append(_NOT_COMPARED)
+        return Comparison(self.tolerance, other_checks=self.checks)
+
+
 @dataclass
 class Session:
     """What artifacts of one checkpoint share: the checkpoint, images, and the threshold path of equal keep counts."""
@@ -62,44 +81,54 @@ class Session:
         return readable(path.name if isinstance(self.against, Checkpoint) or hub_name(path) is None else path)
 
     def verify(self, name: str, artifact: Artifact | TofeError) -> Verification:
-        """One artifact; `name` tells it apart from the others."""
+        """One artifact; `name` tells it apart from the others. Of several processes each gets the same."""
         try:
-            if isinstance(artifact, TofeError):
-                raise artifact
             return self._verified(name, artifact)
         except TofeError as error:
             return _unusable(name, self.against_name, error)
 
-    def _verified(self, name: str, artifact: Artifact) -> Verification:
-        manifest = artifact.manifest
-        checkpoint = self._checkpoint(artifact)
-        keep = check_keep(manifest.keep, checkpoint.model)
-        images = images_like_training(checkpoint.data, self.data)
-        checks = [check_preprocessing(manifest, checkpoint), check_weights(manifest, checkpoint)]
-        if manifest.kind == "onnx":
-            checks += check_graph(artifact.graph, keep, checkpoint.model.arriving(keep), checkpoint.model.prefix)
-        comparison, backend = self._compared(artifact, checkpoint, images, checks)
-        fixed = self._threshold_of(checkpoint, keep, images, manifest) if comparison.samples else None
+    def _verified(self, name: str, artifact: Artifact | TofeError) -> Verification:
+        made: list[_Prepared] = []
+
+        def prepare() -> bool:
+            if isinstance(artifact, TofeError):
+                raise artifact
+            made.append(self._prepared(artifact))
+            return made[0].runner is not None
+
+        ready = all(self.processes.shared(prepare))  # or none compares: they would wait for each other
+        [prepared] = made
+        comparison = self._compared(prepared) if ready else prepared.without_comparison()
+        manifest, checkpoint = prepared.artifact.manifest, prepared.checkpoint
+        fixed = self._threshold_of(prepared) if comparison.samples else None
         if fixed is not None and fixed.check is not None:
-            checks.append(fixed.check)
+            prepared.checks.append(fixed.check)
         if comparison.samples and isinstance(manifest, OnnxManifest) and manifest.has_ends:
-            ends = check_ends(artifact.path, manifest, artifact.open(self.provider), images, self.log, self.provider)
-            checks.append(Check.of("ends", list(ends.failures)))
+            prepared.checks.append(self._ends(prepared, manifest))
         return Verification(
             **dict(comparison.agreement()),
             model=name,
             model_sha256=manifest.sha256,
             against=self.against_name,
-            backend=backend,
+            backend=prepared.backend,
             exported_from_this_file=manifest.origin.sha256 == checkpoint.file_sha256,
-            data=readable(images.name),
+            data=readable(prepared.images.name),
             precision=manifest.precision,
-            keep=keep,
+            keep=manifest.keep,
             gmacs=manifest.gmacs,
             dense_gmacs=manifest.dense_gmacs,
             threshold=None if fixed is None else fixed.document(),
             notes=self._notes(manifest),
         )
+
+    def _ends(self, prepared: _Prepared, manifest: OnnxManifest) -> Check:
+        artifact = prepared.artifact
+
+        def tried() -> EndsAgreement:
+            network = artifact.open(self.provider)
+            return check_ends(artifact.path, manifest, network, prepared.images, self.log, self.provider)
+
+        return Check.of("ends", list(self.processes.shared(tried)[0].failures))
 
     def _checkpoint(self, artifact: Artifact) -> Checkpoint:
         """The checkpoint as the network that the artifact was exported from."""
@@ -129,32 +158,38 @@ class Session:
             return ()
         return (f"{self.against_name} was read at {manifest.hub.revision}, the revision that it was exported from.",)
 
-    def _compared(
-        self, artifact: Artifact, checkpoint: Checkpoint, images: ImageSource, checks: list[Check]
-    ) -> tuple[Comparison, str]:
-        """The comparison, and what ran the artifact; without one where it cannot run as it is."""
-        manifest = artifact.manifest
+    def _prepared(self, artifact: Artifact) -> _Prepared:
+        """Everything before the comparison, which this process does by itself."""
+        manifest, checkpoint = artifact.manifest, self._checkpoint(artifact)
+        keep = check_keep(manifest.keep, checkpoint.model)
+        images = images_like_training(checkpoint.data, self.data)
+        checks = [check_preprocessing(manifest, checkpoint), check_weights(manifest, checkpoint)]
+        if manifest.kind == "onnx":
+            checks += check_graph(artifact.graph, keep, checkpoint.model.arriving(keep), checkpoint.model.prefix)
         tolerance = tolerance_of(manifest.precision, self.tolerances)
-        comparison = Comparison(tolerance, other_checks=checks)
+        prepared = _Prepared(artifact, checkpoint, images, tolerance, checks)
         if _prevents(checks):
-            checks.append(_NOT_COMPARED)
-            return comparison, ""
+            return prepared
         try:
             runner = open_deployed(artifact, checkpoint, self.provider, self.progress)
         except TofeError as error:
-            if not comparison.failures:
+            if not Comparison(tolerance, other_checks=checks).failures:
                 raise
             # Red already, and perhaps for the very reason; but that it did not run must not go unsaid.
             checks.append(Check(name=_COMPARISON, passed=None, message=f"It was not run: {error.message}"))
-            return comparison, ""
+            return prepared
         checks += self._before_comparing(runner, checkpoint, images, manifest, tolerance)
-        if _prevents(checks):
-            checks.append(_NOT_COMPARED)
-            return comparison, runner.backend
+        return replace(prepared, runner=None if _prevents(checks) else runner, backend=runner.backend)
+
+    def _compared(self, prepared: _Prepared) -> Comparison:
+        """What all processes found."""
+        artifact, checkpoint, images = prepared.artifact, prepared.checkpoint, prepared.images
+        manifest, tolerance, runner = artifact.manifest, prepared.tolerance, prepared.runner
+        assert runner is not None
         note, size = class_note(images, checkpoint.classes), compared_batch(manifest)
         named = self.data is not None and images.classes  # the user's own, with labels
         if note and (named or "accuracy_lost" in tolerance.overridden):
-            checks.append(Check(name="accuracy", passed=None, message=note))
+            prepared.checks.append(Check(name="accuracy", passed=None, message=note))
         steps = -(-min(self.samples, len(images)) // (size * self.processes.size))
 
         def compared() -> Comparison:
@@ -172,8 +207,12 @@ class Session:
         comparison, *others = self.processes.shared(compared)
         for other in others:
             comparison.merge(other)
-        comparison.other_checks = checks
-        return comparison, runner.backend
+        if not comparison.samples:
+            raise InputError(
+                f"None of the images of {images.name} can be read.", "Look at one of them.", code="no-readable-image"
+            )
+        comparison.other_checks = prepared.checks
+        return comparison
 
     def _before_comparing(
         self, runner: Runner, checkpoint: Checkpoint, images: ImageSource, manifest: Manifest, tolerance: Tolerance
@@ -188,11 +227,10 @@ class Session:
             checks.append(check_overflow(checkpoint.model, runner, first.images))
         return checks
 
-    def _threshold_of(
-        self, checkpoint: Checkpoint, keep: Sequence[int], images: ImageSource, manifest: Manifest
-    ) -> ThresholdDifference | None:
+    def _threshold_of(self, prepared: _Prepared) -> ThresholdDifference | None:
         """Of each keep counts once; None where there is no threshold, or it was not asked for."""
-        model = checkpoint.model
+        checkpoint, images, manifest = prepared.checkpoint, prepared.images, prepared.artifact.manifest
+        model, keep = checkpoint.model, manifest.keep
         if not self.threshold or not model.stages or not model.has_threshold:
             return None
         key = f"{list(keep)} {manifest.outputs} {model.config} {checkpoint.preprocessing.digest()}"

@@ -61,24 +61,25 @@ class Processes:
         Raises:
             TofeError: that of the first process whose `work` raises one; every process raises it.
         """
-        made: Part | tuple[type[TofeError], str, str, str]
+        made: Part | TofeError
         try:
             made = work()
         except TofeError as error:
-            if self.size == 1:
-                raise
-            made = type(error), error.message, error.next_step, error.code
-        every = self.gathered(made)
+            made = error
+        every: list[Part | TofeError] = self.gathered(made)
         for one in every:
-            if isinstance(one, tuple):
-                kind, message, next_step, code = one
-                raise kind(message, next_step, code=code)
-        return every
+            if isinstance(one, TofeError):
+                raise one
+        return [one for one in every if not isinstance(one, TofeError)]
 
 
 @contextlib.contextmanager
-def joined(device: torch.device) -> Iterator[Processes]:
+def joined(device: torch.device, again: str = "start all of them again with `resume`") -> Iterator[Processes]:
     """Joins the other processes where torchrun started several; alone otherwise.
+
+    Args:
+        device: that they compute on.
+        again: what to do where another one is lost.
 
     Raises:
         MissingError: another process ended, or cannot be reached.
@@ -87,7 +88,7 @@ def joined(device: torch.device) -> Iterator[Processes]:
         yield Processes()
         return
     already = dist.is_initialized()
-    with _lost_as_a_sentence():
+    with _lost_as_a_sentence(again):
         if not already:
             dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_PATIENCE)
         try:
@@ -104,20 +105,20 @@ def _leave(already: bool) -> None:
 
 
 @contextlib.contextmanager
-def _lost_as_a_sentence() -> Iterator[None]:
+def _lost_as_a_sentence(again: str) -> Iterator[None]:
     try:
         yield
     except dist.DistError as error:
-        raise _lost() from error
+        raise _lost(again) from error
     except RuntimeError as error:
         if not any(sign in str(error) for sign in ("gloo", "NCCL", "Connection closed", "Connection reset")):
             raise
-        raise _lost() from error
+        raise _lost(again) from error
 
 
-def _lost() -> MissingError:
+def _lost(again: str) -> MissingError:
     return MissingError(
         "Another process of this run has ended or cannot be reached, so this one stops.",
-        "Look at what it said, then start all of them again with `resume`.",
+        f"Look at what it said, then {again}.",
         code="process-lost",
     )

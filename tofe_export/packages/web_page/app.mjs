@@ -100,6 +100,8 @@ function show(outputs, settings) {
   element("result").hidden = false;
 }
 
+let busy = false; // a session runs one image at a time
+
 async function classify(session, settings, file) {
   let bitmap;
   try {
@@ -119,7 +121,13 @@ async function start() {
   const settings = await (await fetch("model.json")).json();
   const session = await ort.InferenceSession.create("model.onnx", { executionProviders: ["wasm"] });
   element("model").textContent = settings.description;
-  const take = files => { if (files.length) classify(session, settings, files[0]); };
+  const take = async files => {
+    if (busy || !files.length) return;
+    busy = true;
+    await classify(session, settings, files[0])
+      .catch(error => say(`The model cannot be run on ${files[0].name}: ${error.message}`));
+    busy = false;
+  };
   const drop = element("drop");
   element("file").addEventListener("change", event => take(event.target.files));
   drop.addEventListener("keydown", event => { if (event.key === "Enter" || event.key === " ") element("file").click(); });
