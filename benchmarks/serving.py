@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +137,7 @@ def wrk(server: Server, script: Path, clients: int, seconds: int) -> dict[str, f
         share: float(number) * _UNITS[unit]
         for share, number, unit in re.findall(r"(\d+)% +([\d.]+)(us|ms|s|m)\b", said)
     }
+    _until_idle(server)
     errors = re.search(r"connect (\d+), read (\d+), write (\d+), timeout (\d+)", said)
     refused = re.search(r"Non-2xx or 3xx responses: (\d+)", said)
     return {
@@ -144,6 +146,20 @@ def wrk(server: Server, script: Path, clients: int, seconds: int) -> dict[str, f
         "p99_ms": latency["99"],
         "errors": (sum(map(int, errors.groups())) if errors else 0) + (int(refused[1]) if refused else 0),
     }
+
+
+def _until_idle(server: Server) -> None:
+    """wrk leaves when its time is over; what it still waited for is computed nevertheless."""
+    before = -1
+    while (now := _answered(server)) != before:
+        before = now
+        time.sleep(2)
+
+
+def _answered(server: Server) -> int:
+    with urllib.request.urlopen(f"{server.http}/v2/models/tofe/stats") as answer:
+        count: int = json.load(answer)["model_stats"][0]["inference_count"]
+        return count
 
 
 def in_a_loop(model: Path, seconds: int) -> float:

@@ -6,14 +6,19 @@ import contextlib
 import copy
 import functools
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
+from tofe_export.checkpoints.checkpoint import Checkpoint, save
+from tofe_export.data.preprocessing import Preprocessing
 from tofe_export.errors import InputError, MissingError, TofeError
 from tofe_export.graph.export import export_tofe
 from tofe_export.model.backbones import image_shape
@@ -24,6 +29,7 @@ from tofe_export.runners.openvino_runner import import_openvino
 Network = TypeVar("Network", bound=nn.Module)
 SMALL: dict[str, Any] = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 4, "num_heads": 2, "num_classes": 5}
 SMALL_KEEP = (8, 5, 3)  # of 16 tokens
+SMALL_CLASSES = ("ant", "honey bee", "cat", "dog", "eel")
 ONE_STAGE: dict[str, Any] = {"depth": 1, "stage_starts": (0,)}
 TWO_STAGES: dict[str, Any] = {"depth": 2, "stage_starts": (0, 1)}
 """For `small_tofe` where depth is not the point: a trace takes about as long as it has blocks and stages."""
@@ -62,6 +68,18 @@ def small_tofe(
     model, state = _MADE[key]
     torch.set_rng_state(state)
     return copy.deepcopy(model)
+
+
+def save_small(path: Path, seed: int = 0, data: str = "photos") -> None:
+    """A checkpoint of `small_tofe` that names its five classes."""
+    model = small_tofe(seed=seed)
+    save(path, Checkpoint(model, (0.5, 0.3, 0.2), Preprocessing.of_backbone(model.vit), {}, data, SMALL_CLASSES))
+
+
+def save_noise(path: Path, height: int, width: int) -> None:
+    """An image, the same for the same size."""
+    pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3)).astype(np.uint8)
+    Image.fromarray(pixels).save(path)
 
 
 def _make(config: ToFeConfig, seed: int, centred: bool) -> ToFe:

@@ -12,12 +12,10 @@ from PIL import Image
 from timm.data import create_transform
 
 import tofe_export as tofe
-from tests.helpers import refusal, require_openvino, small_tofe
-from tofe_export.artifacts.artifact import open_artifact
+from tests.helpers import SMALL_CLASSES, SMALL_KEEP, refusal, require_openvino, save_small
+from tofe_export.artifacts.artifact import Artifact, open_artifact
 from tofe_export.artifacts.ends import check_ends
-from tofe_export.checkpoints.checkpoint import Checkpoint, save
 from tofe_export.data.image_log import ImageLog
-from tofe_export.data.preprocessing import Preprocessing
 from tofe_export.data.sources import open_source
 from tofe_export.documents.manifest import OnnxManifest
 from tofe_export.graph.export import INPUT
@@ -26,8 +24,6 @@ from tofe_export.graph.stored import read_onnx
 from tofe_export.model.fixed_path import FixedPath
 from tofe_export.runners.onnxruntime_runner import import_onnxruntime
 
-KEEP = (8, 5, 3)
-CLASSES = ("ant", "bee", "cat", "dog", "eel")
 TOP = 3
 
 
@@ -40,12 +36,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         path = folder / "images" / "ab"[index % 2] / f"{index}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(noise.integers(0, 256, (*size, 3)).astype(np.uint8)).save(path)
-    model = small_tofe()
-    save(
-        folder / "ckpt.pth",
-        Checkpoint(model, (0.5, 0.3, 0.2), Preprocessing.of_backbone(model.vit), {}, "images", CLASSES),
-    )
-    asked = {"keep": KEEP, "data": folder / "images"}
+    save_small(folder / "ckpt.pth", data="images")
+    asked = {"keep": SMALL_KEEP, "data": folder / "images"}
     served = {"input": "image", "outputs": "classes", "top": TOP}
     tofe.export(folder / "ckpt.pth", folder / "plain.onnx", **asked)
     tofe.export(folder / "ckpt.pth", folder / "served.onnx", **asked, **served)
@@ -71,7 +63,9 @@ def test_it_names_the_classes_that_pytorch_names_of_what_timm_prepares(folder: P
             pixels, prepared = np.array(image)[None], transform(image)[None]
         classes, probabilities = session.run(None, {"pixels": pixels})
         with torch.inference_mode():
-            expected = network.forward_fixed(prepared, FixedPath(KEEP, rearranged=True)).logits.double().softmax(dim=1)
+            expected = (
+                network.forward_fixed(prepared, FixedPath(SMALL_KEEP, rearranged=True)).logits.double().softmax(dim=1)
+            )
         best = expected.sort(descending=True, stable=True)
         assert classes.tolist() == best.indices[:, :TOP].tolist()
         np.testing.assert_allclose(probabilities, best.values[:, :TOP].numpy(), atol=1e-6)
@@ -128,9 +122,7 @@ def test_another_mean_is_noticed(folder: Path, tmp_path: Path, mean: float) -> N
     path = tmp_path / "spoiled.onnx"
     ir.save(model, path)
     artifact = open_artifact(folder / "served.onnx")
-    agreement = check_ends(
-        path, artifact.manifest, artifact.open(), open_source(str(folder / "images"), "any"), ImageLog()
-    )
+    agreement = check_ends(Artifact(path, artifact.manifest), open_source(str(folder / "images"), "any"), ImageLog())
     assert agreement.differing == 1
     assert "100.00% of the pixels" in agreement.failures[0]
 
@@ -146,12 +138,12 @@ def test_classes_and_logits_are_one_too_many(folder: Path, tmp_path: Path) -> No
 
 
 def test_more_classes_than_there_are_become_all(folder: Path, tmp_path: Path) -> None:
-    artifact = tofe.export(folder / "ckpt.pth", tmp_path / "m.onnx", keep=KEEP, outputs="classes", top=50)
-    assert artifact.manifest.options.top == len(CLASSES)
+    artifact = tofe.export(folder / "ckpt.pth", tmp_path / "m.onnx", keep=SMALL_KEEP, outputs="classes", top=50)
+    assert artifact.manifest.options.top == len(SMALL_CLASSES)
     assert artifact.manifest.options.input == "tensor"
     images = np.zeros((2, 3, 32, 32), np.float32)
     classes, probabilities = import_onnxruntime().InferenceSession(artifact.path).run(None, {INPUT: images})
-    assert sorted(classes[0].tolist()) == list(range(len(CLASSES)))
+    assert sorted(classes[0].tolist()) == list(range(len(SMALL_CLASSES)))
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-6)
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 from timm.data import create_transform
 
 import tofe_export as tofe
-from tests.helpers import refusal, small_images, small_tofe
+from tests.helpers import SMALL_CLASSES, SMALL_KEEP, refusal, save_small, small_images, small_tofe
 from tofe_export.artifacts.artifact import Artifact
 from tofe_export.artifacts.deployed import open_with_stages
 from tofe_export.artifacts.file_kinds import Kind, recognise
@@ -24,9 +24,6 @@ from tofe_export.model.fixed_path import FixedPath
 from tofe_export.model.selection import Layout
 from tofe_export.page.token_maps import maps_of, patch_grid, token_maps
 
-KEEP = (8, 5, 3)
-CLASSES = ("ant", "bee", "cat", "dog", "eel")
-
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -37,13 +34,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         path = folder / "images" / "ab"[index % 2] / f"{index}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(noise.integers(0, 256, (40, 56, 3)).astype(np.uint8)).save(path)
-    model = small_tofe()
-    save(
-        folder / "ckpt.pth",
-        Checkpoint(model, (0.5, 0.3, 0.2), Preprocessing.of_backbone(model.vit), {}, "images", CLASSES),
-    )
-    tofe.export(folder / "ckpt.pth", folder / "model.onnx", keep=KEEP, data=folder / "images")
-    elided = {"keep": KEEP, "rearrange": "elide", "data": folder / "images"}
+    save_small(folder / "ckpt.pth", data="images")
+    tofe.export(folder / "ckpt.pth", folder / "model.onnx", keep=SMALL_KEEP, data=folder / "images")
+    elided = {"keep": SMALL_KEEP, "rearrange": "elide", "data": folder / "images"}
     tofe.export(folder / "ckpt.pth", folder / "elided.onnx", **elided)
     return folder
 
@@ -60,10 +53,10 @@ def test_probabilities_are_those_of_the_network_on_images_that_timm_prepared(fol
         with Image.open(one.image) as opened:
             image = transform(opened.convert("RGB"))
         with torch.no_grad():
-            truth = network.forward_fixed(image[None], FixedPath(KEEP)).logits[0].softmax(dim=0)
+            truth = network.forward_fixed(image[None], FixedPath(SMALL_KEEP)).logits[0].softmax(dim=0)
         best = truth.argsort(descending=True)[:3].tolist()
         assert [score.index for score in one.classes] == best
-        assert [score.name for score in one.classes] == [CLASSES[index] for index in best]
+        assert [score.name for score in one.classes] == [SMALL_CLASSES[index] for index in best]
         assert [score.probability for score in one.classes] == pytest.approx(truth[best].tolist(), abs=1e-5)
 
 
@@ -84,7 +77,7 @@ def test_the_document_is_a_sequence_and_can_be_read_again(folder: Path, tmp_path
     assert predictions[-1] is predictions.rows[-1]
     assert len(predictions[0].classes) == 5, "the model has no more"
     assert sum(score.probability for score in predictions[0].classes) == pytest.approx(1)
-    assert (predictions.model, predictions.backend, predictions.keep) == ("model.onnx", "onnxruntime", KEEP)
+    assert (predictions.model, predictions.backend, predictions.keep) == ("model.onnx", "onnxruntime", SMALL_KEEP)
     assert predictions.images.read == 5
     assert predictions.replaced(notes=("x",)).rows == predictions.rows
     (tmp_path / "p.json").write_text(predictions.to_json())
@@ -168,7 +161,7 @@ def test_the_grid_of_a_file_is_that_of_the_network(
 def test_a_manifest_of_other_tokens_draws_nothing(
     folder: Path, tmp_path: Path, change: dict[str, int], code: str
 ) -> None:
-    model = tofe.export(folder / "ckpt.pth", tmp_path / "model.onnx", keep=KEEP, data=folder / "images")
+    model = tofe.export(folder / "ckpt.pth", tmp_path / "model.onnx", keep=SMALL_KEEP, data=folder / "images")
     wrong = Artifact(model.path, model.manifest.replaced(**change))
     assert refusal(tofe.predict, wrong, folder / "images", token_map=tmp_path / "map.png").code == code
     assert not (tmp_path / "map.png").exists()
@@ -205,7 +198,7 @@ def test_a_model_that_names_no_classes_is_refused(folder: Path, tmp_path: Path) 
     checkpoint = Checkpoint(headless, (0.5, 0.3, 0.2), Preprocessing.of_backbone(headless.vit))
     assert refusal(tofe.predict, checkpoint, image).code == "no-classifier"
     save(tmp_path / "headless.pth", checkpoint)
-    features = tofe.export(tmp_path / "headless.pth", tmp_path / "features.onnx", keep=KEEP, outputs="features")
+    features = tofe.export(tmp_path / "headless.pth", tmp_path / "features.onnx", keep=SMALL_KEEP, outputs="features")
     assert refusal(tofe.predict, features, image).code == "no-logits"
 
 

@@ -13,9 +13,7 @@ import pytest
 import yaml
 
 import tofe_export as tofe
-from tests.helpers import small_tofe
-from tofe_export.checkpoints.checkpoint import Checkpoint, save
-from tofe_export.data.preprocessing import Preprocessing
+from tests.helpers import SMALL_KEEP, save_small
 
 ACTION = yaml.safe_load((Path(__file__).parents[2] / "action.yml").read_text())
 
@@ -38,11 +36,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip("bash is not installed")
     folder = tmp_path_factory.mktemp("action")
     for seed in (0, 1):
-        model = small_tofe(seed=seed)
-        preprocessing = Preprocessing.of_backbone(model.vit)
-        save(folder / f"{seed}.pth", Checkpoint(model, (0.5, 0.3, 0.2), preprocessing, {}, "photos", ()))
-    tofe.export(folder / "0.pth", folder / "model.onnx", keep=(8, 5, 3))
-    tofe.export(folder / "0.pth", folder / "with space.onnx", keep=(8, 5, 3), rearrange="elide")
+        save_small(folder / f"{seed}.pth", seed)
+    tofe.export(folder / "0.pth", folder / "model.onnx", keep=SMALL_KEEP)
+    tofe.export(folder / "0.pth", folder / "with space.onnx", keep=SMALL_KEEP, rearrange="elide")
     return folder
 
 

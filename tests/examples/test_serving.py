@@ -18,13 +18,9 @@ import pytest
 from PIL import Image
 
 import tofe_export as tofe
-from tests.helpers import require_openvino, small_tofe
-from tofe_export.checkpoints.checkpoint import Checkpoint, save
-from tofe_export.data.preprocessing import Preprocessing
+from tests.helpers import SMALL_CLASSES, SMALL_KEEP, require_openvino, save_noise, save_small
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "serving"
-CLASSES = ("ant", "bee", "cat", "dog", "eel")
-KEEP = (8, 5, 3)
 TOP = 3
 STARTS = 60  # seconds
 
@@ -33,13 +29,10 @@ STARTS = 60  # seconds
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """ckpt.pth, plain.onnx, served.onnx, and photo.png, an image of noise."""
     folder = tmp_path_factory.mktemp("serving")
-    noise = np.random.default_rng(0).integers(0, 256, (50, 70, 3)).astype(np.uint8)
-    Image.fromarray(noise).save(folder / "photo.png")
-    model = small_tofe()
-    preprocessing = Preprocessing.of_backbone(model.vit)
-    save(folder / "ckpt.pth", Checkpoint(model, (0.5, 0.3, 0.2), preprocessing, {}, "photos", CLASSES))
-    tofe.export(folder / "ckpt.pth", folder / "plain.onnx", keep=KEEP)
-    tofe.export(folder / "ckpt.pth", folder / "served.onnx", keep=KEEP, input="image", outputs="classes", top=TOP)
+    save_noise(folder / "photo.png", 50, 70)
+    save_small(folder / "ckpt.pth")
+    tofe.export(folder / "ckpt.pth", folder / "plain.onnx", keep=SMALL_KEEP)
+    tofe.export(folder / "ckpt.pth", folder / "served.onnx", keep=SMALL_KEEP, input="image", outputs="classes", top=TOP)
     return folder
 
 
@@ -56,7 +49,7 @@ def test_python_needs_no_torch(folder: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     indices, probabilities = expected(folder)
     assert [line.split("  ")[1:] for line in done.stdout.splitlines()] == [
-        [CLASSES[index], f"{probability:.1%}"] for index, probability in zip(indices, probabilities, strict=True)
+        [SMALL_CLASSES[index], f"{probability:.1%}"] for index, probability in zip(indices, probabilities, strict=True)
     ]
 
 
@@ -101,7 +94,7 @@ def test_the_service_answers_as_predict_does(folder: Path, service: str) -> None
     indices, probabilities = expected(folder)
     classes = answer["classes"]
     assert isinstance(classes, list)
-    assert [(one["index"], one["name"]) for one in classes] == [(index, CLASSES[index]) for index in indices]
+    assert [(one["index"], one["name"]) for one in classes] == [(index, SMALL_CLASSES[index]) for index in indices]
     np.testing.assert_allclose([one["probability"] for one in classes], probabilities, atol=1e-6)
 
 

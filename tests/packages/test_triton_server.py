@@ -16,16 +16,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import tofe_export as tofe
-from tests.helpers import small_tofe
+from tests.helpers import SMALL_KEEP, save_noise, save_small
 from tests.packages.triton_server import Server, binaries, serving
-from tofe_export.checkpoints.checkpoint import Checkpoint, save
-from tofe_export.data.preprocessing import Preprocessing
 from tofe_export.packages.triton import TritonSettings
 from tofe_export.runners.onnxruntime_runner import import_onnxruntime
 
 pytestmark = pytest.mark.slow
-KEEP = (8, 5, 3)
-CLASSES = ("ant", "bee", "cat", "dog", "eel")
 Answer = tuple[list[int], list[float]]
 
 
@@ -39,13 +35,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """old.onnx and new.onnx, which answer differently, and photo.png."""
     folder = tmp_path_factory.mktemp("models")
     for name, seed in (("old", 0), ("new", 3)):
-        model = small_tofe(seed=seed)
-        preprocessing = Preprocessing.of_backbone(model.vit)
-        save(folder / f"{name}.pth", Checkpoint(model, (0.5, 0.3, 0.2), preprocessing, {}, "photos", CLASSES))
+        save_small(folder / f"{name}.pth", seed)
         served = {"input": "image", "outputs": "classes", "top": 3}
-        tofe.export(folder / f"{name}.pth", folder / f"{name}.onnx", keep=KEEP, **served)
-    noise = np.random.default_rng(0).integers(0, 256, (50, 70, 3)).astype(np.uint8)
-    Image.fromarray(noise).save(folder / "photo.png")
+        tofe.export(folder / f"{name}.pth", folder / f"{name}.onnx", keep=SMALL_KEEP, **served)
+    save_noise(folder / "photo.png", 50, 70)
     return folder
 
 

@@ -8,37 +8,28 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 
 import tofe_export as tofe
 from tests.browsers import chromium
-from tests.helpers import refusal, small_tofe
+from tests.helpers import SMALL_CLASSES, SMALL_KEEP, refusal, save_noise, save_small
 from tests.readers.test_web import PACKAGE, Quiet
-from tofe_export.checkpoints.checkpoint import Checkpoint, save
-from tofe_export.data.preprocessing import Preprocessing
 from tofe_export.model.fixed_path import FixedPath
-from tofe_export.model.outputs import SparseOutput
 from tofe_export.packages.web import RUNTIME
 from tofe_export.page.token_maps import kept_in_stages, reused
-
-KEEP = (8, 5, 3)
-CLASSES = ("ant", "bee", "cat", "dog", "eel")
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """ckpt.pth, model.onnx, elided.onnx and photo.png."""
     folder = tmp_path_factory.mktemp("web")
-    noise = np.random.default_rng(0).integers(0, 256, (90, 120, 3)).astype(np.uint8)
-    Image.fromarray(noise).save(folder / "photo.png")
-    model = small_tofe()
-    preprocessing = Preprocessing.of_backbone(model.vit)
-    save(folder / "ckpt.pth", Checkpoint(model, (0.5, 0.3, 0.2), preprocessing, {}, "photos", CLASSES))
-    tofe.export(folder / "ckpt.pth", folder / "model.onnx", keep=KEEP)
-    tofe.export(folder / "ckpt.pth", folder / "elided.onnx", keep=KEEP, rearrange="elide")
+    save_noise(folder / "photo.png", 90, 120)
+    save_small(folder / "ckpt.pth")
+    tofe.export(folder / "ckpt.pth", folder / "model.onnx", keep=SMALL_KEEP)
+    tofe.export(folder / "ckpt.pth", folder / "elided.onnx", keep=SMALL_KEEP, rearrange="elide")
     return folder
 
 
@@ -59,7 +50,7 @@ def test_what_the_folder_holds(folder: Path, runtime: Path, tmp_path: Path) -> N
         *(f"ort/{name}" for name in RUNTIME),
     }
     told = json.loads((done.path / "model.json").read_text())
-    assert (told["keep"], told["grid"], told["classes"]) == ([8, 5, 3], [4, 4], list(CLASSES))
+    assert (told["keep"], told["grid"], told["classes"]) == ([8, 5, 3], [4, 4], list(SMALL_CLASSES))
     page = (done.path / "index.html").read_text() + (done.path / "app.mjs").read_text()
     assert "http://" not in page
     assert "https://" not in page
@@ -87,11 +78,12 @@ def browser() -> Iterator[Any]:
         yield started
 
 
-def fixed(folder: Path) -> tuple[SparseOutput, Any]:
+def kept_tokens(folder: Path) -> Tensor:
+    """By PyTorch: bool [1, S, N]."""
     network = tofe.load(folder / "ckpt.pth")
     with Image.open(folder / "photo.png") as image, torch.inference_mode():
-        out = network.model.forward_fixed(network.preprocessing(image)[None], FixedPath(KEEP))
-    return out, kept_in_stages(network.model, out, KEEP)
+        out = network.model.forward_fixed(network.preprocessing(image)[None], FixedPath(SMALL_KEEP))
+    return kept_in_stages(network.model, out, SMALL_KEEP)
 
 
 @pytest.mark.slow
@@ -116,7 +108,7 @@ def test_a_visitor_drops_an_image(folder: Path, tmp_path: Path, browser: Any, na
             page.screenshot(path=tmp_path / "page.png", full_page=True)
             (tmp_path / "bad.png").write_text("no image")
             page.set_input_files("#file", tmp_path / "bad.png")
-            page.wait_for_selector("#status:has-text('is no image that this browser reads')")
+            page.wait_for_selector("#status:has-text('is not an image that this browser reads')")
             assert {url.removeprefix(address)[:1] for url in asked if not url.startswith(("data:", "blob:"))} == {"/"}
         finally:
             server.shutdown()
@@ -124,7 +116,7 @@ def test_a_visitor_drops_an_image(folder: Path, tmp_path: Path, browser: Any, na
     [prediction] = tofe.predict(folder / "model.onnx", folder / "photo.png")
     assert [row[0] for row in rows] == [one.name for one in prediction.classes]
     assert [row[-1] for row in rows] == [f"{one.probability:.1%}" for one in prediction.classes]
-    _, kept = fixed(folder)
+    kept = kept_tokens(folder)
     counts, again = kept[0].sum(dim=1).tolist(), reused(kept)[0].sum(dim=1).tolist()
     assert captions == [
         f"Stage {stage + 1}: {count} of 16 tokens, {more} reused"

@@ -13,7 +13,7 @@ from tofe_export import __version__
 from tofe_export.api.load import Source, load, require_onnx_name
 from tofe_export.artifacts.artifact import Artifact
 from tofe_export.artifacts.checks import ask_polygraphy, run_two_batches, write_checked
-from tofe_export.artifacts.ends import Ends, EndsAgreement, Returned, check_ends, require_ends
+from tofe_export.artifacts.ends import Ends, EndsAgreement, Returned, require_ends
 from tofe_export.artifacts.file_kinds import Kind
 from tofe_export.artifacts.opened import OpenedOnnx
 from tofe_export.artifacts.outputs import Output as OutputFile
@@ -141,12 +141,10 @@ def export(
         del graph  # the checks need the memory
         shape = image_shape(loaded.model.vit)
         written = Artifact(draft.path, manifest)
-        ask_polygraphy(written.network, shape, run_two_batches(written.network, shape))
+        network = written.network
+        ask_polygraphy(network, shape, run_two_batches(network, shape))
         parity = _parity(loaded, written, fixed, images, log, progress)
-        agreed = None
-        if manifest.has_ends:
-            agreed = check_ends(draft.path, manifest, written.open(), images, log)
-            require_ends(agreed)
+        agreed = require_ends(written, images, log)
         draft.manifest = manifest
     assert isinstance(draft.manifest, OnnxManifest)
     return ExportedArtifact(target, draft.manifest, parity, agreed, log.document(), _notes(loaded, returned))

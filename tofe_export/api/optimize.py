@@ -11,10 +11,10 @@ import onnx_ir as ir
 
 from tofe_export import __version__
 from tofe_export.api.load import AnyArtifact, open_onnx, path_of, require_onnx_name
-from tofe_export.artifacts.artifact import Artifact
+from tofe_export.artifacts.artifact import Artifact, require_logits
 from tofe_export.artifacts.checks import run_two_batches, write_checked
 from tofe_export.artifacts.deployed import open_with_stages
-from tofe_export.artifacts.ends import Ends, EndsAgreement, check_ends, require_ends
+from tofe_export.artifacts.ends import Ends, EndsAgreement, require_ends
 from tofe_export.artifacts.file_kinds import Kind
 from tofe_export.artifacts.outputs import Output, beside, require_outputs
 from tofe_export.artifacts.sets import atomic_artifact
@@ -39,7 +39,6 @@ from tofe_export.parity.side_by_side import compare_forms
 from tofe_export.precision.calibrated import require_float32
 from tofe_export.precision.weights import WEIGHTS_PASS, weights_in_8_bits
 from tofe_export.progress import Progress, silent, tracked
-from tofe_export.runners.base import LOGITS
 from tofe_export.runners.onnxruntime_runner import CPU
 from tofe_export.runners.openvino_runner import Arithmetic, require_arithmetic
 
@@ -110,7 +109,8 @@ def optimize(
     assert isinstance(manifest, OnnxManifest)
     preprocessing = Preprocessing.of(manifest.preprocessing)
     images = images_like_training(manifest.data, None if data is None else str(data))
-    _require_logits(source, ends)
+    if ends.top:
+        require_logits(manifest)
     graph = copy_model(source.graph)
     if form == "openvino":
         _require_openvino(source, precision, graph)
@@ -130,10 +130,7 @@ def optimize(
         loop = tracked(loop, "Comparing with the source", -(-min(_IMAGES, len(images)) // _BATCH), progress)
         [comparison] = compare_forms(OnnxReference(source), {described.precision: runner}, loop, labelled=False)
         _require_agreement(comparison, written, form)
-        agreed = None
-        if described.has_ends:
-            agreed = check_ends(draft.path, described, rewritten.open(), images, log)
-            require_ends(agreed)
+        agreed = require_ends(rewritten, images, log)
         draft.manifest = described
     assert isinstance(draft.manifest, OnnxManifest)
     return OptimizedArtifact(written, draft.manifest, comparison.agreement(), agreed, log.document())
@@ -182,15 +179,6 @@ def _require_openvino(source: Artifact, precision: Arithmetic, graph: ir.Model) 
             "Take a smaller backbone for OpenVINO.",
             code="openvino-too-large",
             path=source.path,
-        )
-
-
-def _require_logits(source: Artifact, ends: Ends) -> None:
-    if ends.top and LOGITS not in source.manifest.outputs:
-        raise InputError(
-            f"{source.path} returns features but no logits, so it names no classes.",
-            "Export it with `outputs` that include logits.",
-            code="no-logits",
         )
 
 

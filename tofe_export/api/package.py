@@ -10,8 +10,9 @@ from tofe_export.api.load import AnyArtifact
 from tofe_export.artifacts.artifact import open_artifact
 from tofe_export.bounds import LARGEST_BATCH, MOST_THREADS, require_within
 from tofe_export.errors import InputError, brief
+from tofe_export.files.folders import new_folder
+from tofe_export.files.writing import write_text
 from tofe_export.packages import kserve, repository, triton, web
-from tofe_export.packages.folders import new_folder
 from tofe_export.packages.repository import Addition
 from tofe_export.packages.triton import Backend, TritonSettings
 
@@ -140,5 +141,6 @@ def _cluster(
     cpus = None if on_gpu else triton.threads_of(what.artifact, settings) * settings.instances
     files = kserve.files_for(path, service, what.artifact.manifest, storage_uri, cpus)
     done = _repository(path, what, version)
-    kserve.write(files)
+    for file, text in files.items():
+        write_text(file, text)
     return Packaged(done.path, (*done.files, *files), done.version, done.backend)

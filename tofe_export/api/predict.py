@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tofe_export.api.load import AnyModel, export_first, open_model, path_of
-from tofe_export.artifacts.artifact import Artifact, require_onnxruntime
+from tofe_export.artifacts.artifact import Artifact, require_logits, require_onnxruntime
 from tofe_export.artifacts.deployed import BATCH, compared_batch, open_padded, open_with_stages, require_stages_shown
 from tofe_export.artifacts.file_kinds import TOKEN_MAP_TITLE, Kind
 from tofe_export.artifacts.outputs import Output, require_not_among, require_outputs
@@ -134,12 +134,7 @@ class _Subject:
             return cls._of_checkpoint(model, provider)
         manifest = model.manifest
         require_onnxruntime([model], provider)
-        if LOGITS not in manifest.outputs:
-            raise InputError(
-                "This model returns features but no logits, so it names no classes.",
-                "Export it with `outputs` that include logits.",
-                code="no-logits",
-            )
+        require_logits(manifest)
         return cls(
             model=model,
             provider=provider,

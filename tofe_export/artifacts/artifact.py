@@ -11,13 +11,13 @@ import onnx_ir as ir
 import torch
 
 from tofe_export.artifacts.manifests import read_manifest
-from tofe_export.documents.manifest import EngineManifest, OnnxManifest
+from tofe_export.documents.manifest import EngineManifest, Manifest, OnnxManifest
 from tofe_export.engine.backend import open_backend
 from tofe_export.engine.runtime import EngineSession, require_gpu
 from tofe_export.errors import InputError, MissingError
 from tofe_export.graph.passes.ends import cut_ends
 from tofe_export.graph.stored import read_onnx, serialize
-from tofe_export.runners.base import LargeModel, TimedRunner
+from tofe_export.runners.base import LOGITS, LargeModel, TimedRunner
 from tofe_export.runners.onnxruntime_runner import CPU, OnnxRuntimeRunner
 from tofe_export.runners.openvino_runner import OpenVinoRunner
 
@@ -85,6 +85,16 @@ def require_onnxruntime(artifacts: Sequence[Artifact], provider: str) -> None:
             "Omit `provider`.",
             code="provider-without-onnx",
             provider=provider,
+        )
+
+
+def require_logits(manifest: Manifest) -> None:
+    """Raises InputError for a model that names no classes."""
+    if LOGITS not in manifest.outputs:
+        raise InputError(
+            "This model returns features but no logits, so it names no classes.",
+            "Export it with `outputs` that include logits.",
+            code="no-logits",
         )
 
 

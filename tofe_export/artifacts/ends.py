@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from tofe_export.artifacts.artifact import open_openvino
+from tofe_export.artifacts.artifact import Artifact, open_openvino
 from tofe_export.data.image_log import ImageLog
 from tofe_export.data.images import ImageSource, batches
 from tofe_export.data.preprocessing import Preprocessing
@@ -120,28 +120,27 @@ class EndsAgreement:
     failures: tuple[str, ...]
 
 
-def check_ends(
-    path: Path, manifest: OnnxManifest, network: Runner, source: ImageSource, log: ImageLog, provider: str = CPU
-) -> EndsAgreement:
+def check_ends(artifact: Artifact, source: ImageSource, log: ImageLog, provider: str = CPU) -> EndsAgreement:
     """Runs the whole file on pictures of several sizes, and its network on what timm's transform makes of them.
 
     Args:
-        path: the file; its manifest says which ends it has.
-        network: what was cut out of the file, which takes normalized images.
+        artifact: an ONNX file; its manifest says which ends it has.
         source: where the first pictures come from; some of noise, of other sizes, follow.
         log: told which were read.
         provider: where ONNX Runtime computes.
 
     Raises:
-        InputError, MissingError: see the runner of the file.
+        InputError, MissingError: see `Artifact.open`.
         CheckFailedError: the file does not run.
     """
+    manifest, network = artifact.manifest, artifact.open(provider)
+    assert isinstance(manifest, OnnxManifest)
     preprocessing, options = Preprocessing.of(manifest.preprocessing), manifest.options
     if manifest.runtime == "openvino":
-        runner: Runner = open_openvino(_showing_input(path), manifest)
+        runner: Runner = open_openvino(_showing_input(artifact.path), manifest)
         found = _Found(preprocessing, allowed_levels=1.01, allowed_share=0.01)
     else:
-        runner = OnnxRuntimeRunner(_showing_input(path), precision=manifest.precision, provider=provider)
+        runner = OnnxRuntimeRunner(_showing_input(artifact.path), precision=manifest.precision, provider=provider)
         found = _Found(preprocessing)
     for pixels in _pictures(source, preprocessing, log):
         found.samples += 1
@@ -157,14 +156,15 @@ def check_ends(
 
 
 def _differs_in_a_batch(runner: Runner, preprocessing: Preprocessing, taken: Input) -> str:
-    """The first output that two images have otherwise together than each alone; "" where there is none."""
+    """The first thing around the network that two images have otherwise together than each alone, or ""."""
     noise = np.random.default_rng(1)
     shape = (2, preprocessing.height, preprocessing.width, 3)
     pixels: Array = noise.integers(0, 256, shape, dtype=np.uint8)
     if taken == "tensor":
         pixels = noise.standard_normal((2, 3, *shape[1:3]), dtype=np.float32)
     together, alone = runner.run(pixels), [runner.run(pixels[place : place + 1]) for place in range(2)]
-    for name, value in together.items():
+    for name in sorted({INPUT, PROBABILITIES, CLASSES} & together.keys()):
+        value = together[name]
         singles = np.concatenate([one[name] for one in alone])
         # The same classes in another order are a matter of probabilities, and these are compared.
         if value.shape != singles.shape or (name != CLASSES and not np.allclose(value, singles, rtol=0, atol=_BATCHED)):
@@ -172,10 +172,14 @@ def _differs_in_a_batch(runner: Runner, preprocessing: Preprocessing, taken: Inp
     return ""
 
 
-def require_ends(agreement: EndsAgreement) -> None:
-    """Raises CheckFailedError for a file that does not do what it should."""
+def require_ends(artifact: Artifact, source: ImageSource, log: ImageLog) -> EndsAgreement | None:
+    """See `check_ends`; None for a file without ends. Raises CheckFailedError for one that does something else."""
+    if not (isinstance(artifact.manifest, OnnxManifest) and artifact.manifest.has_ends):
+        return None
+    agreement = check_ends(artifact, source, log)
     if agreement.failures:
         raise CheckFailedError(" ".join(agreement.failures), _REPORT, code="ends")
+    return agreement
 
 
 def _showing_input(path: Path) -> Any:

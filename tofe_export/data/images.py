@@ -111,7 +111,7 @@ def batches(
             if log is not None:
                 log.add_read(batch.names)
             yield batch
-    if own and part[1] == 1 and len(unreadable) == len(own):  # several processes know it together alone
+    if own and part[1] == 1 and len(unreadable) == len(own):  # of several processes none knows
         raise _none_readable(source, unreadable)
 
 

@@ -56,17 +56,30 @@ def sweep(target: Path) -> None:
 
 def remove_if_left(path: Path, needed: Callable[[], bool] = lambda: False) -> None:
     """Removes `path` unless a live process holds its lock, nobody can tell, or it is `needed` (asked once locked)."""
-    if fcntl is None:
+    handle = lock_of(path, os.O_RDWR | os.O_NONBLOCK)
+    if handle is None:
         return
     with contextlib.suppress(OSError):
-        handle = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Its writer may have renamed it in the meantime: then the name is gone, or somebody else's.
-            if os.path.samestat(os.fstat(handle), path.lstat()) and not needed():
-                path.unlink()
-        finally:
-            os.close(handle)
+        # Its writer may have renamed it in the meantime: then the name is gone, or somebody else's.
+        if os.path.samestat(os.fstat(handle), path.lstat()) and not needed():
+            path.unlink()
+    os.close(handle)
+
+
+def lock_of(path: Path, how: int = os.O_RDONLY) -> int | None:
+    """A handle that holds the lock of a file or folder; None where somebody else does, or where nobody can tell."""
+    if fcntl is None:
+        return None
+    try:
+        handle = os.open(path, how | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(handle)
+        return None
+    return handle
 
 
 @contextlib.contextmanager

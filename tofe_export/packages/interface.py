@@ -11,8 +11,6 @@ from tofe_export.documents.manifest import EngineManifest
 from tofe_export.engine.options import BuildOptions
 from tofe_export.graph.stored import read_onnx
 
-Dims = tuple[int, ...]
-
 
 @dataclass(frozen=True)
 class Value:
@@ -20,14 +18,16 @@ class Value:
 
     name: str
     dtype: str
-    dims: Dims
+    dims: tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Interface:
-    """Attributes:
-    inputs, outputs: in the order of the file.
-    batches: least and largest batch; None has no end.
+    """Everything that goes in and comes out.
+
+    Attributes:
+        inputs, outputs: in the order of the file.
+        batches: least and largest batch; None has no end.
     """
 
     inputs: tuple[Value, ...]

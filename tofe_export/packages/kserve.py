@@ -11,13 +11,12 @@ from pathlib import Path
 
 from tofe_export.documents.manifest import EngineManifest, Manifest
 from tofe_export.errors import InputError, brief
-from tofe_export.files.writing import write_text
 from tofe_export.packages.triton import CONFIG
 
 _MARK = "# Written by tofe-export package."
 _DOCKERFILE, _TEMPLATE = "Dockerfile", Path(__file__).with_name("Dockerfile.template")
 _RELEASE = "25.01"
-"""Of Triton; its ONNX Runtime, 1.20, is the first here that reads opset 20."""
+"""Of Triton: not tried. The files need one whose ONNX Runtime reads opset 20."""
 
 
 def require_service_name(name: str) -> str:
@@ -51,12 +50,6 @@ def files_for(repository: Path, name: str, manifest: Manifest, storage_uri: str,
                 path=path,
             )
     return files
-
-
-def write(files: dict[Path, str]) -> None:
-    """Each whole or not at all."""
-    for path, text in files.items():
-        write_text(path, text)
 
 
 def _service(name: str, manifest: Manifest, storage_uri: str, cpus: int | None) -> str:

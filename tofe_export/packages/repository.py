@@ -12,10 +12,10 @@ from tofe_export.artifacts.artifact import Artifact
 from tofe_export.artifacts.manifests import files_of
 from tofe_export.bounds import require_within
 from tofe_export.errors import InputError, brief
+from tofe_export.files.folders import new_folder
 from tofe_export.files.parts import folder_lock
 from tofe_export.files.writing import atomic_path, write_text
 from tofe_export.packages import triton
-from tofe_export.packages.folders import new_folder
 from tofe_export.packages.triton import Backend
 
 _MOST_VERSION = 1_000_000

@@ -15,6 +15,7 @@ from tofe_export.documents.machine import processors
 from tofe_export.documents.manifest import EngineManifest, OnnxManifest
 from tofe_export.errors import InputError
 from tofe_export.packages.interface import Interface, Value
+from tofe_export.runners.base import LOGITS
 
 Backend = Literal["onnxruntime", "openvino", "tensorrt", "python"]
 PYTHON_MODEL = Path(__file__).with_name("triton_model.py")
@@ -117,9 +118,9 @@ def config(name: str, artifact: Artifact, backend: Backend, settings: TritonSett
             path=artifact.path,
         )
     batch = settings.batch if most is None else min(settings.batch, most)
-    # OpenVINO's backend fails on batches of other sizes than the largest, so there each request brings its batch.
+    # By its README OpenVINO's backend refuses batches smaller than the largest, so there each request brings its own.
     batched = backend != "openvino"
-    labels = LABELS if artifact.manifest.classes else ""
+    labelled = LABELS if artifact.manifest.classes else ""
     lines = [
         MARK,
         f'name: "{name}"',
@@ -127,7 +128,7 @@ def config(name: str, artifact: Artifact, backend: Backend, settings: TritonSett
         *(['default_model_filename: "model.onnx"'] if backend == "openvino" else []),
         f"max_batch_size: {batch if batched else 0}",
         *(_tensor("input", value, batched) for value in interface.inputs),
-        *(_tensor("output", value, batched, labels) for value in interface.outputs),
+        *(_tensor("output", value, batched, labelled) for value in interface.outputs),
         _instances(settings, backend),
         *(_parameter(key, value) for key, value in _parameters(artifact, backend, settings)),
         "version_policy { latest { num_versions: 1 } }",
@@ -158,7 +159,7 @@ def labels(artifact: Artifact) -> str:
 
 def _tensor(kind: str, value: Value, batched: bool, labelled: str = "") -> str:
     dims = ", ".join(map(str, value.dims if batched else (-1, *value.dims)))
-    names = f' label_filename: "{labelled}"' if labelled and value.name in ("logits",) else ""
+    names = f' label_filename: "{labelled}"' if labelled and value.name == LOGITS else ""
     return f'{kind} {{ name: "{value.name}" data_type: {_TYPES[value.dtype]} dims: [{dims}]{names} }}'
 
 

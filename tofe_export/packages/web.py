@@ -6,7 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
-from tofe_export.artifacts.artifact import Artifact
+from tofe_export.artifacts.artifact import Artifact, require_logits
 from tofe_export.artifacts.ends import Ends
 from tofe_export.data.preprocessing import Preprocessing
 from tofe_export.documents.manifest import EngineManifest, OnnxManifest
@@ -16,7 +16,6 @@ from tofe_export.graph.passes.taps import hide_taps, show_taps
 from tofe_export.graph.stored import copy_model, serialize
 from tofe_export.model.selection import Layout
 from tofe_export.page.token_maps import patch_grid
-from tofe_export.runners.base import LOGITS
 
 PAGE = Path(__file__).with_name("web_page")
 RUNTIME = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
@@ -47,12 +46,7 @@ def require_for_web(artifact: Artifact) -> OnnxManifest:
             code="not-for-web",
             path=artifact.path,
         )
-    if LOGITS not in manifest.outputs:
-        raise InputError(
-            f"{artifact.path} returns features but no logits, so it names no classes.",
-            "Export it with `outputs` that include logits.",
-            code="no-logits",
-        )
+    require_logits(manifest)
     return manifest
 
 

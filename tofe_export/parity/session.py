@@ -104,7 +104,7 @@ class Session:
         if fixed is not None and fixed.check is not None:
             prepared.checks.append(fixed.check)
         if comparison.samples and isinstance(manifest, OnnxManifest) and manifest.has_ends:
-            prepared.checks.append(self._ends(prepared, manifest))
+            prepared.checks.append(self._ends(prepared))
         return Verification(
             **dict(comparison.agreement()),
             model=name,
@@ -121,12 +121,9 @@ class Session:
             notes=self._notes(manifest),
         )
 
-    def _ends(self, prepared: _Prepared, manifest: OnnxManifest) -> Check:
-        artifact = prepared.artifact
-
+    def _ends(self, prepared: _Prepared) -> Check:
         def tried() -> EndsAgreement:
-            network = artifact.open(self.provider)
-            return check_ends(artifact.path, manifest, network, prepared.images, self.log, self.provider)
+            return check_ends(prepared.artifact, prepared.images, self.log, self.provider)
 
         return Check.of("ends", list(self.processes.shared(tried)[0].failures))
 

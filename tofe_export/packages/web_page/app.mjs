@@ -107,7 +107,7 @@ async function classify(session, settings, file) {
   try {
     bitmap = await createImageBitmap(file, { premultiplyAlpha: "none", colorSpaceConversion: "none" });
   } catch {
-    say(`${file.name} is no image that this browser reads. Choose a JPEG, PNG or WebP file.`);
+    say(`${file.name} is not an image that this browser reads. Choose a JPEG, PNG or WebP file.`);
     return;
   }
   say("Computing …");

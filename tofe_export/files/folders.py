@@ -12,13 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tofe_export.errors import InputError
-from tofe_export.files.parts import sync, sync_folder
+from tofe_export.files.parts import lock_of, sync, sync_folder
 from tofe_export.files.writing import explained
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
 
 
 @contextlib.contextmanager
@@ -41,7 +36,7 @@ def new_folder(target: Path, beside: Path | None = None) -> Iterator[Path]:
         place = target if beside is None or _apart(beside.parent, target.parent) else beside
         _sweep(place)
         part = Path(tempfile.mkdtemp(prefix=f".{place.name}.", suffix=".part", dir=place.parent))
-        handle = _locked(part)
+        handle = lock_of(part)
         try:
             part.chmod(0o755)
             yield part
@@ -70,22 +65,6 @@ def _sweep(place: Path) -> None:
     """Removes what killed runs left; a live one holds its lock. Without locks here nothing is removed."""
     ours = re.compile(rf"\.{re.escape(place.name)}\.[a-z0-9_]{{8}}\.part")  # as `tempfile` names them
     for left in place.parent.glob(f".{glob.escape(place.name)}.*.part"):
-        if ours.fullmatch(left.name) and (handle := _locked(left)) is not None:
+        if ours.fullmatch(left.name) and (handle := lock_of(left)) is not None:
             shutil.rmtree(left, ignore_errors=True)
             os.close(handle)
-
-
-def _locked(folder: Path) -> int | None:
-    """A handle that holds the lock of a folder; None where somebody else does, or where there are no locks."""
-    if fcntl is None:
-        return None
-    try:
-        handle = os.open(folder, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except OSError:
-        return None
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(handle)
-        return None
-    return handle
