@@ -2,6 +2,7 @@
 # make test   an environment, then linter, type checker, import rules and the fast tests
 # make slow   the tests that take minutes
 # make readers  what tests/readers needs besides: three packages, and onnxruntime-web in build/web (needs npm)
+# make phones   tests/edge with ExecuTorch and LiteRT, in an environment of its own in build/phones
 # make triton  a Triton Inference Server in build/triton, for tests/packages (Linux; needs a Python with a shared libpython)
 # make docs   the documentation as a site, in site/
 # make dist   the sdist and the wheel in dist/, with their contents checked
@@ -19,7 +20,7 @@ PROSE  := README.md CONTRIBUTING.md CHANGELOG.md docs examples studies tofe_expo
 export PYTHONDONTWRITEBYTECODE :=
 export NO_MKDOCS_2_WARNING := 1  # the theme's advertisement at every build
 
-.PHONY: demo test lint slow readers triton docs diagram dist clean
+.PHONY: demo test lint slow readers phones triton docs diagram dist clean
 
 demo: $(STAMP)
 	$(BIN)/tofe-export demo --out demo
@@ -34,6 +35,11 @@ readers: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,readers]'
 	mkdir -p build/web
 	npm install --prefix build/web --ignore-scripts --no-audit --no-fund onnxruntime-web
+
+phones:
+	$(PYTHON) -m venv build/phones
+	build/phones/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[cpu,executorch,litert]' beartype hypothesis pytest
+	build/phones/bin/python -m pytest tests/edge
 
 triton:
 	$(TRITON_PYTHON) -m venv build/triton

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from tofe_export.api.optimize import optimize
     from tofe_export.api.package import package
     from tofe_export.api.predict import predict
+    from tofe_export.api.program import program
     from tofe_export.api.quantize import quantize
     from tofe_export.api.report import report
     from tofe_export.api.sensitivity import sensitivity
@@ -72,6 +73,7 @@ __all__ = [
     "optimize",
     "package",
     "predict",
+    "program",
     "quantize",
     "report",
     "sensitivity",

@@ -11,8 +11,8 @@ from pydantic.json_schema import GenerateJsonSchema
 
 from tofe_export.documents.benchmark import Benchmark
 from tofe_export.documents.diagnosis import Diagnosis
-from tofe_export.documents.inspection import CheckpointInspection, EngineInspection, OnnxInspection
-from tofe_export.documents.manifest import EngineManifest, OnnxManifest
+from tofe_export.documents.inspection import AnyInspection
+from tofe_export.documents.manifest import AnyManifest
 from tofe_export.documents.prediction import Predictions
 from tofe_export.documents.quantization import Quantization, Sensitivity
 from tofe_export.documents.tuning import Tuning
@@ -31,8 +31,8 @@ FOLDER = Path(__file__).parents[1] / "docs" / "schemas"
 DOCUMENTS: dict[str, Any] = {
     "bench": Benchmark,
     "doctor": Diagnosis,
-    "inspect": CheckpointInspection | OnnxInspection | EngineInspection,
-    "manifest": OnnxManifest | EngineManifest,
+    "inspect": AnyInspection,
+    "manifest": AnyManifest,
     "predict": Predictions,
     "quantize": Quantization,
     "sensitivity": Sensitivity,

@@ -14,8 +14,15 @@ from tofe_export.artifacts.manifests import has_manifest
 from tofe_export.checkpoints.checkpoint import Checkpoint
 from tofe_export.checkpoints.unwrap import Choice
 from tofe_export.documents.fields import plain
-from tofe_export.documents.inspection import CheckpointInspection, EngineInspection, GraphOperator, OnnxInspection
-from tofe_export.documents.manifest import EngineManifest
+from tofe_export.documents.inspection import (
+    AnyInspection,
+    CheckpointInspection,
+    EngineInspection,
+    GraphOperator,
+    OnnxInspection,
+    ProgramInspection,
+)
+from tofe_export.documents.manifest import EngineManifest, ProgramManifest
 from tofe_export.engine.network import layer_histogram
 from tofe_export.errors import InputError, MissingError
 from tofe_export.files.names import DEPLOYED, readable
@@ -37,8 +44,8 @@ def inspect(
     keep_rate: float | None = None,
     image_size: int | tuple[int, int] | None = None,
     weights: Choice = "auto",
-) -> CheckpointInspection | OnnxInspection | EngineInspection:
-    """Describes a checkpoint, an ONNX file or an engine; `kind` says which of them it is.
+) -> AnyInspection:
+    """Describes a checkpoint, an ONNX file, an engine or a program for phones; `kind` says which of them it is.
 
     Args:
         file: what to describe.
@@ -109,9 +116,16 @@ def _checkpoint(checkpoint: Checkpoint) -> CheckpointInspection:
     )
 
 
-def _artifact(artifact: Artifact) -> OnnxInspection | EngineInspection:
+def _artifact(artifact: Artifact) -> AnyInspection:
     if isinstance(artifact.manifest, EngineManifest):
         return _engine(artifact.path, artifact.manifest)
+    if isinstance(artifact.manifest, ProgramManifest):
+        return ProgramInspection(
+            file=readable(artifact.path.name),
+            size_bytes=artifact.path.stat().st_size,
+            sha256=artifact.manifest.sha256,
+            manifest=artifact.manifest,
+        )
     described = _graph(artifact.path, read_onnx(artifact.path), artifact.manifest.sha256)
     return described.replaced(manifest=artifact.manifest)
 

@@ -11,20 +11,21 @@ import onnx_ir as ir
 import torch
 
 from tofe_export.artifacts.manifests import read_manifest
-from tofe_export.documents.manifest import EngineManifest, Manifest, OnnxManifest
+from tofe_export.documents.manifest import AnyManifest, EngineManifest, Manifest, OnnxManifest, ProgramManifest
 from tofe_export.engine.backend import open_backend
 from tofe_export.engine.runtime import EngineSession, require_gpu
 from tofe_export.errors import InputError, MissingError
 from tofe_export.graph.passes.ends import cut_ends
 from tofe_export.graph.stored import read_onnx, serialize
 from tofe_export.runners.base import LOGITS, LargeModel, TimedRunner
+from tofe_export.runners.one_by_one import ExecuTorchRunner, LiteRtRunner, OneByOne
 from tofe_export.runners.onnxruntime_runner import CPU, OnnxRuntimeRunner
 from tofe_export.runners.openvino_runner import OpenVinoRunner
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """An ONNX file or an engine that this program wrote.
+    """An ONNX file, an engine or a program for phones that this program wrote.
 
     Attributes:
         path: the file.
@@ -32,7 +33,7 @@ class Artifact:
     """
 
     path: Path
-    manifest: OnnxManifest | EngineManifest
+    manifest: AnyManifest
 
     @cached_property
     def graph(self) -> ir.Model:
@@ -41,10 +42,11 @@ class Artifact:
         It is parsed once and shared: copy it (`graph.stored.copy_model`) before you change it.
 
         Raises:
-            InputError: the artifact is an engine, or the file is damaged.
+            InputError: the artifact is of another kind, or the file is damaged.
         """
         if self.manifest.kind != "onnx":
-            raise InputError(f"{self.path} is an engine, not an ONNX file.", code="not-onnx", path=self.path)
+            what = "an engine" if self.manifest.kind == "engine" else "a program for phones"
+            raise InputError(f"{self.path} is {what}, not an ONNX file.", code="not-onnx", path=self.path)
         model = read_onnx(self.path)
         cut_ends(model)
         return model
@@ -63,11 +65,13 @@ class Artifact:
             threads: of ONNX Runtime or OpenVINO; None means every processor of this process.
 
         Raises:
-            MissingError: no such provider here, an engine that cannot run here, or OpenVINO is missing.
+            MissingError: no such provider here, an engine that cannot run here, or a runtime that is not installed.
             InputError: the runtime refuses the file.
         """
         if isinstance(self.manifest, EngineManifest):
             return open_engine(self.path, self.manifest)
+        if isinstance(self.manifest, ProgramManifest):
+            return open_program(self.path, self.manifest)
         if self.manifest.runtime == "openvino":
             return open_openvino(self.network, self.manifest, threads)
         session = self.manifest.options.session
@@ -112,6 +116,12 @@ def open_openvino(
     """The model in OpenVINO, as its manifest says; raises as `OpenVinoRunner` does."""
     assert not isinstance(model, LargeModel)  # `optimize` makes no larger file for OpenVINO
     return OpenVinoRunner(model, threads, manifest.precision, manifest.options.arithmetic)
+
+
+def open_program(path: Path, manifest: ProgramManifest) -> OneByOne:
+    """The program in its runtime on this machine; raises as `OneByOne` does."""
+    runner = ExecuTorchRunner if manifest.runtime == "executorch" else LiteRtRunner
+    return runner(path, manifest.returns, manifest.precision)
 
 
 def open_engine(path: Path, manifest: EngineManifest) -> EngineSession:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from tofe_export.artifacts.artifact import Artifact, open_engine, open_openvino
+from tofe_export.artifacts.artifact import Artifact, open_engine, open_openvino, open_program
 from tofe_export.artifacts.opened import Opened, OpenedOnnx
 from tofe_export.checkpoints.checkpoint import Checkpoint
-from tofe_export.documents.manifest import EngineManifest, Manifest, OnnxManifest
+from tofe_export.documents.manifest import EngineManifest, Manifest, OnnxManifest, ProgramManifest
 from tofe_export.engine.backend import open_backend
 from tofe_export.engine.build import Built, build_engine
 from tofe_export.engine.options import BatchProfile, BuildOptions
@@ -34,10 +34,14 @@ UNSEEN = (".attn.qkv",)
 def open_deployed(artifact: Artifact, checkpoint: Checkpoint, provider: str, progress: Progress) -> Runner:
     """The artifact as a runner that also shows its stages; an engine without taps gets a twin, built on the fly.
 
+    A program for phones without taps shows none.
+
     Raises as `OpenedOnnx`, `open_engine` and `build_engine` do.
     """
     manifest = artifact.manifest
-    if not isinstance(manifest, EngineManifest):
+    if isinstance(manifest, ProgramManifest):
+        return open_program(artifact.path, manifest)
+    if isinstance(manifest, OnnxManifest):
         return _opened_onnx(artifact, manifest, provider)
     engine, options = open_engine(artifact.path, manifest), BuildOptions.of(manifest.options)
     least = options.batch.minimum
@@ -53,22 +57,29 @@ def open_deployed(artifact: Artifact, checkpoint: Checkpoint, provider: str, pro
 
 
 def open_with_stages(artifact: Artifact, provider: str) -> Runner:
-    """The artifact as a runner that also shows its stages, of which an engine must have been built to show them.
+    """The artifact as a runner that also shows its stages, which engines and programs must have been made to show.
 
     Raises:
-        InputError: an engine that does not.
+        InputError: one that was not.
         MissingError: see `Artifact.open`.
     """
     manifest = artifact.manifest
-    if not isinstance(manifest, EngineManifest):
+    if isinstance(manifest, OnnxManifest):
         return _opened_onnx(artifact, manifest, provider)
     require_stages_shown(artifact)
     return open_padded(artifact, provider)
 
 
 def require_stages_shown(artifact: Artifact) -> None:
-    """Raises InputError for an engine that was built without taps."""
+    """Raises InputError for an engine or a program that was made without taps."""
     manifest = artifact.manifest
+    if isinstance(manifest, ProgramManifest) and not manifest.taps:
+        raise InputError(
+            f"{artifact.path} does not show which tokens it chooses.",
+            "Package it again with `taps`, or name the ONNX file that it was made from.",
+            code="program-without-taps",
+            path=artifact.path,
+        )
     if isinstance(manifest, EngineManifest) and not manifest.options.taps:
         source = artifact.path.with_name(manifest.source.file)
         raise InputError(

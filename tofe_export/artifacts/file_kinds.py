@@ -14,6 +14,7 @@ from tofe_export.files.reading import parse_json
 _HEAD = 4096  # bytes
 _JSON_LIMIT = 1 << 26  # bytes; this program's own documents are far smaller
 _PICTURES = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"RIFF")
+_PROGRAMS = (b"ET12", b"TFL3")  # identifiers of the flatbuffers of ExecuTorch and LiteRT
 TUNING_TITLE, TOKEN_MAP_TITLE = "tofe-export tune", "tofe-export predict"
 """Of the pictures that are written beside results, by which they are known among pictures of others."""
 _PROTOBUF = re.compile(rb"\x08[\x01-\x20][\x12\x1a\x22\x28\x32\x3a\x42]", re.DOTALL)  # ir_version, then another field
@@ -26,6 +27,7 @@ class Kind(StrEnum):
     CHECKPOINT = "a checkpoint"
     ONNX = "an ONNX model"
     ENGINE = "an engine"
+    PROGRAM = "a program for phones"
     MANIFEST = "a manifest"
     VERIFY = "a result of verify"
     BENCH = "a result of bench"
@@ -91,8 +93,8 @@ def recognise(path: Path) -> Kind | None:
     """
     with path.open("rb") as file:
         head = file.read(_HEAD)
-    if path.suffix == ".engine":
-        return Kind.ENGINE
+    if path.suffix == ".engine" or head[4:8] in _PROGRAMS:
+        return Kind.ENGINE if path.suffix == ".engine" else Kind.PROGRAM
     if head.startswith(b"PK\x03\x04"):
         return _zip(path)
     safetensors = head[8:9] == b"{" and int.from_bytes(head[:8], "little") < path.stat().st_size

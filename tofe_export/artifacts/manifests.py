@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from tofe_export.documents.manifest import (
-    EngineManifest,
+    AnyManifest,
     Manifest,
-    OnnxManifest,
     again_of,
     external_data,
     parse_manifest,
@@ -55,7 +54,7 @@ def files_of(artifact: Path) -> list[Path]:
     return files
 
 
-def read_manifest(artifact: Path) -> OnnxManifest | EngineManifest:
+def read_manifest(artifact: Path) -> AnyManifest:
     """The manifest of `artifact`, after checking that it belongs to these very bytes, and its external data too.
 
     What a killed run had committed is finished first, where the folder can be written.
@@ -72,7 +71,7 @@ def read_manifest(artifact: Path) -> OnnxManifest | EngineManifest:
             return _read(artifact, finish(artifact))
 
 
-def read_manifest_alone(path: Path) -> OnnxManifest | EngineManifest:
+def read_manifest_alone(path: Path) -> AnyManifest:
     """The manifest in `path`, whose artifact is not there; raises as `read_manifest` does."""
     artifact = path.with_suffix("")
     return parse_manifest(_content(artifact), path, artifact.suffix)
@@ -92,7 +91,7 @@ def finish(artifact: Path) -> dict[str, Any] | None:
     return content
 
 
-def _read(artifact: Path, waiting: dict[str, Any] | None = None) -> OnnxManifest | EngineManifest:
+def _read(artifact: Path, waiting: dict[str, Any] | None = None) -> AnyManifest:
     manifest = parse_manifest(waiting or _matching(artifact), manifest_path(artifact), artifact.suffix)
     _check_data(artifact, manifest)
     return manifest

@@ -17,7 +17,7 @@ from pathlib import Path
 from tofe_export.artifacts.file_kinds import Kind, replaceable
 from tofe_export.artifacts.manifests import files_of, manifest_path
 from tofe_export.errors import InputError
-from tofe_export.files.names import readable
+from tofe_export.files.names import BUILT, readable
 from tofe_export.files.places import STDOUT, is_stream, is_there, reason_of, resolved, writable
 from tofe_export.files.reading import read_json
 
@@ -73,11 +73,11 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 
 def companions(path: Path) -> list[Path]:
-    """`path` and the files that belong to it: its manifest and external data; of an engine what it was built from."""
+    """`path` and the files that belong to it: its manifest and external data; of one that was built its ONNX file."""
     if not path.name:  # a folder, which somebody else refuses
         return [path]
     artifacts = [path]
-    if path.suffix == ".engine":
+    if path.suffix in BUILT:
         with contextlib.suppress(InputError, OSError, ValueError, KeyError, TypeError):
             artifacts.append(path.with_name(read_json(manifest_path(path))["source"]["file"]))
     files = []
@@ -101,7 +101,7 @@ def _files(outputs: Iterable[Output]) -> Iterator[tuple[Path, Kind]]:
         if output.path is None or output.path == STDOUT:
             continue
         yield output.path, output.kind
-        if output.kind in (Kind.ONNX, Kind.ENGINE):
+        if output.kind in (Kind.ONNX, Kind.ENGINE, Kind.PROGRAM):
             yield manifest_path(output.path), Kind.MANIFEST
 
 

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from tofe_export.artifacts.manifests import finish, manifest_path, pending_path
-from tofe_export.documents.manifest import EngineManifest, ExternalData, OnnxManifest
+from tofe_export.documents.manifest import AnyManifest, ExternalData
 from tofe_export.errors import MissingError
 from tofe_export.files.parts import folder_lock, part_of, remove_if_left, sync, sync_folder
 from tofe_export.files.places import real_file, reason_of
@@ -48,7 +48,7 @@ class Draft:
     path: Path
     _target: Path
     _held: contextlib.ExitStack
-    manifest: OnnxManifest | EngineManifest | None = None
+    manifest: AnyManifest | None = None
     data: ExternalData | None = None
 
     def write_data(self, write: Callable[[BinaryIO], None]) -> str:

@@ -10,14 +10,23 @@ from typer import Argument, Option
 from tofe_export.cli import console, hints
 
 if TYPE_CHECKING:
-    from tofe_export.documents.inspection import CheckpointInspection, EngineInspection, GraphOperator, OnnxInspection
+    from tofe_export.documents.inspection import (
+        AnyInspection,
+        CheckpointInspection,
+        EngineInspection,
+        GraphOperator,
+        OnnxInspection,
+        ProgramInspection,
+    )
     from tofe_export.documents.manifest import Manifest
 
 Fact = tuple[str, str]
+_MADE_BY = {"executorch": ("executorch",), "litert": ("ai-edge-litert", "litert-torch")}
+"""Runtime -> its packages, as versions name them."""
 
 
 def inspect(
-    file: Annotated[Path, Argument(help="Checkpoint (or hf-hub:owner/name), ONNX file or engine.", metavar="FILE")],
+    file: Annotated[Path, Argument(help="Checkpoint (or hf-hub:owner/name), or what was made of it.", metavar="FILE")],
     json: Annotated[Path | None, Option(help="Write the result as JSON.", metavar="FILE")] = None,
     keep_rate: hints.KeepRate = None,
     selector: hints.Selector = None,
@@ -45,7 +54,7 @@ def inspect(
         console.assumptions(inspection.assumed)
 
 
-def facts_of(inspection: CheckpointInspection | OnnxInspection | EngineInspection) -> list[Fact]:
+def facts_of(inspection: AnyInspection) -> list[Fact]:
     """The rows of the table."""
     if inspection.kind == "checkpoint":
         parameters = ("parameters", f"{inspection.parameters / 1e6:.2f} million")
@@ -53,6 +62,8 @@ def facts_of(inspection: CheckpointInspection | OnnxInspection | EngineInspectio
         return [*_network_facts(inspection), parameters, *trained]
     if inspection.kind == "engine":
         return [*_network_facts(inspection.manifest), *_engine_facts(inspection)]
+    if inspection.kind == "program":
+        return [*_network_facts(inspection.manifest), *_program_facts(inspection)]
     return _onnx_facts(inspection)
 
 
@@ -101,6 +112,17 @@ def _engine_facts(inspection: EngineInspection) -> list[Fact]:
         ("plugin layers", ", ".join(inspection.plugins) or "none"),
         ("layers known from", "engine" if inspection.why is None else f"the manifest: {inspection.why}"),
         *((f"layers: {kind}", console.counted(precisions)) for kind, precisions in inspection.layers.items()),
+    ]
+
+
+def _program_facts(inspection: ProgramInspection) -> list[Fact]:
+    manifest = inspection.manifest
+    version = next((manifest.versions[name] for name in _MADE_BY[manifest.runtime] if name in manifest.versions), "")
+    return [
+        ("runs in", f"{manifest.runtime} {version}".rstrip()),
+        *_precision_facts(manifest),
+        ("batch", "1"),
+        ("returns", ", ".join(manifest.returns)),
     ]
 
 

@@ -29,7 +29,17 @@ def _made_again(details: Details) -> str:
     path = _path(details, "model.onnx")
     if path.suffix == ".engine":
         return f"Build it again: {command('trt', 'MODEL.onnx', '-o', path)}"
+    if path.suffix in (".pte", ".tflite"):
+        return f"Package it again: {_packaged(details)}"
     return f"Export it again: {command('onnx', 'CKPT', '-o', path if path.suffix == '.onnx' else Path('model.onnx'))}"
+
+
+def _packaged(details: Details) -> str:
+    """The command that makes a program for phones anew."""
+    path = _path(details, "model.pte")
+    if path.suffix == ".pte":
+        return command("package", "MODEL.onnx", "--for", "executorch", "-o", path)
+    return command("package", "MODEL.onnx", "--for", "litert", "-o", path)
 
 
 def _not_onnx(details: Details) -> str:
@@ -98,6 +108,7 @@ STEPS: dict[str, Callable[[Details], str]] = {
     "tuning-of-another": lambda details: f"Tune this checkpoint: {command('tune', 'CKPT', '--speedup', '2')}",
     "engine-version": lambda details: f"Build it again: {_engine(details)}",
     "engine-gpu": lambda details: f"Build it here: {_engine(details)}",
+    "program-without-taps": lambda details: f"Package it again: {_packaged(details)} --taps",
     "engine-without-taps": lambda details: f"Build it again: {_engine(details)} --taps",
     "no-logits": lambda details: f"Export it again: {command('onnx', 'CKPT', '--outputs', 'features,logits')}",
     "baseline-empty": lambda details: f"Record one: {command('bench', 'model.onnx', '--json', 'baseline.json')}",

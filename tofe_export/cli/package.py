@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from typer import Argument, Option
+from typer import Argument, BadParameter, Option
 
 from tofe_export.bounds import LARGEST_BATCH, MOST_THREADS
 from tofe_export.cli import console
-from tofe_export.files.commands import quoted
+from tofe_export.files.commands import command, quoted
+from tofe_export.files.names import CHECKPOINT
 
 
 def package(
@@ -17,16 +18,21 @@ def package(
         "model.onnx"
     ),
     target: Annotated[
-        Literal["triton", "kserve", "web"],
-        Option("--for", help="Triton Inference Server, KServe on top of it, or a page that runs it in browsers."),
+        Literal["triton", "kserve", "web", "executorch", "litert"],
+        Option(
+            "--for",
+            help="Triton Inference Server, KServe on top of it, a page that runs it in browsers, or a program for "
+            "phones.",
+        ),
     ] = "triton",
     output: Annotated[
         Path | None,
         Option(
             "--output",
             "-o",
-            help="The repository, to which the model is added, or a new folder; default: repository, or site.",
-            metavar="DIR",
+            help="The repository, to which the model is added, a new folder, or a program; default: repository, site, "
+            "MODEL.pte or MODEL.tflite.",
+            metavar="PATH",
         ),
     ] = None,
     name: Annotated[str | None, Option(help="Of the model in the repository; default: the file's.")] = None,
@@ -56,8 +62,25 @@ def package(
     runtime: Annotated[
         Path | None, Option(help="For a page: node_modules/onnxruntime-web/dist, from npm.", metavar="DIR")
     ] = None,
+    checkpoint: Annotated[
+        str | None,
+        Option(help="For a phone: what the file was exported from; default: ckpt.pth.", metavar="CKPT"),
+    ] = None,
+    int8: Annotated[bool, Option("--int8", help="For a phone: weights of linear layers in 8 bits.")] = False,
+    taps: Annotated[
+        bool, Option("--taps", help="For a phone: return what every stage does, for verify and token maps.")
+    ] = False,
+    data: Annotated[str | None, Option(help="For a phone: images of the check, as in onnx.", metavar="FOLDER")] = None,
 ) -> None:
-    """Write the folder that a server loads."""
+    """Write what a server, a browser or a phone loads."""
+    if target == "executorch" or target == "litert":  # noqa: PLR1714 - one by one it narrows the type
+        for_servers = (name, version, python, instances, threads, batch, delay_us, gpu, storage_uri, runtime)
+        if any(given is not None and given is not False for given in for_servers):
+            raise BadParameter("A program for phones takes --checkpoint, --int8, --taps and --data alone.")
+        _program(model, output, target, checkpoint or CHECKPOINT, int8, taps, data)
+        return
+    if checkpoint or int8 or taps or data:
+        raise BadParameter("--checkpoint, --int8, --taps and --data are for executorch and litert.")
     from tofe_export.api.package import package as package_model
     from tofe_export.packages.triton import TritonSettings
 
@@ -82,3 +105,26 @@ def package(
         console.say(f"Next:  python -m http.server --directory {quoted(written)}")
     else:
         console.say(f"Next:  tritonserver --model-repository {quoted(written)}")
+
+
+def _program(
+    model: Path,
+    output: Path | None,
+    runtime: Literal["executorch", "litert"],
+    checkpoint: str,
+    int8: bool,
+    taps: bool,
+    data: str | None,
+) -> None:
+    from tofe_export.api.program import program
+
+    with console.progress() as progress:
+        made = program(
+            model, output, checkpoint=checkpoint, runtime=runtime, int8=int8, taps=taps, data=data, progress=progress
+        )
+    console.show_images(made.images)
+    console.say(f"Wrote {made.path} and {made.path}.json")
+    logits = made.parity.logits
+    if logits is not None:
+        console.say(f"  run          {made.parity.samples} images, largest difference {logits.max_abs:.2g}")
+    console.say(f"Next:  {command('verify', made.path, '--against', checkpoint)}")

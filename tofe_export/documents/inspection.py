@@ -1,4 +1,4 @@
-"""What `inspect` says of a file: a checkpoint, an ONNX file or an engine."""
+"""What `inspect` says of a file: a checkpoint, an ONNX file, an engine or a program for phones."""
 
 from __future__ import annotations
 
@@ -16,18 +16,19 @@ from tofe_export.documents.manifest import (
     Layers,
     NetworkConfig,
     OnnxManifest,
+    ProgramManifest,
     Tensors,
 )
 
 
 class Inspection(Document):
-    """Of any file; `kind` says which of the three it is."""
+    """Of any file; `kind` says which of them it is."""
 
     schema_: Literal["tofe-export/inspect/1"] = Field(default="tofe-export/inspect/1", alias="schema")
     file: Text
     size_bytes: NaturalNumber
     sha256: Text
-    kind: Literal["checkpoint", "onnx", "engine"]
+    kind: Literal["checkpoint", "onnx", "engine", "program"]
 
 
 class CheckpointInspection(Inspection):
@@ -114,3 +115,13 @@ class EngineInspection(Inspection):
     outputs: Tensors
     batch: Text
     manifest: EngineManifest
+
+
+class ProgramInspection(Inspection):
+    """A program for phones and small boards."""
+
+    kind: Literal["program"] = "program"
+    manifest: ProgramManifest
+
+
+AnyInspection = CheckpointInspection | OnnxInspection | EngineInspection | ProgramInspection

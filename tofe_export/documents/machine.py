@@ -14,7 +14,7 @@ from tofe_export.documents.fields import Count, NotNegative, Text
 
 _PACKAGES = (
     *("torch", "timm", "onnx", "onnxscript", "onnxruntime", "onnxruntime-gpu", "openvino"),
-    *("tensorrt", "tensorrt-rtx", "numpy"),
+    *("tensorrt", "tensorrt-rtx", "executorch", "ai-edge-litert", "litert-torch", "numpy"),
 )
 
 

@@ -130,7 +130,7 @@ class Manifest(Document):
 
     schema_: Literal["tofe-export/manifest/1"] = Field(default="tofe-export/manifest/1", alias="schema")
     sha256: Text = ""
-    kind: Literal["onnx", "engine"]
+    kind: Literal["onnx", "engine", "pte", "tflite"]
     source: FileIdentity
     checkpoint: FileIdentity | None = None
     weights_sha256: Text | None = None
@@ -275,6 +275,27 @@ class EngineManifest(Manifest):
     checked: GpuCheck | None = None
 
 
+class ProgramManifest(Manifest):
+    """Of a program for phones and small boards: an ExecuTorch program (pte) or a LiteRT model (tflite).
+
+    Attributes:
+        returns: names of what it returns, in its order.
+        taps: whether scores, perm and tokens of its stages are among them.
+    """
+
+    kind: Literal["pte", "tflite"]
+    returns: Annotated[tuple[Text, ...], Field(min_length=1)]
+    taps: Flag = False
+
+    @property
+    def runtime(self) -> Literal["executorch", "litert"]:
+        """What runs it."""
+        return "executorch" if self.kind == "pte" else "litert"
+
+
+AnyManifest = OnnxManifest | EngineManifest | ProgramManifest
+
+
 def target_name(target: Target) -> str:
     """What a file was optimized for, in a sentence."""
     return {"any": "any reader", "onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}[target]
@@ -282,14 +303,21 @@ def target_name(target: Target) -> str:
 
 def again_of(suffix: str) -> str:
     """What to do about a manifest that cannot be used, by the ending of its artifact."""
-    return "Build it again from its ONNX file." if suffix == ".engine" else "Export it again from its checkpoint."
+    again = {".engine": "Build it again from its ONNX file.", ".pte": _PACKAGE, ".tflite": _PACKAGE}
+    return again.get(suffix, "Export it again from its checkpoint.")
 
 
-_KINDS: dict[str, type[OnnxManifest | EngineManifest]] = {"onnx": OnnxManifest, "engine": EngineManifest}
+_PACKAGE = "Package it again from its ONNX file."
+_KINDS: dict[str, type[AnyManifest]] = {
+    "onnx": OnnxManifest,
+    "engine": EngineManifest,
+    "pte": ProgramManifest,
+    "tflite": ProgramManifest,
+}
 
 
-def parse_manifest(content: Mapping[str, Any], path: Path, suffix: str) -> OnnxManifest | EngineManifest:
-    """Checks every field of the manifest in `path`; an artifact of the suffix `.onnx` or `.engine` must be that.
+def parse_manifest(content: Mapping[str, Any], path: Path, suffix: str) -> AnyManifest:
+    """Checks every field of the manifest in `path`; an artifact whose suffix names a kind must be of that kind.
 
     Raises:
         InputError: a field is missing, or is not of its kind, or two contradict each other; it is named.

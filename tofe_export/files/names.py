@@ -24,7 +24,8 @@ BENCH = "bench.json"
 PAGE = "report.html"
 WEIGHTS = (".pth", ".pt", ".ckpt", ".bin", ".safetensors")
 """Endings of checkpoints, by which one is recognized where a model was wanted."""
-DEPLOYED = (".onnx", ".engine")
+BUILT = (".engine", ".pte", ".tflite")
+DEPLOYED = (".onnx", *BUILT)
 """Endings of artifacts; a file with another one is a checkpoint."""
 READ_BY_REPORT = (CHECKPOINT, STATE, METRICS, STEPS, MODEL, VERIFY, BENCH)
 # In the source tree recipes lie at the top; in an installed package inside it.

@@ -3,43 +3,26 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import io
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
-from typing import TypeVar
 
 import onnx_ir as ir
 import torch
 from torch import Tensor, nn
 
+from tofe_export.graph.deployable import Deployable, structure_of
 from tofe_export.graph.functions import OPSET, attach_functions
 from tofe_export.graph.passes import PIPELINE
-from tofe_export.graph.passes.taps import hide_taps, tap_name
+from tofe_export.graph.passes.taps import hide_taps
 from tofe_export.model import backbones
 from tofe_export.model.blocks import explicit_attention
-from tofe_export.model.fixed_path import FixedPath
-from tofe_export.model.tofe import ToFe, check_features, check_keep
-from tofe_export.runners.base import FEATURES, LOGITS
+from tofe_export.model.tofe import ToFe
+from tofe_export.runners.base import LOGITS
 
-Network = TypeVar("Network", bound=nn.Module)
 INPUT = "images"
 _TRACE_BATCH = 2  # a batch of 1 would be taken for a constant
-
-
-class _Deployed(nn.Module):
-    """The fixed path as a function of images alone; every stage's trace is an output until a pass drops it."""
-
-    def __init__(self, tofe: ToFe, path: FixedPath, outputs: Sequence[str]) -> None:
-        super().__init__()
-        self.tofe, self.path, self.outputs = tofe, path, outputs
-
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        out = self.tofe.forward_fixed(images, self.path)
-        wanted = [out.logits if name == LOGITS else out.features for name in self.outputs]
-        taps = [value for trace in out.stages for value in (trace.scores, trace.perm, trace.tokens)]
-        return tuple(value for value in (*wanted, *taps) if value is not None)
 
 
 class _Dense(nn.Module):
@@ -48,6 +31,7 @@ class _Dense(nn.Module):
     def __init__(self, vit: nn.Module) -> None:
         super().__init__()
         self.vit = vit
+        explicit_attention(self)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         return (self.vit(images),)
@@ -71,13 +55,8 @@ def export_tofe(
     Raises:
         InputError: keep counts that do not fit the model, or features of one that discards tokens.
     """
-    keep = check_keep(keep, model)
-    if FEATURES in outputs:
-        check_features(model)
-    stages = [index for index, count in enumerate(keep) if count != model.arriving(keep)[index]]
-    names = [*outputs, *(tap_name(index, what) for index in stages for what in ("scores", "perm", "tokens"))]
-    path = FixedPath(keep, rearrange, FEATURES in outputs)
-    exported = _finish(_trace(_Deployed(_structure_of(model).eval(), path, outputs), model, names))
+    network = Deployable(model, keep, rearrange, outputs, taps=True)  # until a pass drops what nobody asked for
+    exported = _finish(_trace(network, model, network.names))
     if not taps:
         hide_taps(exported)
     return exported
@@ -85,16 +64,10 @@ def export_tofe(
 
 def export_dense(model: ToFe) -> ir.Model:
     """The dense backbone by itself, exported in the same way: the baseline of every speed-up."""
-    return _finish(_trace(_Dense(_structure_of(model.vit).eval()), model, [LOGITS]))
-
-
-def _structure_of(module: Network) -> Network:
-    """A copy of the modules around the same weights."""
-    return copy.deepcopy(module, {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())})
+    return _finish(_trace(_Dense(structure_of(model.vit).eval()), model, [LOGITS]))
 
 
 def _trace(module: nn.Module, model: ToFe, outputs: list[str]) -> ir.Model:
-    explicit_attention(module)
     images = backbones.zero_images(model.vit, _TRACE_BATCH)
     with torch.no_grad(), quiet_exporter():
         program = torch.onnx.export(

@@ -1,7 +1,8 @@
 """The two operators of the exported graph, in PyTorch (ONNX domain `tofe`, version 1).
 
-Eagerly they are a stable sort and row gathers. While `torch.onnx.export` traces, each emits its one node
-instead; `tofe_export.graph.functions` attaches the bodies in standard operators.
+Eagerly they are a stable sort, row gathers and a scatter. While `torch.onnx.export` traces, each emits its one node
+instead; `tofe_export.graph.functions` attaches the bodies in standard operators. While `torch.export` traces for a
+runtime on a phone, which sorts and scatters in its own way or not at all, tokens are ranked by counting.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ def rank_tokens(scores: Float[Tensor, "B N"]) -> Int[Tensor, "B N"]:
         int32 [B, N]; every row is a permutation of 0..N-1 whatever the scores are.
     """
     ordered = scores.float().masked_fill(scores.isnan(), float("-inf"))
+    if torch.compiler.is_exporting():
+        return _inverse(_ranks(ordered))
     return ordered.sort(dim=1, descending=True, stable=True).indices.int()
 
 
@@ -83,5 +86,27 @@ def scatter_rearrange(
         )
         return tokens
     ranked = torch.cat([kept[:, prefix:], frozen], dim=1)
+    if torch.compiler.is_exporting():
+        back = _inverse(perm).long().unsqueeze(-1).expand_as(ranked)
+        return torch.cat([kept[:, :prefix], ranked.gather(1, back)], dim=1)
     places = perm.long().unsqueeze(-1).expand_as(ranked)
     return torch.cat([kept[:, :prefix], torch.empty_like(ranked).scatter(1, places, ranked)], dim=1)
+
+
+def _ranks(scores: Float[Tensor, "B N"]) -> Int[Tensor, "B N"]:
+    """The rank of each token, int32: how many score higher, or the same at a lower index."""
+    places = _places(scores.shape[1], scores.device)
+    own, other = scores.unsqueeze(2), scores.unsqueeze(1)
+    before = (other > own) | ((other == own) & (places < places.unsqueeze(1)))
+    return before.int().sum(dim=2, dtype=torch.int32)
+
+
+def _inverse(order: Int[Tensor, "B N"]) -> Int[Tensor, "B N"]:
+    """The inverse of permutations, int32, without a scatter."""
+    places = _places(order.shape[1], order.device)
+    there = (order.unsqueeze(1) == places.unsqueeze(1)).int()
+    return (there * places).sum(dim=2, dtype=torch.int32)
+
+
+def _places(count: int, device: torch.device) -> Int[Tensor, " N"]:
+    return torch.arange(count, dtype=torch.int32, device=device)

@@ -12,7 +12,7 @@ from typing import Literal
 
 from tofe_export.artifacts.artifact import Artifact
 from tofe_export.documents.machine import processors
-from tofe_export.documents.manifest import EngineManifest, OnnxManifest
+from tofe_export.documents.manifest import EngineManifest, OnnxManifest, ProgramManifest
 from tofe_export.errors import InputError
 from tofe_export.packages.interface import Interface, Value
 from tofe_export.runners.base import LOGITS
@@ -75,6 +75,13 @@ def backend_of(artifact: Artifact, python: bool, gpu: bool = False) -> Backend:
 
 def _backend_of(artifact: Artifact, python: bool) -> Backend:
     manifest = artifact.manifest
+    if isinstance(manifest, ProgramManifest):
+        raise InputError(
+            f"{artifact.path} is a program for phones; Triton has no backend for it.",
+            "Package the ONNX file that it was made from.",
+            code="program-for-server",
+            path=artifact.path,
+        )
     if isinstance(manifest, EngineManifest):
         if python or manifest.backend.name == "rtx":
             what = "engines of TensorRT-RTX" if manifest.backend.name == "rtx" else "engines in Python"

@@ -9,7 +9,7 @@ from pathlib import Path
 from tofe_export.artifacts.artifact import Artifact, require_logits
 from tofe_export.artifacts.ends import Ends
 from tofe_export.data.preprocessing import Preprocessing
-from tofe_export.documents.manifest import EngineManifest, OnnxManifest
+from tofe_export.documents.manifest import OnnxManifest
 from tofe_export.errors import InputError, MissingError
 from tofe_export.graph.export import INPUT
 from tofe_export.graph.passes.taps import hide_taps, show_taps
@@ -39,7 +39,7 @@ def require_runtime(folder: Path | None) -> Path:
 def require_for_web(artifact: Artifact) -> OnnxManifest:
     """Raises InputError for what cannot run in a browser."""
     manifest = artifact.manifest
-    if isinstance(manifest, EngineManifest) or manifest.runtime == "openvino":
+    if not isinstance(manifest, OnnxManifest) or manifest.runtime == "openvino":
         raise InputError(
             f"{artifact.path} does not run in a browser.",
             "Take an ONNX file that was exported or quantized.",

@@ -14,7 +14,7 @@ from tofe_export.artifacts.artifact import Artifact, require_engine_fits
 from tofe_export.checkpoints.checkpoint import Checkpoint, save
 from tofe_export.documents.benchmark import Benchmark, BenchRow, BenchSettings
 from tofe_export.documents.machine import describe_machine, describe_versions
-from tofe_export.documents.manifest import EngineManifest, OnnxManifest
+from tofe_export.documents.manifest import EngineManifest, OnnxManifest, ProgramManifest
 from tofe_export.errors import InputError
 from tofe_export.files.names import distinct_names
 from tofe_export.model.backbones import image_shape
@@ -138,6 +138,13 @@ def _kind(model: Artifact | Checkpoint) -> str:
     if isinstance(model, Checkpoint):
         return "checkpoint"
     manifest = model.manifest
+    if isinstance(manifest, ProgramManifest):
+        raise InputError(
+            f"{model.path} is a program for phones, and this processor says nothing about those.",
+            "Time it on the device, with its runtime's own tool.",
+            code="program-not-timed",
+            path=model.path,
+        )
     return "openvino" if isinstance(manifest, OnnxManifest) and manifest.runtime == "openvino" else manifest.kind
 
 
