@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from studies.attention import reused_attention, why_not
 from tofe_export.model import backbones
 from tofe_export.model.blocks import attend
 from tofe_export.model.families import Backbone
 from tofe_export.model.outputs import MaskedOutput
 from tofe_export.model.stage import Stage
 from tofe_export.model.tofe import ToFe
-from tofe_export.page.attention import reused_attention, why_not
 from tofe_export.training.losses import mean_square
 
 KINDS = ("object", "border", "background")
@@ -64,7 +64,7 @@ def errors(model: ToFe, teacher: Backbone, choice: Any, images: Tensor) -> list[
 def attention(model: ToFe, teacher: Backbone, keep: tuple[int, ...], images: Tensor) -> list[dict[str, Any]]:
     """Cosine of reused tokens' attention to the teacher's, before and after approximation, by kind of token.
 
-    See `tofe_export.page.attention`; empty for networks that reuse none.
+    See `studies.attention`; empty for networks that reuse none.
     """
     sums: _Sums = {}
     for part in [] if why_not(model) else torch.split(images[:_IMAGES], _BATCH):

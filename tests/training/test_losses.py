@@ -112,3 +112,21 @@ def test_with_full_noise_the_choice_samples_the_softmax() -> None:
     mask = gumbel_choice(1.0, 1.0)(0, logits)
     assert set(mask.unique().tolist()) == {0.0, 1.0}
     assert mask.mean().item() == pytest.approx(0.75, abs=0.01)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
+def test_the_gradient_of_counts_is_scaled_and_nothing_else(share: float) -> None:
+    torch.manual_seed(0)
+    logits, weights = torch.randn(3, 20, 2, requires_grad=True), torch.randn(3, 20)
+
+    def through(count_gradient: float) -> tuple[torch.Tensor, torch.Tensor]:
+        mask = gumbel_choice(0.5, 0.0, count_gradient=count_gradient)(0, logits)
+        [gradient] = torch.autograd.grad((mask * weights).sum(), logits)
+        return mask.detach(), gradient
+
+    (mask, whole), (same, scaled) = through(1.0), through(share)
+    assert torch.equal(mask, same)
+    together = whole.mean(dim=1, keepdim=True)
+    torch.testing.assert_close(scaled, whole - together + share * together)
+    torch.testing.assert_close(scaled.mean(dim=1), share * whole.mean(dim=1))
+    assert (whole.mean(dim=1).abs() > 1e-3).all()

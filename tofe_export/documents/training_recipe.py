@@ -127,6 +127,8 @@ class ToFeTable(Table):
         ramp: first share of the phase, over which the cost falls from there to `budget`.
         temperature_start, temperature_end: of the Gumbel softmax, geometric in between.
         quiet_share: last share of the phase without Gumbel noise, so that it ends on the threshold path.
+        count_gradient: of the gradient that moves all scores of an image together, the share that selectors see; see
+            `model.selector.gumbel_choice`.
         label_smoothing: 0 for hard labels.
     """
 
@@ -139,6 +141,7 @@ class ToFeTable(Table):
     temperature_start: Temperature = 1.0
     temperature_end: Temperature = 0.3
     quiet_share: Below1 = 0.2
+    count_gradient: Share = 1.0
     label_smoothing: Below1 = 0.0
 
 

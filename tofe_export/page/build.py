@@ -18,7 +18,6 @@ from tofe_export.files.names import CHECKPOINT, PAGE, READ_BY_REPORT
 from tofe_export.files.places import resolved
 from tofe_export.files.writing import explained, write_text
 from tofe_export.page import agreement, speed
-from tofe_export.page.attention_section import VERSIONS, AttentionSection, attention_section, heat_figure
 from tofe_export.page.drawing import Chart, write_figure
 from tofe_export.page.folder import RunFolder, read_folder
 from tofe_export.page.gallery import Gallery, class_name, gallery, stage_picture, token_map_figure
@@ -33,7 +32,7 @@ from tofe_export.progress import Progress, silent
 
 Charts = dict[str, list[Chart]]
 """Of each section of the page; without numbers it has none."""
-_TOKEN_MAPS, _ATTENTION = "token-maps", "attention"
+_TOKEN_MAPS = "token-maps"
 
 
 def build_report(
@@ -65,16 +64,16 @@ def build_report(
     outputs = [Output(page, Kind.PAGE)]
     if figures is not None:
         require_folder(figures)
-        names = [*(chart.name for section in charts.values() for chart in section), _TOKEN_MAPS, _ATTENTION]
+        names = [*(chart.name for section in charts.values() for chart in section), _TOKEN_MAPS]
         outputs += [Output(figures / f"{name}.{end}", Kind.PICTURE) for name in names for end in ("png", "svg")]
     require_outputs(outputs, [folder / name for name in READ_BY_REPORT])
     pictured = None
     if images and run.checkpoint is not None:
         pictured = open_images(run.checkpoint, images, data, log or ImageLog(), progress)
-    maps, attention = gallery(run, pictured), attention_section(run, pictured)
-    write_text(page, _render(run, charts, maps, attention))
+    maps = gallery(run, pictured)
+    write_text(page, _render(run, charts, maps))
     if figures is not None:
-        _write_figures(figures, charts, maps, attention)
+        _write_figures(figures, charts, maps)
     return page
 
 
@@ -91,7 +90,7 @@ def _charts(run: RunFolder) -> Charts:
     }
 
 
-def _render(run: RunFolder, charts: Charts, maps: Gallery, attention: AttentionSection) -> str:
+def _render(run: RunFolder, charts: Charts, maps: Gallery) -> str:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("tofe_export.page"),
         autoescape=True,
@@ -124,13 +123,11 @@ def _render(run: RunFolder, charts: Charts, maps: Gallery, attention: AttentionS
         both_kinds=any(artifact.stages and artifact.logits_same_selection for artifact in run.artifacts),
         gallery=maps,
         stage_picture=stage_picture,
-        attention=attention,
-        versions_of_tokens=VERSIONS,
         version=__version__,
     )
 
 
-def _write_figures(folder: Path, charts: Charts, maps: Gallery, attention: AttentionSection) -> None:
+def _write_figures(folder: Path, charts: Charts, maps: Gallery) -> None:
     with explained(folder):
         folder.mkdir(parents=True, exist_ok=True)  # though there may be no figure
     for section in charts.values():
@@ -138,8 +135,6 @@ def _write_figures(folder: Path, charts: Charts, maps: Gallery, attention: Atten
             chart.write(folder)
     if maps.maps:
         write_figure(token_map_figure(maps.maps, maps.classes, frozen=maps.frozen), folder / _TOKEN_MAPS)
-    if attention.maps:
-        write_figure(heat_figure(attention.maps), folder / _ATTENTION)
 
 
 def _title(run: RunFolder) -> str:

@@ -33,15 +33,19 @@ class DenseForward(nn.Module):
 
 
 class MaskedForward(nn.Module):
-    """The masked path: images [B, 3, H, W] and Gumbel numbers [S, B, N, 2] (None: no noise) to what it returns."""
+    """The masked path: images [B, 3, H, W] and Gumbel numbers [S, B, N, 2] (None: no noise) to what it returns.
 
-    def __init__(self, model: ToFe) -> None:
+    `count_gradient`: see `gumbel_choice`.
+    """
+
+    def __init__(self, model: ToFe, count_gradient: float) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.count_gradient = model, count_gradient
 
     def forward(self, images: Tensor, temperature: Tensor, noise: Tensor, drawn: Tensor | None) -> MaskedOutput:
         """`temperature` and `noise` have no dimensions: torch.compile would compile again for each number."""
-        return self.model.forward_masked(images, gumbel_choice(temperature, 0.0 if drawn is None else noise, drawn))
+        choose = gumbel_choice(temperature, 0.0 if drawn is None else noise, drawn, self.count_gradient)
+        return self.model.forward_masked(images, choose)
 
 
 @contextlib.contextmanager

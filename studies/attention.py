@@ -9,7 +9,6 @@ one in all three. Weights are means over heads, without the prefix columns, and 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +17,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tofe_export.data.images import Batch
 from tofe_export.model import backbones
 from tofe_export.model.approximator import IdentityApproximator
 from tofe_export.model.blocks import attend
@@ -47,16 +45,6 @@ class StageAttention:
     dense: Tensor
     near_before: Tensor
     near_after: Tensor
-
-
-@dataclass(frozen=True)
-class Similarity:
-    """Mean cosine of a stage's reused tokens' attention to the dense teacher's, without and with the approximator."""
-
-    stage: int
-    tokens: int
-    before: float
-    after: float
 
 
 def why_not(model: ToFe) -> str:
@@ -98,22 +86,6 @@ def reused_attention(model: ToFe, teacher: Backbone, keep: tuple[int, ...], imag
         near = (F.cosine_similarity(each, each_dense, dim=1) for each in (each_before, each_after))
         attention.append(StageAttention(stage, tokens, *(_mean(rows, tokens) for rows in weights), *near))
     return attention
-
-
-def mean_similarity(
-    model: ToFe, teacher: Backbone, keep: tuple[int, ...], batches: Iterable[Batch]
-) -> list[Similarity]:
-    """The mean cosine over all reused tokens of `batches`, per stage."""
-    near: dict[int, tuple[list[Tensor], list[Tensor]]] = {}
-    for batch in batches:
-        for attention in reused_attention(model, teacher, keep, batch.images):
-            before, after = near.setdefault(attention.stage, ([], []))
-            before.append(attention.near_before)
-            after.append(attention.near_after)
-    return [
-        Similarity(stage, sum(map(len, before)), float(torch.cat(before).mean()), float(torch.cat(after).mean()))
-        for stage, (before, after) in sorted(near.items())
-    ]
 
 
 def _run(model: ToFe, path: FixedPath, images: Tensor, approximated: bool) -> tuple[SparseOutput, dict[int, Tensor]]:

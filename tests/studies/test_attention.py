@@ -7,18 +7,23 @@ import pytest
 import torch
 from torch import nn
 
+from studies.attention import StageAttention, reused_attention, why_not
 from tests.helpers import small_images, small_tofe
-from tofe_export.data.images import Batch
+from tofe_export.model.families import Backbone
 from tofe_export.model.fixed_path import FixedPath
 from tofe_export.model.tofe import ToFe
-from tofe_export.page.attention import mean_similarity, reused_attention, why_not
-from tofe_export.page.attention_section import VERSIONS, HeatMap
 
 KEEP = (6, 7, 8)  # growing, so that tokens come back
 
 
-def batch(count: int = 4) -> Batch:
-    return Batch(small_images(count, 3), None, ("x",) * count)
+def images_of(count: int = 4) -> torch.Tensor:
+    return small_images(count, 3)
+
+
+def nearness(network: ToFe, teacher: Backbone, keep: tuple[int, ...] = KEEP) -> list[tuple[float, float]]:
+    """Mean cosine before and after, of every stage with reused tokens."""
+    stages: list[StageAttention] = reused_attention(network, teacher, keep, images_of())
+    return [(float(stage.near_before.mean()), float(stage.near_after.mean())) for stage in stages]
 
 
 def by_hand(network: ToFe, images: torch.Tensor, approximated: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -53,7 +58,7 @@ def by_hand(network: ToFe, images: torch.Tensor, approximated: bool) -> tuple[np
 
 @pytest.mark.parametrize("approximated", [False, True], ids=["before", "after"])
 def test_against_numpy(approximated: bool) -> None:
-    network, images = small_tofe(), batch().images
+    network, images = small_tofe(), images_of()
     attention = reused_attention(network, network.vit, KEEP, images)[0]
     tokens, weights = by_hand(network, images, approximated)
     assert attention.stage == 1
@@ -76,9 +81,11 @@ def test_the_dense_network_as_its_own_approximator_is_exactly_near() -> None:
         if stage.approximator is not None:
             nn.init.zeros_(stage.approximator.up.weight)
             nn.init.zeros_(stage.approximator.up.bias)
-    for similarity in mean_similarity(network, network.vit, KEEP, [batch()]):
-        assert similarity.before == pytest.approx(1.0)
-        assert similarity.after == pytest.approx(1.0)
+    found = nearness(network, network.vit)
+    assert found
+    for before, after in found:
+        assert before == pytest.approx(1.0)
+        assert after == pytest.approx(1.0)
 
 
 def test_a_wrong_approximator_is_farther_than_none() -> None:
@@ -87,18 +94,16 @@ def test_a_wrong_approximator_is_farther_than_none() -> None:
         for part in (block.attn.proj, block.mlp.fc2):
             nn.init.zeros_(part.weight)
             nn.init.zeros_(part.bias)
-    (first, *_) = mean_similarity(network, network.vit, KEEP, [batch()])
-    assert first.before == pytest.approx(1.0)
-    assert first.after < 0.999
+    ((before, after), *_) = nearness(network, network.vit)
+    assert before == pytest.approx(1.0)
+    assert after < 0.999
 
 
 def test_another_teacher_is_another_reference() -> None:
     network = small_tofe()
     teacher = copy.deepcopy(network.vit)
     nn.init.normal_(teacher.blocks[0].mlp.fc2.weight, std=0.5)
-    own, other = (mean_similarity(network, vit, KEEP, [batch()]) for vit in (network.vit, teacher))
-    assert own[0].tokens == other[0].tokens > 0
-    assert own[0].after != other[0].after
+    assert nearness(network, network.vit)[0][1] != nearness(network, teacher)[0][1]
 
 
 @pytest.mark.parametrize(
@@ -116,17 +121,4 @@ def test_why_there_is_nothing_to_show(kind: dict[str, object], reason: str) -> N
 
 
 def test_counts_that_fall_to_nothing_new_reuse_nothing() -> None:
-    assert mean_similarity(small_tofe(), small_tofe().vit, (16, 16, 16), [batch()]) == []
-
-
-def test_the_brightest_cell_is_where_the_attention_is() -> None:
-    maps = {version: np.full((4, 4), 1 / 32) for version in VERSIONS}
-    maps["after"][2, 3] = 0.5
-    tokens = np.zeros((4, 4), bool)
-    heat = HeatMap("x", 1, np.full((32, 32, 3), 128, np.uint8), tokens, maps)
-    picture = np.asarray(heat.picture("after"), dtype=float).mean(axis=2)
-    cells = picture.reshape(4, picture.shape[0] // 4, 4, -1).mean(axis=(1, 3))
-    assert np.unravel_index(cells.argmax(), (4, 4)) == (2, 3)
-    before = np.asarray(heat.picture("before"), dtype=float).mean(axis=2)
-    assert before.max() < picture.max(), "all versions share one scale"
-    assert "middle right, 50.0%" in heat.words("after")
+    assert nearness(small_tofe(), small_tofe().vit, (16, 16, 16)) == []
