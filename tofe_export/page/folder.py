@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-import torch
-
 from tofe_export.artifacts.manifests import has_manifest, manifest_path, read_manifest, read_manifest_alone
 from tofe_export.checkpoints.checkpoint import Checkpoint, load, load_like
-from tofe_export.checkpoints.tensors import require_floats, require_plain
 from tofe_export.documents.base import read_document
 from tofe_export.documents.benchmark import Benchmark
 from tofe_export.documents.history import History, Pace, read_history, read_pace
@@ -26,11 +22,10 @@ from tofe_export.documents.verification import (
 )
 from tofe_export.errors import InputError
 from tofe_export.files.commands import command
-from tofe_export.files.names import BENCH, CHECKPOINT, METRICS, MODEL, STATE, STEPS, VERIFY
+from tofe_export.files.names import BENCH, CHECKPOINT, METRICS, MODEL, STEPS, VERIFY
 from tofe_export.files.places import is_there
 from tofe_export.model.config import ToFeConfig
-from tofe_export.model.families import Backbone
-from tofe_export.training.state import RunState, load_state
+from tofe_export.training.state import load_state
 
 Step = Literal["train", "pictures", "onnx", "verify", "bench"]
 
@@ -41,7 +36,6 @@ class RunFolder:
 
     Attributes:
         path: the folder.
-        teacher: the dense teacher that training kept, where it fits the checkpoint.
         pace: how fast training was.
         budget: the cost that training aimed at, as a share of the dense backbone's MACs.
         artifacts: every one that was compared with PyTorch.
@@ -53,7 +47,6 @@ class RunFolder:
 
     path: Path
     checkpoint: Checkpoint | None
-    teacher: Backbone | None
     history: History | None
     pace: Pace | None
     budget: float | None
@@ -127,7 +120,6 @@ def read_folder(path: Path) -> RunFolder:
     run = RunFolder(
         path=path,
         checkpoint=checkpoint,
-        teacher=_teacher(state, checkpoint, path / STATE) if state and checkpoint else None,
         history=history,
         pace=pace,
         budget=budget if isinstance(budget, float) and 0 < budget < 1 else None,
@@ -209,18 +201,3 @@ def _outdated(run: RunFolder) -> Iterator[str]:
         )
     if not _fits(manifest, run.checkpoint):
         yield f"{MODEL} is another network than {CHECKPOINT} holds, so what its manifest says is omitted."
-
-
-def _teacher(state: RunState, checkpoint: Checkpoint, path: Path) -> Backbone | None:
-    """The dense teacher that training saved, or None where there is none that fits."""
-    if not state.teacher:
-        return None
-    teacher = copy.deepcopy(checkpoint.model.vit)
-    plain = {key: value for key, value in state.teacher.items() if isinstance(value, torch.Tensor)}
-    try:
-        require_plain(plain, path)
-        require_floats(teacher.state_dict(), plain, path)
-        teacher.load_state_dict(plain)
-    except (InputError, RuntimeError, TypeError, AttributeError):  # of another network
-        return None
-    return teacher.eval()
