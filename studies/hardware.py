@@ -13,14 +13,8 @@ from tofe_export.checkpoints import checkpoint
 from tofe_export.documents.machine import describe_machine, describe_versions
 
 ARMS = (
-    "bottleneck-70",
-    "bottleneck-50",
-    "bottleneck-35",
-    "identity-50",
-    "block-50",
-    "discard-50",
-    "evit-50",
-    "linear-50",
+    *(f"{kind}-{budget}" for kind in ("bottleneck", "discard", "evit") for budget in (70, 50, 35)),
+    *("identity-50", "block-50", "linear-50"),
 )
 FORMS = ("onnxruntime", "openvino", "int8")
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
 from studies import results
 from studies.figures import IMAGES, budget_figure, depth_figure, hardware_figure
-from studies.tables import by_arm, hardware_table, tables
+from studies.tables import by_arm, equal_latency_table, hardware_table, tables
 from tofe_export.files.writing import atomic_path, write_text
 
 PAGE = Path(__file__).parent.parent / "docs" / "studies.md"
@@ -25,7 +26,11 @@ SECTIONS = {
     "attention": {"attention": "Attention", "errors": "Error of frozen tokens"},
     "counts": {"counts": "Fixed counts"},
     "reuse": {"reuse": "Histories of tokens", "no-return": "Without return, without estimates,"},
-    "hardware": {"hardware": "Runtimes", "hardware-figure": "Accuracy and speed"},
+    "hardware": {
+        "hardware": "Runtimes",
+        "equal-latency": "At ToFe's latency",
+        "hardware-figure": "Accuracy and speed",
+    },
 }
 """Section -> what stands in it, and under which words."""
 NOT_RUN = "Not run yet.\n"
@@ -38,21 +43,23 @@ _CAPTIONS = {
 
 def write() -> None:
     """Makes the figures, and fills the places of the page."""
-    found = contents()
-    for name, figure in figures().items():
+    drawn = figures()
+    found = contents(drawn)
+    for name, figure in drawn.items():
         with atomic_path(IMAGES / f"studies-{name}.svg") as path:
             figure.savefig(path, format="svg", metadata={"Date": None})
     write_text(PAGE, filled(PAGE.read_text(), found))
 
 
-def contents() -> dict[str, str]:
-    """Name of a section -> what there is for it, for every set of images; or that it has not run."""
-    drawn, found = figures(), dict.fromkeys(SECTIONS, "")
+def contents(drawn: Mapping[str, Figure]) -> dict[str, str]:
+    """Name of a section -> what there is for it, with these figures, for every set; or that it has not run."""
+    found = dict.fromkeys(SECTIONS, "")
     for name, called in PUBLISHED.items():
         made = tables(by_arm(results.read(results.path_of(name))))
         timed = results.hardware_path_of(name)
         if timed.exists():
-            made["hardware"] = hardware_table(json.loads(timed.read_text()))
+            measured = json.loads(timed.read_text())
+            made |= {"hardware": hardware_table(measured), "equal-latency": equal_latency_table(measured)}
         for what, caption in _CAPTIONS.items():
             if f"{name}-{what}" in drawn:
                 made[what] = f"![{caption}](images/studies-{name}-{what}.svg)\n"

@@ -142,6 +142,31 @@ def hardware_table(document: dict[str, Any]) -> str:
     return _table(("arm", "runtime", "batch", "accuracy", "MACs", "speed-up", "of the MACs' saving"), rows)
 
 
+def equal_latency_table(document: dict[str, Any]) -> str:
+    """Every arm beside ToFe at the same speed-up, in the same form and at the same batch size.
+
+    ToFe's accuracy there lies on straight lines between its budgets; an arm that is faster or slower than all of
+    these has no row.
+    """
+    groups: dict[tuple[str, int], list[dict[str, Any]]] = {}
+    for row in document["rows"]:
+        groups.setdefault((row["form"], row["batch"]), []).append(row)
+    rows = []
+    for (form, batch), those in groups.items():
+        curve = sorted((row["speedup"], row["accuracy"]) for row in those if row["arm"].startswith("bottleneck-"))
+        if len(curve) < 2:
+            continue
+        speeds, accuracies = zip(*curve, strict=True)
+        for row in those:
+            if row["arm"].startswith("bottleneck-") or not speeds[0] <= row["speedup"] <= speeds[-1]:
+                continue
+            tofe = float(np.interp(row["speedup"], speeds, accuracies))
+            other = f"{(row['accuracy'] - tofe) * 100:+.1f}"
+            speed = f"{row['speedup']:.2f}"
+            rows.append([f"`{row['arm']}`", form, str(batch), speed, f"{row['accuracy']:.1%}", f"{tofe:.1%}", other])
+    return _table(("arm", "runtime", "batch", "speed-up", "accuracy", "ToFe there", "points to ToFe"), rows)
+
+
 def _teachers(arms: dict[str, list[Line]]) -> str:
     """The dense networks: the arms' common start, and the one trained as much longer."""
     rows = [

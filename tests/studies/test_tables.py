@@ -1,0 +1,87 @@
+"""Tables and figures against values worked out by hand."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from studies.figures import budget_figure, hardware_figure
+from studies.tables import equal_latency_table, groups_table, histories_table, percent, variants_table
+
+
+def row(arm: str, speedup: float, accuracy: float, form: str = "openvino", batch: int = 1) -> dict[str, Any]:
+    return {"arm": arm, "form": form, "batch": batch, "speedup": speedup, "accuracy": accuracy}
+
+
+def test_at_the_same_latency_tofe_lies_between_its_budgets() -> None:
+    rows = [
+        row("bottleneck-50", 2.0, 0.50),
+        row("bottleneck-70", 1.5, 0.54),
+        row("discard-50", 1.75, 0.50),  # half-way between them, where ToFe has 52%
+        row("evit-50", 1.4, 0.55),  # slower than every ToFe
+        row("discard-50", 1.6, 0.5, batch=8),  # no curve there
+    ]
+    lines = equal_latency_table({"rows": rows}).splitlines()
+    assert lines[2:] == ["| `discard-50` | openvino | 1 | 1.75 | 50.0% | 52.0% | -2.0 |"]
+
+
+def test_without_a_curve_there_is_no_table() -> None:
+    assert equal_latency_table({"rows": [row("bottleneck-50", 2.0, 0.5), row("discard-50", 2.0, 0.5)]}) == ""
+
+
+def test_percent_is_of_seeds() -> None:
+    assert percent([0.5, 0.52]) == "51.0% ± 1.4"
+    assert percent([0.5]) == "50.0%"
+
+
+def test_variants_are_taken_from_the_same_seed() -> None:
+    lines = [
+        {"accuracy": 0.50, "variants": {"no-return": {"accuracy": 0.40, "macs_ratio": 0.4}}},
+        {"accuracy": 0.60, "variants": {"no-return": {"accuracy": 0.58, "macs_ratio": 0.6}}},
+    ]
+    table = variants_table({"bottleneck-50": lines}, ["bottleneck-50"], ["no-return"])
+    assert "| `bottleneck-50` | no-return | 50.0% | -6.00 (-10.00 to -2.00) |" in table
+
+
+def test_returned_tokens_were_frozen_before_they_were_kept() -> None:
+    lines = [{"histories": {"KKK": 0.5, "KFK": 0.25, "FFK": 0.125, "KFF": 0.125}}]
+    table = histories_table({"bottleneck-50": lines}, ["bottleneck-50"])
+    assert "| returned at least once | 37.5% |" in table
+
+
+def test_groups_are_means_over_seeds() -> None:
+    lines = [
+        {"errors": [{"stage": 1, "object": {"tokens": 9, "before": 0.5, "after": 0.2}}]},
+        {"errors": [{"stage": 1, "object": {"tokens": 1, "before": 0.7, "after": 0.4}}]},
+    ]
+    assert "| `x` | 1 | object | 0.600 | 0.300 |" in groups_table({"x": lines}, ["x"], "errors")
+
+
+def _curves(figure: Figure) -> dict[str, tuple[list[float], list[float]]]:
+    axes = figure.axes[0]
+    return {
+        str(one.get_label()): tuple(np.asarray(one.lines[0].get_data()).tolist())  # type: ignore[misc]
+        for one in axes.containers
+    }
+
+
+def test_the_budget_figure_draws_what_was_measured() -> None:
+    arms = {
+        f"bottleneck-{budget}": [{"macs_ratio": budget / 100, "accuracy": accuracy, "seed": 0}]
+        for budget, accuracy in ((70, 0.6), (50, 0.55), (35, 0.4))
+    }
+    figure = budget_figure(arms)
+    assert figure is not None
+    across, up = _curves(figure)["ToFe (bottleneck)"]
+    assert across == pytest.approx([0.7, 0.5, 0.35])
+    assert up == pytest.approx([0.6, 0.55, 0.4])
+    assert budget_figure({"bottleneck-50": arms["bottleneck-50"]}) is None
+
+
+def test_the_hardware_figure_has_the_rows_of_its_batch() -> None:
+    document = {"rows": [row("discard-50", 1.75, 0.5), row("discard-50", 3.0, 0.5, batch=8)]}
+    figure = hardware_figure(document, batch=1)
+    assert figure is not None
+    points = [tuple(line.get_xydata()[0]) for line in figure.axes[0].lines if str(line.get_label()) == "openvino"]
+    assert points == [(1.75, 0.5)]
