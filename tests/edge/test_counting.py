@@ -51,6 +51,6 @@ def test_many_ties(batch: int, count: int, values: int, seed: int) -> None:
 def test_hostile_scores_tell_orders_apart() -> None:
     """Else the tests in the runtimes would say nothing."""
     scores: Tensor = hostile_scores()
-    wrong = scores.nan_to_num(0.0, math.inf, -math.inf).sort(dim=1, descending=True).indices
-    assert (rank_tokens(scores) != wrong).any()
-    assert len(scores) > 8
+    flipped = scores.flip(1)  # the higher index first among equals
+    wrong = scores.shape[1] - 1 - rank_tokens(flipped)
+    assert (rank_tokens(scores) != wrong).any(dim=1)[~scores.isnan().any(dim=1)].sum() >= 3

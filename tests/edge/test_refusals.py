@@ -60,6 +60,9 @@ def test_the_onnx_file_is_never_overwritten(folder: Path, tmp_path: Path) -> Non
     picture.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(30))
     error = refusal(tofe.program, folder / "model.onnx", picture, checkpoint=folder / "ckpt.pth")
     assert error.code == "would-replace"
+    link = tmp_path / "link.pte"
+    link.symlink_to(folder / "model.onnx")
+    assert refusal(tofe.program, folder / "model.onnx", link, checkpoint=folder / "ckpt.pth").code == "would-overwrite"
     assert recognise(folder / "model.pte") is Kind.PROGRAM
     assert folder / "model.onnx" in companions(folder / "model.pte")
 

@@ -18,6 +18,7 @@ from tofe_export.engine.backend import INSTALL, MODULES
 
 _DISTRIBUTION = "tofe-export"
 _SHOWN = ("torch", "torchvision", "timm", "onnx", "onnxscript", "onnxruntime", "safetensors")
+_EXECUTORCH, _LITERT = (f"pip install '{_DISTRIBUTION}[{extra}]'" for extra in ("executorch", "litert"))
 _OPENVINO = f"pip install '{_DISTRIBUTION}[openvino]'"
 _CPU = f"pip install '{_DISTRIBUTION}[cpu]'"
 _ENGINES = {
@@ -41,6 +42,8 @@ def doctor() -> Diagnosis:
         _disk(),
         *packages,
         _package("openvino", required, _OPENVINO, " (Intel and AMD processors)", "warn"),
+        _package("executorch", required, _EXECUTORCH, " (phones)", "warn"),
+        _package("litert-torch", required, _LITERT, " (phones)", "warn"),
         _gpu(),
         _driver(),
         *(_package(MODULES[name], required, INSTALL[name], use, "warn") for name, use in _ENGINES.items()),
@@ -49,7 +52,7 @@ def doctor() -> Diagnosis:
     ]
     matrix = [
         (name, str(required[name].specifier), _installed(name) or "-")
-        for name in (*_SHOWN, "openvino", "tensorrt", "tensorrt-rtx", "cuda-bindings")
+        for name in (*_SHOWN, "openvino", "executorch", "litert-torch", "tensorrt", "tensorrt-rtx", "cuda-bindings")
         if name in required
     ]
     return Diagnosis(rows=tuple(rows), matrix=tuple(matrix), missing=broken)

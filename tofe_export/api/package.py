@@ -76,7 +76,11 @@ def package(
         _leave_out("KServe", storage_uri=storage_uri)
         return _page(model, Path(path), runtime)
     if target not in ("triton", "kserve"):
-        raise InputError(f"`target` is {brief(target)}.", "Give triton, kserve or web.", code="target-unknown")
+        raise InputError(
+            f"`target` is {brief(target)}.",
+            "Give triton, kserve or web; tofe_export.program makes those for phones.",
+            code="target-unknown",
+        )
     _leave_out("a page", runtime=runtime)
     chosen = settings or TritonSettings()
     _require_settings(chosen)

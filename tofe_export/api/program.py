@@ -25,7 +25,7 @@ from tofe_export.documents.manifest import FileIdentity, Manifest, ProgramManife
 from tofe_export.documents.verification import Agreement
 from tofe_export.edge.executorch import to_executorch
 from tofe_export.edge.litert import to_litert
-from tofe_export.errors import CheckFailedError, InputError
+from tofe_export.errors import CheckFailedError, InputError, TofeError, brief
 from tofe_export.files.names import expanded, readable
 from tofe_export.graph.deployable import Deployable
 from tofe_export.model.config import ToFeConfig
@@ -81,7 +81,8 @@ def program(
         path: the program, beside which its manifest is written; None means `model.pte` or `model.tflite` beside it.
         checkpoint: what the ONNX file was exported from.
         runtime: "executorch", with its products in XNNPACK, or "litert".
-        int8: weights in 8 bits, one scale per output channel; what they are multiplied with is quantized as it comes.
+        int8: weights in 8 bits, one scale per output channel, of linear layers and in ExecuTorch of the patch embedding
+            too; what they are multiplied with is quantized as it comes.
         taps: per-stage scores, perm and tokens are outputs too, for verification stage by stage.
         data: images of the parity check, as in `export`.
         progress: called with what is being done, steps done, steps in all.
@@ -102,9 +103,9 @@ def program(
     network = Deployable(loaded.model, known.keep, known.rearrange == "plugin", known.outputs, taps)
     task = f"Converting for {runtime}"
     progress(task, 0, 1)
-    content = _MADE_BY[runtime](network, int8)
+    content = _converted(network, runtime, int8)
     progress(task, 1, 1)
-    manifest = _manifest(source, network, runtime, int8)
+    manifest = _manifest(source, network, runtime, int8).replaced(weights_sha256=loaded.weights_sha256)
     with atomic_artifact(target) as draft:
         draft.path.write_bytes(content)
         loop = batches(images, loaded.preprocessing, 1, limit=_PARITY_IMAGES, log=log)
@@ -121,6 +122,20 @@ def program(
         draft.manifest = manifest
     assert isinstance(draft.manifest, ProgramManifest)
     return Program(target, draft.manifest, comparison.agreement(), log.document())
+
+
+def _converted(network: Deployable, runtime: ProgramRuntime, int8: bool) -> bytes:
+    try:
+        return _MADE_BY[runtime](network, int8)
+    except (TofeError, KeyboardInterrupt):
+        raise
+    except Exception as error:  # of any of the libraries behind it
+        raise CheckFailedError(
+            f"{runtime} does not convert this network. It says: {brief(str(error).strip() or type(error).__name__)}",
+            "Take the other runtime, or run the ONNX file itself on the device.",
+            code="not-converted",
+            runtime=runtime,
+        ) from error
 
 
 def _target(model: AnyArtifact, path: Path | str | None, runtime: ProgramRuntime) -> Path:
@@ -150,7 +165,9 @@ def _same_network(checkpoint: Source, source: Artifact) -> Checkpoint:
     loaded = load_like(given, config, manifest.weights)
     checks = (check_weights(manifest, loaded), check_preprocessing(manifest, loaded))
     failed = [check.message for check in checks if check.passed is False]
-    if config != loaded.model.config or failed:
+    # A manifest of an older version knows the file alone.
+    other_file = manifest.weights_sha256 is None and manifest.origin.sha256 != loaded.file_sha256
+    if config != loaded.model.config or failed or other_file:
         raise InputError(
             f"{source.path} was not exported from this checkpoint. {' '.join(failed)}".rstrip(),
             f"Name {manifest.origin.file}, or export this one first.",

@@ -79,6 +79,9 @@ def require_stages_shown(artifact: Artifact) -> None:
             "Package it again with `taps`, or name the ONNX file that it was made from.",
             code="program-without-taps",
             path=artifact.path,
+            source=artifact.path.with_name(manifest.source.file),
+            precision=manifest.precision,
+            checkpoint=manifest.origin.file,
         )
     if isinstance(manifest, EngineManifest) and not manifest.options.taps:
         source = artifact.path.with_name(manifest.source.file)

@@ -113,7 +113,7 @@ def _matching(artifact: Path) -> dict[str, Any]:
     if not is_there(path):
         if artifact.suffix in WEIGHTS:
             raise InputError(
-                f"{artifact} is named as a checkpoint is; what is needed here is an ONNX file or an engine.",
+                f"{artifact} is named as a checkpoint is; what is needed here is a deployed model.",
                 "Export it first.",
                 code="checkpoint-as-artifact",
                 path=artifact,

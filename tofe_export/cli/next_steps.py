@@ -36,10 +36,12 @@ def _made_again(details: Details) -> str:
 
 def _packaged(details: Details) -> str:
     """The command that makes a program for phones anew."""
-    path = _path(details, "model.pte")
+    path, source = _path(details, "model.pte"), _path(details, "MODEL.onnx", "source")
+    checkpoint = ("--checkpoint", _path(details, "CKPT", "checkpoint"))
+    as_before = ("--int8",) if details.get("precision") == "int8" else ()
     if path.suffix == ".pte":
-        return command("package", "MODEL.onnx", "--for", "executorch", "-o", path)
-    return command("package", "MODEL.onnx", "--for", "litert", "-o", path)
+        return command("package", source, "--for", "executorch", *checkpoint, *as_before, "-o", path)
+    return command("package", source, "--for", "litert", *checkpoint, *as_before, "-o", path)
 
 
 def _not_onnx(details: Details) -> str:

@@ -66,7 +66,7 @@ def package(
         str | None,
         Option(help="For a phone: what the file was exported from; default: ckpt.pth.", metavar="CKPT"),
     ] = None,
-    int8: Annotated[bool, Option("--int8", help="For a phone: weights of linear layers in 8 bits.")] = False,
+    int8: Annotated[bool, Option("--int8", help="For a phone: weights in 8 bits.")] = False,
     taps: Annotated[
         bool, Option("--taps", help="For a phone: return what every stage does, for verify and token maps.")
     ] = False,
@@ -117,14 +117,17 @@ def _program(
     data: str | None,
 ) -> None:
     from tofe_export.api.program import program
+    from tofe_export.data.sources import require_unambiguous
 
+    require_unambiguous(data)
     with console.progress() as progress:
         made = program(
             model, output, checkpoint=checkpoint, runtime=runtime, int8=int8, taps=taps, data=data, progress=progress
         )
     console.show_images(made.images)
     console.say(f"Wrote {made.path} and {made.path}.json")
-    logits = made.parity.logits
-    if logits is not None:
-        console.say(f"  run          {made.parity.samples} images, largest difference {logits.max_abs:.2g}")
+    found = made.parity.logits or made.parity.features
+    if found is not None and found.max_abs is not None:
+        console.say(f"  run          {made.parity.samples} images, largest difference {found.max_abs:.2g}")
+    console.warn(*made.parity.failures)
     console.say(f"Next:  {command('verify', made.path, '--against', checkpoint)}")

@@ -128,7 +128,7 @@ class ToFeTable(Table):
         temperature_start, temperature_end: of the Gumbel softmax, geometric in between.
         quiet_share: last share of the phase without Gumbel noise, so that it ends on the threshold path.
         count_gradient: of the gradient that moves all scores of an image together, the share that selectors see; see
-            `model.selector.gumbel_choice`.
+            `model.selector.with_count_gradient`.
         label_smoothing: 0 for hard labels.
     """
 

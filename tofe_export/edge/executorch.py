@@ -17,8 +17,8 @@ def to_executorch(network: Deployable, int8: bool) -> bytes:
 
     Args:
         network: what it computes.
-        int8: weights of linear layers and of the convolution in 8 bits, one scale per output channel; what linear
-            layers multiply them with is quantized as it comes. That needs no calibration.
+        int8: weights of linear layers and of the patch embedding in 8 bits, one scale per output channel; what they are
+            multiplied with, the image too, is quantized as it comes. That needs no calibration.
 
     Raises:
         MissingError: ExecuTorch is not installed.
@@ -28,7 +28,7 @@ def to_executorch(network: Deployable, int8: bool) -> bytes:
             from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner  # noqa: PLC0415
             from executorch.exir import to_edge_transform_and_lower  # noqa: PLC0415
             from executorch.exir.passes.constant_prop_pass import constant_prop_pass  # noqa: PLC0415
-        except ImportError as error:
+        except ModuleNotFoundError as error:
             raise MissingError(
                 "ExecuTorch is not installed.", "pip install 'tofe-export[executorch]'", code="executorch-missing"
             ) from error

@@ -28,7 +28,7 @@ def to_litert(network: Deployable, int8: bool) -> bytes:
     with quiet(), torch.no_grad(), tempfile.TemporaryDirectory() as folder:
         try:
             import litert_torch  # noqa: PLC0415 - an extra: its absence is an error in words, not at import
-        except ImportError as error:
+        except ModuleNotFoundError as error:
             raise MissingError(
                 "litert-torch is not installed.", "pip install 'tofe-export[litert]'", code="litert-missing"
             ) from error

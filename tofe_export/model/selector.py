@@ -134,7 +134,6 @@ def gumbel_choice(
     temperature: float | Tensor,
     noise: float | Tensor = 1.0,
     drawn: Float[Tensor, "S B N 2"] | None = None,
-    count_gradient: float = 1.0,
 ) -> Choose:
     """Straight-through Gumbel-Softmax: hard 0/1 forward, soft gradients (Jang et al., arXiv 1611.01144).
 
@@ -144,17 +143,10 @@ def gumbel_choice(
             flowing: a training that ends there has met its budget on the path that will be used, where ending on
             noisy masks leaves the two apart by all tokens whose score is near 0.
         drawn: Gumbel numbers for every stage, see `gumbel_numbers`; None draws them from the global generator.
-        count_gradient: 0..1, by which the gradient is scaled that moves all scores of an image together, and so how
-            many tokens are kept. It is the same for all tokens and adds up, where what tells tokens apart is noisy:
-            in a short training, stages come to keep everything or nothing before they have learned which tokens
-            matter.
     """
 
     def choose(stage: int, logits: Tensor) -> Tensor:
         wide = logits.float()
-        if count_gradient != 1:
-            mean = wide.mean(dim=1, keepdim=True)
-            wide = wide + (count_gradient - 1) * (mean - mean.detach())  # adds nothing but a gradient
         if drawn is not None or noise > 0:
             wide = wide + noise * (gumbel_numbers(wide.shape, wide.device) if drawn is None else drawn[stage])
         soft = F.softmax(wide / temperature, dim=-1)[..., 0]
@@ -162,6 +154,24 @@ def gumbel_choice(
         return hard + (soft - soft.detach())
 
     return choose
+
+
+def with_count_gradient(
+    logits: Float[Tensor, "B N 2"], share: float, alive: Float[Tensor, "B N"] | None
+) -> Float[Tensor, "B N 2"]:
+    """The logits themselves, with another gradient: what moves all scores of an image together is scaled by `share`.
+
+    That part says how many tokens are kept. It is the same for all tokens and adds up, where what tells tokens apart
+    is noisy: in a short training, stages come to keep everything or nothing before they have learned which tokens
+    matter. `alive` is 0.0 where a token no longer exists, None if all do.
+    """
+    if share == 1:
+        return logits
+    wide = logits.float()
+    there = wide.new_ones(wide.shape[:2]) if alive is None else alive.detach().float()
+    weights = (there / there.sum(dim=1, keepdim=True).clamp(min=1)).unsqueeze(-1)
+    mean = (weights * wide).sum(dim=1, keepdim=True)
+    return wide + (share - 1) * there.unsqueeze(-1) * (mean - mean.detach())  # adds nothing but a gradient
 
 
 def gumbel_numbers(

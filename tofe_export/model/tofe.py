@@ -28,7 +28,14 @@ from tofe_export.model.lvvit import LVViT
 from tofe_export.model.operators import scatter_rearrange
 from tofe_export.model.outputs import MaskedOutput, SparseOutput, StageTrace
 from tofe_export.model.positions import Positions, need_places, positions_of
-from tofe_export.model.selector import CLS_ATTENTION, Choose, build_selector, gumbel_choice, keep_scores
+from tofe_export.model.selector import (
+    CLS_ATTENTION,
+    Choose,
+    build_selector,
+    gumbel_choice,
+    keep_scores,
+    with_count_gradient,
+)
 from tofe_export.model.stage import Stage, Steps
 
 
@@ -148,10 +155,13 @@ class ToFe(nn.Module):
             return self.forward_masked(images, gumbel_choice(1.0)).logits
         return torch.cat([single.logits for single in self.forward_threshold(images)])
 
-    def forward_masked(self, images: Float[Tensor, "B D H W"], choose: Choose) -> MaskedOutput:
+    def forward_masked(
+        self, images: Float[Tensor, "B D H W"], choose: Choose, count_gradient: float = 1.0
+    ) -> MaskedOutput:
         """The dense path: every token through every block, frozen tokens invisible as attention keys.
 
-        `choose` turns a stage's logits into its mask: `gumbel_choice` or `threshold_choice`.
+        `choose` turns a stage's logits into its mask: `gumbel_choice` or `threshold_choice`; `count_gradient`: see
+        `with_count_gradient`.
 
         Raises:
             InputError: the selector has no logits to choose by.
@@ -167,7 +177,7 @@ class ToFe(nn.Module):
             assert stage.selector is not None
             logits = stage.selector.logits(x, self.prefix, alive)
             scores.append(keep_scores(logits.detach()))
-            mask = choose(stage.index, logits)
+            mask = choose(stage.index, with_count_gradient(logits, count_gradient, alive))
             if self.discards:
                 mask = mask if alive is None else mask * alive
                 alive = mask

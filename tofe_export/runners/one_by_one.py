@@ -33,7 +33,7 @@ class OneByOne:
         try:
             with native_messages_hidden():  # they tell which files of the system they looked for
                 self._shape = self._load()
-        except (RuntimeError, ValueError, OSError, MemoryError) as error:
+        except (RuntimeError, ValueError, OSError, MemoryError, ImportError) as error:
             raise InputError(
                 f"{self._called} cannot load {path}. It says: {_first_line(error)}",
                 _AGAIN,
@@ -89,7 +89,7 @@ class ExecuTorchRunner(OneByOne):
     def _load(self) -> tuple[int, ...]:
         try:
             from executorch.runtime import Runtime, Verification  # noqa: PLC0415 - an extra
-        except ImportError as error:
+        except ModuleNotFoundError as error:
             raise MissingError(
                 "ExecuTorch is not installed.", "pip install 'tofe-export[executorch]'", code="executorch-missing"
             ) from error
@@ -113,7 +113,7 @@ class LiteRtRunner(OneByOne):
     def _load(self) -> tuple[int, ...]:
         try:
             from ai_edge_litert.interpreter import Interpreter  # noqa: PLC0415 - an extra
-        except ImportError as error:
+        except ModuleNotFoundError as error:
             raise MissingError(
                 "LiteRT is not installed.", "pip install 'tofe-export[litert]'", code="litert-missing"
             ) from error

@@ -35,7 +35,7 @@ class DenseForward(nn.Module):
 class MaskedForward(nn.Module):
     """The masked path: images [B, 3, H, W] and Gumbel numbers [S, B, N, 2] (None: no noise) to what it returns.
 
-    `count_gradient`: see `gumbel_choice`.
+    `count_gradient`: see `with_count_gradient`.
     """
 
     def __init__(self, model: ToFe, count_gradient: float) -> None:
@@ -44,8 +44,8 @@ class MaskedForward(nn.Module):
 
     def forward(self, images: Tensor, temperature: Tensor, noise: Tensor, drawn: Tensor | None) -> MaskedOutput:
         """`temperature` and `noise` have no dimensions: torch.compile would compile again for each number."""
-        choose = gumbel_choice(temperature, 0.0 if drawn is None else noise, drawn, self.count_gradient)
-        return self.model.forward_masked(images, choose)
+        choose = gumbel_choice(temperature, 0.0 if drawn is None else noise, drawn)
+        return self.model.forward_masked(images, choose, self.count_gradient)
 
 
 @contextlib.contextmanager
