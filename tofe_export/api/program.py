@@ -105,7 +105,7 @@ def program(
     progress(task, 0, 1)
     content = _converted(network, runtime, int8)
     progress(task, 1, 1)
-    manifest = _manifest(source, network, runtime, int8).replaced(weights_sha256=loaded.weights_sha256)
+    manifest = _manifest(source, loaded, network, runtime, int8)
     with atomic_artifact(target) as draft:
         draft.path.write_bytes(content)
         loop = batches(images, loaded.preprocessing, 1, limit=_PARITY_IMAGES, log=log)
@@ -177,12 +177,18 @@ def _same_network(checkpoint: Source, source: Artifact) -> Checkpoint:
     return loaded
 
 
-def _manifest(source: Artifact, network: Deployable, runtime: ProgramRuntime, int8: bool) -> ProgramManifest:
+def _manifest(
+    source: Artifact, checkpoint: Checkpoint, network: Deployable, runtime: ProgramRuntime, int8: bool
+) -> ProgramManifest:
     known = source.manifest
-    changes = {"precision": "int8", "around": "fp32"} if int8 else {}
-    versions = {**known.versions, **describe_versions(), "tofe_export": __version__}
+    changes = {
+        "checkpoint": known.origin,
+        "weights_sha256": checkpoint.weights_sha256,
+        "versions": {**known.versions, **describe_versions(), "tofe_export": __version__},
+        **({"precision": "int8", "around": "fp32"} if int8 else {}),
+    }
     return ProgramManifest(
-        **(known.shared() | {"checkpoint": known.origin, "versions": versions, **changes}),
+        **(known.shared() | changes),
         kind="pte" if runtime == "executorch" else "tflite",
         source=FileIdentity(file=readable(source.path.name), sha256=known.sha256),
         returns=tuple(network.names),

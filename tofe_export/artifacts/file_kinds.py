@@ -93,8 +93,8 @@ def recognise(path: Path) -> Kind | None:
     """
     with path.open("rb") as file:
         head = file.read(_HEAD)
-    if path.suffix == ".engine" or head[4:8] in _PROGRAMS:
-        return Kind.ENGINE if path.suffix == ".engine" else Kind.PROGRAM
+    if path.suffix == ".engine":
+        return Kind.ENGINE
     if head.startswith(b"PK\x03\x04"):
         return _zip(path)
     safetensors = head[8:9] == b"{" and int.from_bytes(head[:8], "little") < path.stat().st_size
@@ -108,6 +108,8 @@ def recognise(path: Path) -> Kind | None:
 
 
 def _binary(head: bytes) -> Kind:
+    if head[4:8] in _PROGRAMS:
+        return Kind.PROGRAM
     if not head.startswith(_PICTURES):
         return Kind.BINARY
     titled = (kind for title, kind in _TITLES.items() if b"tEXtTitle\0" + title.encode() in head)

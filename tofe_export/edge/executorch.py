@@ -7,9 +7,9 @@ from collections.abc import Callable
 import torch
 from torch.export import ExportedProgram
 
-from tofe_export.edge.tracing import example, quiet, traced
-from tofe_export.errors import MissingError
+from tofe_export.edge.tracing import example, quiet
 from tofe_export.graph.deployable import Deployable
+from tofe_export.runners.one_by_one import executorch_missing
 
 
 def to_executorch(network: Deployable, int8: bool) -> bytes:
@@ -29,10 +29,8 @@ def to_executorch(network: Deployable, int8: bool) -> bytes:
             from executorch.exir import to_edge_transform_and_lower  # noqa: PLC0415
             from executorch.exir.passes.constant_prop_pass import constant_prop_pass  # noqa: PLC0415
         except ModuleNotFoundError as error:
-            raise MissingError(
-                "ExecuTorch is not installed.", "pip install 'tofe-export[executorch]'", code="executorch-missing"
-            ) from error
-        program = _with_constant_weights(traced(network), constant_prop_pass)
+            raise executorch_missing() from error
+        program = _with_constant_weights(torch.export.export(network, example(network)), constant_prop_pass)
         if int8:
             program = _quantized(program, network)
         lowered = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])

@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 
 from tofe_export.edge.tracing import example, quiet
-from tofe_export.errors import MissingError
 from tofe_export.graph.deployable import Deployable
+from tofe_export.runners.one_by_one import litert_missing
 
 _BITS = 8
 
@@ -23,15 +23,13 @@ def to_litert(network: Deployable, int8: bool) -> bytes:
             quantized as it comes. That needs no calibration.
 
     Raises:
-        MissingError: litert-torch is not installed.
+        MissingError: LiteRT is not installed.
     """
     with quiet(), torch.no_grad(), tempfile.TemporaryDirectory() as folder:
         try:
             import litert_torch  # noqa: PLC0415 - an extra: its absence is an error in words, not at import
         except ModuleNotFoundError as error:
-            raise MissingError(
-                "litert-torch is not installed.", "pip install 'tofe-export[litert]'", code="litert-missing"
-            ) from error
+            raise litert_missing() from error
         path = Path(folder, "model.tflite")
         litert_torch.convert(network, example(network)).export(str(path))
         return _quantized(path) if int8 else path.read_bytes()

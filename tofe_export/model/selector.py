@@ -131,9 +131,7 @@ def keep_scores(logits: Float[Tensor, "B N 2"]) -> Float[Tensor, "B N"]:
 
 
 def gumbel_choice(
-    temperature: float | Tensor,
-    noise: float | Tensor = 1.0,
-    drawn: Float[Tensor, "S B N 2"] | None = None,
+    temperature: float | Tensor, noise: float | Tensor = 1.0, drawn: Float[Tensor, "S B N 2"] | None = None
 ) -> Choose:
     """Straight-through Gumbel-Softmax: hard 0/1 forward, soft gradients (Jang et al., arXiv 1611.01144).
 

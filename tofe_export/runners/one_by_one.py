@@ -90,9 +90,7 @@ class ExecuTorchRunner(OneByOne):
         try:
             from executorch.runtime import Runtime, Verification  # noqa: PLC0415 - an extra
         except ModuleNotFoundError as error:
-            raise MissingError(
-                "ExecuTorch is not installed.", "pip install 'tofe-export[executorch]'", code="executorch-missing"
-            ) from error
+            raise executorch_missing() from error
         # From the file and not from bytes, which it does not keep: the memory would be gone.
         self._program = Runtime.get().load_program(self._path, verification=Verification.InternalConsistency)
         self._method: Any = self._program.load_method("forward")
@@ -114,9 +112,7 @@ class LiteRtRunner(OneByOne):
         try:
             from ai_edge_litert.interpreter import Interpreter  # noqa: PLC0415 - an extra
         except ModuleNotFoundError as error:
-            raise MissingError(
-                "LiteRT is not installed.", "pip install 'tofe-export[litert]'", code="litert-missing"
-            ) from error
+            raise litert_missing() from error
         # From bytes, which it keeps: the name of a file must be UTF-8.
         self._interpreter: Any = Interpreter(model_content=self._path.read_bytes())
         self._interpreter.allocate_tensors()
@@ -127,6 +123,18 @@ class LiteRtRunner(OneByOne):
         [argument] = self._signature.get_input_details()
         values = self._signature(**{argument: image})
         return [values[f"output_{place}"] for place in range(len(values))]
+
+
+def executorch_missing() -> MissingError:
+    """What to say where its package, which converts and runs, cannot be imported."""
+    return MissingError(
+        "ExecuTorch is not installed.", "pip install 'tofe-export[executorch]'", code="executorch-missing"
+    )
+
+
+def litert_missing() -> MissingError:
+    """What to say where its package or that of its converter cannot be imported."""
+    return MissingError("LiteRT is not installed.", "pip install 'tofe-export[litert]'", code="litert-missing")
 
 
 def _first_line(error: Exception) -> str:

@@ -61,8 +61,8 @@ class Phase:
             self.model.vit.set_grad_checkpointing(run.checkpointing)
         if run.channels_last:
             self.model.vit.patch_embed.to(memory_format=torch.channels_last)
-        masked = MaskedForward(self.model, self.recipe.tofe.count_gradient)
-        module = DenseForward(self.model) if self.name == DENSE else masked
+        count_gradient = self.recipe.tofe.count_gradient
+        module = DenseForward(self.model) if self.name == DENSE else MaskedForward(self.model, count_gradient)
         if run.compile:
             module.compile()
         # The optimizer takes the parameters as they are shared out.
