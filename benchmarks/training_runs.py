@@ -2,12 +2,14 @@
 
     python benchmarks/training_runs.py --data clothing10 --recipe small --json benchmarks/results/training_small.json
 
-Each seed is written as soon as its run has ended; seeds that the file holds already are not run again.
+Each seed is written as soon as its run has ended; seeds that the file holds already are not run again. With `--runs` the
+runs stay in that folder, and one that was stopped goes on there.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import tempfile
 import time
@@ -29,6 +31,7 @@ def main() -> None:
     parser.add_argument("--budget", type=float, default=0.5)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", help="of the products; the recipe's where it is omitted")
+    parser.add_argument("--runs", type=Path, help="folder that keeps the runs; a temporary one where it is omitted")
     parser.add_argument("--json", type=Path, required=True)
     options = parser.parse_args()
     document: dict[str, Any] = json.loads(options.json.read_text()) if options.json.exists() else {"rows": []}
@@ -48,7 +51,9 @@ def main() -> None:
 
 
 def run(options: argparse.Namespace, seed: int) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory() as folder:
+    with contextlib.ExitStack() as leaving:
+        folder = options.runs and options.runs / f"seed-{seed}-budget-{options.budget}"
+        folder = folder or Path(leaving.enter_context(tempfile.TemporaryDirectory()))
         begun = time.perf_counter()
         done = train(
             options.data,
@@ -58,9 +63,10 @@ def run(options: argparse.Namespace, seed: int) -> dict[str, Any]:
             seed=seed,
             budget=options.budget,
             device=options.device,
+            resume=options.runs is not None,
         )
         lasted = time.perf_counter() - begun
-        history = read_history(Path(folder) / METRICS)
+        history = read_history(folder / METRICS)
     return {
         "seed": seed,
         "budget": options.budget,

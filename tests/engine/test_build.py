@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,14 @@ import onnx_ir as ir
 import pytest
 
 from tofe_export.api.build import build
+from tofe_export.api.export import export
 from tofe_export.artifacts.manifests import read_manifest
+from tofe_export.checkpoints.checkpoint import load, save
 from tofe_export.documents.manifest import Network
 from tofe_export.engine import build as engine_build
 from tofe_export.engine.backend import Backend
 from tofe_export.engine.build import build_engine
+from tofe_export.engine.callbacks import Log, make_logger
 from tofe_export.engine.network import check_precision
 from tofe_export.engine.options import BatchProfile, BuildOptions
 from tofe_export.errors import CheckFailedError, InputError
@@ -68,6 +72,29 @@ def test_profiles_compute_capabilities_workspace_and_taps(models: dict[str, Path
     outputs = build(models["plugin"], tmp_path / "m.engine", backend="rtx", **options).manifest.network.outputs
     assert set(outputs) == {"logits", *(f"stage{s}.{what}" for s in range(2) for what in ("scores", "perm", "tokens"))}
     assert outputs["stage1.perm"] == ("int32", (-1, 16))
+
+
+@pytest.mark.parametrize("crop_mode", ["center", "squash", "border"])
+def test_tensorrt_itself_builds_a_file_that_takes_pixels(
+    checkpoint: Path, rtx: Backend, tmp_path: Path, crop_mode: str
+) -> None:
+    """By its own parser, since `build` refuses such a file; images of any size within the profile."""
+    held = load(checkpoint)
+    save(tmp_path / "ckpt.pth", replace(held, preprocessing=replace(held.preprocessing, crop_mode=crop_mode)))
+    served = export(
+        tmp_path / "ckpt.pth", tmp_path / "served.onnx", keep=(8, 5), input="image", outputs="classes", top=2
+    )
+    trt = rtx.module
+    builder = trt.Builder(make_logger(trt, Log()))
+    network = builder.create_network(0)
+    parser = trt.OnnxParser(network, make_logger(trt, Log()))
+    assert parser.parse(served.path.read_bytes()), parser.get_error(0).desc()
+    pixels = network.get_input(0)
+    assert (pixels.name, pixels.dtype, tuple(pixels.shape)) == ("pixels", trt.uint8, (-1, -1, -1, 3))
+    config, profile = builder.create_builder_config(), builder.create_optimization_profile()
+    profile.set_shape("pixels", (1, 16, 16, 3), (1, 48, 64, 3), (4, 256, 256, 3))
+    config.add_optimization_profile(profile)
+    assert builder.build_serialized_network(network, config) is not None
 
 
 def test_a_network_in_another_precision_is_refused(
@@ -151,6 +178,7 @@ creator = Creator()
 trt.get_plugin_registry().register_creator(creator, "tofe")
 from tofe_export.errors import InputError
 from tofe_export.api.build import build
+from tofe_export.api.export import export
 try:
     build(sys.argv[1], sys.argv[2], backend="rtx")
 except InputError as error:

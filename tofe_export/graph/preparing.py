@@ -8,6 +8,7 @@ Pillow rounds the weights of its filters to 22 bits and each of its two passes t
 src/libImaging/Resample.c). A weight is split here into 11 and 11 bits, so that all products and sums are integers
 below 2^24, which float32 represents exactly, up to 64 weights for a pixel (images 16 times as large as the input).
 The weights themselves need float64: a runtime that computes them in float32 misses single pixels by one level.
+TensorRT takes uint8 for nothing but a Cast, which therefore comes first.
 """
 
 from __future__ import annotations
@@ -170,8 +171,8 @@ _PASS = """
     {name} = Clip ({name}_level, zero_float, most)
 """
 _LEVELS = """
-    channels = Transpose <perm = [0, 3, 1, 2]> (image)
-    levels = Cast <to = 1> (channels)
+    levels_last = Cast <to = 1> (image)
+    levels = Transpose <perm = [0, 3, 1, 2]> (levels_last)
     upper_columns = Transpose (upper_float_width)
     lower_columns = Transpose (lower_float_width)
 """
