@@ -2,6 +2,7 @@
 # make test   an environment, then linter, type checker, import rules and the fast tests
 # make slow   the tests that take minutes
 # make readers  what tests/readers needs besides: three packages, and onnxruntime-web in build/web (needs npm)
+# make arm64  ONNX Runtime for arm64 and QEMU in build/arm64, for tests/readers (needs Debian's apt, not root)
 # make phones   tests/edge with ExecuTorch and LiteRT, in an environment of its own in build/phones
 # make triton  a Triton Inference Server in build/triton, for tests/packages (Linux; needs a Python with a shared libpython)
 # make docs   the documentation as a site, in site/
@@ -20,7 +21,7 @@ PROSE  := README.md CONTRIBUTING.md CHANGELOG.md docs examples studies tofe_expo
 export PYTHONDONTWRITEBYTECODE :=
 export NO_MKDOCS_2_WARNING := 1  # the theme's advertisement at every build
 
-.PHONY: demo test lint slow readers phones triton docs diagram dist clean
+.PHONY: demo test lint slow readers arm64 phones triton docs diagram dist clean
 
 demo: $(STAMP)
 	$(BIN)/tofe-export demo --out demo
@@ -35,6 +36,10 @@ readers: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,readers]'
 	mkdir -p build/web
 	npm install --prefix build/web --ignore-scripts --no-audit --no-fund onnxruntime-web
+
+arm64: $(STAMP)
+	PIP="$(BIN)/python -m pip" tools/arm64.sh build/arm64 \
+	  $$($(BIN)/python -c 'import numpy, onnxruntime; print(*(f"{one.__name__}=={one.__version__}" for one in (numpy, onnxruntime)))')
 
 phones:
 	$(PYTHON) -m venv build/phones

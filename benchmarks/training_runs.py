@@ -2,8 +2,8 @@
 
     python benchmarks/training_runs.py --data clothing10 --recipe small --json benchmarks/results/training_small.json
 
-Each seed is written as soon as its run has ended; seeds that the file holds already are not run again. With `--runs` the
-runs stay in that folder, and one that was stopped goes on there.
+Each seed is written as soon as its run has ended; seeds that the file holds already are not run again. With `--runs`
+the runs stay in that folder, and one that was stopped goes on there.
 """
 
 from __future__ import annotations
