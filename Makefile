@@ -5,6 +5,7 @@
 # make arm64  ONNX Runtime for arm64 and QEMU in build/arm64, for tests/readers (needs Debian's apt, not root)
 # make phones   tests/edge with ExecuTorch and LiteRT, in an environment of its own in build/phones
 # make triton  a Triton Inference Server in build/triton, for tests/packages (Linux; needs a Python with a shared libpython)
+# make mlserver  MLServer in build/mlserver, for tests/examples (a Python below 3.13)
 # make docs   the documentation as a site, in site/
 # make dist   the sdist and the wheel in dist/, with their contents checked
 
@@ -21,7 +22,7 @@ PROSE  := README.md CONTRIBUTING.md CHANGELOG.md docs examples studies tofe_expo
 export PYTHONDONTWRITEBYTECODE :=
 export NO_MKDOCS_2_WARNING := 1  # the theme's advertisement at every build
 
-.PHONY: demo test lint slow readers arm64 phones triton docs diagram dist clean
+.PHONY: demo test lint slow readers arm64 phones triton mlserver docs diagram dist clean
 
 demo: $(STAMP)
 	$(BIN)/tofe-export demo --out demo
@@ -49,6 +50,10 @@ phones:
 triton:
 	$(TRITON_PYTHON) -m venv build/triton
 	build/triton/bin/python -m pip install --quiet --disable-pip-version-check 'nvidia-pytriton>=0.7,<0.8' 'numpy<2' onnxruntime
+
+mlserver:
+	$(PYTHON) -m venv build/mlserver
+	build/mlserver/bin/python -m pip install --quiet --disable-pip-version-check 'mlserver>=1.7,<1.8' onnxruntime
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +14,11 @@ from PIL import Image
 
 import tofe_export as tofe
 from tests.helpers import SMALL_KEEP, save_noise, save_small
-from tests.packages.triton_server import Server, binaries, serving
+from tests.packages.requests_v2 import Answer, answer_of, asked, file_says, post
+from tests.packages.triton_server import binaries, serving
 from tofe_export.packages.triton import TritonSettings
-from tofe_export.runners.onnxruntime_runner import import_onnxruntime
 
 pytestmark = pytest.mark.slow
-Answer = tuple[list[int], list[float]]
 
 
 @pytest.fixture(scope="module")
@@ -47,32 +43,6 @@ def pixels(folder: Path) -> NDArray[np.uint8]:
         return np.array(image)[None]
 
 
-def file_says(folder: Path, name: str, given: NDArray[np.uint8]) -> Answer:
-    """The file by itself."""
-    classes, probabilities = import_onnxruntime().InferenceSession(folder / f"{name}.onnx").run(None, {"pixels": given})
-    return classes[0].tolist(), probabilities[0].tolist()
-
-
-def post(server: Server, body: bytes) -> tuple[int, dict[str, Any]]:
-    request = urllib.request.Request(f"{server.http}/v2/models/tofe/infer", data=body)
-    try:
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            return answer.status, json.load(answer)
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code, json.load(error)
-
-
-def asked(given: NDArray[np.uint8], kind: str = "UINT8", name: str = "pixels") -> bytes:
-    tensor = {"name": name, "datatype": kind, "shape": list(given.shape), "data": given.ravel().tolist()}
-    return json.dumps({"inputs": [tensor]}).encode()
-
-
-def answer_of(reply: dict[str, Any]) -> Answer:
-    values = {one["name"]: one["data"] for one in reply["outputs"]}
-    return values["classes"], [float(np.float32(value)) for value in values["probabilities"]]
-
-
 def repository(folder: Path, path: Path, name: str = "old", **settings: int) -> Path:
     threads = TritonSettings(threads=1, **settings)
     tofe.package(folder / f"{name}.onnx", path, name="tofe", python=True, settings=threads)
@@ -82,9 +52,9 @@ def repository(folder: Path, path: Path, name: str = "old", **settings: int) -> 
 def test_it_answers_as_the_file_does_and_refuses_in_words(server: Path, folder: Path, tmp_path: Path) -> None:
     given = pixels(folder)
     with serving(server, repository(folder, tmp_path / "models")) as running:
-        status, reply = post(running, asked(given))
+        status, reply = post(running.http, asked(given))
         assert status == 200
-        assert answer_of(reply) == file_says(folder, "old", given)
+        assert answer_of(reply) == file_says(folder / "old.onnx", given)
         for body, expected, words in (
             (b"no request", 500, "failed to parse"),  # Triton's own status for it
             (asked(given[0]), 400, "batch-size must be <= 8"),
@@ -92,9 +62,9 @@ def test_it_answers_as_the_file_does_and_refuses_in_words(server: Path, folder: 
             (asked(given, "FP32"), 400, "data-type"),
             (asked(given, name="images"), 400, "images"),
         ):
-            status, reply = post(running, body)
+            status, reply = post(running.http, body)
             assert (status, words in reply["error"]) == (expected, True), reply
-        assert post(running, asked(given))[0] == 200, "it still answers"
+        assert post(running.http, asked(given))[0] == 200, "it still answers"
 
 
 def test_grpc_and_batches(server: Path, folder: Path, tmp_path: Path) -> None:
@@ -120,14 +90,14 @@ def test_grpc_and_batches(server: Path, folder: Path, tmp_path: Path) -> None:
     assert statistics.inference_count - before.inference_count == len(noise)
     assert statistics.execution_count - before.execution_count < len(noise), "requests were put together"
     for index, reply in found.items():
-        classes, probabilities = file_says(folder, "old", noise[index : index + 1])
+        classes, probabilities = file_says(folder / "old.onnx", noise[index : index + 1])
         assert reply.as_numpy("classes")[0].tolist() == classes
         np.testing.assert_allclose(reply.as_numpy("probabilities")[0], probabilities, atol=1e-6)
 
 
 def test_a_new_version_while_it_serves(server: Path, folder: Path, tmp_path: Path) -> None:
     given = pixels(folder)
-    old, new = file_says(folder, "old", given), file_says(folder, "new", given)
+    old, new = file_says(folder / "old.onnx", given), file_says(folder / "new.onnx", given)
     assert old != new
     models = repository(folder, tmp_path / "models")
     with serving(server, models, "--model-control-mode", "poll", "--repository-poll-secs", "1") as running:
@@ -135,7 +105,7 @@ def test_a_new_version_while_it_serves(server: Path, folder: Path, tmp_path: Pat
         refused: list[Any] = []
         end = time.monotonic() + 60
         while time.monotonic() < end and new not in answers:
-            status, reply = post(running, asked(given))
+            status, reply = post(running.http, asked(given))
             if status == 200:
                 answers.append(answer_of(reply))
             else:
@@ -152,9 +122,9 @@ def test_a_new_version_while_it_serves(server: Path, folder: Path, tmp_path: Pat
 def test_after_a_kill_it_answers_again(server: Path, folder: Path, tmp_path: Path) -> None:
     given, models = pixels(folder), repository(folder, tmp_path / "models")
     with serving(server, models) as running:
-        before = answer_of(post(running, asked(given))[1])
+        before = answer_of(post(running.http, asked(given))[1])
         running.kill()
         with pytest.raises(OSError, match=r"refused|reset"):
-            post(running, asked(given))
+            post(running.http, asked(given))
     with serving(server, models) as running:
-        assert answer_of(post(running, asked(given))[1]) == before
+        assert answer_of(post(running.http, asked(given))[1]) == before

@@ -6,15 +6,14 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
-import time
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from tests.packages.requests_v2 import became_ready, free_port
 
 ENVIRONMENT = Path(__file__).parents[2] / "build" / "triton"
 _STARTS = 120  # seconds
@@ -50,7 +49,7 @@ def binaries(folder: Path) -> Path:
 @contextlib.contextmanager
 def serving(server: Path, repository: Path, *options: str) -> Iterator[Server]:
     """Triton with a repository, on ports of its own."""
-    ports = [_free_port() for _ in range(3)]
+    ports = [free_port() for _ in range(3)]
     packages = next(ENVIRONMENT.glob("lib/python3.*/site-packages"))
     environment = {
         **os.environ,
@@ -73,24 +72,9 @@ def serving(server: Path, repository: Path, *options: str) -> Iterator[Server]:
     )
     started = Server(process, f"http://127.0.0.1:{ports[0]}", f"127.0.0.1:{ports[1]}")
     try:
-        _wait(started)
+        if not became_ready(started.http, lambda: process.poll() is None, _STARTS):
+            pytest.fail("Triton does not start")
         yield started
     finally:
         with contextlib.suppress(ProcessLookupError):
             started.kill()
-
-
-def _wait(server: Server) -> None:
-    end = time.monotonic() + _STARTS
-    while server.process.poll() is None and time.monotonic() < end:
-        with contextlib.suppress(OSError), urllib.request.urlopen(f"{server.http}/v2/health/ready", timeout=5):
-            return
-        time.sleep(0.2)
-    pytest.fail("Triton does not start")
-
-
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-        return port
