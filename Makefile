@@ -7,6 +7,7 @@
 # make triton  a Triton Inference Server in build/triton, for tests/packages (Linux; needs a Python with a shared libpython)
 # make mlserver  MLServer in build/mlserver, for tests/examples (a Python below 3.13)
 # make docs   the documentation as a site, in site/
+# make live   the same, with a page that runs the demo's model in the browser (needs npm)
 # make dist   the sdist and the wheel in dist/, with their contents checked
 
 PYTHON ?= python3
@@ -14,6 +15,7 @@ TRITON_PYTHON ?= /usr/bin/python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+WEB    := build/web/node_modules/onnxruntime-web
 
 # What the prose check reads: files and folders of Markdown and Python.
 PROSE  := README.md CONTRIBUTING.md CHANGELOG.md docs examples studies tofe_export plugins
@@ -22,7 +24,7 @@ PROSE  := README.md CONTRIBUTING.md CHANGELOG.md docs examples studies tofe_expo
 export PYTHONDONTWRITEBYTECODE :=
 export NO_MKDOCS_2_WARNING := 1  # the theme's advertisement at every build
 
-.PHONY: demo test lint slow readers arm64 phones triton mlserver docs diagram dist clean
+.PHONY: demo test lint slow readers arm64 phones triton mlserver docs live diagram dist clean
 
 demo: $(STAMP)
 	$(BIN)/tofe-export demo --out demo
@@ -33,8 +35,10 @@ test: lint
 slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow
 
-readers: $(STAMP)
+readers: $(STAMP) $(WEB)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,readers]'
+
+$(WEB):
 	mkdir -p build/web
 	npm install --prefix build/web --ignore-scripts --no-audit --no-fund onnxruntime-web
 
@@ -68,6 +72,12 @@ lint: $(STAMP)
 docs: $(STAMP)
 	$(BIN)/mkdocs build --quiet
 	@echo "Read site/index.html, or with search: $(BIN)/mkdocs serve"
+
+live: $(STAMP) $(WEB)
+	test -f demo/model.onnx || $(MAKE) demo
+	rm -rf build/live
+	$(BIN)/tofe-export package demo/model.onnx --for web --runtime $(WEB)/dist --data digits -o build/live
+	$(MAKE) docs
 
 # Draws docs/images/rooms.svg again after a change of the import contract.
 diagram: $(STAMP)

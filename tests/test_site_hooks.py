@@ -8,7 +8,9 @@ import pytest
 
 pytest.importorskip("mkdocs", reason="the documentation's packages are not installed: pip install '.[docs]'")
 
+from mkdocs.config import load_config
 from mkdocs.exceptions import PluginError
+from mkdocs.structure.files import Files
 
 from tools import site_hooks
 
@@ -54,3 +56,25 @@ def test_fields_of_a_schema(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     page = site_hooks.schemas()
     assert "| `rows` | list of Row | yes |  |" in page
     assert r"| `name` | string or null |  | a \| b |" in page
+
+
+def test_the_page_that_runs_a_model_is_part_of_the_site_where_it_was_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = load_config(str(site_hooks.ROOT / "mkdocs.yml"), site_dir=str(tmp_path / "site"))
+    config.plugins._current_plugin = "hooks"  # MkDocs says so itself while it builds
+    monkeypatch.setattr(site_hooks, "LIVE", tmp_path / "live")
+
+    def shown() -> tuple[str, set[str]]:
+        files = site_hooks.on_files(Files([]), config)
+        page = SimpleNamespace(file=SimpleNamespace(src_uri="serving.md"))
+        text = site_hooks.on_page_markdown("Before\n\n<!-- live page -->\n", page, config, files)
+        return text, {file.dest_uri for file in files if file.src_uri.startswith("live/")}
+
+    assert shown() == ("Before\n\n<!-- live page -->\n", set())
+    (tmp_path / "live" / "ort").mkdir(parents=True)
+    (tmp_path / "live" / "index.html").write_text("page")
+    (tmp_path / "live" / "ort" / "ort.mjs").write_text("runtime")
+    text, files = shown()
+    assert "(live/index.html)" in text
+    assert files == {"live/index.html", "live/ort/ort.mjs"}

@@ -21,6 +21,7 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parent.parent
+LIVE = ROOT / "build" / "live"  # `make live` fills it
 # Pages that GitHub expects beside the code.
 PAGES = {"README.md": "readme.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
 _RELATIVE = re.compile(r"(?<=\]\()(?![a-z]+:|#)([^)\s]+)")
@@ -36,7 +37,7 @@ _LOADED_BY_CSS = re.compile(r"""(?:url\(\s*["']?|@import\s+["'])(?:https?:)?//[^
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Adds the pages beside docs/, and every other file that a page links to."""
+    """Adds the pages beside docs/, every other file that a page links to, and the page that runs a model."""
     for source, target in PAGES.items():
         text = _RELATIVE.sub(r"../\1", (ROOT / source).read_text(encoding="utf-8")).replace("](../docs/", "](")
         files.append(File.generated(config, target, content=text))
@@ -45,6 +46,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         if not (ROOT / target).is_file():
             raise PluginError(f"A page links to {target}, which is not a file of the repository.")
         files.append(File.generated(config, _copy(target), abs_src_path=str(ROOT / target)))
+    for path in sorted(path for path in LIVE.rglob("*") if path.is_file()):
+        files.append(File.generated(config, f"live/{path.relative_to(LIVE).as_posix()}", abs_src_path=str(path)))
     return files
 
 
@@ -60,6 +63,10 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         return posixpath.relpath(target, posixpath.dirname(page.file.src_uri) or ".")
 
     text = _ON_GITHUB.sub("", _OUTSIDE.sub(copied, markdown))
+    if files.get_file_from_path("live/index.html"):
+        text = text.replace(
+            "<!-- live page -->", "[**Try it here**](live/index.html), with the demo's network on digits."
+        )
     if "<!-- command line -->" in text:
         text = text.replace("<!-- command line -->", command_line())
     if "<!-- schemas -->" in text:

@@ -56,12 +56,31 @@ def test_what_the_folder_holds(folder: Path, runtime: Path, tmp_path: Path) -> N
     assert "https://" not in page
 
 
+def test_samples_for_visitors(folder: Path, runtime: Path, tmp_path: Path) -> None:
+    for number in range(11):
+        save_noise(tmp_path / f"{number}.png", 30 + number, 40)
+    (tmp_path / "broken.png").write_text("no image")
+    done = tofe.package(folder / "model.onnx", tmp_path / "site", target="web", runtime=runtime, data=tmp_path)
+    samples = sorted((done.path / "samples").iterdir())
+    assert json.loads((done.path / "model.json").read_text())["samples"] == len(samples)
+    assert done.images is not None
+    assert len(samples) == done.images.read
+    assert 7 <= done.images.read <= 8, "eight, of which one may be the broken one"
+    for path in samples:
+        with Image.open(path) as image:
+            assert image.width == 40
+            assert 30 <= image.height <= 40
+
+
 def test_what_is_refused(folder: Path, runtime: Path, tmp_path: Path) -> None:
     model, site = folder / "model.onnx", tmp_path / "site"
     assert refusal(tofe.package, model, site, target="web").code == "no-web-runtime"
     assert refusal(tofe.package, model, site, target="web", runtime=tmp_path).code == "no-web-runtime"
     assert refusal(tofe.package, model, site, target="web", runtime=runtime, name="x").code == "for-another-target"
     assert refusal(tofe.package, model, site, runtime=runtime).code == "for-another-target"
+    assert refusal(tofe.package, model, site, data="photos").code == "for-another-target"
+    named = {"target": "web", "runtime": runtime, "data": "nowhere"}
+    assert refusal(tofe.package, model, site, **named).code == "no-images-called"
     assert refusal(tofe.package, model, site, target="phone").code == "target-unknown"
     assert not site.exists()
     site.mkdir()
@@ -89,7 +108,10 @@ def kept_tokens(folder: Path) -> Tensor:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["model.onnx", "elided.onnx"])
 def test_a_visitor_drops_an_image(folder: Path, tmp_path: Path, browser: Any, name: str) -> None:
-    site = tofe.package(folder / name, tmp_path / "site", target="web", runtime=PACKAGE).path
+    (tmp_path / "samples").mkdir()
+    save_noise(tmp_path / "samples" / "only.png", 61, 47)
+    done = tofe.package(folder / name, tmp_path / "site", target="web", runtime=PACKAGE, data=tmp_path / "samples")
+    site = done.path
     handler = functools.partial(Quiet, directory=str(site))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         serving = threading.Thread(target=server.serve_forever)
@@ -106,6 +128,8 @@ def test_a_visitor_drops_an_image(folder: Path, tmp_path: Path, browser: Any, na
             rows = [row.inner_text().split("\t") for row in page.query_selector_all("#classes tr")]
             captions = [one.inner_text() for one in page.query_selector_all("figcaption")]
             page.screenshot(path=tmp_path / "page.png", full_page=True)
+            page.click("#samples button")
+            page.wait_for_selector("#status:has-text('Sample 1: 47 × 61 pixels')")
             (tmp_path / "bad.png").write_text("no image")
             page.set_input_files("#file", tmp_path / "bad.png")
             page.wait_for_selector("#status:has-text('is not an image that this browser reads')")

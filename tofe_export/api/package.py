@@ -9,6 +9,9 @@ from typing import Literal
 from tofe_export.api.load import AnyArtifact
 from tofe_export.artifacts.artifact import open_artifact
 from tofe_export.bounds import LARGEST_BATCH, MOST_THREADS, require_within
+from tofe_export.data.image_log import ImageLog
+from tofe_export.data.sources import open_source
+from tofe_export.documents.images import ImagesRead
 from tofe_export.errors import InputError, brief
 from tofe_export.files.folders import new_folder
 from tofe_export.files.writing import write_text
@@ -29,12 +32,14 @@ class Packaged:
         files: all that was written.
         version: the numbered folder of this file; None for a page.
         backend: what runs it.
+        images: for a page, which images were read and omitted; None where there were none to read.
     """
 
     path: Path
     files: tuple[Path, ...]
     version: int | None
     backend: Backend | Literal["onnxruntime-web"]
+    images: ImagesRead | None = None
 
 
 def package(
@@ -48,6 +53,7 @@ def package(
     settings: TritonSettings | None = None,
     storage_uri: str | None = None,
     runtime: Path | str | None = None,
+    data: Path | str | None = None,
 ) -> Packaged:
     """Puts a model into a folder that a server loads: a repository of models, or a page for browsers.
 
@@ -65,23 +71,24 @@ def package(
         settings: instances, threads and batches.
         storage_uri: for KServe, the address that the repository will have: "s3://models/repository", "pvc://...".
         runtime: for a page, the folder `dist` of the npm package onnxruntime-web.
+        data: for a page, images of which visitors find a few on it; they will be as public as the page.
 
     Raises:
-        InputError: see `open_artifact`, `backend_of`, `config`, `repository.add` and `require_for_web`; a name or
-            number that cannot be, an argument for another target, or a file that would be lost.
+        InputError: see `open_artifact`, `open_source`, `backend_of`, `config`, `repository.add` and `require_for_web`;
+            a name or number that cannot be, an argument for another target, or a file that would be lost.
         MissingError: onnxruntime-web is not in `runtime`, or the disk is full.
     """
     if target == "web":
         _leave_out("a repository", name=name, version=version, python=python or None, settings=settings)
         _leave_out("KServe", storage_uri=storage_uri)
-        return _page(model, Path(path), runtime)
+        return _page(model, Path(path), runtime, data)
     if target not in ("triton", "kserve"):
         raise InputError(
             f"`target` is {brief(target)}.",
             "Give triton, kserve or web; tofe_export.program makes those for phones.",
             code="target-unknown",
         )
-    _leave_out("a page", runtime=runtime)
+    _leave_out("a page", runtime=runtime, data=data)
     chosen = settings or TritonSettings()
     _require_settings(chosen)
     if target == "triton":
@@ -103,13 +110,16 @@ def _require_settings(settings: TritonSettings) -> None:
     require_within("delay_us", settings.delay_us, 0, _LONGEST_DELAY)
 
 
-def _page(model: AnyArtifact, path: Path, runtime: Path | str | None) -> Packaged:
+def _page(model: AnyArtifact, path: Path, runtime: Path | str | None, data: Path | str | None) -> Packaged:
     found = web.require_runtime(None if runtime is None else Path(runtime))
     artifact = open_artifact(model)
     web.require_for_web(artifact)
+    log = ImageLog()
+    samples = [] if data is None else web.samples_of(open_source(str(data), "any"), log)
     with new_folder(path) as part:
-        web.write_site(part, artifact, found)
-    return Packaged(path, tuple(file for file in sorted(path.rglob("*")) if file.is_file()), None, "onnxruntime-web")
+        web.write_site(part, artifact, found, samples)
+    files = tuple(file for file in sorted(path.rglob("*")) if file.is_file())
+    return Packaged(path, files, None, "onnxruntime-web", None if data is None else log.document())
 
 
 def _addition(model: AnyArtifact, name: str | None, python: bool, settings: TritonSettings) -> Addition:

@@ -12,11 +12,10 @@ import onnx_ir as ir
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 
 from tofe_export.artifacts.artifact import Artifact, open_openvino
 from tofe_export.data.image_log import ImageLog
-from tofe_export.data.images import ImageSource, batches
+from tofe_export.data.images import ImageSource, batches, pixels_of
 from tofe_export.data.preprocessing import Preprocessing
 from tofe_export.documents.manifest import OnnxManifest, Output
 from tofe_export.documents.onnx_options import Input
@@ -191,16 +190,12 @@ def _showing_input(path: Path) -> Any:
 
 
 def _pictures(source: ImageSource, preprocessing: Preprocessing, log: ImageLog) -> Iterator[NDArray[np.uint8]]:
-    for batch in batches(source, _as_pixels, 1, limit=IMAGES, log=log):
+    for batch in batches(source, pixels_of, 1, limit=IMAGES, log=log):
         yield batch.images[0].numpy()
     noise = np.random.default_rng(0)
     for high, wide in _SIZES:
         shape = (max(1, round(high * preprocessing.height)), max(1, round(wide * preprocessing.width)), 3)
         yield noise.integers(0, 256, shape, dtype=np.uint8)
-
-
-def _as_pixels(image: Image.Image) -> Tensor:
-    return torch.from_numpy(np.array(image.convert("RGB")))
 
 
 @dataclass

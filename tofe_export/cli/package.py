@@ -70,7 +70,13 @@ def package(
     taps: Annotated[
         bool, Option("--taps", help="For a phone: return what every stage does, for verify and token maps.")
     ] = False,
-    data: Annotated[str | None, Option(help="For a phone: images of the check, as in onnx.", metavar="FOLDER")] = None,
+    data: Annotated[
+        str | None,
+        Option(
+            help="For a phone: images of the check, as in onnx. For a page: images of which visitors find a few on it.",
+            metavar="FOLDER",
+        ),
+    ] = None,
 ) -> None:
     """Write what a server, a browser or a phone loads."""
     if target == "executorch" or target == "litert":  # noqa: PLR1714 - one by one it narrows the type
@@ -79,11 +85,13 @@ def package(
             raise BadParameter("A program for phones takes --checkpoint, --int8, --taps and --data alone.")
         _program(model, output, target, checkpoint or CHECKPOINT, int8, taps, data)
         return
-    if checkpoint or int8 or taps or data:
-        raise BadParameter("--checkpoint, --int8, --taps and --data are for executorch and litert.")
+    if checkpoint or int8 or taps:
+        raise BadParameter("--checkpoint, --int8 and --taps are for executorch and litert.")
     from tofe_export.api.package import package as package_model
+    from tofe_export.data.sources import require_unambiguous
     from tofe_export.packages.triton import TritonSettings
 
+    require_unambiguous(data)
     settings = TritonSettings(instances or 1, threads, batch or 8, 100 if delay_us is None else delay_us, gpu)
     written = output or Path("site" if target == "web" else "repository")
     done = package_model(
@@ -96,7 +104,10 @@ def package(
         settings=None if settings == TritonSettings() else settings,
         storage_uri=storage_uri,
         runtime=runtime,
+        data=data,
     )
+    if done.images is not None:
+        console.show_images(done.images)
     for path in done.files:
         console.say(f"Wrote {path}")
     if target == "kserve":

@@ -115,6 +115,11 @@ def batches(
         raise _none_readable(source, unreadable)
 
 
+def pixels_of(image: Image.Image) -> Tensor:
+    """The image as it is, uint8 [H, W, 3] in RGB; a transform for `batches` of one."""
+    return torch.from_numpy(np.array(image.convert("RGB")))
+
+
 def training_batches(
     source: ImageSource,
     transform: Transform,

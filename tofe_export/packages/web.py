@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
+
+from PIL import Image
 
 from tofe_export.artifacts.artifact import Artifact, require_logits
 from tofe_export.artifacts.ends import Ends
+from tofe_export.data.image_log import ImageLog
+from tofe_export.data.images import ImageSource, batches, pixels_of
 from tofe_export.data.preprocessing import Preprocessing
 from tofe_export.documents.manifest import OnnxManifest
 from tofe_export.errors import InputError, MissingError
@@ -22,6 +27,7 @@ RUNTIME = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-thre
 """What the page loads of onnxruntime-web, from the folder `dist` of its npm package."""
 _GET_IT = "Get it: npm install onnxruntime-web; then name its folder: node_modules/onnxruntime-web/dist"
 _TOP = 5
+_SAMPLES = 8
 
 
 def require_runtime(folder: Path | None) -> Path:
@@ -50,7 +56,13 @@ def require_for_web(artifact: Artifact) -> OnnxManifest:
     return manifest
 
 
-def write_site(folder: Path, artifact: Artifact, runtime: Path) -> None:
+def samples_of(source: ImageSource, log: ImageLog) -> list[Image.Image]:
+    """Images that a visitor may take in place of one of his own, spread over the source."""
+    found = batches(source, pixels_of, 1, limit=_SAMPLES, log=log)
+    return [Image.fromarray(batch.images[0].numpy()) for batch in found]
+
+
+def write_site(folder: Path, artifact: Artifact, runtime: Path, samples: Sequence[Image.Image] = ()) -> None:
     """Fills a folder that any file server serves; nothing is loaded from elsewhere."""
     manifest = require_for_web(artifact)
     for path in sorted(PAGE.iterdir()):
@@ -58,8 +70,12 @@ def write_site(folder: Path, artifact: Artifact, runtime: Path) -> None:
     (folder / "ort").mkdir()
     for name in RUNTIME:
         shutil.copyfile(runtime / name, folder / "ort" / name)
+    for number, image in enumerate(samples, 1):
+        (folder / "samples").mkdir(exist_ok=True)
+        image.save(folder / "samples" / f"{number}.png")
     (folder / "model.onnx").write_bytes(_model(artifact, manifest))
-    (folder / "model.json").write_text(json.dumps(_settings(manifest), indent=1) + "\n", encoding="utf-8")
+    settings = {**_settings(manifest), "samples": len(samples)}
+    (folder / "model.json").write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
 
 
 def _model(artifact: Artifact, manifest: OnnxManifest) -> bytes:

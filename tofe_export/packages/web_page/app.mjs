@@ -117,6 +117,21 @@ async function classify(session, settings, file) {
   say(`${file.name}: ${bitmap.width} × ${bitmap.height} pixels, ${Math.round(performance.now() - begun)} ms.`);
 }
 
+// A button for each image that came with the page.
+function offer(count, take) {
+  element("samples").replaceChildren(...Array.from({ length: count }, (_, place) => {
+    const button = document.createElement("button"), image = document.createElement("img");
+    image.src = `samples/${place + 1}.png`;
+    image.alt = `Sample ${place + 1}`;
+    button.append(image);
+    button.addEventListener("click", async () => {
+      const blob = await (await fetch(image.src)).blob();
+      await take([new File([blob], image.alt)]);
+    });
+    return button;
+  }));
+}
+
 async function start() {
   const settings = await (await fetch("model.json")).json();
   const session = await ort.InferenceSession.create("model.onnx", { executionProviders: ["wasm"] });
@@ -128,6 +143,7 @@ async function start() {
       .catch(error => say(`The model cannot be run on ${files[0].name}: ${error.message}`));
     busy = false;
   };
+  offer(settings.samples, take);
   const drop = element("drop");
   element("file").addEventListener("change", event => take(event.target.files));
   drop.addEventListener("keydown", event => { if (event.key === "Enter" || event.key === " ") element("file").click(); });
