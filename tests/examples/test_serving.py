@@ -11,6 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from PIL import Image
 
 import tofe_export as tofe
 from tests.helpers import SMALL_CLASSES, SMALL_KEEP, require_openvino, save_noise, save_small
+from tests.packages.requests_v2 import slow_clients
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "serving"
 TOP = 3
@@ -118,6 +120,14 @@ def test_the_service_refuses_in_words(folder: Path, service: str) -> None:
     assert status == 413
     assert "more than 200 times" in str(answer["detail"])
     assert post(service, photo)[0] == 200, "it still answers"
+
+
+def test_the_service_answers_many_at_once_beside_slow_ones(folder: Path, service: str) -> None:
+    photo = (folder / "photo.png").read_bytes()
+    wanted = post(service, photo)
+    with slow_clients(service, "/classes", 64), ThreadPoolExecutor(16) as clients:
+        answers = list(clients.map(lambda _: post(service, photo), range(64)))
+    assert answers == [wanted] * 64, "to the last digit"
 
 
 @pytest.mark.slow

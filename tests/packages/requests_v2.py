@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,20 @@ def file_says(model: Path, given: NDArray[np.uint8]) -> Answer:
     """The file by itself."""
     classes, probabilities = import_onnxruntime().InferenceSession(model).run(None, {"pixels": given})
     return classes[0].tolist(), probabilities[0].tolist()
+
+
+@contextlib.contextmanager
+def slow_clients(address: str, path: str, number: int) -> Iterator[list[socket.socket]]:
+    """Connections that promised a body of a megabyte, sent its first bytes, and wait."""
+    host, port = address.removeprefix("http://").split(":")
+    promised = (
+        f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: 1000000\r\n\r\n"
+    )
+    with contextlib.ExitStack() as open_ones:
+        waiting = [open_ones.enter_context(socket.create_connection((host, int(port)), 60)) for _ in range(number)]
+        for one in waiting:
+            one.sendall(promised.encode() + b'{"inputs": [')
+        yield waiting
 
 
 def became_ready(address: str, runs: Callable[[], bool], seconds: float) -> bool:

@@ -14,7 +14,7 @@ from PIL import Image
 
 import tofe_export as tofe
 from tests.helpers import SMALL_KEEP, save_noise, save_small
-from tests.packages.requests_v2 import Answer, answer_of, asked, file_says, post
+from tests.packages.requests_v2 import Answer, answer_of, asked, file_says, post, slow_clients
 from tests.packages.triton_server import binaries, serving
 from tofe_export.packages.triton import TritonSettings
 
@@ -65,6 +65,22 @@ def test_it_answers_as_the_file_does_and_refuses_in_words(server: Path, folder: 
             status, reply = post(running.http, body)
             assert (status, words in reply["error"]) == (expected, True), reply
         assert post(running.http, asked(given))[0] == 200, "it still answers"
+
+
+def test_slow_clients_and_huge_bodies_do_not_keep_others_waiting(server: Path, folder: Path, tmp_path: Path) -> None:
+    given = pixels(folder)
+    wanted = file_says(folder / "old.onnx", given)
+    with (
+        serving(server, repository(folder, tmp_path / "models")) as running,
+        slow_clients(running.http, "/v2/models/tofe/infer", 64),
+    ):
+        assert [answer_of(post(running.http, asked(given))[1]) for _ in range(8)] == [wanted] * 8
+        try:
+            status, _ = post(running.http, b"\0" * 200_000_000)
+        except OSError:  # it closes the connection before it has all of it
+            status = 413
+        assert 400 <= status < 600
+        assert answer_of(post(running.http, asked(given))[1]) == wanted, "it still answers"
 
 
 def test_grpc_and_batches(server: Path, folder: Path, tmp_path: Path) -> None:
