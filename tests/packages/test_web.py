@@ -16,9 +16,9 @@ from torch import Tensor
 import tofe_export as tofe
 from tests.browsers import chromium
 from tests.helpers import SMALL_CLASSES, SMALL_KEEP, refusal, save_noise, save_small
-from tests.readers.test_web import PACKAGE, Quiet
+from tests.readers.test_web import PACKAGE, WEBGPU, Quiet
 from tofe_export.model.fixed_path import FixedPath
-from tofe_export.packages.web import RUNTIME
+from tofe_export.packages.web import ON_GPU, RUNTIME
 from tofe_export.page.token_maps import kept_in_stages, reused
 
 
@@ -38,7 +38,7 @@ def runtime(tmp_path: Path) -> Path:
     """Files with the names of onnxruntime-web's."""
     path = tmp_path / "dist"
     path.mkdir()
-    for name in RUNTIME:
+    for name in (*RUNTIME, *ON_GPU):
         (path / name).write_text(name)
     return path
 
@@ -54,6 +54,11 @@ def test_what_the_folder_holds(folder: Path, runtime: Path, tmp_path: Path) -> N
     page = (done.path / "index.html").read_text() + (done.path / "app.mjs").read_text()
     assert "http://" not in page
     assert "https://" not in page
+    assert (told["runtime"], told["webgpu"]) == (RUNTIME[0], False)
+    done = tofe.package(folder / "model.onnx", tmp_path / "gpu", target="web", runtime=runtime, webgpu=True)
+    assert {path.name for path in done.files if path.parent.name == "ort"} == set(ON_GPU)
+    told = json.loads((done.path / "model.json").read_text())
+    assert (told["runtime"], told["webgpu"]) == (ON_GPU[0], True)
 
 
 def test_samples_for_visitors(folder: Path, runtime: Path, tmp_path: Path) -> None:
@@ -78,6 +83,7 @@ def test_what_is_refused(folder: Path, runtime: Path, tmp_path: Path) -> None:
     assert refusal(tofe.package, model, site, target="web", runtime=tmp_path).code == "no-web-runtime"
     assert refusal(tofe.package, model, site, target="web", runtime=runtime, name="x").code == "for-another-target"
     assert refusal(tofe.package, model, site, runtime=runtime).code == "for-another-target"
+    assert refusal(tofe.package, model, site, webgpu=True).code == "for-another-target"
     assert refusal(tofe.package, model, site, data="photos").code == "for-another-target"
     named = {"target": "web", "runtime": runtime, "data": "nowhere"}
     assert refusal(tofe.package, model, site, **named).code == "no-images-called"
@@ -93,7 +99,7 @@ def test_what_is_refused(folder: Path, runtime: Path, tmp_path: Path) -> None:
 def browser() -> Iterator[Any]:
     if not PACKAGE.is_dir():
         pytest.skip("onnxruntime-web is not in build/web: make readers")
-    with chromium() as started:
+    with chromium(*WEBGPU) as started:
         yield started
 
 
@@ -106,12 +112,12 @@ def kept_tokens(folder: Path) -> Tensor:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["model.onnx", "elided.onnx"])
-def test_a_visitor_drops_an_image(folder: Path, tmp_path: Path, browser: Any, name: str) -> None:
+@pytest.mark.parametrize(("name", "webgpu"), [("model.onnx", False), ("elided.onnx", False), ("model.onnx", True)])
+def test_a_visitor_drops_an_image(folder: Path, tmp_path: Path, browser: Any, name: str, webgpu: bool) -> None:
     (tmp_path / "samples").mkdir()
     save_noise(tmp_path / "samples" / "only.png", 61, 47)
-    done = tofe.package(folder / name, tmp_path / "site", target="web", runtime=PACKAGE, data=tmp_path / "samples")
-    site = done.path
+    asked_for = {"target": "web", "runtime": PACKAGE, "data": tmp_path / "samples", "webgpu": webgpu}
+    site = tofe.package(folder / name, tmp_path / "site", **asked_for).path
     handler = functools.partial(Quiet, directory=str(site))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         serving = threading.Thread(target=server.serve_forever)
@@ -122,9 +128,12 @@ def test_a_visitor_drops_an_image(folder: Path, tmp_path: Path, browser: Any, na
             asked: list[str] = []
             page.on("request", lambda request: asked.append(request.url))
             page.goto(address)
-            page.wait_for_selector("body[data-ready]")
+            page.wait_for_selector("body[data-ready]", timeout=120_000)  # a processor draws what a GPU would
+            has_gpu = page.evaluate("async () => Boolean(navigator.gpu && await navigator.gpu.requestAdapter())")
+            where = "GPU" if webgpu and has_gpu else "processor"
+            assert page.inner_text("#model").endswith(f"on the {where} of this device")
             page.set_input_files("#file", folder / "photo.png")
-            page.wait_for_selector("#result:not([hidden])")
+            page.wait_for_selector("#result:not([hidden])", timeout=120_000)
             rows = [row.inner_text().split("\t") for row in page.query_selector_all("#classes tr")]
             captions = [one.inner_text() for one in page.query_selector_all("figcaption")]
             page.screenshot(path=tmp_path / "page.png", full_page=True)

@@ -54,6 +54,7 @@ def package(
     storage_uri: str | None = None,
     runtime: Path | str | None = None,
     data: Path | str | None = None,
+    webgpu: bool = False,
 ) -> Packaged:
     """Puts a model into a folder that a server loads: a repository of models, or a page for browsers.
 
@@ -71,6 +72,7 @@ def package(
         settings: instances, threads and batches.
         storage_uri: for KServe, the address that the repository will have: "s3://models/repository", "pvc://...".
         runtime: for a page, the folder `dist` of the npm package onnxruntime-web.
+        webgpu: the page computes on the visitor's GPU where the browser offers one.
         data: for a page, images of which visitors find a few on it; they will be as public as the page.
 
     Raises:
@@ -81,14 +83,14 @@ def package(
     if target == "web":
         _leave_out("a repository", name=name, version=version, python=python or None, settings=settings)
         _leave_out("KServe", storage_uri=storage_uri)
-        return _page(model, Path(path), runtime, data)
+        return _page(model, Path(path), runtime, webgpu, data)
     if target not in ("triton", "kserve"):
         raise InputError(
             f"`target` is {brief(target)}.",
             "Give triton, kserve or web; tofe_export.program makes those for phones.",
             code="target-unknown",
         )
-    _leave_out("a page", runtime=runtime, data=data)
+    _leave_out("a page", runtime=runtime, data=data, webgpu=webgpu or None)
     chosen = settings or TritonSettings()
     _require_settings(chosen)
     if target == "triton":
@@ -110,14 +112,16 @@ def _require_settings(settings: TritonSettings) -> None:
     require_within("delay_us", settings.delay_us, 0, _LONGEST_DELAY)
 
 
-def _page(model: AnyArtifact, path: Path, runtime: Path | str | None, data: Path | str | None) -> Packaged:
-    found = web.require_runtime(None if runtime is None else Path(runtime))
+def _page(
+    model: AnyArtifact, path: Path, runtime: Path | str | None, webgpu: bool, data: Path | str | None
+) -> Packaged:
+    found = web.runtime_in(None if runtime is None else Path(runtime), webgpu)
     artifact = open_artifact(model)
     web.require_for_web(artifact)
     log = ImageLog()
     samples = [] if data is None else web.samples_of(open_source(str(data), "any"), log)
     with new_folder(path) as part:
-        web.write_site(part, artifact, found, samples)
+        web.write_site(part, artifact, found, webgpu, samples)
     files = tuple(file for file in sorted(path.rglob("*")) if file.is_file())
     return Packaged(path, files, None, "onnxruntime-web", None if data is None else log.document())
 

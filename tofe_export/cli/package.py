@@ -62,6 +62,9 @@ def package(
     runtime: Annotated[
         Path | None, Option(help="For a page: node_modules/onnxruntime-web/dist, from npm.", metavar="DIR")
     ] = None,
+    webgpu: Annotated[
+        bool, Option("--webgpu", help="For a page: compute on the visitor's GPU where there is one.")
+    ] = False,
     checkpoint: Annotated[
         str | None,
         Option(help="For a phone: what the file was exported from; default: ckpt.pth.", metavar="CKPT"),
@@ -80,7 +83,7 @@ def package(
 ) -> None:
     """Write what a server, a browser or a phone loads."""
     if target == "executorch" or target == "litert":  # noqa: PLR1714 - one by one it narrows the type
-        for_servers = (name, version, python, instances, threads, batch, delay_us, gpu, storage_uri, runtime)
+        for_servers = (name, version, python, instances, threads, batch, delay_us, gpu, storage_uri, runtime, webgpu)
         if any(given is not None and given is not False for given in for_servers):
             raise BadParameter("A program for phones takes --checkpoint, --int8, --taps and --data alone.")
         _program(model, output, target, checkpoint or CHECKPOINT, int8, taps, data)
@@ -105,6 +108,7 @@ def package(
         storage_uri=storage_uri,
         runtime=runtime,
         data=data,
+        webgpu=webgpu,
     )
     if done.images is not None:
         console.show_images(done.images)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def predict(
-    model: Annotated[Path, Argument(help="ONNX file, engine or checkpoint.", metavar="MODEL")],
+    model: Annotated[Path, Argument(help="ONNX file, engine, program for phones, or checkpoint.", metavar="MODEL")],
     images: Annotated[
         list[str], Argument(help="Image files, folders of them, or quoted patterns.", metavar="IMAGE...")
     ],

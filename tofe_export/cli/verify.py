@@ -25,7 +25,7 @@ _VERDICTS = {0: "PASSED", 3: "NOT CHECKED: something could not run here"}
 
 
 def verify(
-    models: Annotated[list[Path], Argument(help="Exported models (.onnx) and engines (.engine).", metavar="MODEL...")],
+    models: Annotated[list[Path], Argument(help="ONNX files, engines, programs for phones.", metavar="MODEL...")],
     against: Annotated[Path, Option(help="The checkpoint they must agree with; or hf-hub:owner/name.", metavar="CKPT")],
     data: Annotated[str | None, Option(help="Images: 'digits', 'photos' or a folder.")] = None,
     samples: Annotated[int, Option(help="At most this many images.", min=1, max=MOST_IMAGES)] = 128,

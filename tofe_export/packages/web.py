@@ -24,22 +24,27 @@ from tofe_export.page.token_maps import patch_grid
 
 PAGE = Path(__file__).with_name("web_page")
 RUNTIME = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
-"""What the page loads of onnxruntime-web, from the folder `dist` of its npm package."""
+ON_GPU = ("ort.min.mjs", "ort-wasm-simd-threaded.jsep.mjs", "ort-wasm-simd-threaded.jsep.wasm")
+"""What the page loads of onnxruntime-web, from the folder `dist` of its npm package; and where it may use WebGPU.
+
+Its newer build for WebGPU (asyncify, 1.30) has no float64, which preparing images needs.
+"""
 _GET_IT = "Get it: npm install onnxruntime-web; then name its folder: node_modules/onnxruntime-web/dist"
 _TOP = 5
 _SAMPLES = 8
 
 
-def require_runtime(folder: Path | None) -> Path:
-    """The folder with onnxruntime-web; raises MissingError where that is not in it."""
+def runtime_in(folder: Path | None, webgpu: bool) -> list[Path]:
+    """The files of onnxruntime-web, of which the page imports the first; MissingError where one is missing."""
     if folder is None:
         raise MissingError(
             "The page needs onnxruntime-web, which is not a Python package.", _GET_IT, code="no-web-runtime"
         )
-    for name in RUNTIME:
-        if not (folder / name).is_file():
-            raise MissingError(f"{folder} has no {name}.", _GET_IT, code="no-web-runtime", path=folder)
-    return folder
+    files = [folder / name for name in (ON_GPU if webgpu else RUNTIME)]
+    for file in files:
+        if not file.is_file():
+            raise MissingError(f"{folder} has no {file.name}.", _GET_IT, code="no-web-runtime", path=folder)
+    return files
 
 
 def require_for_web(artifact: Artifact) -> OnnxManifest:
@@ -62,19 +67,26 @@ def samples_of(source: ImageSource, log: ImageLog) -> list[Image.Image]:
     return [Image.fromarray(batch.images[0].numpy()) for batch in found]
 
 
-def write_site(folder: Path, artifact: Artifact, runtime: Path, samples: Sequence[Image.Image] = ()) -> None:
+def write_site(
+    folder: Path, artifact: Artifact, runtime: Sequence[Path], webgpu: bool, samples: Sequence[Image.Image] = ()
+) -> None:
     """Fills a folder that any file server serves; nothing is loaded from elsewhere."""
     manifest = require_for_web(artifact)
     for path in sorted(PAGE.iterdir()):
         shutil.copyfile(path, folder / path.name)
     (folder / "ort").mkdir()
-    for name in RUNTIME:
-        shutil.copyfile(runtime / name, folder / "ort" / name)
+    for file in runtime:
+        shutil.copyfile(file, folder / "ort" / file.name)
     for number, image in enumerate(samples, 1):
         (folder / "samples").mkdir(exist_ok=True)
         image.save(folder / "samples" / f"{number}.png")
     (folder / "model.onnx").write_bytes(_model(artifact, manifest))
-    settings = {**_settings(manifest), "samples": len(samples)}
+    settings = {
+        **_settings(manifest),
+        "runtime": runtime[0].name,
+        "webgpu": webgpu,
+        "samples": len(samples),
+    }
     (folder / "model.json").write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
 
 
@@ -101,6 +113,8 @@ def _settings(manifest: OnnxManifest) -> dict[str, object]:
         "keep": manifest.keep,
         "tokens": manifest.tokens,
         "grid": patch_grid(manifest),
+        "height": manifest.preprocessing.height,
+        "width": manifest.preprocessing.width,
         "mean": manifest.preprocessing.mean,
         "std": manifest.preprocessing.std,
         "rearranged": layout.rearranged,

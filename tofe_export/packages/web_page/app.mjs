@@ -1,13 +1,9 @@
 // Runs the model on an image of the visitor, here in the browser, and draws which tokens each stage used.
-import * as ort from "./ort/ort.wasm.min.mjs";
-
 const LONGEST = 4096; // pixels of a side; a larger image is made smaller before it is prepared
 const SCALE = 4; // of the drawings
 const ACCENT = "#e07a1f";
 
-ort.env.wasm.wasmPaths = new URL("./ort/", location.href).href;
-ort.env.wasm.numThreads = 1; // more need headers that a plain file server does not send
-ort.env.logLevel = "error";
+let ort; // onnxruntime-web, in the build that came with the page
 
 const element = name => document.getElementById(name);
 const say = text => { element("status").textContent = text; };
@@ -132,10 +128,30 @@ function offer(count, take) {
   }));
 }
 
+// A session on the GPU where the page may use one and there is one that runs the model, else on the processor.
+async function open(settings) {
+  ort = await import(`./ort/${settings.runtime}`);
+  ort.env.wasm.wasmPaths = new URL("./ort/", location.href).href;
+  ort.env.wasm.numThreads = 1; // more need headers that a plain file server does not send
+  ort.env.logLevel = "error";
+  const [height, width] = [settings.height, settings.width];
+  const empty = () => new ort.Tensor("uint8", new Uint8Array(height * width * 3), [1, height, width, 3]);
+  if (settings.webgpu && await navigator.gpu?.requestAdapter()) {
+    try {
+      const session = await ort.InferenceSession.create("model.onnx", { executionProviders: ["webgpu", "wasm"] });
+      await session.run({ pixels: empty() }); // shaders are compiled by the first run
+      return [session, "GPU"];
+    } catch (error) {
+      console.warn(`The GPU does not run the model: ${error.message}`);
+    }
+  }
+  return [await ort.InferenceSession.create("model.onnx", { executionProviders: ["wasm"] }), "processor"];
+}
+
 async function start() {
   const settings = await (await fetch("model.json")).json();
-  const session = await ort.InferenceSession.create("model.onnx", { executionProviders: ["wasm"] });
-  element("model").textContent = settings.description;
+  const [session, where] = await open(settings);
+  element("model").textContent = `${settings.description}, on the ${where} of this device`;
   const take = async files => {
     if (busy || !files.length) return;
     busy = true;
