@@ -2,7 +2,7 @@
 # make test   an environment, then linter, type checker, import rules and the fast tests
 # make slow   the tests that take minutes
 # make readers  what tests/readers needs besides: three packages, and onnxruntime-web in build/web (needs npm)
-# make arm64  ONNX Runtime for arm64 and QEMU in build/arm64, for tests/readers (needs Debian's apt, not root)
+# make arm64  ONNX Runtime for arm64 and QEMU in build/arm64, for tests/readers (needs apt and Debian's keyring, not root)
 # make phones   tests/edge with ExecuTorch and LiteRT, in an environment of its own in build/phones
 # make triton  a Triton Inference Server in build/triton, for tests/packages (Linux; needs a Python with a shared libpython)
 # make mlserver  MLServer in build/mlserver, for tests/examples (a Python below 3.13)
@@ -16,6 +16,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 WEB    := build/web/node_modules/onnxruntime-web
+ORT    := $(WEB)/package.json
 
 # What the prose check reads: files and folders of Markdown and Python.
 PROSE  := README.md CONTRIBUTING.md CHANGELOG.md docs examples studies tofe_export plugins
@@ -35,10 +36,10 @@ test: lint
 slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow
 
-readers: $(STAMP) $(WEB)
+readers: $(STAMP) $(ORT)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,readers]'
 
-$(WEB):
+$(ORT):
 	mkdir -p build/web
 	npm install --prefix build/web --ignore-scripts --no-audit --no-fund onnxruntime-web
 
@@ -57,7 +58,7 @@ triton:
 
 mlserver:
 	$(PYTHON) -m venv build/mlserver
-	build/mlserver/bin/python -m pip install --quiet --disable-pip-version-check 'mlserver>=1.7,<1.8' onnxruntime
+	build/mlserver/bin/python -m pip install --quiet --disable-pip-version-check 'mlserver>=1.7,<1.8' 'uvloop<0.22' onnxruntime
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -73,11 +74,12 @@ docs: $(STAMP)
 	$(BIN)/mkdocs build --quiet
 	@echo "Read site/index.html, or with search: $(BIN)/mkdocs serve"
 
-live: $(STAMP) $(WEB)
+live: $(STAMP) $(ORT)
 	test -f demo/model.onnx || $(MAKE) demo
 	rm -rf build/live
 	$(BIN)/tofe-export package demo/model.onnx --for web --runtime $(WEB)/dist --data digits -o build/live
-	$(MAKE) docs
+	$(BIN)/mkdocs build --quiet
+	@echo "Look at it: $(BIN)/python -m http.server --directory site"
 
 # Draws docs/images/rooms.svg again after a change of the import contract.
 diagram: $(STAMP)

@@ -6,11 +6,18 @@
 # All of it is Debian 13's: ONNX Runtime does not start in the QEMU 7.2 of Debian 12.
 set -euo pipefail
 folder=$(realpath -m "$1"); shift
+keyring=/usr/share/keyrings/debian-archive-keyring.gpg
+for tool in apt-get dpkg dpkg-deb; do
+    command -v "$tool" > /dev/null || { echo "$tool is missing: this needs Debian, or a system made from it." >&2; exit 3; }
+done
+[ -f "$keyring" ] || { echo "$keyring is missing: apt-get install debian-archive-keyring" >&2; exit 3; }
+here=$(dpkg --print-architecture)
 pip=${PIP:-"python3 -m pip"}
 mirror=${DEBIAN:-http://deb.debian.org/debian}
 
+rm -rf "$folder"
 mkdir -p "$folder"/apt/{lists,archives}/partial "$folder"/{qemu,root,site}
-echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror trixie main" > "$folder/apt/sources.list"
+echo "deb [signed-by=$keyring] $mirror trixie main" > "$folder/apt/sources.list"
 : > "$folder/apt/status"  # nothing is installed, so that apt names every package
 
 fetch() {  # architecture, folder, packages: what they need besides comes with them
@@ -27,7 +34,7 @@ fetch() {  # architecture, folder, packages: what they need besides comes with t
     done
 }
 
-fetch "$(dpkg --print-architecture)" "$folder/qemu" qemu-user
+fetch "$here" "$folder/qemu" qemu-user
 mv "$folder/qemu/usr/bin/qemu-aarch64" "$folder"  # one of some thirty processors
 rm -rf "$folder/qemu"
 ln -sfn usr/lib "$folder/root/lib"  # where programs look for their loader

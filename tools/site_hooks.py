@@ -65,7 +65,8 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     text = _ON_GITHUB.sub("", _OUTSIDE.sub(copied, markdown))
     if files.get_file_from_path("live/index.html"):
         text = text.replace(
-            "<!-- live page -->", "[**Try it here**](live/index.html), with the demo's network on digits."
+            "<!-- live page -->",
+            "[**Try it here**](live/index.html), with the demo's network on digits (from a server, not from a file).",
         )
     if "<!-- command line -->" in text:
         text = text.replace("<!-- command line -->", command_line())

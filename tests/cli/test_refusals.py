@@ -31,6 +31,28 @@ def refused(
 @pytest.mark.parametrize(
     ("options", "words"),
     [
+        (["--data", "photos"], "--data is for web, executorch and litert"),
+        (["--for", "kserve", "--data", "photos"], "--data is for web, executorch and litert"),
+        (["--for", "web", "--int8"], "--checkpoint, --int8 and --taps are for executorch and litert"),
+        (["--for", "litert", "--webgpu"], "takes --checkpoint, --int8, --taps and --data alone"),
+        (["--for", "executorch", "--runtime", "dist"], "takes --checkpoint, --int8, --taps and --data alone"),
+        (["--webgpu"], "--webgpu is for a page"),
+        (["--for", "web", "--threads", "2"], "--delay-us and --gpu are for triton and kserve"),
+        (["--for", "web"], "The page needs onnxruntime-web"),
+    ],
+)
+def test_options_of_package_for_another_target(
+    options: list[str], words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, said = refused(["package", *options], monkeypatch, capsys)
+    assert (code, words in said) == (3 if "needs" in words else 2, True), said
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
         (["--keep", "0,4,2"], "Keep count 0 of stage 0 is outside 1..16"),
         (["--keep", "8,-1,2"], "Keep count -1 of stage 1 is outside 1..16"),
         (["--keep", "8,4,17"], "Keep count 17 of stage 2 is outside 1..16"),

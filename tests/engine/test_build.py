@@ -178,7 +178,6 @@ creator = Creator()
 trt.get_plugin_registry().register_creator(creator, "tofe")
 from tofe_export.errors import InputError
 from tofe_export.api.build import build
-from tofe_export.api.export import export
 try:
     build(sys.argv[1], sys.argv[2], backend="rtx")
 except InputError as error:

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,26 +35,30 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def server(folder: Path) -> Iterator[tuple[str, str]]:
+@pytest.fixture(scope="module", params=[0, 1], ids=["in the server's process", "in a worker"])
+def server(folder: Path, request: pytest.FixtureRequest) -> Iterator[tuple[str, str]]:
     """Its addresses for HTTP and gRPC."""
     http, grpc, metrics = free_port(), free_port(), free_port()
-    ports = {"HTTP_PORT": http, "GRPC_PORT": grpc, "METRICS_PORT": metrics, "HOST": "127.0.0.1", "PARALLEL_WORKERS": 0}
+    ports = {"HTTP_PORT": http, "GRPC_PORT": grpc, "METRICS_PORT": metrics, "HOST": "127.0.0.1"}
+    ports["PARALLEL_WORKERS"] = request.param
     settings = {f"MLSERVER_{name}": str(value) for name, value in ports.items()}
     path = f"{ENVIRONMENT / 'bin'}:{os.environ['PATH']}"
-    process = subprocess.Popen(
-        [ENVIRONMENT / "bin" / "mlserver", "start", folder],
-        env={**os.environ, **settings, "PATH": path, "THREADS": "1"},
-        cwd=folder,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    said = folder.parent / f"log-{request.param}.txt"
+    with said.open("wb") as log:
+        process = subprocess.Popen(
+            [ENVIRONMENT / "bin" / "mlserver", "start", folder],
+            env={**os.environ, **settings, "PATH": path, "THREADS": "1"},
+            cwd=folder,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
     try:
         if not became_ready(f"http://127.0.0.1:{http}", lambda: process.poll() is None, STARTS):
-            pytest.fail("MLServer does not start")
+            pytest.fail(f"MLServer does not start: {said.read_text()[-2000:]}")
         yield f"http://127.0.0.1:{http}", f"127.0.0.1:{grpc}"
     finally:
-        process.kill()
+        os.killpg(process.pid, signal.SIGKILL)  # with its workers
         process.wait()
 
 
@@ -67,6 +72,10 @@ def test_it_answers_as_the_file_does_and_refuses_in_words(server: tuple[str, str
         (asked(PIXELS[..., :2]), "invalid dimensions"),
         (asked(PIXELS, "FP32"), "Unexpected input data type"),
         (asked(PIXELS, name="images"), "missing from input feed"),
+        (asked(PIXELS[:, :0]), "The request does not fit"),
+        (asked(PIXELS).replace(b"[1, 50, 70, 3]", b"[1, 50, 71, 3]"), "The request does not fit"),
+        (asked(PIXELS).replace(b'"data": [', b'"data": [300, '), "The request does not fit"),
+        (asked(PIXELS[:, :1, :1].astype(np.int64) - 500), "The request does not fit"),
     ):
         status, reply = post(http, body)
         assert (status, words in reply["error"]) == (400, True), reply

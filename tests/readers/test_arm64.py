@@ -13,6 +13,8 @@ from tests.readers.comparing import require_same, run_in_onnxruntime
 from tofe_export.runners.base import Array
 
 pytestmark = pytest.mark.slow
+FIRST: dict[str, dict[str, Array]] = {}
+"""What the processor before computed."""
 FORMS = {
     "rearranged": {"rearrange": "plugin", "taps": True},
     "elided": {"rearrange": "elide", "taps": True},
@@ -59,6 +61,11 @@ def test_every_form_computes_the_same(
     for name, content in models.items():
         here = run_in_onnxruntime(content, feeds[name])
         require_same(here, found[name])
+        if name in FIRST:
+            assert all(np.array_equal(value, FIRST[name][key]) for key, value in found[name].items()), (
+                "as on the others"
+            )
+    FIRST.update(found)
     require_same(operators.expected_of(operators.scores()), found["partition"])
     assert np.array_equal(found["rearrange"]["tokens"], feeds["partition"]["tokens"])
     assert np.array_equal(found["served"]["classes"], run_in_onnxruntime(models["served"], feeds["served"])["classes"])

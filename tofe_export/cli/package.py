@@ -76,7 +76,7 @@ def package(
     data: Annotated[
         str | None,
         Option(
-            help="For a phone: images of the check, as in onnx. For a page: images of which visitors find a few on it.",
+            help="For a phone: images of the check, as in onnx. For a page: images to offer visitors, at most 8.",
             metavar="FOLDER",
         ),
     ] = None,
@@ -90,6 +90,10 @@ def package(
         return
     if checkpoint or int8 or taps:
         raise BadParameter("--checkpoint, --int8 and --taps are for executorch and litert.")
+    if data and target != "web":
+        raise BadParameter("--data is for web, executorch and litert.")
+    if target == "web" and (gpu or any(given is not None for given in (instances, threads, batch, delay_us))):
+        raise BadParameter("--instances, --threads, --batch, --delay-us and --gpu are for triton and kserve.")
     from tofe_export.api.package import package as package_model
     from tofe_export.data.sources import require_unambiguous
     from tofe_export.packages.triton import TritonSettings

@@ -31,7 +31,7 @@ Its newer build for WebGPU (asyncify, 1.30) has no float64, which preparing imag
 """
 _GET_IT = "Get it: npm install onnxruntime-web; then name its folder: node_modules/onnxruntime-web/dist"
 _TOP = 5
-_SAMPLES = 8
+_SAMPLES, _LONGEST = 8, 1024  # images, and pixels of a side: every visitor loads them
 
 
 def runtime_in(folder: Path | None, webgpu: bool) -> list[Path]:
@@ -62,9 +62,13 @@ def require_for_web(artifact: Artifact) -> OnnxManifest:
 
 
 def samples_of(source: ImageSource, log: ImageLog) -> list[Image.Image]:
-    """Images that a visitor may take in place of one of his own, spread over the source."""
-    found = batches(source, pixels_of, 1, limit=_SAMPLES, log=log)
-    return [Image.fromarray(batch.images[0].numpy()) for batch in found]
+    """Images that a visitor may take in place of one of his own, spread over the source, and made smaller."""
+    samples = []
+    for batch in batches(source, pixels_of, 1, limit=_SAMPLES, log=log):
+        image = Image.fromarray(batch.images[0].numpy())
+        image.thumbnail((_LONGEST, _LONGEST))
+        samples.append(image)
+    return samples
 
 
 def write_site(

@@ -1,6 +1,7 @@
 """A runtime of MLServer that serves a file for ONNX Runtime; beside `model-settings.json`, which names the file.
 
-    pip install mlserver onnxruntime
+    pip install mlserver onnxruntime 'uvloop<0.22'   # MLServer 1.7.1 does not start its workers with a newer one
+    tofe-export onnx ckpt.pth --input image --outputs classes -o examples/serving/mlserver/served.onnx
     mlserver start examples/serving/mlserver
 
 The environment variable THREADS says how many threads the model takes.
@@ -14,7 +15,9 @@ from mlserver.codecs import NumpyCodec
 from mlserver.errors import InferenceError
 from mlserver.types import InferenceRequest, InferenceResponse
 from mlserver.utils import get_model_uri
-from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
+from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, RuntimeException
+
+_UNFIT = (InvalidArgument, RuntimeException, Fail)
 
 
 class ToFeRuntime(MLModel):
@@ -35,7 +38,7 @@ class ToFeRuntime(MLModel):
         try:
             feeds = {tensor.name: NumpyCodec.decode_input(tensor) for tensor in payload.inputs}
             outputs = self._session.run(None, feeds)
-        except (InvalidArgument, ValueError) as error:
+        except (*_UNFIT, ValueError, TypeError, OverflowError) as error:
             raise InferenceError(f"The request does not fit the model: {error}") from error
         answer = [NumpyCodec.encode_output(*pair) for pair in zip(self._outputs, outputs, strict=True)]
         return InferenceResponse(model_name=self.name, model_version=self.version, outputs=answer)

@@ -115,17 +115,26 @@ async function classify(session, settings, file) {
 
 // A button for each image that came with the page.
 function offer(count, take) {
+  element("samples").hidden = !count;
   element("samples").replaceChildren(...Array.from({ length: count }, (_, place) => {
     const button = document.createElement("button"), image = document.createElement("img");
     image.src = `samples/${place + 1}.png`;
     image.alt = `Sample ${place + 1}`;
     button.append(image);
     button.addEventListener("click", async () => {
-      const blob = await (await fetch(image.src)).blob();
-      await take([new File([blob], image.alt)]);
+      const answer = await fetch(image.src).catch(() => null);
+      if (answer?.ok) await take([new File([await answer.blob()], image.alt)]);
+      else say(`${image.alt} cannot be loaded.`);
     });
     return button;
   }));
+}
+
+// Once it has run an image of zeros: the first run compiles shaders, and may fail.
+async function onGpu({ height, width }) {
+  const session = await ort.InferenceSession.create("model.onnx", { executionProviders: ["webgpu"] });
+  await session.run({ pixels: new ort.Tensor("uint8", new Uint8Array(height * width * 3), [1, height, width, 3]) });
+  return session;
 }
 
 // A session on the GPU where the page may use one and there is one that runs the model, else on the processor.
@@ -134,13 +143,9 @@ async function open(settings) {
   ort.env.wasm.wasmPaths = new URL("./ort/", location.href).href;
   ort.env.wasm.numThreads = 1; // more need headers that a plain file server does not send
   ort.env.logLevel = "error";
-  const [height, width] = [settings.height, settings.width];
-  const empty = () => new ort.Tensor("uint8", new Uint8Array(height * width * 3), [1, height, width, 3]);
-  if (settings.webgpu && await navigator.gpu?.requestAdapter()) {
+  if (settings.webgpu) {
     try {
-      const session = await ort.InferenceSession.create("model.onnx", { executionProviders: ["webgpu", "wasm"] });
-      await session.run({ pixels: empty() }); // shaders are compiled by the first run
-      return [session, "GPU"];
+      if (await navigator.gpu?.requestAdapter()) return [await onGpu(settings), "GPU"];
     } catch (error) {
       console.warn(`The GPU does not run the model: ${error.message}`);
     }
@@ -161,7 +166,10 @@ async function start() {
   };
   offer(settings.samples, take);
   const drop = element("drop");
-  element("file").addEventListener("change", event => take(event.target.files));
+  element("file").addEventListener("change", event => {
+    take([...event.target.files]);
+    event.target.value = ""; // else the same file a second time would be no change
+  });
   drop.addEventListener("keydown", event => { if (event.key === "Enter" || event.key === " ") element("file").click(); });
   for (const kind of ["dragover", "dragleave", "drop"]) {
     drop.addEventListener(kind, event => {
