@@ -15,7 +15,7 @@ here=$(dpkg --print-architecture)
 pip=${PIP:-"python3 -m pip"}
 mirror=${DEBIAN:-http://deb.debian.org/debian}
 
-rm -rf "$folder"
+rm -rf "$folder"/{apt,qemu,qemu-aarch64,root,site}  # of a run before
 mkdir -p "$folder"/apt/{lists,archives}/partial "$folder"/{qemu,root,site}
 echo "deb [signed-by=$keyring] $mirror trixie main" > "$folder/apt/sources.list"
 : > "$folder/apt/status"  # nothing is installed, so that apt names every package
