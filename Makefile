@@ -3,6 +3,7 @@
 # make slow   the tests that take minutes
 # make readers  what tests/readers needs besides: three packages, and onnxruntime-web in build/web (needs npm)
 # make arm64  ONNX Runtime for arm64 and QEMU in build/arm64, for tests/readers (needs apt and Debian's keyring, not root)
+# make onnxruntime-cpp  ONNX Runtime's C++ library of Debian 13 in build/onnxruntime-cpp, for tests/examples (the same)
 # make phones   tests/edge with ExecuTorch and LiteRT, in an environment of its own in build/phones
 # make triton  a Triton Inference Server in build/triton, for tests/packages (Linux; needs a Python with a shared libpython)
 # make mlserver  MLServer in build/mlserver, for tests/examples (a Python below 3.13)
@@ -25,7 +26,7 @@ PROSE  := README.md CONTRIBUTING.md CHANGELOG.md docs examples studies tofe_expo
 export PYTHONDONTWRITEBYTECODE :=
 export NO_MKDOCS_2_WARNING := 1  # the theme's advertisement at every build
 
-.PHONY: demo test lint slow readers arm64 phones triton mlserver docs live diagram dist clean
+.PHONY: demo test lint slow readers arm64 onnxruntime-cpp phones triton mlserver docs live diagram dist clean
 
 demo: $(STAMP)
 	$(BIN)/tofe-export demo --out demo
@@ -46,6 +47,9 @@ $(ORT):
 arm64: $(STAMP)
 	PIP="$(BIN)/python -m pip" tools/arm64.sh build/arm64 \
 	  $$($(BIN)/python -c 'import numpy, onnxruntime; print(*(f"{one.__name__}=={one.__version__}" for one in (numpy, onnxruntime)))')
+
+onnxruntime-cpp:
+	tools/debian.sh build/onnxruntime-cpp amd64 libonnxruntime-dev
 
 phones:
 	$(PYTHON) -m venv build/phones

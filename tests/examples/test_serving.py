@@ -23,6 +23,7 @@ from tests.helpers import SMALL_CLASSES, SMALL_KEEP, require_openvino, save_nois
 from tests.packages.requests_v2 import slow_clients
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "serving"
+DEBIAN = Path(__file__).parents[2] / "build" / "onnxruntime-cpp"
 TOP = 3
 STARTS = 60  # seconds
 
@@ -130,36 +131,60 @@ def test_the_service_answers_many_at_once_beside_slow_ones(folder: Path, service
     assert answers == [wanted] * 64, "to the last digit"
 
 
-@pytest.mark.slow
-def test_cpp(folder: Path, tmp_path: Path) -> None:
-    openvino = require_openvino()
+def built(folder: Path, *options: str) -> Path:
+    """The programs of cpp/."""
     if not (shutil.which("cmake") and shutil.which("g++")):
         pytest.skip("CMake and a C++ compiler are not installed")
+    for command in (
+        ["cmake", "-S", EXAMPLES / "cpp", "-B", folder / "build", *options],
+        ["cmake", "--build", folder / "build"],
+    ):
+        done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+    return folder / "build"
+
+
+def check_program(program: list[str | Path], model: Path, folder: Path, work: Path) -> None:
+    """It says what `predict` says, and refuses half an image."""
+    with Image.open(folder / "photo.png") as image:
+        image.save(work / "photo.ppm")
+    done = subprocess.run([*program, model, work / "photo.ppm"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    answers = [line.split() for line in done.stdout.splitlines()]
+    indices, probabilities = expected(folder)
+    assert [int(index) for index, _ in answers] == indices
+    np.testing.assert_allclose([float(one) for _, one in answers], probabilities, atol=1e-3)
+    (work / "not.ppm").write_bytes(b"P6 3 3 255\n")
+    done = subprocess.run([*program, model, work / "not.ppm"], capture_output=True, text=True, check=False)
+    assert (done.returncode, "ends too early" in done.stderr) == (1, True)
+
+
+@pytest.mark.slow
+def test_cpp_with_openvino(folder: Path, tmp_path: Path) -> None:
+    openvino = require_openvino()
     from openvino.utils import get_cmake_path
 
     assert openvino
     tofe.optimize(
         folder / "plain.onnx", tmp_path / "served.onnx", target="openvino", input="image", classes=TOP, data="photos"
     )
-    for command in (
-        ["cmake", "-S", EXAMPLES / "cpp", "-B", tmp_path / "build", f"-DOpenVINO_DIR={get_cmake_path()}"],
-        ["cmake", "--build", tmp_path / "build"],
-    ):
-        done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
-    with Image.open(folder / "photo.png") as image:
-        image.save(tmp_path / "photo.ppm")
-    program = tmp_path / "build" / "classify"
-    done = subprocess.run(
-        [program, tmp_path / "served.onnx", tmp_path / "photo.ppm"], capture_output=True, text=True, check=False
+    programs = built(tmp_path, f"-DOpenVINO_DIR={get_cmake_path()}")
+    check_program([programs / "classify_openvino"], tmp_path / "served.onnx", folder, tmp_path)
+
+
+@pytest.mark.slow
+def test_cpp_with_onnxruntime(folder: Path, tmp_path: Path) -> None:
+    """Debian 13's library, which reads the inlined file alone, run by Debian 13's own loader."""
+    if not DEBIAN.is_dir():
+        pytest.skip("ONNX Runtime's C++ library is not in build/onnxruntime-cpp: make onnxruntime-cpp")
+    libraries = DEBIAN / "usr" / "lib" / "x86_64-linux-gnu"
+    programs = built(
+        tmp_path,
+        f"-DONNXRUNTIME_INCLUDE={DEBIAN / 'usr' / 'include' / 'onnxruntime'}",
+        f"-DONNXRUNTIME_LIBRARY={libraries / 'libonnxruntime.so'}",
+        "-DCMAKE_EXE_LINKER_FLAGS=-Wl,--allow-shlib-undefined",  # it needs a newer libc than this system may have
     )
-    assert done.returncode == 0, done.stderr
-    answers = [line.split() for line in done.stdout.splitlines()]
-    indices, probabilities = expected(folder)
-    assert [int(index) for index, _ in answers] == indices
-    np.testing.assert_allclose([float(one) for _, one in answers], probabilities, atol=1e-3)
-    (tmp_path / "not.ppm").write_bytes(b"P6 3 3 255\n")
-    done = subprocess.run(
-        [program, tmp_path / "served.onnx", tmp_path / "not.ppm"], capture_output=True, text=True, check=False
-    )
-    assert (done.returncode, "ends too early" in done.stderr) == (1, True)
+    served = {"input": "image", "outputs": "classes", "top": TOP}
+    tofe.export(folder / "ckpt.pth", tmp_path / "served.onnx", keep=SMALL_KEEP, inline=True, **served)
+    loader: list[str | Path] = [DEBIAN / "lib64" / "ld-linux-x86-64.so.2", "--library-path", libraries]
+    check_program([*loader, programs / "classify_onnxruntime"], tmp_path / "served.onnx", folder, tmp_path)

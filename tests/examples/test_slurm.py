@@ -49,7 +49,7 @@ def test_its_syntax() -> None:
     assert os.access(SCRIPT, os.X_OK)
 
 
-@pytest.mark.parametrize("script", [SCRIPT, ROOT / "tools" / "arm64.sh"], ids=["slurm", "arm64"])
+@pytest.mark.parametrize("script", [SCRIPT, *sorted((ROOT / "tools").glob("*.sh"))], ids=lambda script: script.stem)
 def test_shellcheck_has_nothing_against_it(script: Path) -> None:
     found = shutil.which("shellcheck", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     if found is None:
