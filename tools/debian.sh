@@ -1,7 +1,7 @@
 #!/bin/bash
 # Packages of Debian 13 with all that they need, unpacked in a folder; needs no root, but Debian's apt.
 #
-#     tools/debian.sh build/onnxruntime-cpp/root amd64 libonnxruntime-dev
+#     tools/debian.sh build/onnxruntime-cpp amd64 libonnxruntime-dev
 #
 # The folder is made anew. DEBIAN names another mirror.
 set -euo pipefail
