@@ -39,9 +39,7 @@ class ImageSet:
 SETS = {
     one.name: one
     for one in (
-        ImageSet(
-            "clothing10", "small", {"tofe.epochs": 8, "tofe.lr": 5e-4, "tofe.count_gradient": 0.1}, stored=96, seeds=3
-        ),
+        ImageSet("clothing10", "small", {"tofe.epochs": 8}, stored=96, seeds=3),
         ImageSet(
             "cifar10",
             "cifar10",
@@ -116,7 +114,7 @@ _ARMS = [
     *_with_budgets("evit", _BUDGETS, FUSED, approximator="fuse", selector="cls-attention"),
     *_with_budgets("dynamicvit", _BUDGETS, COUNTED, approximator="discard"),
     Arm(DENSE, COUNTED, shape="all"),
-    Arm("fast-counts-50", changes={"tofe.count_gradient": 1.0}),
+    Arm("learned-counts-50", changes={"tofe.count_rate": 0.05}),
     Arm("linear-50", changes={"network.selector": "linear"}),
     Arm("attention-50", changes={"network.selector": "attention"}),
     Arm("narrow-50", selector="narrow"),
@@ -166,7 +164,7 @@ EXPERIMENTS = {
             "selector",
             "What does learning the counts bring, and what may a selector cost?",
             (
-                *(REFERENCE, "uniform-50", "fast-counts-50", "random-50", "linear-50", "narrow-50", "shared-50"),
+                *(REFERENCE, "uniform-50", "learned-counts-50", "random-50", "linear-50", "narrow-50", "shared-50"),
                 *("attention-50", "cls-discard-50", "discard-50"),
             ),
         ),

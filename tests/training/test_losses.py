@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from tofe_export.model.config import ToFeConfig
 from tofe_export.model.flops import dense_macs, tofe_macs
-from tofe_export.model.selector import gumbel_choice, with_count_gradient
+from tofe_export.model.selector import gumbel_choice
 from tofe_export.model.tofe import build_tofe
 from tofe_export.training import losses, schedule
 
@@ -112,23 +112,3 @@ def test_with_full_noise_the_choice_samples_the_softmax() -> None:
     mask = gumbel_choice(1.0, 1.0)(0, logits)
     assert set(mask.unique().tolist()) == {0.0, 1.0}
     assert mask.mean().item() == pytest.approx(0.75, abs=0.01)
-
-
-@pytest.mark.parametrize("discarded", [False, True])
-@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
-def test_the_gradient_of_counts_is_scaled_and_nothing_else(share: float, discarded: bool) -> None:
-    torch.manual_seed(0)
-    logits, weights = torch.randn(3, 20, 2, requires_grad=True), torch.randn(3, 20)
-    alive = (torch.rand(3, 20) < 0.4).float() if discarded else None
-    there = torch.ones(3, 20) if alive is None else alive
-
-    def through(scale: float) -> tuple[torch.Tensor, torch.Tensor]:
-        mask = gumbel_choice(0.5, 0.0)(0, with_count_gradient(logits, scale, alive)) * there
-        [gradient] = torch.autograd.grad((mask * weights).sum(), logits)
-        return mask.detach(), gradient
-
-    (mask, whole), (same, scaled) = through(1.0), through(share)
-    assert torch.equal(mask, same)
-    together = (whole.sum(dim=1, keepdim=True) / there.sum(dim=1).view(3, 1, 1)) * there.unsqueeze(-1)
-    torch.testing.assert_close(scaled, whole - together + share * together)
-    assert (whole.sum(dim=1).abs() > 1e-3).all()

@@ -145,6 +145,16 @@ def test_layer_decay_slows_the_early_blocks() -> None:
     assert [late / early for early, late in itertools.pairwise(blocks)] == pytest.approx([2.0] * 3)
 
 
+def test_each_part_of_the_network_learns_at_its_own_rate() -> None:
+    running = phase(TOFE, RECIPE.changed(tofe={"selector_lr_scale": 0.5, "backbone_lr_scale": 0.25}))
+    running.step([batch()], 0, 0)
+    rates = {id(one): group["lr"] for group in running.optimizer.param_groups for one in group["params"]}
+    assert set(rates) == {id(one) for one in running.model.parameters()}
+    backbone, stage = (getattr(running.model, part) for part in ("vit", "stages"))
+    own = [rates[id(next(part.parameters()))] for part in (stage[0].approximator, stage[0].selector, backbone)]
+    assert [one / own[0] for one in own] == pytest.approx([1.0, 0.5, 0.25])
+
+
 @pytest.mark.parametrize("name", ["adamw", "lamb", "sgd", "lion", "nadamw"])
 def test_optimizers_by_timm_s_names(name: str) -> None:
     running = phase(TOFE, RECIPE.changed(optimizer={"name": name}))

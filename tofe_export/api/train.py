@@ -106,8 +106,8 @@ def train(
         epochs: of ToFe fine-tuning.
         dense_epochs: of the dense backbone, where it has no weights or its classifier is not of these classes.
         batch_size: images per step, over all processes.
-        lr: peak learning rate of selectors and approximators.
-        backbone_lr_scale: the backbone's share of it.
+        lr: peak learning rate of approximators; the recipe gives those of selectors and backbone as shares of it.
+        backbone_lr_scale: the backbone's share.
         dense_lr: peak learning rate of the dense phase.
         weight_decay: of matrices.
         seed: of everything random.

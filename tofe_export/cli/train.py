@@ -55,7 +55,7 @@ def train(
         int | None, Option(help="Epochs of the dense backbone, where it needs weights or a classifier.")
     ] = None,
     batch_size: Annotated[int | None, Option(help="Images per step, over all processes.")] = None,
-    lr: Annotated[float | None, Option(help="Peak learning rate of selectors and approximators.")] = None,
+    lr: Annotated[float | None, Option(help="Peak learning rate of approximators.")] = None,
     backbone_lr_scale: Annotated[float | None, Option(help="The backbone's share of it.")] = None,
     dense_lr: Annotated[float | None, Option(help="Peak learning rate of the dense phase.")] = None,
     weight_decay: Annotated[float | None, Option(help="Of matrices.")] = None,

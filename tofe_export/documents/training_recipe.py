@@ -120,20 +120,21 @@ class ToFeTable(Table):
 
     Attributes:
         epochs: of it.
-        lr: peak learning rate of selectors and approximators.
-        backbone_lr_scale: the backbone's share of it.
+        lr: peak learning rate of approximators.
+        selector_lr_scale, backbone_lr_scale: the selectors' and the backbone's shares of it.
         budget: MACs as a share of the dense backbone's, 0 < budget < 1.
         initial_keep: probability with which fresh selectors keep a token.
         ramp: first share of the phase, over which the cost falls from there to `budget`.
         temperature_start, temperature_end: of the Gumbel softmax, geometric in between.
         quiet_share: last share of the phase without Gumbel noise, so that it ends on the threshold path.
-        count_gradient: of the gradient that moves all scores of an image together, the share that selectors see; see
-            `model.selector.with_count_gradient`.
+        count_rate: at which the stages divide the cost anew, as the scores' gradient asks for; with 0 they keep equal
+            shares of the tokens, falling ones where frozen tokens are discarded. See `training.budget.Division`.
         label_smoothing: 0 for hard labels.
     """
 
     epochs: SomeEpochs = 30
     lr: Rate = 1e-3
+    selector_lr_scale: Weight = 1.0
     backbone_lr_scale: Weight = 0.05
     budget: Inside = 0.5
     initial_keep: Inside = 0.9
@@ -141,7 +142,7 @@ class ToFeTable(Table):
     temperature_start: Temperature = 1.0
     temperature_end: Temperature = 0.3
     quiet_share: Below1 = 0.2
-    count_gradient: Share = 1.0
+    count_rate: Share = 0.0
     label_smoothing: Below1 = 0.0
 
 

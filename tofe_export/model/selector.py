@@ -154,24 +154,6 @@ def gumbel_choice(
     return choose
 
 
-def with_count_gradient(
-    logits: Float[Tensor, "B N 2"], share: float, alive: Float[Tensor, "B N"] | None
-) -> Float[Tensor, "B N 2"]:
-    """The logits themselves, with another gradient: what moves all scores of an image together is scaled by `share`.
-
-    That part says how many tokens are kept. It is the same for all tokens and adds up, where what tells tokens apart
-    is noisy: in a short training, stages come to keep everything or nothing before they have learned which tokens
-    matter. `alive` is 0.0 where a token no longer exists, None if all do.
-    """
-    if share == 1:
-        return logits
-    wide = logits.float()
-    there = wide.new_ones(wide.shape[:2]) if alive is None else alive.detach().float()
-    weights = (there / there.sum(dim=1, keepdim=True).clamp(min=1)).unsqueeze(-1)
-    mean = (weights * wide).sum(dim=1, keepdim=True)
-    return wide + (share - 1) * there.unsqueeze(-1) * (mean - mean.detach())  # adds nothing but a gradient
-
-
 def gumbel_numbers(
     shape: Sequence[int], device: torch.device, generator: torch.Generator | None = None
 ) -> Float[Tensor, ...]:

@@ -34,7 +34,6 @@ from tofe_export.model.selector import (
     build_selector,
     gumbel_choice,
     keep_scores,
-    with_count_gradient,
 )
 from tofe_export.model.stage import Stage, Steps
 
@@ -155,13 +154,10 @@ class ToFe(nn.Module):
             return self.forward_masked(images, gumbel_choice(1.0)).logits
         return torch.cat([single.logits for single in self.forward_threshold(images)])
 
-    def forward_masked(
-        self, images: Float[Tensor, "B D H W"], choose: Choose, count_gradient: float = 1.0
-    ) -> MaskedOutput:
+    def forward_masked(self, images: Float[Tensor, "B D H W"], choose: Choose) -> MaskedOutput:
         """The dense path: every token through every block, frozen tokens invisible as attention keys.
 
-        `choose` turns a stage's logits into its mask: `gumbel_choice` or `threshold_choice`; `count_gradient`: see
-        `with_count_gradient`.
+        `choose` turns a stage's logits into its mask: `gumbel_choice` or `threshold_choice`.
 
         Raises:
             InputError: the selector has no logits to choose by.
@@ -177,7 +173,7 @@ class ToFe(nn.Module):
             assert stage.selector is not None
             logits = stage.selector.logits(x, self.prefix, alive)
             scores.append(keep_scores(logits.detach()))
-            mask = choose(stage.index, with_count_gradient(logits, count_gradient, alive))
+            mask = choose(stage.index, logits)
             if self.discards:
                 mask = mask if alive is None else mask * alive
                 alive = mask

@@ -1,9 +1,9 @@
 """Meeting the budget: whether it can be met, the cost that each step aims at, and the selectors' thresholds.
 
 The loss pulls the cost towards its target, but how far depends on learning rates, batches and the number of steps.
-So the cost has a price, which rises while the target is missed; every step moves the thresholds of all stages together
-by what its images say is too much or too little; and at the end of training they are set on images as they are in use.
-Which tokens go, and in which stage, is left to the loss.
+So the cost has a price, which rises while the target is missed; every step moves each stage's threshold by what its
+images say is too much or too little; and at the end of training the thresholds are set on images as they are in use.
+Which tokens go is left to the loss, and how the stages divide the cost is left to it as far as the recipe says.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ from tofe_export.model.tofe import ToFe
 from tofe_export.training.sharing import add_to
 
 _GAIN = 0.3  # of a step towards the cost that its images would need
-_LARGEST_MOVE = 0.5  # of a threshold in one step, in units of the scores
-_SMALLEST_WIDTH = 1e-3  # of the scores' distribution
+_LARGEST_MOVE = 0.5  # of a threshold in one step, in widths: scores may be all alike, or far from it
+_SMALLEST_WIDTH = 1e-6
+_LOWEST_RATE = 1e-6
 _PRICE_RATE = 0.1  # at which a missed target changes the price, a step
 _HIGHEST_PRICE = 100.0
 _EXTREME = 0.005  # a share of all or none has no odds
@@ -103,36 +104,75 @@ class Price:
         self.value = min(max(self.value + _PRICE_RATE * missed_by, -_HIGHEST_PRICE), _HIGHEST_PRICE)
 
 
-def crossing_rates(scores: Sequence[Tensor], spreads: Sequence[Tensor], noise: float) -> list[Tensor]:
-    """Per stage, how fast the share of kept tokens grows with the scores: their density at the threshold.
+def crossing_widths(spreads: Sequence[Tensor], noise: float) -> list[Tensor]:
+    """Per stage, the distance over which the scores pass the threshold: what a move of it is measured by.
 
     Args:
-        scores: per stage [B, N].
-        spreads: per stage, their standard deviation, over the images of all processes.
+        spreads: per stage, standard deviation of the scores over the images of all processes.
         noise: scale of the Gumbel noise on the logits; their difference has logistic noise of the same scale.
     """
-    rates = []
-    for score, spread in zip(scores, spreads, strict=True):
-        width = (noise + 0.5 * spread).clamp(min=_SMALLEST_WIDTH)
-        there = (score / width).sigmoid()
-        rates.append((there * (1 - there) / width).mean())
-    return rates
+    return [(noise + 0.5 * spread).clamp(min=_SMALLEST_WIDTH) for spread in spreads]
 
 
-def move_towards(model: ToFe, target: float, kept: Sequence[float], rates: Sequence[float]) -> None:
-    """Moves the thresholds of all stages a part of the way that the step's images ask for.
+def crossing_rates(scores: Sequence[Tensor], widths: Sequence[Tensor]) -> list[Tensor]:
+    """Per stage, how much the share of kept tokens grows when the scores [B, N] rise by a width: their density at the
+    threshold, at most 1/4."""
+    there = [(score / width).sigmoid() for score, width in zip(scores, widths, strict=True)]
+    return [(one * (1 - one)).mean() for one in there]
+
+
+@dataclass
+class Division:
+    """How the stages divide the cost: the shares of the tokens that they keep, up to a common factor of the odds.
+
+    The scores say which tokens are kept, thresholds how many, and this is what thresholds are held to. A threshold left
+    to the gradient alone runs away in a short training: the part of the gradient that moves all scores together is the
+    same for every token and adds up, so that a stage comes to keep everything or nothing before its selector knows
+    which tokens matter, and optimizers that divide by the gradient's size make it no slower.
+
+    Attributes:
+        shares: of the tokens, one for each stage.
+        rate: at which the division follows what the scores' gradient asks for; 0 keeps it as it is.
+    """
+
+    shares: list[float]
+    rate: float
+
+    @classmethod
+    def of(cls, model: ToFe, rate: float) -> Division:
+        """Equal shares; where tokens are discarded, each stage keeps half of those that are left."""
+        return cls([0.5 ** (stage + 1 if model.discards else 1) for stage in range(len(model.stages))], rate)
+
+    def wanted(self, model: ToFe, cost: float) -> list[float]:
+        """The shares that cost this much."""
+        return _shares_for(model, cost, self.shares)
+
+    def follow(self, wanted: Sequence[float], kept: Sequence[float]) -> None:
+        """After a step that kept other shares than those wanted, for its scores had moved."""
+        moved = [
+            _odds(share) + self.rate * (_odds(got) - _odds(share)) for share, got in zip(wanted, kept, strict=True)
+        ]
+        self.shares = [1 / (1 + math.exp(-one)) for one in moved]
+
+
+def move_towards(
+    model: ToFe,
+    wanted: Sequence[float],
+    kept: Sequence[float],
+    rates: Sequence[float],
+    widths: Sequence[float],
+) -> None:
+    """Moves the threshold of every stage a part of the way that the step's images ask for.
 
     Args:
         model: its selectors are changed in place.
-        target: share of the dense MACs to come to.
+        wanted: per stage, share of the tokens to come to.
         kept: per stage, share of the tokens that the step kept.
-        rates: see `crossing_rates`.
+        rates, widths: see `crossing_rates` and `crossing_widths`.
     """
-    cost, slope = share_of_dense(model, kept), _slope(model, kept, rates)
-    move = _GAIN * (target - cost) / max(slope, 1e-6)
-    move = min(max(move, -_LARGEST_MOVE), _LARGEST_MOVE)
-    for stage in range(len(model.stages)):
-        _raise_score(model, stage, move)
+    for stage, (share, got, rate, width) in enumerate(zip(wanted, kept, rates, widths, strict=True)):
+        move = _GAIN * (share - got) / max(rate, _LOWEST_RATE)
+        _raise_score(model, stage, width * min(max(move, -_LARGEST_MOVE), _LARGEST_MOVE))
 
 
 Measure = Callable[[], Sequence[Tensor]]
@@ -161,13 +201,19 @@ def set_thresholds(model: ToFe, budget: float, measure: Measure) -> list[float]:
 
 def _shares_for(model: ToFe, budget: float, shares: Sequence[float]) -> list[float]:
     """Shares that cost the budget, with the same odds ratios between stages as `shares`."""
-    odds = [math.log(share / (1 - share)) for share in (min(max(one, _EXTREME), 1 - _EXTREME) for one in shares)]
+    odds = [_odds(share) for share in shares]
     low, high = -_FAR, _FAR
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
         found = [1 / (1 + math.exp(-(one + middle))) for one in odds]
         low, high = (middle, high) if share_of_dense(model, found) < budget else (low, middle)
     return found
+
+
+def _odds(share: float) -> float:
+    """Their logarithm; of a share of all or none, which has no odds, those of almost all or none."""
+    inside = min(max(share, _EXTREME), 1 - _EXTREME)
+    return math.log(inside / (1 - inside))
 
 
 def _quantile(scores: Tensor, share: float) -> float:
@@ -181,13 +227,6 @@ def _quantile(scores: Tensor, share: float) -> float:
 def _raise_score(model: ToFe, stage: int, by: float) -> None:
     bias = model.stages[stage].get_submodule("selector.out").get_parameter("bias")
     add_to(bias, torch.tensor([by, 0.0], device=bias.device))
-
-
-def _slope(model: ToFe, kept: Sequence[float], rates: Sequence[float]) -> float:
-    """How fast the cost grows when all scores rise together."""
-    step = 1e-3
-    moved = [share + step * rate for share, rate in zip(kept, rates, strict=True)]
-    return (share_of_dense(model, moved) - share_of_dense(model, kept)) / step
 
 
 def budget_notes(model: ToFe, budget: float, cost: float, kept: Sequence[float]) -> list[str]:

@@ -33,19 +33,16 @@ class DenseForward(nn.Module):
 
 
 class MaskedForward(nn.Module):
-    """The masked path: images [B, 3, H, W] and Gumbel numbers [S, B, N, 2] (None: no noise) to what it returns.
+    """The masked path: images [B, 3, H, W] and Gumbel numbers [S, B, N, 2] (None: no noise) to what it returns."""
 
-    `count_gradient`: see `with_count_gradient`.
-    """
-
-    def __init__(self, model: ToFe, count_gradient: float) -> None:
+    def __init__(self, model: ToFe) -> None:
         super().__init__()
-        self.model, self.count_gradient = model, count_gradient
+        self.model = model
 
     def forward(self, images: Tensor, temperature: Tensor, noise: Tensor, drawn: Tensor | None) -> MaskedOutput:
         """`temperature` and `noise` have no dimensions: torch.compile would compile again for each number."""
         choose = gumbel_choice(temperature, 0.0 if drawn is None else noise, drawn)
-        return self.model.forward_masked(images, choose, self.count_gradient)
+        return self.model.forward_masked(images, choose)
 
 
 @contextlib.contextmanager

@@ -143,7 +143,7 @@ def run_epoch(
         values = phase.step(parts, number, seed_of(phase.recipe.run.seed, phase.name, epoch, sums.steps))
         if not math.isfinite(values["loss"]):
             raise _not_finite(phase, epoch, sums.steps, values["loss"])
-        sums.add({name: value for name, value in values.items() if not name.startswith("rate_")})
+        sums.add({name: value for name, value in values.items() if not name.startswith("_")})
         means = sums.means()
         kept = tuple(mean for name, mean in means.items() if name.startswith("train_keep_"))
         ratio = means.get("train_macs_ratio")

@@ -35,7 +35,10 @@ def build_optimizer(model: ToFe, recipe: TrainingRecipe, dense: bool) -> torch.o
     else:
         backbone_lr = recipe.tofe.lr * recipe.tofe.backbone_lr_scale
         groups = _groups(model.vit, settings, backbone_lr, settings.layer_decay)
-        groups += _groups(model.stages, settings, recipe.tofe.lr, 1.0)
+        parts = {"selector": recipe.tofe.lr * recipe.tofe.selector_lr_scale, "approximator": recipe.tofe.lr}
+        for part, lr in parts.items():
+            of_stages = nn.ModuleList(one for stage in model.stages if (one := getattr(stage, part)) is not None)
+            groups += _groups(of_stages, settings, lr, 1.0)
     more: dict[str, Any] = {"betas": settings.betas} if settings.name.startswith(_WITH_BETAS) else {}
     if settings.name in ("adam", "adamw"):
         more["fused"] = True  # one kernel for all weights

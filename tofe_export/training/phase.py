@@ -29,7 +29,8 @@ from tofe_export.training.forward import DenseForward, MaskedForward, autocast_d
 from tofe_export.training.processes import Processes
 
 Values = dict[str, float]
-"""The parts of a step's loss by name, their sum `loss`, `accuracy`, and in the ToFe phase kept shares and cost."""
+"""The parts of a step's loss by name, their sum `loss`, `accuracy`, and in the ToFe phase kept shares and cost; what
+begins with an underscore is for the thresholds alone."""
 
 
 @dataclass
@@ -61,8 +62,7 @@ class Phase:
             self.model.vit.set_grad_checkpointing(run.checkpointing)
         if run.channels_last:
             self.model.vit.patch_embed.to(memory_format=torch.channels_last)
-        count_gradient = self.recipe.tofe.count_gradient
-        module = DenseForward(self.model) if self.name == DENSE else MaskedForward(self.model, count_gradient)
+        module = DenseForward(self.model) if self.name == DENSE else MaskedForward(self.model)
         if run.compile:
             module.compile()
         # The optimizer takes the parameters as they are shared out.
@@ -75,6 +75,7 @@ class Phase:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
         self.mixup = mixup_of(self.recipe, self.label_smoothing, int(self.model.vit.num_classes))
         self.price = budget.Price()
+        self.division = budget.Division.of(self.model, self.recipe.tofe.count_rate)
 
     @property
     def epochs(self) -> int:
@@ -190,7 +191,8 @@ class Phase:
         kept, spreads, powers = self._over_processes(out, targets_of_stages)
         frozen = len(images) * (model.tokens - kept.detach())
         ratio = losses.macs_ratio(model, kept)
-        rates = budget.crossing_rates(out.scores, spreads, noise)
+        widths = budget.crossing_widths(spreads, noise)
+        rates = budget.crossing_rates(out.scores, widths)
         approximation = losses.approximation_loss(out.estimates, out.masks, targets_of_stages, list(frozen), powers)
         missed = ratio - self.target.at(share)
         return out.logits, {
@@ -203,7 +205,8 @@ class Phase:
             "price": (0.0, torch.tensor(self.price.value)),
             "train_macs_ratio": (0.0, ratio),
             **{f"train_keep_{stage}": (0.0, one / model.tokens) for stage, one in enumerate(kept)},
-            **{f"rate_{stage}": (0.0, one) for stage, one in enumerate(rates)},
+            **{f"_rate_{stage}": (0.0, one) for stage, one in enumerate(rates)},
+            **{f"_width_{stage}": (0.0, one) for stage, one in enumerate(widths)},
         }
 
     def _over_processes(
@@ -240,9 +243,12 @@ class Phase:
     def steer(self, share: float, values: Values) -> None:
         """Moves thresholds and price towards the cost that is aimed at when this share of the phase is done."""
         stages = range(len(self.model.stages))
-        kept = [values[f"train_keep_{stage}"] for stage in stages]
-        rates = [values[f"rate_{stage}"] for stage in stages]
-        budget.move_towards(self.model, self.target.at(share), kept, rates)
+        kept, rates, widths = (
+            [values[f"{name}_{stage}"] for stage in stages] for name in ("train_keep", "_rate", "_width")
+        )
+        wanted = self.division.wanted(self.model, self.target.at(share))
+        budget.move_towards(self.model, wanted, kept, rates, widths)
+        self.division.follow(wanted, kept)
         self.price.change(values["missed"])
 
     def _drawn(self, share: float, seed: int) -> Tensor | None:
@@ -273,6 +279,7 @@ class Phase:
             "scaler": self.scaler.state_dict(),
             "ema": dict(ema),
             "price": self.price.value,
+            "shares": list(self.division.shares),
         }
 
     def restore(self, saved: Mapping[str, Any]) -> None:
@@ -280,6 +287,7 @@ class Phase:
         sharing.load_optimizer_state(self.forward, self.optimizer, saved["optimizer"])
         self.scaler.load_state_dict(saved["scaler"])
         self.price.value = float(saved["price"])
+        self.division.shares = [float(share) for share in saved["shares"]]
         if self.ema is not None:
             self.ema.module.load_state_dict(saved["ema"])
 

@@ -16,7 +16,7 @@ from tofe_export.errors import InputError
 from tofe_export.files.names import METRICS, STATE
 from tofe_export.files.writing import write_bytes, write_text
 
-FORMAT = "tofe-export/training-state/2"
+FORMAT = "tofe-export/training-state/3"
 PHASES = ("dense", "tofe")
 _AGAIN = "Start again in another folder, or remove this one."
 
