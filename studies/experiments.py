@@ -114,7 +114,7 @@ _ARMS = [
     *_with_budgets("evit", _BUDGETS, FUSED, approximator="fuse", selector="cls-attention"),
     *_with_budgets("dynamicvit", _BUDGETS, COUNTED, approximator="discard"),
     Arm(DENSE, COUNTED, shape="all"),
-    Arm("learned-counts-50", changes={"tofe.count_rate": 0.05}),
+    Arm("learned-counts-50", changes={"tofe.count_rate": 0.001}),
     Arm("linear-50", changes={"network.selector": "linear"}),
     Arm("attention-50", changes={"network.selector": "attention"}),
     Arm("narrow-50", selector="narrow"),

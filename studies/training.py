@@ -27,7 +27,7 @@ class GivenCounts(Phase):
     """A ToFe phase that neither learns how many tokens to keep nor pays for them."""
 
     def steer(self, share: float, values: Values) -> None:
-        """Leaves thresholds and price alone."""
+        """Leaves thresholds and prices alone."""
 
 
 def train_teacher(images: ImageSet, loaded: Loaded, seed: int, device: torch.device) -> ToFe:

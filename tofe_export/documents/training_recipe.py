@@ -127,8 +127,9 @@ class ToFeTable(Table):
         ramp: first share of the phase, over which the cost falls from there to `budget`.
         temperature_start, temperature_end: of the Gumbel softmax, geometric in between.
         quiet_share: last share of the phase without Gumbel noise, so that it ends on the threshold path.
-        count_rate: at which the stages divide the cost anew, as the scores' gradient asks for; with 0 they keep equal
-            shares of the tokens, falling ones where frozen tokens are discarded. See `training.budget.Division`.
+        count_rate: at which stages come to keep more tokens where these are worth more, in log-odds a step and unit of
+            the price; with 0 they keep equal shares, falling ones where frozen tokens are discarded. See
+            `training.steering.Steering`.
         label_smoothing: 0 for hard labels.
     """
 

@@ -24,9 +24,10 @@ from tofe_export.model.families import Backbone
 from tofe_export.model.outputs import MaskedOutput
 from tofe_export.model.selector import gumbel_numbers
 from tofe_export.model.tofe import ToFe
-from tofe_export.training import budget, losses, optimizer, schedule, sharing
+from tofe_export.training import losses, optimizer, schedule, sharing
 from tofe_export.training.forward import DenseForward, MaskedForward, autocast_dtype, computing, mixed, mixup_of
 from tofe_export.training.processes import Processes
+from tofe_export.training.steering import Steering, crossing_rates, crossing_widths
 
 Values = dict[str, float]
 """The parts of a step's loss by name, their sum `loss`, `accuracy`, and in the ToFe phase kept shares and cost; what
@@ -57,7 +58,7 @@ class Phase:
 
     def __post_init__(self) -> None:
         run = self.recipe.run
-        self.target = budget.Target.of(self.model, self.recipe.tofe)
+        self.steering = Steering(self.model, self.recipe.tofe)
         if hasattr(self.model.vit, "set_grad_checkpointing"):
             self.model.vit.set_grad_checkpointing(run.checkpointing)
         if run.channels_last:
@@ -74,8 +75,6 @@ class Phase:
         self.dtype = autocast_dtype(run.precision, self.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
         self.mixup = mixup_of(self.recipe, self.label_smoothing, int(self.model.vit.num_classes))
-        self.price = budget.Price()
-        self.division = budget.Division.of(self.model, self.recipe.tofe.count_rate)
 
     @property
     def epochs(self) -> int:
@@ -191,18 +190,17 @@ class Phase:
         kept, spreads, powers = self._over_processes(out, targets_of_stages)
         frozen = len(images) * (model.tokens - kept.detach())
         ratio = losses.macs_ratio(model, kept)
-        widths = budget.crossing_widths(spreads, noise)
-        rates = budget.crossing_rates(out.scores, widths)
+        widths = crossing_widths(spreads, noise)
+        rates = crossing_rates(out.scores, widths)
         approximation = losses.approximation_loss(out.estimates, out.masks, targets_of_stages, list(frozen), powers)
-        missed = ratio - self.target.at(share)
         return out.logits, {
             "classification": (weights.classification, self._classification(out.logits, targets)),
             "distillation": (weights.distillation, losses.distillation_loss(out.logits, teacher_logits)),
             "approximation": (weights.approximation, approximation.to(self.device)),
-            "budget": (weights.budget, losses.budget_loss(ratio, self.target.at(share))),
+            "budget": (weights.budget, losses.budget_loss(ratio, self.steering.target.at(share))),
             "spread": (weights.spread, losses.spread_loss(out.masks, kept)),
-            "missed": (self.price.value, missed),
-            "price": (0.0, torch.tensor(self.price.value)),
+            "price": (1.0, self.steering.charge(kept / model.tokens, share)),
+            **{f"price_{stage}": (0.0, torch.tensor(one)) for stage, one in enumerate(self.steering.prices)},
             "train_macs_ratio": (0.0, ratio),
             **{f"train_keep_{stage}": (0.0, one / model.tokens) for stage, one in enumerate(kept)},
             **{f"_rate_{stage}": (0.0, one) for stage, one in enumerate(rates)},
@@ -241,15 +239,10 @@ class Phase:
             self.ema.update(self.model, step=number + 1)
 
     def steer(self, share: float, values: Values) -> None:
-        """Moves thresholds and price towards the cost that is aimed at when this share of the phase is done."""
-        stages = range(len(self.model.stages))
-        kept, rates, widths = (
-            [values[f"{name}_{stage}"] for stage in stages] for name in ("train_keep", "_rate", "_width")
-        )
-        wanted = self.division.wanted(self.model, self.target.at(share))
-        budget.move_towards(self.model, wanted, kept, rates, widths)
-        self.division.follow(wanted, kept)
-        self.price.change(values["missed"])
+        """Towards the cost that is aimed at when this share of the phase is done."""
+        names = ("train_keep", "_rate", "_width")
+        kept, rates, widths = ([values[f"{name}_{i}"] for i in range(len(self.model.stages))] for name in names)
+        self.steering.step(share, kept, rates, widths)
 
     def _drawn(self, share: float, seed: int) -> Tensor | None:
         """Gumbel numbers [S, B, N, 2] of this process's images: the same however many processes share a step."""
@@ -278,16 +271,14 @@ class Phase:
             "optimizer": sharing.optimizer_state(self.forward, self.optimizer),
             "scaler": self.scaler.state_dict(),
             "ema": dict(ema),
-            "price": self.price.value,
-            "shares": list(self.division.shares),
+            **self.steering.saved(),
         }
 
     def restore(self, saved: Mapping[str, Any]) -> None:
         """The inverse of `saved`."""
         sharing.load_optimizer_state(self.forward, self.optimizer, saved["optimizer"])
         self.scaler.load_state_dict(saved["scaler"])
-        self.price.value = float(saved["price"])
-        self.division.shares = [float(share) for share in saved["shares"]]
+        self.steering.restore(saved)
         if self.ema is not None:
             self.ema.module.load_state_dict(saved["ema"])
 
