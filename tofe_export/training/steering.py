@@ -6,7 +6,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -102,13 +101,13 @@ class Steering:
         self.prices = [min(max(price, -_HIGHEST_PRICE), _HIGHEST_PRICE) for price in changed]
         mean = sum(self.prices) / max(len(self.prices), 1)
         worth = [self.count_rate * (price - mean) for price in self.prices]
-        self.shares = [_share(odds_of(share) + more) for share, more in zip(self.shares, worth, strict=True)]
+        self.shares = [_share(_odds(share) + more) for share, more in zip(self.shares, worth, strict=True)]
 
-    def saved(self) -> dict[str, Any]:
+    def saved(self) -> dict[str, list[float]]:
         """What a resumed run goes on with."""
         return {"shares": self.shares, "prices": self.prices}
 
-    def restore(self, saved: Mapping[str, Any]) -> None:
+    def restore(self, saved: Mapping[str, Sequence[float]]) -> None:
         """The inverse of `saved`."""
         self.shares, self.prices = ([float(value) for value in saved[name]] for name in ("shares", "prices"))
 
@@ -158,7 +157,7 @@ def move_towards(
 
 def shares_for(model: ToFe, budget: float, shares: Sequence[float]) -> list[float]:
     """Shares that cost the budget, with the same odds ratios between stages as `shares`."""
-    odds = [odds_of(share) for share in shares]
+    odds = [_odds(share) for share in shares]
     low, high = -_FAR, _FAR
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
@@ -171,20 +170,6 @@ def _odds(share: float) -> float:
     """Their logarithm; of a share of all or none, which has no odds, those of almost all or none."""
     inside = min(max(share, _EXTREME), 1 - _EXTREME)
     return math.log(inside / (1 - inside))
-
-
-def odds_of(share: float) -> float:
-    """Their logarithm; of a share of all or none, which has no odds, those of almost all or none."""
-    inside = min(max(share, _EXTREME), 1 - _EXTREME)
-    return math.log(inside / (1 - inside))
-
-
-def _quantile(scores: Tensor, share: float) -> float:
-    """The threshold above which this share of the scores lies: halfway between two of them."""
-    finite = scores.flatten().sort(descending=True).values
-    kept = min(max(round(share * len(finite)), 1), len(finite) - 1)
-    pair = finite[kept - 1 : kept + 1].double()
-    return float(pair.mean()) if pair.isfinite().all() else float(pair[0]) - 1.0
 
 
 def _share(odds: float) -> float:
