@@ -25,7 +25,7 @@ _COLORS = {
 """By kind of arm: colors that can be told apart with any color vision (Okabe and Ito)."""
 _NAMES = {
     "bottleneck": "ToFe (bottleneck)",
-    "discard": "discard, learned counts",
+    "discard": "discard, thresholds",
     "dynamicvit": "discard, given counts (as DynamicViT)",
     "evit": "fused token (as EViT)",
     "identity": "identity",

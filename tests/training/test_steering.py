@@ -89,25 +89,25 @@ def test_stages_begin_even_and_fall_where_tokens_are_discarded() -> None:
 
 def test_prices_rise_while_thresholds_are_pushed_up() -> None:
     """A stage that keeps too many tokens pays more for each until it keeps fewer; none pays for what it is to keep."""
-    towards = Steering(small_tofe(), ToFeTable(budget=0.5, ramp=0.0))
-    wanted = towards.wanted(0.5)
+    steering = Steering(small_tofe(), ToFeTable(budget=0.5, ramp=0.0))
+    wanted = steering.wanted(0.5)
     kept = [wanted[0] + 0.1, wanted[1], wanted[2] - 0.1]
-    assert float(towards.charge(torch.tensor(kept), 0.5)) == 0.0
-    towards.step(0.5, kept, [0.25] * 3, [1.0] * 3)
-    assert towards.prices == pytest.approx([0.12, 0.0, -0.12])  # 0.3 of 0.1, over the rate
-    assert float(towards.charge(torch.tensor(kept), 0.5)) == pytest.approx(0.024)
-    assert float(towards.charge(torch.tensor(wanted), 0.5)) == pytest.approx(0.0, abs=1e-7)
+    assert float(steering.charge(torch.tensor(kept), 0.5)) == 0.0
+    steering.step(0.5, kept, [0.25] * 3, [1.0] * 3)
+    assert steering.prices == pytest.approx([0.12, 0.0, -0.12])  # 0.3 of 0.1, over the rate
+    assert float(steering.charge(torch.tensor(kept), 0.5)) == pytest.approx(0.024)
+    assert float(steering.charge(torch.tensor(wanted), 0.5)) == pytest.approx(0.0, abs=1e-7)
     for _ in range(1000):
-        towards.step(0.5, [1.0, wanted[1], 0.0], [0.25] * 3, [1.0] * 3)
-    assert towards.prices == pytest.approx([100.0, 0.0, -100.0])
-    assert towards.shares == [0.5] * 3
+        steering.step(0.5, [1.0, wanted[1], 0.0], [0.25] * 3, [1.0] * 3)
+    assert steering.prices == pytest.approx([100.0, 0.0, -100.0])
+    assert steering.shares == [0.5] * 3
 
 
 def test_where_tokens_are_worth_more_a_stage_comes_to_keep_more_for_the_same_cost() -> None:
-    towards = Steering(small_tofe(), ToFeTable(budget=0.5, ramp=0.0, count_rate=0.1))
-    before = towards.wanted(0.5)
-    towards.step(0.5, [before[0] + 0.1, before[1], before[2]], [0.25] * 3, [1.0] * 3)
-    after = towards.wanted(0.5)
+    steering = Steering(small_tofe(), ToFeTable(budget=0.5, ramp=0.0, count_rate=0.1))
+    before = steering.wanted(0.5)
+    steering.step(0.5, [before[0] + 0.1, before[1], before[2]], [0.25] * 3, [1.0] * 3)
+    after = steering.wanted(0.5)
     assert after[0] > before[0]
     assert after[1] < before[1]
     assert after[1] == pytest.approx(after[2])

@@ -78,10 +78,15 @@ class Steering:
         self.target = Target.of(model, settings)
         self.shares = [0.5 ** (stage + 1 if model.discards else 1) for stage in range(len(model.stages))]
         self.prices = [0.0] * len(model.stages)
+        self._asked: tuple[float, list[float]] | None = None  # what `_found` is for: a search of milliseconds
+        self._found: list[float] = []
 
     def wanted(self, progress: float) -> list[float]:
         """Shares of the tokens that the stages are to keep when this share of the phase is done."""
-        return shares_for(self.model, self.target.at(progress), self.shares)
+        asked = self.target.at(progress), self.shares
+        if asked != self._asked:
+            self._asked, self._found = asked, shares_for(self.model, *asked)
+        return self._found
 
     def charge(self, kept: Tensor, progress: float) -> Tensor:
         """The price of what the stages keep beyond what they are to: a part of the loss. `kept` [S] are shares."""
@@ -99,9 +104,10 @@ class Steering:
         moves = move_towards(self.model, self.wanted(progress), kept, rates, widths)
         changed = (price - _PRICE_RATE * move for price, move in zip(self.prices, moves, strict=True))
         self.prices = [min(max(price, -_HIGHEST_PRICE), _HIGHEST_PRICE) for price in changed]
-        mean = sum(self.prices) / max(len(self.prices), 1)
-        worth = [self.count_rate * (price - mean) for price in self.prices]
-        self.shares = [_share(_odds(share) + more) for share, more in zip(self.shares, worth, strict=True)]
+        if self.count_rate:
+            mean = sum(self.prices) / len(self.prices)
+            worth = [self.count_rate * (price - mean) for price in self.prices]
+            self.shares = [_share(_odds(share) + more) for share, more in zip(self.shares, worth, strict=True)]
 
     def saved(self) -> dict[str, list[float]]:
         """What a resumed run goes on with."""
