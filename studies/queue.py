@@ -1,7 +1,8 @@
-"""The queue: what is left of a study, the most telling first, in several processes. A kill loses only what runs."""
+"""The queue: what is left of a study, in several processes. A kill loses only what runs."""
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import os
 import threading
@@ -17,22 +18,30 @@ from studies.work import Job, Place, work
 
 @dataclass(frozen=True)
 class Left:
-    """Jobs that are to be done, the most telling first."""
+    """Jobs that are to be done, one seed after the other."""
 
     jobs: tuple[Job, ...]
 
     @classmethod
-    def of(cls, place: Place, experiments: tuple[str, ...], seeds: tuple[int, ...]) -> Left:
-        """Teachers, then every arm with all its seeds, as the experiments list them; without those that are done.
+    def of(cls, place: Place, experiments: tuple[str, ...], seeds: int) -> Left:
+        """What is missing until so many seeds have every arm of the experiments.
 
-        A teacher whose weights are gone is trained again.
+        Of each seed its teacher first, then the arms as the experiments list them. A teacher that is trained again on
+        another machine becomes another one, with which finished arms cannot be compared. So a seed whose teacher is
+        gone is not taken up again: its lines stay, and a new number takes its place.
         """
-        done = results.done(place.results)
-        arms = [Job(arm.name, seed) for arm in arms_of(experiments) for seed in seeds]
-        left = [job for job in arms if (job.arm, job.seed) not in done]
-        needed = dict.fromkeys(job.seed for job in left)
-        teachers = [Job(TEACHER, seed) for seed in needed if not place.teacher(seed).exists()]
-        return cls((*teachers, *left))
+        arms, done, here = arms_of(experiments), results.done(place.results), place.teachers()
+        begun = {seed for _, seed in done}
+        missing = {seed: [Job(arm.name, seed) for arm in arms if (arm.name, seed) not in done] for seed in begun}
+        complete = [seed for seed in begun if not missing[seed]]
+        unfinished = [seed for seed in here if seed not in complete]
+        fresh = (seed for seed in itertools.count() if seed not in begun and seed not in here)
+        jobs: list[Job] = []
+        for seed in itertools.islice(itertools.chain(unfinished, fresh), max(0, seeds - len(complete))):
+            if seed not in here:
+                jobs.append(Job(TEACHER, seed))
+            jobs += missing.get(seed, [Job(arm.name, seed) for arm in arms])
+        return cls(tuple(jobs))
 
 
 def run(places: list[tuple[Place, Left]], processes: int, minutes: float, told: Callable[[str], None]) -> list[Job]:

@@ -50,6 +50,11 @@ class Place:
         """The file of a teacher's weights."""
         return self.work / f"{self.images}-teacher-{seed}.pt"
 
+    def teachers(self) -> list[int]:
+        """Seeds whose teacher is here."""
+        there = self.work.glob(f"{self.images}-teacher-*.pt")
+        return sorted(int(path.stem.rpartition("-")[2]) for path in there)
+
 
 @dataclass(frozen=True)
 class Job:
