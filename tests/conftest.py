@@ -2,6 +2,7 @@
 
 import gc
 import os
+import signal
 from collections.abc import Iterator
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -14,6 +15,10 @@ import torch
 
 # Where signatures give shapes, they are checked at each call. Must come before the package's first import.
 jaxtyping.install_import_hook(["tofe_export.model", "tofe_export.training.losses"], "beartype.beartype")
+
+# A shell ignores it for what it starts in the background, and programs that tests interrupt would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 torch.set_num_threads(1)
 hypothesis.settings.register_profile("default", deadline=None, derandomize=True)
