@@ -58,7 +58,9 @@ def train_arm(images: ImageSet, arm: Arm, loaded: Loaded, teacher: ToFe, seed: i
     if arm.selection == LEARNED:
         plain = [Batch(part, None, ()) for part in torch.split(loaded.plain, 256)]
         budget.set_thresholds(
-            trained, recipe.tofe.budget, lambda: [s.to(device) for s in all_scores(trained, plain, device, Processes())]
+            trained,
+            phase.steering.wanted(1.0),
+            lambda: [s.to(device) for s in all_scores(trained, plain, device, Processes())],
         )
     return trained
 

@@ -8,13 +8,14 @@ from torch import Tensor
 
 from tests.helpers import refused_as, small_images, small_tofe
 from tofe_export.data.images import Batch
+from tofe_export.documents.training_recipe import ToFeTable
 from tofe_export.model.flops import dense_macs, tofe_macs
 from tofe_export.model.selector import threshold_choice
 from tofe_export.model.tofe import ToFe
 from tofe_export.training import budget
 from tofe_export.training.loop import all_scores
 from tofe_export.training.processes import Processes
-from tofe_export.training.steering import raise_score, share_of_dense
+from tofe_export.training.steering import Steering, raise_score, share_of_dense
 
 IMAGES = small_images(24)
 CPU = torch.device("cpu")
@@ -44,21 +45,24 @@ def moved(model: ToFe, by: float) -> ToFe:
 def test_thresholds_meet_the_budget_from_anywhere(target: float, start: float, approximator: str) -> None:
     model = moved(small_tofe(approximator=approximator), start)
     assert share_of_dense(model, [1 / model.tokens] * 3) < target < share_of_dense(model, [1.0] * 3)
-    kept = budget.set_thresholds(model, target, lambda: measure(model))
+    wanted = Steering(model, ToFeTable(budget=target)).wanted(1.0)
+    kept = budget.set_thresholds(model, wanted, lambda: measure(model))
+    assert kept == pytest.approx(wanted, abs=0.02)
     assert cost_on_images(model) == pytest.approx(target, abs=0.02)
     assert share_of_dense(model, kept) == pytest.approx(target, abs=0.02)
 
 
-def test_stages_share_the_cost_as_they_did() -> None:
-    """The odds of being kept change by one factor for all stages."""
+def test_a_stage_that_is_to_keep_more_than_is_left_keeps_what_is_left() -> None:
+    """Where tokens are discarded; its threshold is a number all the same."""
+    model = small_tofe(approximator="discard")
+    assert budget.set_thresholds(model, [0.25, 0.5, 0.125], lambda: measure(model)) == [0.25, 0.25, 0.125]
+    assert all(value.isfinite().all() for value in model.state_dict().values())
+
+
+def test_a_process_without_an_image_for_thresholds_has_no_scores() -> None:
+    """There may be more processes than such images."""
     model = small_tofe()
-    budget.set_thresholds(model, 0.7, lambda: measure(model))
-    before = [float((scores > 0).float().mean()) for scores in measure(model)]
-    after = budget.set_thresholds(model, 0.6, lambda: measure(model))
-    odds = [[share / (1 - share) for share in shares] for shares in (before, after)]
-    factors = [new / old for old, new in zip(*odds, strict=True)]
-    assert all(new < old for old, new in zip(before, after, strict=True))
-    assert max(factors) / min(factors) < 1.25  # tokens are whole
+    assert [scores.shape for scores in all_scores(model, [], CPU, Processes())] == [(0, 16)] * 3
 
 
 def test_the_floor_is_the_cost_of_one_token_a_stage() -> None:
@@ -72,6 +76,13 @@ def test_the_floor_is_the_cost_of_one_token_a_stage() -> None:
     with refused_as("budget-unreachable", budget=least - 0.01) as caught:
         budget.require_reachable(model, least - 0.01)
     assert f"{least:.3f}" in caught.value.message
+
+
+def test_a_network_that_costs_more_the_fewer_tokens_it_keeps_is_refused() -> None:
+    model = small_tofe(approximator="block")
+    with refused_as("nothing-saved", most=share_of_dense(model, [1.0] * 3)) as caught:
+        budget.require_reachable(model, 0.5)
+    assert "approximator" in caught.value.next_step
 
 
 def test_what_a_user_is_told_of_a_finished_run() -> None:

@@ -14,6 +14,7 @@ from tofe_export.data.images import Batch
 from tofe_export.documents.history import DENSE, TOFE
 from tofe_export.documents.history import Phase as Name
 from tofe_export.documents.training_recipe import TrainingRecipe
+from tofe_export.model.outputs import MaskedOutput
 from tofe_export.model.tofe import ToFe
 from tofe_export.training import setup
 from tofe_export.training.forward import autocast_dtype
@@ -178,6 +179,47 @@ def test_rates_rise_and_fall_within_the_peak(schedule: str) -> None:
     assert rates[STEPS:] == sorted(rates[STEPS:], reverse=True)
     assert 0 < min(rates) < max(rates) <= 0.01
     assert rates[-1] == pytest.approx(0.001, rel=0.3)
+
+
+def test_a_slow_part_falls_as_far_as_the_others() -> None:
+    """`last_lr` is a share of each rate, and what does not learn at first never does."""
+    running = phase(TOFE, RECIPE.changed(optimizer={"last_lr": 0.1}, tofe={"backbone_lr_scale": 0.01, "lr": 0.01}))
+    frozen = phase(TOFE, RECIPE.changed(optimizer={"last_lr": 0.1}, tofe={"backbone_lr_scale": 0.0, "lr": 0.01}))
+    for number in range(running.epochs * STEPS):
+        running.rates.set(number)
+        frozen.rates.set(number)
+        assert rate_of(frozen, frozen.model.vit) == 0
+        assert rate_of(running, running.model.vit) == pytest.approx(0.01 * rate_of(running, running.model.stages))
+    assert 0.001 < rate_of(running, running.model.stages) < 0.003
+
+
+def rate_of(running: Phase, part: torch.nn.Module) -> float:
+    first = next(part.parameters())
+    return next(group["lr"] for group in running.optimizer.param_groups if any(one is first for one in group["params"]))
+
+
+@pytest.mark.parametrize(("name", "own"), [("radam", None), ("mars", None), ("adan", (0.98, 0.92, 0.99)), ("sgd", ())])
+def test_two_betas_are_for_all_that_have_two(name: str, own: tuple[float, ...] | None) -> None:
+    running = phase(TOFE, RECIPE.changed(optimizer={"name": name, "betas": (0.85, 0.97)}))
+    found = running.optimizer.param_groups[0].get("betas", ())
+    assert tuple(found) == ((0.85, 0.97) if own is None else own)
+
+
+def test_tokens_that_are_gone_do_not_steer() -> None:
+    """Where tokens are discarded: the spread and the density of scores are those of the tokens that are left."""
+    running = phase(TOFE, RECIPE.changed(network={"approximator": "discard"}))
+    seen: list[MaskedOutput] = []
+    running.forward.register_forward_hook(lambda module, given, out: seen.append(out))
+    values = running.step([batch()], 0, 0)
+    (out,) = seen
+    alive = out.masks[0] > 0.5
+    assert 0 < alive.float().mean() < 1
+    scores = out.scores[1]
+    assert torch.equal(scores.isfinite(), alive)
+    width = 1 + 0.5 * float(scores[alive].std(correction=0))  # noise of 1 at the first step
+    assert values["_width_1"] == pytest.approx(width, rel=1e-4)
+    density = (scores[alive] / width).sigmoid()
+    assert values["_rate_1"] == pytest.approx(float((density * (1 - density)).sum() / scores.numel()), rel=1e-4)
 
 
 @pytest.mark.parametrize(("processes", "parts"), [(1, 1), (2, 1), (1, 2), (2, 2), (4, 1)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -13,9 +14,11 @@ import pytest
 import torch
 
 from tests.helpers import refused_as
-from tests.training.runs import OPTIONS, RECIPE, weights
+from tests.training.runs import OPTIONS, RECIPE, KilledError, weights
 from tests.training.work import recipe_of
 from tofe_export.training import setup, trainer
+from tofe_export.training.loop import EpochMeans
+from tofe_export.training.processes import Processes, joined
 
 REQUEST: dict[str, Any] = {"steps": 25}  # in each phase: 50 in all
 _LIMIT_S = 240
@@ -90,6 +93,51 @@ def test_a_lost_process_ends_the_run_and_one_alone_goes_on(run: dict[str, Any], 
     assert len(entries(tmp_path)) == 1  # the dense epoch is saved, the other one was begun
     trainer.train(recipe_of(request), OPTIONS, tmp_path, resume=True)
     assert_alike(tmp_path, alone)
+
+
+def test_one_process_and_then_two_go_on_with_shares_of_the_weights(alone: Path, tmp_path: Path) -> None:
+    """The optimizer's state of one process fits two, which hold a part of every weight each."""
+    request = {**REQUEST, "run": {"shard": True}}
+    left = 33
+
+    def watch(means: EpochMeans) -> None:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        trainer.train(recipe_of(request), dataclasses.replace(OPTIONS, save_minutes=0), tmp_path, watch=watch)
+    done = torchrun(tmp_path, {**request, "resume": True})
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert_alike(tmp_path, alone)
+
+
+def test_each_process_computes_and_exchanges_on_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What PyTorch is told; without a GPU it cannot be seen what that does."""
+    told: list[Any] = []
+    as_torchrun(monkeypatch, rank=3)
+    monkeypatch.setattr(torch.cuda, "set_device", told.append)
+    monkeypatch.setattr(torch.distributed, "init_process_group", lambda name, **how: told.extend([name, how]))
+    for name, answer in {"get_rank": 3, "get_world_size": 8, "destroy_process_group": None}.items():
+        monkeypatch.setattr(torch.distributed, name, lambda answer=answer: answer)
+    device = torch.device("cuda", 3)
+    with joined(device) as found:
+        assert found == Processes(3, 8)
+    assert told[:2] == [device, "nccl"]
+    assert told[2]["device_id"] == device
+
+
+def as_torchrun(monkeypatch: pytest.MonkeyPatch, rank: int) -> None:
+    for name, value in {"TORCHELASTIC_RUN_ID": "run", "WORLD_SIZE": "8", "LOCAL_RANK": str(rank)}.items():
+        monkeypatch.setenv(name, value)
+
+
+def test_one_gpu_for_all_processes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    as_torchrun(monkeypatch, rank=3)
+    with refused_as("one-device-for-all", name="cuda:1") as caught:
+        setup.choose_device("cuda:1")
+    assert 'device="cuda"' in caught.value.next_step
 
 
 def test_a_step_that_cannot_be_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:

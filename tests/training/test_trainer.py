@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import json
 import math
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from tofe_export.data.image_log import ImageLog
 from tofe_export.errors import InputError, MissingError, TofeError
 from tofe_export.training import losses, setup, trainer
 from tofe_export.training.loop import EpochMeans
+from tofe_export.training.phase import Phase
 from tofe_export.training.recipe import config_of
 from tofe_export.training.state import load_state
 
@@ -189,3 +192,33 @@ def test_each_step_is_reported_with_the_means_so_far(tmp_path: Path) -> None:
     entry = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])
     assert (tofe[-1].loss, tofe[-1].accuracy, tofe[-1].budget) == (entry["loss"], entry["accuracy"], 0.5)
     assert (tofe[-1].macs_ratio, tofe[-1].kept[0]) == (entry["train_macs_ratio"], entry["train_keep_0"])
+
+
+def test_what_the_digits_do_not_use_is_said(tmp_path: Path) -> None:
+    """Their source augments them itself."""
+    said: list[str] = []
+    short = SHORT.changed(dense={"epochs": 0}, run={"limit_batches": 1})
+    trainer.train(short.changed(images={"flip": 0.0, "erasing": 0.9}), OPTIONS, tmp_path / "one", note=said.append)
+    assert (
+        "The digits come augmented by their source, so the recipe's images.flip, images.erasing changes nothing."
+        in said
+    )
+    said.clear()
+    trainer.train(short, OPTIONS, tmp_path / "other", note=said.append)
+    assert not [one for one in said if "digits" in one]
+
+
+def test_the_dense_phase_is_gone_before_the_other_begins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Its optimizer and its average of the weights take memory."""
+    made: list[weakref.ref[Phase]] = []
+
+    class Watched(Phase):
+        def __post_init__(self) -> None:
+            gc.collect()
+            assert not [one for one in made if one() is not None]
+            made.append(weakref.ref(self))
+            super().__post_init__()
+
+    monkeypatch.setattr(trainer, "Phase", Watched)
+    trainer.train(SHORT, OPTIONS, tmp_path)
+    assert len(made) == 2

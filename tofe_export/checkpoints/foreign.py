@@ -34,7 +34,7 @@ _SELECTOR_PARTS = {
     "out_conv.2": "mlp.1",
     "out_conv.4": "out",
 }
-DENSE = "It is dense: no tokens are frozen. To get a ToFe network, train one with this file as `init`."
+IS_DENSE = "It is dense: no tokens are frozen. To get a ToFe network, train one with this file as `init`."
 _CROP_PCT = 224 / 256  # both methods evaluate as DeiT's code does: resized to 256, cropped to 224
 
 
@@ -152,7 +152,7 @@ def recognise(file: Unwrapped, hints: Hints, path: Path) -> Recognised:
     head = renamed.get("vit.head.weight")
     classes = told.classes if head is not None and tuple(head.shape[:1]) == (len(told.classes),) else ()
     return Recognised(
-        config, renamed, "plain backbone, dense", (*notes, DENSE), assumed, images=images, classes=classes
+        config, renamed, "plain backbone, dense", (*notes, IS_DENSE), assumed, images=images, classes=classes
     )
 
 

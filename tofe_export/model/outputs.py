@@ -15,7 +15,8 @@ class MaskedOutput:
         logits: [B, classes].
         masks: per stage [B, N], 1.0 where the token went through the blocks.
         estimates: per stage that brings frozen tokens back, the approximator's output [B, N, C].
-        scores: per stage float32 [B, N], what the masks were chosen by; without gradients.
+        scores: per stage float32 [B, N], what the masks were chosen by, -infinity where a token was discarded before;
+            without gradients.
         features: patch tokens after the final norm in spatial order [B, N, C], of a network made for them
             (`ToFeConfig.dense_output`).
     """

@@ -172,7 +172,8 @@ class ToFe(nn.Module):
         for stage, steps in self._stages(positions):
             assert stage.selector is not None
             logits = stage.selector.logits(x, self.prefix, alive)
-            scores.append(keep_scores(logits.detach()))
+            there = keep_scores(logits.detach())
+            scores.append(there if alive is None else there.masked_fill(alive < 0.5, -torch.inf))
             mask = choose(stage.index, logits)
             if self.discards:
                 mask = mask if alive is None else mask * alive

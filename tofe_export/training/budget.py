@@ -9,16 +9,29 @@ from torch import Tensor
 
 from tofe_export.errors import InputError
 from tofe_export.model.tofe import ToFe
-from tofe_export.training.steering import raise_score, share_of_dense, shares_for
+from tofe_export.training.steering import raise_score, share_of_dense
 
 _MET = 0.02
 _ALMOST_NONE, _ALMOST_ALL = 1.5, 0.5  # tokens: fewer than the one, fewer than the other short of all
 
 
 def require_reachable(model: ToFe, budget: float) -> None:
-    """Raises InputError for a budget that not even one token a stage meets, or that every token kept stays below."""
+    """Raises InputError for a budget that not even one token a stage meets, or that every token kept stays below.
+
+    And for a network that costs more the fewer tokens it keeps.
+    """
     stages = len(model.stages)
     most = share_of_dense(model, [1.0] * stages)
+    least = share_of_dense(model, [1 / model.tokens] * stages)
+    if least >= most:
+        raise InputError(
+            f"This network saves nothing: it costs {most:.3f} of its dense backbone with every token kept, and "
+            f"{least:.3f} with a single one in each stage.",
+            "Choose another `approximator`, such as bottleneck, or `stages` of more blocks.",
+            code="nothing-saved",
+            most=most,
+            least=least,
+        )
     if budget > most:  # a last stage without features is cheaper than the backbone's blocks, whatever it keeps
         raise InputError(
             f"A budget of {budget:g} would freeze nothing: with every token kept this network costs {most:.3f} of its "
@@ -28,7 +41,6 @@ def require_reachable(model: ToFe, budget: float) -> None:
             budget=budget,
             most=most,
         )
-    least = share_of_dense(model, [1 / model.tokens] * stages)
     if budget < least:
         raise InputError(
             f"A budget of {budget:g} cannot be met: with a single token in each stage this network still costs "
@@ -45,32 +57,29 @@ Measure = Callable[[], Sequence[Tensor]]
 """Per stage, the scores of all tokens of some images as they are in use, -infinity where a token is gone."""
 
 
-def set_thresholds(model: ToFe, budget: float, measure: Measure) -> list[float]:
-    """Sets the threshold of every stage so that the mean cost is the budget.
+def set_thresholds(model: ToFe, shares: Sequence[float], measure: Measure) -> list[float]:
+    """Sets the threshold of every stage so that the stages keep these shares of the tokens, in the mean over images.
 
-    What the stages keep now tells how they share the cost: the odds of being kept change by one factor for all of them.
     A stage's threshold is a quantile of its scores, found after those before it, for what they keep changes its scores.
 
     Args:
         model: its selectors are changed in place.
-        budget: share of the dense MACs.
+        shares: to come to, see `Steering.wanted`.
         measure: called with the model as it then is, once more than there are stages.
 
     Returns:
-        The shares of the tokens that the stages keep on these images.
+        The shares that the stages keep on these images.
     """
-    wanted = shares_for(model, budget, [float((scores > 0).float().mean()) for scores in measure()])
-    for stage, share in enumerate(wanted):
+    for stage, share in enumerate(shares):
         raise_score(model, stage, -_quantile(measure()[stage], share))
     return [float((scores > 0).float().mean()) for scores in measure()]
 
 
 def _quantile(scores: Tensor, share: float) -> float:
-    """The threshold above which this share of the scores lies: halfway between two of them."""
-    finite = scores.flatten().sort(descending=True).values
-    kept = min(max(round(share * len(finite)), 1), len(finite) - 1)
-    pair = finite[kept - 1 : kept + 1].double()
-    return float(pair.mean()) if pair.isfinite().all() else float(pair[0]) - 1.0
+    """The threshold above which this share of the scores lies: halfway between two of them, or below the lowest."""
+    there = scores[scores.isfinite()].double().sort(descending=True).values
+    kept = min(max(round(share * scores.numel()), 1), len(there))
+    return float(there[kept - 1 : kept + 1].mean()) if kept < len(there) else float(there[-1]) - 1.0
 
 
 def budget_notes(model: ToFe, budget: float, cost: float, kept: Sequence[float]) -> list[str]:
@@ -78,8 +87,8 @@ def budget_notes(model: ToFe, budget: float, cost: float, kept: Sequence[float])
     notes = []
     if abs(cost - budget) > _MET:
         notes.append(
-            f"The budget was missed: the network costs {cost:.1%} of its dense backbone, and was to cost {budget:.1%}. "
-            "Train for more epochs, or with more steps in each (a smaller `batch_size`)."
+            f"The budget was missed: on held-out images the network costs {cost:.1%} of its dense backbone, and was to "
+            f"cost {budget:.1%}. Its thresholds were set on training images, which are too few or unlike the others."
         )
     for stage, share in enumerate(kept):
         tokens = share * model.tokens

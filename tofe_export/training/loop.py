@@ -162,7 +162,7 @@ def _not_finite(phase: Phase, epoch: int, step: int, loss: float) -> InputError:
     rate = "dense_lr" if phase.name == DENSE else "lr"
     return InputError(
         f"The loss became {loss} at step {step + 1} of epoch {epoch + 1} ({phase.name} phase).",
-        f"Resuming would not help: start again with a smaller `{rate}`.",
+        f"Resuming would not help: start again in another folder with a smaller `{rate}`.",
         code="loss-not-finite",
         phase=phase.name,
         epoch=epoch + 1,
@@ -195,7 +195,7 @@ def evaluate(
             shares = counts / model.tokens
             totals[2] += sum(tofe_macs(model, row) for row in counts.tolist()) / whole
             totals[3:] += torch.cat([shares.sum(dim=0), shares.square().sum(dim=0)])
-    images, right, macs, *kept = processes.total(totals.to(device)).tolist()
+    images, right, macs, *kept = processes.sums(totals.tolist(), device)
     if dense:
         return Evaluation(right / images)
     means, squares = ([value / images for value in part] for part in (kept[:stages], kept[stages:]))
@@ -211,9 +211,7 @@ def all_scores(model: ToFe, batches: Iterable[Batch], device: torch.device, proc
     for batch in batches:
         out = model.forward_masked(batch.images.to(device), threshold_choice)
         for stage, scores in enumerate(out.scores):
-            gone = out.masks[stage - 1] == 0 if model.discards and stage else None
-            there = scores if gone is None else scores.masked_fill(gone, -torch.inf)
-            found[stage].append(there.cpu())
-    own = [torch.cat(scores) for scores in found]
+            found[stage].append(scores.cpu())
+    own = [torch.cat([torch.empty(0, model.tokens), *scores]) for scores in found]  # a process may have no image
     of_all = processes.gathered(own)
     return [torch.cat(parts) for parts in zip(*of_all, strict=True)]

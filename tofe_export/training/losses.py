@@ -1,4 +1,4 @@
-"""The four parts of ToFe's training loss (DESIGN section 2), each a small function of tensors."""
+"""The parts of ToFe's training loss, each a small function of tensors."""
 
 from __future__ import annotations
 

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
-from timm.optim import create_optimizer_v2, list_optimizers, param_groups_layer_decay, param_groups_weight_decay
+from timm.optim import (
+    create_optimizer_v2,
+    get_optimizer_class,
+    list_optimizers,
+    param_groups_layer_decay,
+    param_groups_weight_decay,
+)
 from timm.scheduler import create_scheduler_v2
 from timm.utils import ModelEmaV3
 from torch import nn
@@ -18,7 +25,6 @@ _WITHOUT_DECAY = (
     *("pos_embed", "cls_token", "reg_token", "dist_token"),
     *("relative_position_bias_table", "rope.freqs"),
 )
-_WITH_BETAS = ("adam", "lamb", "lion", "nadam")
 _PHASE_AT_MOST = 0.9  # of it is warm-up
 
 
@@ -39,10 +45,10 @@ def build_optimizer(model: ToFe, recipe: TrainingRecipe, dense: bool) -> torch.o
         for part, lr in parts.items():
             of_stages = nn.ModuleList(one for stage in model.stages if (one := getattr(stage, part)) is not None)
             groups += _groups(of_stages, settings, lr, 1.0)
-    more: dict[str, Any] = {"betas": settings.betas} if settings.name.startswith(_WITH_BETAS) else {}
-    if settings.name in ("adam", "adamw"):
-        more["fused"] = True  # one kernel for all weights
+    more: dict[str, Any] = {"fused": True} if settings.name in ("adam", "adamw") else {}  # one kernel for all weights
     try:
+        if _has_two_betas(settings.name):
+            more["betas"] = settings.betas
         optimizer: torch.optim.Optimizer = create_optimizer_v2(groups, settings.name, lr=recipe.tofe.lr, **more)
     except (TypeError, ValueError, RuntimeError, ImportError, AssertionError) as error:
         raise InputError(
@@ -52,6 +58,12 @@ def build_optimizer(model: ToFe, recipe: TrainingRecipe, dense: bool) -> torch.o
             name=settings.name,
         ) from error
     return optimizer
+
+
+def _has_two_betas(name: str) -> bool:
+    """Whether it takes a pair of them; some take three, and of some no momentum is the default."""
+    betas = inspect.signature(get_optimizer_class(name, bind_defaults=False)).parameters.get("betas")
+    return betas is not None and isinstance(betas.default, tuple) and len(betas.default) == 2
 
 
 def require_optimizer(name: str) -> None:
@@ -65,27 +77,33 @@ def require_optimizer(name: str) -> None:
         )
 
 
-def build_schedule(optimizer: torch.optim.Optimizer, recipe: TrainingRecipe, epochs: int, steps: int) -> Any:
-    """timm's schedule of the learning rates over `epochs` of `steps` each; `set_rates` reads it."""
-    settings = recipe.optimizer
-    peak = max(group["lr"] for group in optimizer.param_groups)
-    schedule, _ = create_scheduler_v2(
-        optimizer,
-        sched=settings.schedule,
-        num_epochs=epochs,
-        warmup_epochs=min(settings.warmup_epochs, _PHASE_AT_MOST * epochs),
-        warmup_lr=0.0,
-        min_lr=settings.last_lr * peak,
-        decay_rate=1.0,  # the power of "poly": a straight line
-        step_on_epochs=False,
-        updates_per_epoch=steps,
-    )
-    return schedule
+class Rates:
+    """The learning rates over a phase: timm's schedule, as a factor of every group's own rate.
 
+    timm's schedules fall to one rate for all groups, which would be above the peak of a slow one.
+    """
 
-def set_rates(schedule: Any, step: int) -> None:
-    """Sets the learning rates for a step of the phase, from 0: those in its middle, so that none is 0."""
-    schedule.step_update(step + 0.5)
+    def __init__(self, optimizer: torch.optim.Optimizer, settings: OptimizerTable, epochs: int, steps: int) -> None:
+        self._optimizer = optimizer  # and not its groups: others take their place where a state is loaded
+        self._peaks = [group["lr"] * group.get("lr_scale", 1.0) for group in optimizer.param_groups]
+        self._factor = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+        self._schedule, _ = create_scheduler_v2(
+            self._factor,
+            sched=settings.schedule,
+            num_epochs=epochs,
+            warmup_epochs=min(settings.warmup_epochs, _PHASE_AT_MOST * epochs),
+            warmup_lr=0.0,
+            min_lr=settings.last_lr,
+            decay_rate=1.0,  # the power of "poly": a straight line
+            step_on_epochs=False,
+            updates_per_epoch=steps,
+        )
+
+    def set(self, step: int) -> None:
+        """Those for a step of the phase, from 0: as they are in its middle, so that none is 0."""
+        self._schedule.step_update(step + 0.5)
+        for group, peak in zip(self._optimizer.param_groups, self._peaks, strict=True):
+            group["lr"] = peak * self._factor.param_groups[0]["lr"]
 
 
 def build_ema(model: nn.Module, decay: float) -> ModelEmaV3 | None:

@@ -19,15 +19,15 @@ from tofe_export.documents.history import DENSE, TOFE
 from tofe_export.documents.history import Phase as Name
 from tofe_export.documents.training_recipe import TrainingRecipe
 from tofe_export.errors import MissingError
-from tofe_export.model import backbones
 from tofe_export.model.families import Backbone
 from tofe_export.model.outputs import MaskedOutput
 from tofe_export.model.selector import gumbel_numbers
 from tofe_export.model.tofe import ToFe
-from tofe_export.training import losses, optimizer, schedule, sharing
+from tofe_export.training import optimizer, schedule, sharing
 from tofe_export.training.forward import DenseForward, MaskedForward, autocast_dtype, computing, mixed, mixup_of
+from tofe_export.training.objective import Objective
 from tofe_export.training.processes import Processes
-from tofe_export.training.steering import Steering, crossing_rates, crossing_widths
+from tofe_export.training.steering import Steering
 
 Values = dict[str, float]
 """The parts of a step's loss by name, their sum `loss`, `accuracy`, and in the ToFe phase kept shares and cost; what
@@ -69,12 +69,14 @@ class Phase:
         # The optimizer takes the parameters as they are shared out.
         self.forward = sharing.shared(module, self.model, self.processes, self.device, run.shard)
         self.optimizer = optimizer.build_optimizer(self.model, self.recipe, self.name == DENSE)
-        self.schedule = optimizer.build_schedule(self.optimizer, self.recipe, self.epochs, self.steps)
+        self.rates = optimizer.Rates(self.optimizer, self.recipe.optimizer, self.epochs, self.steps)
         self.parameters = [one for group in self.optimizer.param_groups for one in group["params"]]
         self.ema: ModelEmaV3 | None = optimizer.build_ema(self.model, run.ema_decay)
         self.dtype = autocast_dtype(run.precision, self.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
         self.mixup = mixup_of(self.recipe, self.label_smoothing, int(self.model.vit.num_classes))
+        smoothing = self.label_smoothing if self.mixup is None else 0.0  # mixing smooths the targets itself
+        self.objective = Objective(self.recipe, self.model, self.steering, self.processes, smoothing)
 
     @property
     def epochs(self) -> int:
@@ -126,7 +128,7 @@ class Phase:
             MissingError: not enough memory.
         """
         torch.manual_seed((seed + self.processes.rank) % 2**63)
-        optimizer.set_rates(self.schedule, number)
+        self.rates.set(number)
         share = number / (self.epochs * self.steps)
         drawn = self._drawn(share, seed)
         sums: Values = {}
@@ -145,7 +147,8 @@ class Phase:
         except torch.OutOfMemoryError as error:
             raise MissingError(
                 f"{self.device} has not enough memory for {self.batch_size} images at a time.",
-                "Give a smaller `batch_size`, or run.accumulate=2 or run.checkpointing=true in `changes`.",
+                "Give run.checkpointing=true in `changes`, with `resume` too; or, in another folder, run.accumulate=2 "
+                "or a smaller `batch_size`.",
                 code="memory",
                 batch=self.batch_size,
             ) from error
@@ -161,70 +164,19 @@ class Phase:
         with computing(self.device, self.dtype):
             if self.teacher is None:
                 logits = self.forward(images)
-                parts = {"classification": (1.0, self._classification(logits, targets))}
+                terms = self.objective.dense(logits, targets)
             else:
-                logits, parts = self._masked(images, targets, share, drawn)
-        loss = torch.stack([weight * value for weight, value in parts.values() if weight]).sum()
+                noise = schedule.noise_at(share, self.recipe.tofe.quiet_share)
+                choice = torch.tensor([self.temperature(share), noise], device=self.device)
+                out: MaskedOutput = self.forward(images, *choice.unbind(), drawn)
+                logits, terms = out.logits, self.objective.tofe(out, images, targets, self.teacher, share)
+        loss = torch.stack([weight * value for weight, value in terms.values() if weight]).sum()
         self.scaler.scale(loss / self.recipe.run.accumulate).backward()  # type: ignore[no-untyped-call]
-        values = {name: value.detach() for name, (_, value) in parts.items()}
+        values = {name: value.detach() for name, (_, value) in terms.items()}
         values["loss"] = loss.detach()
         values["accuracy"] = (logits.detach().argmax(dim=1) == labels).float().mean()
         numbers = torch.stack([value.float().to(self.device) for value in values.values()])
         return dict(zip(values, numbers.tolist(), strict=True))  # one copy from the device
-
-    def _masked(
-        self, images: Tensor, targets: Tensor, share: float, drawn: Tensor | None
-    ) -> tuple[Tensor, dict[str, tuple[float, Tensor]]]:
-        """Logits, and name -> (weight, part of the loss); what has the weight 0 is there to be logged."""
-        settings, weights, model = self.recipe.tofe, self.recipe.loss, self.model
-        temperature = self.temperature(share)
-        noise = schedule.noise_at(share, settings.quiet_share)
-        out: MaskedOutput = self.forward(
-            images, *torch.tensor([temperature, noise], device=self.device).unbind(), drawn
-        )
-        ends = [blocks.stop for blocks in model.stage_blocks[: len(out.estimates)]]
-        assert self.teacher is not None
-        with torch.no_grad():
-            teacher_logits, tokens = backbones.dense_tokens(self.teacher, images, ends)
-        targets_of_stages = [at_end[:, model.prefix :] for at_end in tokens]
-        kept, spreads, powers = self._over_processes(out, targets_of_stages)
-        frozen = len(images) * (model.tokens - kept.detach())
-        ratio = losses.macs_ratio(model, kept)
-        widths = crossing_widths(spreads, noise)
-        rates = crossing_rates(out.scores, widths)
-        approximation = losses.approximation_loss(out.estimates, out.masks, targets_of_stages, list(frozen), powers)
-        return out.logits, {
-            "classification": (weights.classification, self._classification(out.logits, targets)),
-            "distillation": (weights.distillation, losses.distillation_loss(out.logits, teacher_logits)),
-            "approximation": (weights.approximation, approximation.to(self.device)),
-            "budget": (weights.budget, losses.budget_loss(ratio, self.steering.target.at(share))),
-            "spread": (weights.spread, losses.spread_loss(out.masks, kept)),
-            "price": (1.0, self.steering.charge(kept / model.tokens, share)),
-            **{f"price_{stage}": (0.0, torch.tensor(one)) for stage, one in enumerate(self.steering.prices)},
-            "train_macs_ratio": (0.0, ratio),
-            **{f"train_keep_{stage}": (0.0, one / model.tokens) for stage, one in enumerate(kept)},
-            **{f"_rate_{stage}": (0.0, one) for stage, one in enumerate(rates)},
-            **{f"_width_{stage}": (0.0, one) for stage, one in enumerate(widths)},
-        }
-
-    def _over_processes(
-        self, out: MaskedOutput, targets: Sequence[Tensor]
-    ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-        """Over the images of all processes, per stage: the mean number of kept tokens [S], differentiable; the spread
-        of the scores; and the mean square of the teacher's tokens, of stages that have an approximator."""
-        kept = losses.kept_tokens(out.masks)
-        means = [torch.stack([one.mean(), one.square().mean()]) for one in out.scores]
-        own = torch.cat([kept.detach(), *means, *(losses.mean_square(one)[None] for one in targets)])
-        of_all = self.processes.total(own) / self.processes.size
-        stages = len(out.masks)
-        first, second = of_all[stages : 3 * stages].view(stages, 2).unbind(dim=1)
-        # The gradient of this process's share: DDP takes the mean of the gradients.
-        kept = kept + (of_all[:stages] - kept.detach())
-        return kept, list((second - first.square()).clamp(min=0).sqrt()), list(of_all[3 * stages :])
-
-    def _classification(self, logits: Tensor, targets: Tensor) -> Tensor:
-        smoothing = self.label_smoothing if self.mixup is None else 0.0  # mixing smooths the targets itself
-        return losses.classification_loss(logits, targets, smoothing)
 
     def _update(self, number: int, share: float, values: Values) -> None:
         """The optimizer's step from the gradients that lie there, and what follows it."""
@@ -255,9 +207,8 @@ class Phase:
         return gumbel_numbers(shape, self.device, generator)[:, first : first + own]
 
     def _mean_of_processes(self, values: Values) -> Values:
-        numbers = torch.tensor(list(values.values()), dtype=torch.float64, device=self.device)
-        means = self.processes.total(numbers) / self.processes.size
-        return dict(zip(values, means.tolist(), strict=True))
+        sums = self.processes.sums(list(values.values()), self.device)
+        return {name: total / self.processes.size for name, total in zip(values, sums, strict=True)}
 
     def _without_exchange(self) -> contextlib.AbstractContextManager[None]:
         """Gradients of parts before the last are exchanged with it."""
@@ -268,17 +219,18 @@ class Phase:
         """What a resumed run needs besides the network's weights. Every process must ask for it."""
         ema = {} if self.ema is None else self.ema.module.state_dict()
         return {
-            "optimizer": sharing.optimizer_state(self.forward, self.optimizer),
+            "optimizer": sharing.optimizer_state(self.forward, self.optimizer, self.recipe.run.shard),
             "scaler": self.scaler.state_dict(),
             "ema": dict(ema),
-            **self.steering.saved(),
+            "steering": self.steering.saved() if self.name == TOFE else {},
         }
 
     def restore(self, saved: Mapping[str, Any]) -> None:
         """The inverse of `saved`."""
-        sharing.load_optimizer_state(self.forward, self.optimizer, saved["optimizer"])
+        sharing.load_optimizer_state(self.forward, self.optimizer, saved["optimizer"], self.recipe.run.shard)
         self.scaler.load_state_dict(saved["scaler"])
-        self.steering.restore(saved)
+        if self.name == TOFE:
+            self.steering.restore(saved["steering"])
         if self.ema is not None:
             self.ema.module.load_state_dict(saved["ema"])
 

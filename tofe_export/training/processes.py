@@ -6,7 +6,7 @@ They make every step together, each with its share of the images, and end with t
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -46,6 +46,12 @@ class Processes:
             values = values.clone()
             dist.all_reduce(values)
         return values
+
+    def sums(self, values: Sequence[float], device: torch.device) -> list[float]:
+        """Of plain numbers over all processes, one by one, in float64; they are exchanged by `device`."""
+        if self.size == 1:  # not every device has float64
+            return list(values)
+        return list(self.total(torch.tensor(values, dtype=torch.float64, device=device)).tolist())
 
     def gathered(self, value: Any) -> list[Any]:
         """What every process has, in order of their numbers: plain Python values."""
@@ -89,8 +95,12 @@ def joined(device: torch.device, again: str = "start all of them again with `res
         return
     already = dist.is_initialized()
     with _lost_as_a_sentence(again):
+        on_gpu = device.type == "cuda"
+        if on_gpu:  # what is gathered goes over the current device, which else is the first GPU for every process
+            torch.cuda.set_device(device)
         if not already:
-            dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_PATIENCE)
+            own = device if on_gpu else None
+            dist.init_process_group("nccl" if on_gpu else "gloo", timeout=_PATIENCE, device_id=own)
         try:
             yield Processes(dist.get_rank(), dist.get_world_size())
         except StoppedError:  # all of them, after the same step

@@ -16,6 +16,8 @@ from tofe_export.training.recipe import values_by_key
 from tofe_export.training.run import RunOptions
 from tofe_export.training.state import RunState, damaged, load_state
 
+_DECIDES_NOTHING = ("run.checkpointing", "run.compile", "run.channels_last")
+
 
 def require_free(folder: Path, resume: bool) -> None:
     """Raises InputError where the folder holds a run that is not to be resumed, or a finished one without its state."""
@@ -101,8 +103,13 @@ def _later_epochs(state: RunState) -> dict[str, int]:
 
 
 def _settings(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """Its values by dotted key, without the network, which is compared itself."""
-    return {key: value for key, value in values_by_key(recipe).items() if not key.startswith("network.")}
+    """Its values by dotted key, without the network, which is compared itself, and without what only changes how fast a
+    step is and how much memory it takes."""
+    return {
+        key: value
+        for key, value in values_by_key(recipe).items()
+        if not key.startswith("network.") and key not in _DECIDES_NOTHING
+    }
 
 
 def _config(state: RunState, folder: Path) -> Mapping[str, Any]:

@@ -10,11 +10,11 @@ from pathlib import Path
 import torch
 
 from tofe_export.checkpoints.checkpoint import OWN, load_for
-from tofe_export.checkpoints.foreign import DENSE
+from tofe_export.checkpoints.foreign import IS_DENSE
 from tofe_export.data.images import ImageSource
 from tofe_export.data.preprocessing import Preprocessing
 from tofe_export.data.sources import DIGITS, open_source
-from tofe_export.documents.training_recipe import TrainingRecipe
+from tofe_export.documents.training_recipe import ImagesTable, TrainingRecipe
 from tofe_export.errors import InputError, MissingError
 from tofe_export.files.names import readable
 from tofe_export.model import backbones
@@ -23,10 +23,11 @@ from tofe_export.model.families import Backbone
 from tofe_export.model.selector import CLS_ATTENTION, NO_SELECTOR
 from tofe_export.model.tofe import ToFe, build_tofe
 from tofe_export.progress import Note, unheard
-from tofe_export.training.torchrun import local_rank
+from tofe_export.training.torchrun import local_rank, started
 
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:[0-9]{1,2})?")
 _DIGITS_MEAN = (0.25, 0.25, 0.25)  # close to their mean (0.27) and their standard deviation (0.26) on the canvases
+_NOT_OF_DIGITS = ("scale", "flip", "color_jitter", "auto_augment", "erasing")
 _SINCOS_SCALE = 0.5
 
 
@@ -40,6 +41,13 @@ def choose_device(name: str) -> torch.device:
     if not _DEVICE.fullmatch(name):
         raise InputError(
             f"There is no device {name!r}.", "Use auto, cpu, cuda or cuda:N.", code="unknown-device", name=name
+        )
+    if name.startswith("cuda:") and started():
+        raise InputError(
+            f"Each process takes a GPU of its own, and {name!r} would be the same one for all of them.",
+            'Use `device="cuda"`; CUDA_VISIBLE_DEVICES chooses among the GPUs.',
+            code="one-device-for-all",
+            name=name,
         )
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -127,6 +135,14 @@ def preprocessing_for(data: str, vit: Backbone) -> Preprocessing:
     return own if data != DIGITS else dataclasses.replace(own, mean=_DIGITS_MEAN, std=_DIGITS_MEAN, crop_pct=1.0)
 
 
+def note_of_digits(images: ImagesTable) -> str:
+    """What is not used of this table where the digits' own source augments them; "" where it asks for nothing."""
+    usual = ImagesTable()
+    unused = [name for name in _NOT_OF_DIGITS if getattr(images, name) != getattr(usual, name)]
+    keys = ", ".join(f"images.{name}" for name in unused)
+    return f"The digits come augmented by their source, so the recipe's {keys} changes nothing." if unused else ""
+
+
 def require_trainable(config: ToFeConfig) -> None:
     """Raises InputError for a network that training cannot do anything for."""
     if config.selector in (CLS_ATTENTION, NO_SELECTOR):
@@ -212,7 +228,7 @@ def load_init(model: ToFe, path: Path, note: Note = unheard) -> bool:
     if skipped:
         note(f"{path} has no classifier that fits, so the run's own stays as it is ({', '.join(skipped)}).")
     for sentence in (*loaded.notes, *loaded.assumed):
-        if sentence != DENSE:  # it says to do what is being done
+        if sentence != IS_DENSE:  # it says to do what is being done
             note(sentence)
     theirs, usual = loaded.preprocessing, Preprocessing.of_backbone(model.vit)
     if not own and theirs != usual:

@@ -64,16 +64,19 @@ def whole_copy(model: ToFe, device: torch.device) -> ToFe:
     return whole
 
 
-def optimizer_state(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """Its whole state. Every process must call it."""
-    if not is_sharded(module):
-        return optimizer.state_dict()
-    return get_optimizer_state_dict(module, optimizer, options=_WHOLE)
+def optimizer_state(module: nn.Module, optimizer: torch.optim.Optimizer, shard: bool) -> dict[str, Any]:
+    """Its whole state. Every process must call it.
+
+    Of a run that shards by the names of the weights, so that any number of processes can go on with it.
+    """
+    return get_optimizer_state_dict(module, optimizer, options=_WHOLE) if shard else optimizer.state_dict()
 
 
-def load_optimizer_state(module: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+def load_optimizer_state(
+    module: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any], shard: bool
+) -> None:
     """The inverse of `optimizer_state`."""
-    if is_sharded(module):
+    if shard:
         set_optimizer_state_dict(module, optimizer, state, options=_WHOLE)
     else:
         optimizer.load_state_dict(state)

@@ -16,7 +16,8 @@ from tofe_export.errors import InputError
 from tofe_export.files.names import METRICS, STATE
 from tofe_export.files.writing import write_bytes, write_text
 
-FORMAT = "tofe-export/training-state/3"
+_KIND = "tofe-export/training-state/"
+FORMAT = f"{_KIND}4"
 PHASES = ("dense", "tofe")
 _AGAIN = "Start again in another folder, or remove this one."
 
@@ -83,9 +84,10 @@ def load_state(folder: Path) -> RunState | None:
         document = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file fails in many ways
         raise damaged(folder) from error
-    if not isinstance(document, dict) or document.pop("format", None) != FORMAT:
+    written = document.pop("format", None) if isinstance(document, dict) else None
+    if not isinstance(written, str) or not written.startswith(_KIND):
         raise _unusable(f"{path} is not a training state of this program.", path)
-    if {one.name for one in fields(RunState)} != set(document):
+    if written != FORMAT or {one.name for one in fields(RunState)} != set(document):
         raise _unusable(f"{path} was written by another version of this program.", path)
     state = RunState(**document)
     try:  # all of them are plain containers

@@ -22,7 +22,7 @@ _LOWEST_RATE = 1e-6
 _PRICE_RATE = 1.0  # at which moves of a threshold, in widths, change the price of its stage
 _HIGHEST_PRICE = 100.0
 _EXTREME = 0.005  # a share of all or none has no odds
-_FAR, _HALVINGS = 20.0, 50
+_FAR, _HALVINGS = 20.0, 30
 
 
 def share_of_dense(model: ToFe, kept: Sequence[float]) -> float:

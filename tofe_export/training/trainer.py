@@ -117,6 +117,8 @@ class _Run:
             *(self.device, self.processes, self.log),
         )
         augmented = None if options.data == DIGITS else recipe.images  # their source augments them itself
+        if augmented is None and (said := setup.note_of_digits(recipe.images)):
+            self.note(said)
         self.transform = self.preprocessing.train_transform(augmented)
         self.metrics: list[dict[str, Any]] = [] if self.state is None else self.state.metrics
         taught = self.state.phase == TOFE if self.state is not None else classifies or not recipe.dense.epochs
@@ -134,9 +136,12 @@ class _Run:
                 self.model.load_state_dict(dict(self.state.model))
         folder = self.out_dir if self.processes.first else None
         with recorder.recording(folder, self.options, self.recipe, not self.fresh, self.note) as self.recorder:
+            phase: Phase | None = None
             for name in self.phases:
+                phase = None  # before the next one: its optimizer takes memory
                 phase = self._run_phase(name, progress, watch)
                 self.state = None  # the next phase starts with a fresh optimizer
+            assert phase is not None
             return self._finish(phase)
 
     def _run_phase(self, name: Name, progress: Progress, watch: Watch) -> Phase:
@@ -254,7 +259,7 @@ class _Run:
     def _finish(self, phase: Phase) -> Outcome:
         recipe, model = self.recipe, phase.result
         self._begin_files()
-        kept = budget.set_thresholds(model, recipe.tofe.budget, lambda: self.measuring.scores(model))
+        kept = budget.set_thresholds(model, phase.steering.wanted(1.0), lambda: self.measuring.scores(model))
         last = self.measuring.evaluation(model, False)
         for other in self.processes.gathered(self.log)[1:]:
             self.log.merge(other)
