@@ -84,8 +84,8 @@ class Arm:
         selection: how tokens are chosen.
         changes: of the recipe's keys.
         shape: how given counts stand to each other: `geometric` (r, r^2, r^3 of the tokens, as DynamicViT and EViT),
-            `uniform` (the same in every stage), `all` (nothing is frozen), `half` (half of them in the first stage,
-            all in the second); they are as large as the budget allows, but for the last two.
+            `uniform` (the same in every stage, up to a token), `all` (nothing is frozen), `half` (half of them in the
+            first stage, all in the second); they are as large as the budget allows, but for the last two.
         selector: a selector of the study's own instead of the recipe's, see `networks`.
     """
 

@@ -49,7 +49,10 @@ def recipe_of(images: ImageSet, arm: Arm | None, seed: int) -> TrainingRecipe:
     changes = {**images.changes, **({} if arm is None else arm.changes), "run.seed": seed, "run.precision": _PRECISION}
     if arm is not None and arm.selection != LEARNED:
         # With given counts nothing is left to pay for.
-        changes |= {"loss.budget": 0.0, "loss.spread": 0.0, "tofe.ramp": 0.0}
+        changes |= {"loss.budget": 0.0, "loss.spread": 0.0}
+    if changes.get("network.approximator") == "identity":
+        # It has nothing to fit: the loss would draw the backbone's tokens to those of a teacher further on.
+        changes["loss.approximation"] = 0.0
     return read_recipe(images.recipe, changes=changes)
 
 
