@@ -62,8 +62,14 @@ def train_teacher(images: ImageSet, loaded: Loaded, seed: int, device: torch.dev
     return phase.result.eval()
 
 
-def train_arm(images: ImageSet, arm: Arm, loaded: Loaded, teacher: ToFe, seed: int, device: torch.device) -> ToFe:
-    """ToFe with the teacher's weights, trained as the arm says, its thresholds set where they are learned."""
+def train_arm(
+    images: ImageSet, arm: Arm, loaded: Loaded, teacher: ToFe, seed: int, device: torch.device
+) -> tuple[ToFe, dict[str, list[float]]]:
+    """ToFe with the teacher's weights, trained as the arm says, its thresholds set where they are learned.
+
+    Returns:
+        The network; and what it was steered with at the end, empty where counts are given.
+    """
     recipe = recipe_of(images, arm, seed)
     model = network_of(recipe, arm, len(loaded.classes)).to(device)
     model.vit.load_state_dict(teacher.vit.state_dict())
@@ -80,7 +86,7 @@ def train_arm(images: ImageSet, arm: Arm, loaded: Loaded, teacher: ToFe, seed: i
         budget.set_thresholds(
             trained, recipe.tofe.budget, lambda: [s.to(device) for s in all_scores(trained, plain, device, Processes())]
         )
-    return trained
+    return trained, phase.steering.saved() if arm.selection == LEARNED else {}
 
 
 def given_counts(model: ToFe, arm: Arm, recipe: TrainingRecipe) -> tuple[int, ...]:
