@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from tofe_export.model.fixed_path import FixedPath
 from tofe_export.model.flops import dense_macs, tofe_macs
@@ -27,17 +26,24 @@ def top_choice(
     """`counts[s]` tokens of each image in stage s: the fixed path as masks, with gradients as `gumbel_choice`.
 
     DynamicViT trains with one ratio per stage (arXiv 2106.02034, section 3.2); here every image keeps just that many.
+    The cut between the last kept and the first frozen token of an image is its threshold, so that is where gradients
+    are steepest. Where a stage keeps all that is left there is none, and scores get no gradient.
     """
     alive: list[Tensor] = []
 
     def choose(stage: int, logits: Tensor) -> Tensor:
         wide = logits.float() if drawn is None else logits.float() + noise * drawn[stage]
-        scores = keep_scores(wide).detach()
+        scores, count, living = keep_scores(wide), counts[stage], model.tokens
+        ranked = scores.detach()
         if model.discards and alive:
-            scores = scores.masked_fill(alive[-1] == 0, -torch.inf)
-        hard = _first(rank_tokens(scores), counts[stage])
+            ranked, living = ranked.masked_fill(alive[-1] == 0, -torch.inf), min(counts[:stage])
+        order = rank_tokens(ranked)
+        hard = _first(order, count)
         alive.append(hard)
-        soft = F.softmax(wide / temperature, dim=-1)[..., 0]
+        if count >= living:
+            return hard
+        cut = ranked.gather(1, order[:, count - 1 : count + 1].long()).mean(dim=1, keepdim=True)
+        soft = ((scores - cut) / temperature).sigmoid()
         return hard + (soft - soft.detach())
 
     return choose
@@ -99,16 +105,26 @@ class Fused(nn.Module):
 
 
 def counts_within(model: ToFe, shape: str, budget: float) -> tuple[int, ...]:
-    """The largest keep counts of this shape (see `Arm`) that cost at most `budget` of the dense MACs."""
+    """The largest keep counts of this shape (see `Arm`) that cost at most `budget` of the dense MACs.
+
+    From one token a stage they grow token by token: that stage is next which is farthest behind its proportion.
+    """
     tokens, stages = model.tokens, len(model.stages)
     if shape == "all":
         return (tokens,) * stages
     if shape == "half":
         return (tokens // 2, *(tokens,) * (stages - 1))
     powers = [1] * stages if shape == "uniform" else range(1, stages + 1)
-    found: tuple[int, ...] = (1,) * stages
-    for step in range(1, 1001):
-        counts = tuple(max(1, round(tokens * (step / 1000) ** power)) for power in powers)
-        if tofe_macs(model, [float(count) for count in counts]) / dense_macs(model.vit) <= budget:
-            found = counts
+    # A stage has half a token more than `count` where r^power is (count + 0.5) / tokens.
+    steps = sorted(
+        (((count + 0.5) / tokens) ** (1 / power), stage)
+        for stage, power in enumerate(powers)
+        for count in range(1, tokens)
+    )
+    counts, affordable = [1] * stages, budget * dense_macs(model.vit)
+    found = tuple(counts)
+    for _, stage in steps:
+        counts[stage] += 1
+        if tofe_macs(model, [float(count) for count in counts]) <= affordable:
+            found = tuple(counts)
     return found

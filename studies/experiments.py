@@ -84,8 +84,8 @@ class Arm:
         selection: how tokens are chosen.
         changes: of the recipe's keys.
         shape: how given counts stand to each other: `geometric` (r, r^2, r^3 of the tokens, as DynamicViT and EViT),
-            `uniform` (the same in every stage), `all` (nothing is frozen), `half` (half of them in the first stage,
-            all in the second); they are as large as the budget allows, but for the last two.
+            `uniform` (the same in every stage, up to a token), `all` (nothing is frozen), `half` (half of them in the
+            first stage, all in the second); they are as large as the budget allows, but for the last two.
         selector: a selector of the study's own instead of the recipe's, see `networks`.
     """
 
@@ -102,6 +102,10 @@ def _with_budgets(name: str, budgets: tuple[float, ...], selection: Selection, *
 
 
 _BUDGETS = (0.7, 0.5, 0.35)
+_KINDS = ("bottleneck", "discard", "dynamicvit", "evit")
+"""Ways to save that are compared over all budgets."""
+_PARTS = ("bottleneck", "identity")
+"""Approximators that are compared over all depths."""
 DEPTHS = (2, 4, 6, 9)
 REFERENCE, DENSE, TEACHER = "bottleneck-50", "dense", "teacher"
 """ToFe with its defaults; the dense network trained as much longer; and the network that all begin with."""
@@ -114,7 +118,7 @@ _ARMS = [
     *_with_budgets("evit", _BUDGETS, FUSED, approximator="fuse", selector="cls-attention"),
     *_with_budgets("dynamicvit", _BUDGETS, COUNTED, approximator="discard"),
     Arm(DENSE, COUNTED, shape="all"),
-    Arm("learned-counts-50", changes={"tofe.count_rate": 0.001}),
+    Arm("learned-counts-50", changes={"tofe.count_rate": 0.01}),
     Arm("linear-50", changes={"network.selector": "linear"}),
     Arm("attention-50", changes={"network.selector": "attention"}),
     Arm("narrow-50", selector="narrow"),
@@ -130,7 +134,7 @@ _ARMS = [
             "half",
         )
         for blocks in DEPTHS
-        for kind in ("bottleneck", "identity")
+        for kind in _PARTS
     ),
 ]
 ARMS = {arm.name: arm for arm in _ARMS}
@@ -138,11 +142,25 @@ ARMS = {arm.name: arm for arm in _ARMS}
 
 @dataclass(frozen=True)
 class Experiment:
-    """A question, and the arms that answer it; the first is what the others are compared with."""
+    """A question, and the arms that answer it.
+
+    Attributes:
+        name: of the experiment.
+        question: in a sentence.
+        arms: their names.
+        against: arm -> the one that it is compared with, where that is not the first.
+        compared: what arms are compared with, in words, where that is not one arm.
+    """
 
     name: str
     question: str
     arms: tuple[str, ...]
+    against: Mapping[str, str] = field(default_factory=dict)
+    compared: str = ""
+
+    def reference(self, arm: str) -> str:
+        """The arm that this one is compared with; itself where the others are compared with it."""
+        return self.against.get(arm, self.arms[0])
 
 
 EXPERIMENTS = {
@@ -156,9 +174,9 @@ EXPERIMENTS = {
         Experiment(
             "budget",
             "How does accuracy fall with cost, beside pruning that is trained alike?",
-            tuple(
-                f"{kind}-{b * 100:.0f}" for b in _BUDGETS for kind in ("bottleneck", "discard", "dynamicvit", "evit")
-            ),
+            tuple(f"{kind}-{b * 100:.0f}" for b in _BUDGETS for kind in _KINDS),
+            {f"{kind}-{b * 100:.0f}": f"bottleneck-{b * 100:.0f}" for b in _BUDGETS for kind in _KINDS},
+            "`bottleneck` with the same budget",
         ),
         Experiment(
             "selector",
@@ -171,7 +189,9 @@ EXPERIMENTS = {
         Experiment(
             "depth",
             "Over how many blocks can one small network estimate what they would have done?",
-            tuple(f"{kind}-{blocks}-blocks" for blocks in DEPTHS for kind in ("bottleneck", "identity")),
+            tuple(f"{kind}-{blocks}-blocks" for blocks in DEPTHS for kind in _PARTS),
+            {f"{kind}-{blocks}-blocks": f"identity-{blocks}-blocks" for blocks in DEPTHS for kind in _PARTS},
+            "`identity` over as many blocks",
         ),
         Experiment("attention", "Do estimates bring reused tokens closer to the teacher?", (REFERENCE, "block-50")),
         Experiment("counts", "What do fixed numbers of tokens cost?", ("bottleneck-70", REFERENCE, "bottleneck-35")),

@@ -49,9 +49,16 @@ class Answers:
         """Top-1, 0..1."""
         return float(self.right.mean())
 
-    def summary(self) -> dict[str, Any]:
-        """For results, without what concerns single images."""
-        return {"accuracy": self.accuracy, "macs_ratio": self.macs, "keep_mean": self.kept, "keep_std": self.spread}
+    def recorded(self) -> dict[str, Any]:
+        """For results: of single images only which are right."""
+        return {
+            "accuracy": self.accuracy,
+            "macs_ratio": self.macs,
+            "keep_mean": self.kept,
+            "keep_std": self.spread,
+            "images": len(self.right),
+            "right": packed(self.right),
+        }
 
 
 Forward = Callable[[Tensor], MaskedOutput]
@@ -121,16 +128,16 @@ def variants(model: ToFe, learned: Answers, images: Tensor, labels: Tensor) -> d
         if model.discards:
             counts = [min(counts[: stage + 1]) for stage in range(len(counts))]
         measured = answers(model, masked(model, partial(top_choice, model, counts)), images, labels)
-        found[f"fixed-{quantile:g}"] = {**measured.summary(), "counts": counts}
+        found[f"fixed-{quantile:g}"] = {**measured.recorded(), "counts": counts}
     if not model.discards:
-        found["no-return"] = answers(model, masked(model, without_return), images, labels).summary()
+        found["no-return"] = answers(model, masked(model, without_return), images, labels).recorded()
         hooks = [
             stage.approximator.register_forward_hook(lambda part, inputs, output: inputs[0])
             for stage in model.stages
             if isinstance(stage.approximator, nn.Module) and not isinstance(stage.approximator, IdentityApproximator)
         ]
         if hooks:
-            found["no-estimate"] = answers(model, masked(model, lambda: threshold_choice), images, labels).summary()
+            found["no-estimate"] = answers(model, masked(model, lambda: threshold_choice), images, labels).recorded()
         for hook in hooks:
             hook.remove()
     return found

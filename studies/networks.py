@@ -19,13 +19,13 @@ _PRECISION = "bf16"  # half of the time on processors that compute in it, and th
 
 
 class NarrowSelector(Selector):
-    """The mlp selector on a quarter of the width. Its MACs are counted as if its context ran once a token."""
+    """The mlp selector on a quarter of the width."""
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__(dim // 16)
         self.norm = nn.LayerNorm(dim)
         self.reduce = nn.Linear(dim, dim // 4)
-        self.inner = MlpSelector(dim // 4, heads)
+        self.inner = _features_of(MlpSelector(dim // 4, heads))
 
     def features(self, x: Tensor, seen: Tensor) -> Tensor:
         """See `Selector.features`."""
@@ -35,8 +35,8 @@ class NarrowSelector(Selector):
 class SharedSelector(Selector):
     """The features of one mlp selector for all stages, and a last layer of its own, for each needs a threshold."""
 
-    def __init__(self, trunk: MlpSelector) -> None:
-        super().__init__(trunk.out.in_features)
+    def __init__(self, dim: int, trunk: MlpSelector) -> None:
+        super().__init__(dim // 4)
         self.trunk = trunk
 
     def features(self, x: Tensor, seen: Tensor) -> Tensor:
@@ -44,12 +44,21 @@ class SharedSelector(Selector):
         return self.trunk.features(x, seen)
 
 
+def _features_of(selector: MlpSelector) -> MlpSelector:
+    """Without its last layer, which costs nothing where it is not used."""
+    del selector.out
+    return selector
+
+
 def recipe_of(images: ImageSet, arm: Arm | None, seed: int) -> TrainingRecipe:
     """How an arm is trained; None is the teacher."""
     changes = {**images.changes, **({} if arm is None else arm.changes), "run.seed": seed, "run.precision": _PRECISION}
     if arm is not None and arm.selection != LEARNED:
         # With given counts nothing is left to pay for.
-        changes |= {"loss.budget": 0.0, "loss.spread": 0.0, "tofe.ramp": 0.0}
+        changes |= {"loss.budget": 0.0, "loss.spread": 0.0}
+    if changes.get("network.approximator") == "identity":
+        # It has nothing to fit: the loss would draw the backbone's tokens to those of a teacher further on.
+        changes["loss.approximation"] = 0.0
     return read_recipe(images.recipe, changes=changes)
 
 
@@ -61,10 +70,10 @@ def network_of(recipe: TrainingRecipe, arm: Arm | None, classes: int) -> ToFe:
     model = build_tofe(config)
     dim, kind = int(model.vit.embed_dim), "" if arm is None else arm.selector
     stages = [stage for stage in model.stages if isinstance(stage, Stage)]
-    trunk = MlpSelector(dim, 1)
+    trunk = _features_of(MlpSelector(dim, 1))
     for stage in stages:
         if kind:
-            stage.selector = NarrowSelector(dim, 1) if kind == "narrow" else SharedSelector(trunk)
+            stage.selector = NarrowSelector(dim, 1) if kind == "narrow" else SharedSelector(dim, trunk)
     if model.has_threshold:
         keep_most(model, recipe.tofe.initial_keep)
     if recipe.network.positions == "sincos":

@@ -8,10 +8,10 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
 
-from studies import results
+from studies import fingerprints, results
 from studies.experiments import TEACHER, arms_of
 from studies.work import Job, Place, work
 
@@ -29,7 +29,11 @@ class Left:
         Of each seed its teacher first, then the arms as the experiments list them. A teacher that is trained again on
         another machine becomes another one, with which finished arms cannot be compared. So a seed whose teacher is
         gone is not taken up again: its lines stay, and a new number takes its place.
+
+        Raises:
+            InputError: a result was made with other settings than those of today.
         """
+        fingerprints.require_same_settings(place.images, results.read(place.results))
         arms, done, here = arms_of(experiments), results.done(place.results), place.teachers()
         begun = {seed for _, seed in done}
         missing = {seed: [Job(arm.name, seed) for arm in arms if (arm.name, seed) not in done] for seed in begun}
@@ -58,27 +62,58 @@ def run(places: list[tuple[Place, Left]], processes: int, minutes: float, told: 
     """
     end = time.monotonic() + 60 * minutes
     waiting = [(place, job) for rank in _ranks(places) for place, job in rank]
-    running: dict[Future[Job], tuple[Place, Job]] = {}
+    running: dict[Future[Job], tuple[_Worker, Place, Job]] = {}
     failed: list[Job] = []
-    pool = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _end_with_the_queue)
+    idle = [_Worker() for _ in range(processes)]
+    workers = list(idle)
     try:
         while True:
             for place, job in list(waiting):
-                if len(running) < processes and (job.arm == TEACHER or place.teacher(job.seed).exists()):
+                if idle and (job.arm == TEACHER or place.teacher(job.seed).exists()):
                     waiting.remove((place, job))
-                    running[pool.submit(work, place, job)] = (place, job)
+                    worker = idle.pop()
+                    running[worker.begin(place, job)] = (worker, place, job)
             finished, _ = wait(running, max(0.0, end - time.monotonic()), FIRST_COMPLETED)
             for future in finished:
-                place, job = running.pop(future)
+                worker, place, job = running.pop(future)
+                idle.append(worker)
                 what = f"{place.images}: {job.arm}, seed {job.seed}"
                 if error := future.exception():
                     failed.append(job)
                     what += f" FAILED: {error}"
                 told(f"{what} ({len(waiting) + len(running)} left)")
             if not finished:  # nothing can be begun any more, or the time is over
-                return [*failed, *(job for _, job in [*running.values(), *waiting])]
+                return [*failed, *(job for _, _, job in running.values()), *(job for _, job in waiting)]
     finally:
-        _end(pool)
+        for worker in workers:
+            worker.end()
+
+
+class _Worker:
+    """A process that does one job after the other. Each has a pool of its own: when a process is killed, for want of
+    memory say, its whole pool is broken, and the others are to go on."""
+
+    def __init__(self) -> None:
+        self._pool = self._new()
+
+    def begin(self, place: Place, job: Job) -> Future[Job]:
+        """In a new process where the last was killed."""
+        try:
+            return self._pool.submit(work, place, job)
+        except BrokenExecutor:
+            self.end()
+            self._pool = self._new()
+            return self._pool.submit(work, place, job)
+
+    def end(self) -> None:
+        """Without waiting for what still runs: an unfinished job leaves no line."""
+        for process in list((self._pool._processes or {}).values()):
+            process.terminate()
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    @staticmethod
+    def _new() -> ProcessPoolExecutor:
+        return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _end_with_the_queue)
 
 
 def _end_with_the_queue() -> None:
@@ -97,10 +132,3 @@ def _ranks(places: list[tuple[Place, Left]]) -> list[list[tuple[Place, Job]]]:
     """The jobs of all sets in turn: the first of each, then the second of each."""
     longest = max((len(left.jobs) for _, left in places), default=0)
     return [[(place, left.jobs[rank]) for place, left in places if rank < len(left.jobs)] for rank in range(longest)]
-
-
-def _end(pool: ProcessPoolExecutor) -> None:
-    """Without waiting for what still runs: an unfinished job leaves no line."""
-    for process in list((pool._processes or {}).values()):
-        process.terminate()
-    pool.shutdown(wait=True, cancel_futures=True)

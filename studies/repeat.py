@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from studies import results
+from studies import fingerprints, results
 from studies.experiments import TEACHER
 from studies.work import Job, Place, work
 from tofe_export.errors import InputError
@@ -32,7 +32,7 @@ def repeat(place: Place, arm: str, seed: int, folder: Path) -> Repeated:
     where that is more.
 
     Raises:
-        InputError: no result of that arm and seed is committed.
+        InputError: no result of that arm and seed is committed, or it was made with other settings than today's.
     """
     lines = [line for line in results.read(place.results) if line["arm"] == arm]
     committed = next((line for line in lines if line["seed"] == seed), None)
@@ -43,6 +43,7 @@ def repeat(place: Place, arm: str, seed: int, folder: Path) -> Repeated:
             "Choose another, or make it: `python -m studies run`.",
             code="no-result",
         )
+    fingerprints.require_same_settings(place.images, [committed])
     here = replace(place, work=folder, results=folder / place.results.name)
     for name in (TEACHER, arm):
         work(here, Job(name, seed))

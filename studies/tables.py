@@ -40,12 +40,12 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def arms_table(experiment: Experiment, arms: dict[str, list[Line]]) -> str:
-    """Accuracy, cost, and the difference to the first arm, of the arms that there are."""
-    there = [name for name in experiment.arms if name in arms]
+    """Accuracy, cost, and the difference to the arm that each is compared with, of the arms that there are."""
     rows = []
-    for name in there:
-        lines = arms[name]
-        other = "" if name == there[0] else points(difference(lines, arms[there[0]]))
+    for name in (name for name in experiment.arms if name in arms):
+        lines, reference = arms[name], experiment.reference(name)
+        others = [] if reference == name else _of_same_seeds(arms.get(reference, []), lines)
+        other = points(difference(lines, others)) if others else ""
         kept = [np.mean([line["keep_mean"][stage] for line in lines]) for stage in range(len(lines[0]["keep_mean"]))]
         rows.append(
             [
@@ -57,8 +57,13 @@ def arms_table(experiment: Experiment, arms: dict[str, list[Line]]) -> str:
                 str(len(lines)),
             ]
         )
-    head = ("arm", "accuracy", "MACs", "kept in each stage", f"points to `{there[0]}`" if there else "", "seeds")
-    return _table(head, rows)
+    compared = experiment.compared or f"`{experiment.arms[0]}`"
+    return _table(("arm", "accuracy", "MACs", "kept in each stage", f"points to {compared}", "seeds"), rows)
+
+
+def _of_same_seeds(lines: Sequence[Line], others: Sequence[Line]) -> list[Line]:
+    seeds = {line["seed"] for line in others}
+    return [line for line in lines if line["seed"] in seeds]
 
 
 def variants_table(arms: dict[str, list[Line]], names: Sequence[str], kinds: Sequence[str]) -> str:
@@ -68,13 +73,10 @@ def variants_table(arms: dict[str, list[Line]], names: Sequence[str], kinds: Seq
         for kind in kinds:
             lines = [line for line in arms.get(name, []) if kind in line.get("variants", {})]
             if lines:
-                others = [line["variants"][kind] for line in lines]
-                less = [(o["accuracy"] - line["accuracy"]) * 100 for o, line in zip(others, lines, strict=True)]
-                macs = np.mean([o["macs_ratio"] for o in others])
-                rows.append(
-                    [f"`{name}`", kind, f"{macs:.1%}", f"{np.mean(less):+.2f} ({min(less):+.2f} to {max(less):+.2f})"]
-                )
-    return _table(("arm", "used as", "MACs", "points to its thresholds (least to most of a seed)"), rows)
+                others = [{**line["variants"][kind], "seed": line["seed"]} for line in lines]
+                macs = np.mean([other["macs_ratio"] for other in others])
+                rows.append([f"`{name}`", kind, f"{macs:.1%}", points(difference(others, lines)), str(len(lines))])
+    return _table(("arm", "used as", "MACs", "points to its thresholds", "seeds"), rows)
 
 
 def histories_table(arms: dict[str, list[Line]], names: Sequence[str]) -> str:

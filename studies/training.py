@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cache
 
 import torch
 
 from studies.choices import Counted, Fused, counts_within
-from studies.experiments import COUNTED, FUSED, LEARNED, RANDOM, Arm, ImageSet
+from studies.experiments import FUSED, LEARNED, RANDOM, Arm, ImageSet
 from studies.images import Loaded, augmented
 from studies.networks import network_of, recipe_of
 from tofe_export.data.images import Batch
@@ -23,8 +26,28 @@ from tofe_export.training.seeds import seed_of
 from tofe_export.training.setup import preprocessing_for
 
 
+@dataclass
 class GivenCounts(Phase):
-    """A ToFe phase that neither learns how many tokens to keep nor pays for them."""
+    """A ToFe phase that neither learns how many tokens to keep nor pays for them.
+
+    Its counts fall as the budget of a phase with thresholds does, so that neither has more steps at the full cost.
+    """
+
+    arm: Arm = field(kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._within = cache(lambda budget: counts_within(self.model, self.arm.shape, budget))
+        counts = self._within(self.recipe.tofe.budget)
+        if self.arm.selection == FUSED:
+            self.forward: Counted | Fused = Fused(self.model, counts)
+        else:
+            self.forward = Counted(self.model, counts, self.arm.selection == RANDOM)
+
+    def step(self, batches: Sequence[Batch], number: int, seed: int) -> Values:
+        """See `Phase.step`."""
+        self.forward.counts = self._within(self.steering.target.at(number / (self.epochs * self.steps)))
+        return super().step(batches, number, seed)
 
     def steer(self, share: float, values: Values) -> None:
         """Leaves thresholds and prices alone."""
@@ -39,20 +62,23 @@ def train_teacher(images: ImageSet, loaded: Loaded, seed: int, device: torch.dev
     return phase.result.eval()
 
 
-def train_arm(images: ImageSet, arm: Arm, loaded: Loaded, teacher: ToFe, seed: int, device: torch.device) -> ToFe:
-    """ToFe with the teacher's weights, trained as the arm says, its thresholds set where they are learned."""
+def train_arm(
+    images: ImageSet, arm: Arm, loaded: Loaded, teacher: ToFe, seed: int, device: torch.device
+) -> tuple[ToFe, dict[str, list[float]]]:
+    """ToFe with the teacher's weights, trained as the arm says, its thresholds set where they are learned.
+
+    Returns:
+        The network; and what it was steered with at the end, empty where counts are given.
+    """
     recipe = recipe_of(images, arm, seed)
     model = network_of(recipe, arm, len(loaded.classes)).to(device)
     model.vit.load_state_dict(teacher.vit.state_dict())
-    kind = Phase if arm.selection == LEARNED else GivenCounts
-    phase = kind(TOFE, recipe, model, frozen_copy(teacher.vit), _steps(recipe, loaded), device)
-    counts = given_counts(model, arm, recipe)
-    if arm.selection in (COUNTED, RANDOM):
-        phase.forward = Counted(model, counts, arm.selection == RANDOM)
-    elif arm.selection == FUSED:
-        phase.forward = Fused(model, counts)
-    else:
+    dense, steps = frozen_copy(teacher.vit), _steps(recipe, loaded)
+    if arm.selection == LEARNED:
         budget.require_reachable(model, recipe.tofe.budget)
+        phase = Phase(TOFE, recipe, model, dense, steps, device)
+    else:
+        phase = GivenCounts(TOFE, recipe, model, dense, steps, device, arm=arm)
     _run(phase, images, loaded)
     trained = phase.result.eval()
     if arm.selection == LEARNED:
@@ -62,11 +88,11 @@ def train_arm(images: ImageSet, arm: Arm, loaded: Loaded, teacher: ToFe, seed: i
             phase.steering.wanted(1.0),
             lambda: [s.to(device) for s in all_scores(trained, plain, device, Processes())],
         )
-    return trained
+    return trained, phase.steering.saved() if arm.selection == LEARNED else {}
 
 
 def given_counts(model: ToFe, arm: Arm, recipe: TrainingRecipe) -> tuple[int, ...]:
-    """Keep counts of an arm that does not learn them."""
+    """Keep counts that an arm which does not learn them comes to."""
     return counts_within(model, arm.shape, recipe.tofe.budget)
 
 

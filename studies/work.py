@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 
-from studies import measuring, results, tokens
+from studies import fingerprints, measuring, results, tokens
 from studies.choices import top_choice
-from studies.experiments import ARMS, COUNTED, FUSED, LEARNED, SETS, TEACHER, Arm
+from studies.experiments import ARMS, COUNTED, FUSED, LEARNED, RANDOM, SETS, TEACHER, Arm
 from studies.images import Loaded, load
 from studies.networks import network_of, recipe_of
 from studies.training import given_counts, train_arm, train_teacher
@@ -47,13 +47,27 @@ class Place:
     threads: int = 1
 
     def teacher(self, seed: int) -> Path:
-        """The file of a teacher's weights."""
-        return self.work / f"{self.images}-teacher-{seed}.pt"
+        """The file of a teacher's weights, trained with today's settings on these images."""
+        return self.work / f"{self._teachers}-{seed}.pt"
 
     def teachers(self) -> list[int]:
         """Seeds whose teacher is here."""
-        there = self.work.glob(f"{self.images}-teacher-*.pt")
+        there = self.work.glob(f"{self._teachers}-*.pt")
         return sorted(int(path.stem.rpartition("-")[2]) for path in there)
+
+    def checkpoint(self, arm: str, seed: int) -> Path:
+        """The file of an arm's network as `train` writes one, for the runtimes."""
+        settings = fingerprints.of_settings(self.images, arm)
+        return self.work / "checkpoints" / f"{self._teachers}-{arm}-{settings}-{seed}.pth"
+
+    @property
+    def kept_images(self) -> Path:
+        """The file of the images, decoded."""
+        return self.work / f"{self.images}-{fingerprints.of_images(self.images, self.data)}.pt"
+
+    @property
+    def _teachers(self) -> str:
+        return f"{self.images}-teacher-{fingerprints.of_teacher(self.images, self.data)}"
 
 
 @dataclass(frozen=True)
@@ -68,7 +82,11 @@ def work(place: Place, job: Job) -> Job:
     """Does a job and adds its line to the results."""
     torch.set_num_threads(place.threads)
     begun = time.perf_counter()
-    line = _teacher(place, job) if job.arm == TEACHER else _arm(place, job)
+    teacher: ToFe | None = None
+    if job.arm == TEACHER:
+        line, teacher = _teacher(place, job)
+    else:
+        line = _arm(place, job)
     machine = describe_machine()
     results.append(
         place.results,
@@ -76,29 +94,28 @@ def work(place: Place, job: Job) -> Job:
             "set": place.images,
             "arm": job.arm,
             "seed": job.seed,
+            "recipe": fingerprints.of_settings(place.images, job.arm),
             **line,
             "seconds": round(time.perf_counter() - begun, 1),
             "device": machine.gpu if place.device.startswith("cuda") else machine.processor,
             "torch": torch.__version__,
         },
     )
+    if teacher is not None:
+        # Last: of a seed with a line and no weights another takes the place, but weights without a line never get one.
+        with atomic_path(place.teacher(job.seed)) as path:
+            torch.save(teacher.state_dict(), path)
     return job
 
 
-def _teacher(place: Place, job: Job) -> dict[str, Any]:
+def _teacher(place: Place, job: Job) -> tuple[dict[str, Any], ToFe]:
     device, loaded = torch.device(place.device), _loaded(place)
     model = train_teacher(SETS[place.images], loaded, job.seed, device)
     right = measuring.dense_answers(model, loaded.held_out, loaded.held_out_labels)
     identity = checkpoint.weights_sha256(model)
     _require_same_teacher(place, job.seed, identity)
-    with atomic_path(place.teacher(job.seed)) as path:
-        torch.save(model.state_dict(), path)
-    return {
-        "accuracy": float(right.mean()),
-        "images": len(right),
-        "right": measuring.packed(right),
-        "teacher": identity,
-    }
+    line = {"accuracy": float(right.mean()), "images": len(right), "right": measuring.packed(right)}
+    return {**line, "teacher": identity}, model
 
 
 def _require_same_teacher(place: Place, seed: int, identity: str) -> None:
@@ -121,26 +138,29 @@ def _arm(place: Place, job: Job) -> dict[str, Any]:
     teacher.load_state_dict(torch.load(place.teacher(job.seed), weights_only=True, map_location=device))
     identity = checkpoint.weights_sha256(teacher)
     _require_same_teacher(place, job.seed, identity)
-    model = train_arm(images, arm, loaded, teacher, job.seed, device)
+    model, steered = train_arm(images, arm, loaded, teacher, job.seed, device)
     recipe = recipe_of(images, arm, job.seed)
     counts = given_counts(model, arm, recipe)
     torch.manual_seed(job.seed)  # of the random arm
     found = measuring.answers(model, measuring.own_forward(model, arm, counts), loaded.held_out, loaded.held_out_labels)
     if arm.shape == "all":
         found = replace(found, macs=1.0)  # a network that freezes nothing is deployed as the dense one
-    line = {**found.summary(), "images": len(found.right), "right": measuring.packed(found.right), "teacher": identity}
+    line = {**found.recorded(), "teacher": identity}
+    kept = found.kept
     if arm.selection == LEARNED:
         nothing = torch.zeros(len(loaded.plain), device=device)  # only the numbers of tokens are read
         learned = measuring.answers(model, measuring.own_forward(model, arm, counts), loaded.plain, nothing)
+        kept = learned.kept
+        line["steering"] = steered
         line["variants"] = measuring.variants(model, learned, loaded.held_out, loaded.held_out_labels)
-    if arm.selection != FUSED and not model.discards:
+    if arm.selection not in (FUSED, RANDOM) and not model.discards:
         line["errors"] = tokens.errors(model, teacher.vit, _choice(model, arm, counts), loaded.held_out)
         if arm.selection == LEARNED:
-            keep = tuple(min(model.tokens, max(1, round(share * model.tokens))) for share in learned.kept)
+            keep = tuple(min(model.tokens, max(1, round(share * model.tokens))) for share in kept)
             line["histories"] = tokens.histories(model, _choice(model, arm, counts), loaded.held_out)
             line["attention"] = tokens.attention(model, teacher.vit, keep, loaded.held_out)
     if arm.selection in (LEARNED, FUSED, COUNTED) and not arm.selector:
-        _save(place, job, model, found)
+        _save(place, job, model, kept, found)
     return line
 
 
@@ -148,9 +168,9 @@ def _choice(model: ToFe, arm: Arm, counts: tuple[int, ...]) -> Callable[[], Choo
     return lambda: threshold_choice if arm.selection == LEARNED else top_choice(model, counts)
 
 
-def _save(place: Place, job: Job, model: ToFe, found: measuring.Answers) -> None:
-    """A checkpoint as `train` writes it, for the runtimes."""
-    keep = tuple(min(1.0, max(share, 1 / model.tokens)) for share in found.kept)
+def _save(place: Place, job: Job, model: ToFe, kept: list[float], found: measuring.Answers) -> None:
+    """A checkpoint as `train` writes it, for the runtimes; `kept` are shares of the tokens of training images."""
+    keep = tuple(min(1.0, max(share, 1 / model.tokens)) for share in kept)
     saved = checkpoint.Checkpoint(
         model=model.to("cpu").eval(),
         keep_ratios=keep,
@@ -159,7 +179,7 @@ def _save(place: Place, job: Job, model: ToFe, found: measuring.Answers) -> None
         data=place.images,
         classes=_loaded(place).classes,
     )
-    checkpoint.save(place.work / "checkpoints" / f"{place.images}-{job.arm}-{job.seed}.pth", saved)
+    checkpoint.save(place.checkpoint(job.arm, job.seed), saved)
 
 
 @cache
@@ -168,5 +188,4 @@ def _loaded(place: Place) -> Loaded:
     images = SETS[place.images]
     recipe = recipe_of(images, None, 0)
     preprocessing = preprocessing_for(images.name, network_of(recipe, None, 1).vit)
-    cache_file = place.work / f"{images.name}.pt"
-    return load(images, place.data, preprocessing, cache_file).to(torch.device(place.device))
+    return load(images, place.data, preprocessing, place.kept_images).to(torch.device(place.device))

@@ -2,15 +2,19 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
 from studies.choices import Fused, counts_within, random_choice, top_choice, without_return
 from studies.experiments import ARMS, EXPERIMENTS, SETS, arms_of
 from studies.networks import network_of, recipe_of
+from studies.training import GivenCounts, given_counts
+from tofe_export.documents.history import TOFE
 from tofe_export.model.config import ToFeConfig
 from tofe_export.model.fixed_path import FixedPath
 from tofe_export.model.flops import dense_macs, tofe_macs
-from tofe_export.model.selector import threshold_choice
+from tofe_export.model.selector import Choose, threshold_choice
 from tofe_export.model.tofe import ToFe, build_tofe
+from tofe_export.training.phase import Phase
 
 SMALL = {"img_size": 32, "patch_size": 8, "embed_dim": 48, "depth": 4, "num_heads": 3, "num_classes": 5}
 
@@ -38,11 +42,59 @@ def test_given_counts_on_the_masked_path_are_the_fixed_path(
     torch.testing.assert_close(masked.logits, fixed.logits, atol=2e-5, rtol=1e-4)
 
 
-def test_scores_get_gradients_through_given_counts() -> None:
-    model = network()
-    out = model.forward_masked(torch.randn(2, 3, 32, 32), top_choice(model, (8, 8, 8), temperature=0.5))
-    out.logits.square().sum().backward()
-    assert all(stage.selector.out.weight.grad.abs().sum() > 0 for stage in model.stages)
+@pytest.mark.parametrize("bias", [0.0, 9.0])
+def test_scores_get_gradients_through_given_counts_wherever_they_lie(bias: float) -> None:
+    """Nothing holds the scores around 0, so where they lie must not matter."""
+    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    gradients = []
+    for raised in (0.0, bias):
+        model = network()
+        for stage in model.stages:
+            torch.nn.init.normal_(stage.selector.out.weight, std=0.2, generator=torch.Generator().manual_seed(1))
+            torch.nn.init.constant_(stage.selector.out.bias[:1], raised)
+        out = model.forward_masked(images, top_choice(model, (8, 8, 8), temperature=0.3))
+        out.logits.square().sum().backward()
+        gradients.append([stage.selector.out.weight.grad for stage in model.stages])
+    for first, second in zip(*gradients, strict=True):
+        assert first.abs().sum() > 0
+        torch.testing.assert_close(second, first, rtol=1e-3, atol=1e-6)
+
+
+def gradients_of(choose: Choose, stage: int, scores: list[float]) -> Tensor:
+    """Of the sum of a stage's mask with respect to the scores of one image."""
+    logits = torch.tensor([[[score, 0.0] for score in scores]], requires_grad=True)
+    choose(stage, logits).sum().backward()
+    assert logits.grad is not None
+    return logits.grad[0, :, 0]
+
+
+def test_gradients_are_steepest_at_the_cut() -> None:
+    found = gradients_of(top_choice(network(), (2,), temperature=0.3), 0, [2.1, 2.5, 2.3, 2.7, 9.0])
+    distances = torch.tensor([-0.5, -0.1, -0.3, 0.1, 6.4]) / 0.3  # from the middle of 2.7 and 2.5
+    expected = distances.sigmoid() * (1 - distances.sigmoid()) / 0.3
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-7)
+    assert found[1].item() == pytest.approx(0.81, abs=0.01)
+
+
+def test_discarded_tokens_do_not_move_the_cut() -> None:
+    model = network(approximator="discard")
+    choose = top_choice(model, (3, 1), temperature=0.3)
+    choose(0, torch.tensor([[[score, 0.0] for score in (1.0, 0.0, 3.0, 2.0)]]))
+    found = gradients_of(choose, 1, [0.4, 7.0, 0.6, 0.0])  # the second is gone
+    assert found[0].item() == pytest.approx(0.81, abs=0.01)
+    assert found[2].item() == pytest.approx(0.81, abs=0.01)
+
+
+def test_a_stage_that_keeps_all_that_is_left_has_no_gradient() -> None:
+    logits = torch.randn(2, 16, 2, requires_grad=True)
+    kept = top_choice(network(), (16,))(0, logits)
+    assert (kept == 1).all()
+    assert not kept.requires_grad
+    discarding = top_choice(network(approximator="discard"), (4, 4))
+    first, second = discarding(0, logits), discarding(1, logits)
+    assert torch.equal(first, second)
+    assert first.requires_grad
+    assert not second.requires_grad
 
 
 def test_random_counts() -> None:
@@ -67,18 +119,59 @@ def test_the_fused_path_says_how_many_tokens_ran() -> None:
     torch.testing.assert_close(out.logits, model.forward_fixed(images, FixedPath((8, 4, 2))).logits)
 
 
-@pytest.mark.parametrize("shape", ["geometric", "uniform"])
-@pytest.mark.parametrize("budget", [0.5, 0.7])
-def test_counts_are_the_largest_within_the_budget(shape: str, budget: float) -> None:
-    model = network()
-    counts = [float(count) for count in counts_within(model, shape, budget)]
-    whole = dense_macs(model.vit)
-    assert tofe_macs(model, counts) / whole <= budget
-    if shape == "uniform":
-        assert len(set(counts)) == 1
-        assert tofe_macs(model, [count + 1 for count in counts]) / whole > budget
-    else:
+@pytest.mark.parametrize(("arm", "shape"), [("bottleneck-50", "geometric"), ("bottleneck-50", "uniform"),
+                                            ("dynamicvit-50", "geometric"), ("evit-50", "geometric")])  # fmt: skip
+def test_counts_are_the_largest_within_the_budget(arm: str, shape: str) -> None:
+    model = network_of(recipe_of(SETS["clothing10"], ARMS[arm], 0), ARMS[arm], 10)
+    for budget in (0.35, 0.5, 0.7, 0.85):
+        counts = counts_within(model, shape, budget)
+        cost = tofe_macs(model, [float(count) for count in counts]) / dense_macs(model.vit)
+        assert budget - 1 / 64 * 9 / 12 < cost <= budget  # a token more in all stages where discarding is for good
+        if arm == "bottleneck-50":
+            assert budget - 1 / 64 * 4 / 12 < cost
         assert counts[0] >= counts[1] >= counts[2]
+        if shape == "uniform":
+            assert counts[0] - counts[2] in (0, 1)
+        else:  # r, r^2 and r^3 of the tokens, rounded, with one r
+            least = [((count - 0.5) / 64) ** (1 / power) for power, count in enumerate(counts, 1) if count > 1]
+            most = [((count + 0.5) / 64) ** (1 / power) for power, count in enumerate(counts, 1)]
+            assert max(least) <= min(most)
+
+
+def test_shapes_by_hand() -> None:
+    model = network()
+    assert counts_within(model, "all", 0.5) == (16, 16, 16)
+    assert counts_within(model, "half", 0.5) == (8, 16, 16)
+    geometric = network_of(recipe_of(SETS["clothing10"], ARMS["dynamicvit-50"], 0), ARMS["dynamicvit-50"], 10)
+    first, second, third = counts_within(geometric, "geometric", 0.5)
+    assert second == pytest.approx(64 * (first / 64) ** 2, abs=1.5)
+    assert third == pytest.approx(64 * (first / 64) ** 3, abs=1.5)
+    assert first > second + 5 > third + 10
+
+
+@pytest.mark.parametrize("arm", ["uniform-50", "dynamicvit-50", "evit-50", "random-50", "dense", "identity-6-blocks"])
+def test_given_counts_fall_as_the_budget_of_the_others_does(arm: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    images, kind = SETS["clothing10"], ARMS[arm]
+    recipe = recipe_of(images, kind, 0)
+    model = network_of(recipe, kind, 10)
+    phase = GivenCounts(TOFE, recipe, model, model.vit, 100, torch.device("cpu"), arm=kind)
+    used: list[tuple[int, ...]] = []
+    monkeypatch.setattr(Phase, "step", lambda own, *given: used.append(own.forward.counts))
+    for number in (0, 120, 240, 799):  # of 800, and the budget falls during the first 240
+        phase.step([], number, 0)
+    final = given_counts(model, kind, recipe)
+    assert used[2:] == [final, final]
+    if kind.shape in ("all", "half"):
+        assert used[0] == used[1] == final
+    else:
+        assert sum(used[0]) > sum(used[1]) > sum(final)
+        cost = tofe_macs(model, [float(count) for count in used[0]]) / dense_macs(model.vit)
+        assert cost == pytest.approx(phase.steering.target.start, abs=0.01)
+
+
+def test_what_has_nothing_to_fit_has_no_loss_for_it() -> None:
+    losses = {arm: recipe_of(SETS["clothing10"], ARMS[arm], 0).loss.approximation for arm in ARMS}
+    assert {arm for arm, weight in losses.items() if not weight} == {arm for arm in ARMS if arm.startswith("identity")}
 
 
 @pytest.mark.parametrize("images", ["clothing10", "cifar10"])

@@ -1,13 +1,17 @@
-"""What a queue still has to do."""
+"""What a queue still has to do, and what it does when a process is killed."""
 
+import os
+import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from studies import results
+from studies import fingerprints, queue, results
 from studies.experiments import EXPERIMENTS, TEACHER
 from studies.queue import Left
 from studies.work import Job, Place
+from tofe_export.errors import InputError
 
 ARMS = EXPERIMENTS["reuse"].arms
 
@@ -58,3 +62,51 @@ def test_nothing_is_left(place: Place) -> None:
     for seed in range(3):
         finish(place, seed, lost=True)
     assert left(place, 2) == left(place, 3) == []
+
+
+def test_a_teacher_of_other_settings_or_images_is_not_used(place: Place, tmp_path: Path) -> None:
+    finish(place, 0, ARMS[:1])
+    others = [tmp_path / "one", tmp_path / "two"]
+    for number, folder in enumerate(others):
+        folder.mkdir()
+        (folder / "image.png").write_bytes(b"." * (number + 1))
+    names = {fingerprints.of_images("digits", str(one)) for one in others} | {place.kept_images.stem.split("-")[1]}
+    assert len(names) == 3
+    (tmp_path / "moved").mkdir()
+    (tmp_path / "moved" / "image.png").write_bytes(b".")
+    assert fingerprints.of_images("digits", str(tmp_path / "moved")) in names
+    elsewhere = replace(place, data=str(others[0]))
+    assert place.teachers() == [0]
+    assert elsewhere.teachers() == []
+    assert left(elsewhere, 1) == whole(1)
+
+
+def test_settings_are_told_apart_by_arm_and_set() -> None:
+    arms = (TEACHER, *EXPERIMENTS["selector"].arms)
+    assert len({fingerprints.of_settings(images, arm) for images in ("digits", "cifar10") for arm in arms}) == 22
+
+
+def test_results_of_other_settings_are_refused(place: Place) -> None:
+    today = fingerprints.of_settings("digits", ARMS[0])
+    results.append(place.results, {"arm": ARMS[0], "seed": 0, "recipe": today})
+    results.append(place.results, {"arm": "of-old", "seed": 0, "recipe": "other"})
+    assert left(place, 1) == whole(1)
+    results.append(place.results, {"arm": ARMS[0], "seed": 4, "recipe": "other"})
+    with pytest.raises(InputError, match=f"{ARMS[0]} with seed 4 was made with other settings"):
+        left(place, 1)
+
+
+def done_or_killed(place: Place, job: Job) -> Job:
+    """In place of `work`: the first seed is killed, as for want of memory."""
+    if job.seed == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return job
+
+
+@pytest.mark.slow
+def test_the_queue_goes_on_without_a_job_that_was_killed(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queue, "work", done_or_killed)
+    jobs = tuple(Job(TEACHER, seed) for seed in range(3))
+    said: list[str] = []
+    assert queue.run([(place, Left(jobs))], 1, 10, said.append) == [jobs[0]]
+    assert ["FAILED" in one for one in said] == [True, False, False]

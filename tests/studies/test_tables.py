@@ -1,13 +1,16 @@
 """Tables and figures against values worked out by hand."""
 
+import re
 from typing import Any
 
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
+from studies.experiments import EXPERIMENTS
 from studies.figures import budget_figure, hardware_figure
-from studies.tables import equal_latency_table, groups_table, histories_table, percent, variants_table
+from studies.measuring import packed
+from studies.tables import arms_table, equal_latency_table, groups_table, histories_table, percent, variants_table
 
 
 def row(arm: str, speedup: float, accuracy: float, form: str = "openvino", batch: int = 1) -> dict[str, Any]:
@@ -36,12 +39,57 @@ def test_percent_is_of_seeds() -> None:
 
 
 def test_variants_are_taken_from_the_same_seed() -> None:
-    lines = [
-        {"accuracy": 0.50, "variants": {"no-return": {"accuracy": 0.40, "macs_ratio": 0.4}}},
-        {"accuracy": 0.60, "variants": {"no-return": {"accuracy": 0.58, "macs_ratio": 0.6}}},
-    ]
+    lines = []
+    for seed, (own, other) in enumerate([(50, 40), (60, 58)]):
+        variant = {**line("", 0, range(other)), "macs_ratio": 0.4 + 0.2 * seed}
+        lines.append({**line("bottleneck-50", seed, range(own)), "variants": {"no-return": variant}})
     table = variants_table({"bottleneck-50": lines}, ["bottleneck-50"], ["no-return"])
-    assert "| `bottleneck-50` | no-return | 50.0% | -6.00 (-10.00 to -2.00) |" in table
+    found = re.search(r"`bottleneck-50` \| no-return \| 50.0% \| -6.0 \(([-+\d.]+) to ([-+\d.]+)\) \| 2 \|", table)
+    assert found is not None
+    assert -16 < float(found[1]) < -6 < float(found[2]) < 1
+
+
+def line(arm: str, seed: int, right: range) -> dict[str, Any]:
+    """Of 100 images, those that are right."""
+    answers = np.isin(np.arange(100), right)
+    own = {"arm": arm, "seed": seed, "images": 100, "right": packed(answers), "accuracy": float(answers.mean())}
+    return {**own, "macs_ratio": 0.5, "keep_mean": [0.5]}
+
+
+def rows_of(name: str, arms: dict[str, list[dict[str, Any]]]) -> tuple[str, dict[str, list[str]]]:
+    """Head of the column of differences, and the cells of each arm."""
+    head, _, *rows = arms_table(EXPERIMENTS[name], arms).splitlines()
+    cells = [[cell.strip() for cell in one.split("|")[1:-1]] for one in rows]
+    return head.split("|")[5].strip(), {one[0].strip("`"): one for one in cells}
+
+
+def test_an_arm_is_compared_with_tofe_at_its_own_budget() -> None:
+    names = ("bottleneck-70", "discard-70", "bottleneck-50", "discard-50", "discard-35")
+    arms = {name: [line(name, 0, range(right))] for name, right in zip(names, (80, 78, 60, 65, 40), strict=True)}
+    head, rows = rows_of("budget", arms)
+    assert head == "points to `bottleneck` with the same budget"
+    assert {name: one[4].split(" ")[0] for name, one in rows.items()} == {
+        **dict.fromkeys(("bottleneck-70", "bottleneck-50", "discard-35"), ""),
+        "discard-70": "-2.0",
+        "discard-50": "+5.0",
+    }
+
+
+def test_an_estimate_is_compared_with_none_over_as_many_blocks() -> None:
+    names = ("bottleneck-2-blocks", "identity-2-blocks", "bottleneck-9-blocks", "identity-9-blocks")
+    arms = {name: [line(name, 0, range(right))] for name, right in zip(names, (80, 70, 60, 59), strict=True)}
+    head, rows = rows_of("depth", arms)
+    assert head == "points to `identity` over as many blocks"
+    assert [rows[name][4].split(" ")[0] for name in names] == ["+10.0", "", "+1.0", ""]
+
+
+def test_where_the_reference_is_missing_nothing_else_takes_its_place() -> None:
+    arms = {"identity-50": [line("identity-50", 0, range(9))], "block-50": [line("block-50", 0, range(8))]}
+    head, rows = rows_of("approximation", arms)
+    assert head == "points to `bottleneck-50`"
+    assert [one[4] for one in rows.values()] == ["", ""]
+    arms["bottleneck-50"] = [line("bottleneck-50", 1, range(7))]  # of no seed that the others have
+    assert [one[4] for one in rows_of("approximation", arms)[1].values()] == ["", "", ""]
 
 
 def test_returned_tokens_were_frozen_before_they_were_kept() -> None:

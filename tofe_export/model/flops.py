@@ -126,9 +126,10 @@ def _choosing_block_macs(block: nn.Module, before: Any, after: Any) -> Any:
 
 def _selector_macs(selector: Selector, length: Any) -> Any:
     macs = length * (_linear_macs(selector) - selector.out.in_features)  # one score, not two logits
-    if isinstance(selector, MlpSelector):  # its context half runs once an image, after a mean by product
-        half = selector.mix.in_features - selector.mix.in_features // 2
-        macs = macs - (length - 1) * half * selector.mix.out_features + length * half
+    for part in selector.modules():  # itself, or what a selector of somebody's own is made of
+        if isinstance(part, MlpSelector):  # its context half runs once an image, after a mean by product
+            half = part.mix.in_features - part.mix.in_features // 2
+            macs = macs - (length - 1) * half * part.mix.out_features + length * half
     if isinstance(selector, AttentionSelector):
         macs = macs + 2 * length * length * _attention_width(selector)
     return macs
