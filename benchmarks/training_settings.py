@@ -1,10 +1,10 @@
-"""What settings of the ToFe phase do, on photographs that neither train nor are the held-out ones.
+"""What settings of the ToFe phase do, measured on training photographs that are left out of the training.
 
     python benchmarks/training_settings.py --data clothing10 --runs build/settings --set tofe.quiet_share=0.3 \
         --json benchmarks/results/training_settings.json
 
-Every fifth training photograph is left out of the training, by a hash of its name, and measured on. The dense backbone
-is trained once and kept in `--runs`; each call sets one ToFe phase beside the others, all from that backbone. The
+A hash of its name leaves one photograph in five out; the held-out photographs choose nothing. The dense backbone is
+trained once and kept in `--runs`; each call sets one ToFe phase beside the others, all from that backbone. The
 divergence of the two networks' answers, KL(dense || ToFe), is less noisy than accuracy.
 
 Torchrun may start it: torchrun --nproc-per-node 2 benchmarks/training_settings.py ...
@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.nn import functional as F
 
 from tofe_export.api.train import train
 from tofe_export.checkpoints import checkpoint
@@ -32,9 +31,11 @@ from tofe_export.documents.machine import describe_machine, describe_versions
 from tofe_export.files.names import CHECKPOINT, METRICS
 from tofe_export.files.writing import atomic_path, write_json
 from tofe_export.model.selector import threshold_choice
+from tofe_export.training import losses
+from tofe_export.training.phase import frozen_copy
 from tofe_export.training.state import load_state
 
-_LEFT_OUT = 5  # one in so many
+_LEFT_OUT = 5  # one photograph in five
 _OF_TRAINING = ("classification", "distillation", "approximation", "spread", "keep_mean", "keep_std", "macs_ratio")
 
 
@@ -59,7 +60,8 @@ def main() -> None:
     row = {"changes": changes, **measured(folder / CHECKPOINT, dense, split), **{k: last[k] for k in _OF_TRAINING}}
     print(json.dumps(row))
     if options.json:
-        document = json.loads(options.json.read_text()) if options.json.exists() else {"rows": []}
+        new = {"schema": "tofe-export/benchmark/1", "command": "python benchmarks/training_settings.py ...", "rows": []}
+        document = json.loads(options.json.read_text()) if options.json.exists() else new
         document["rows"].append({**row, "machine": describe_machine().to_dict(), "versions": describe_versions()})
         write_json(options.json, document)
 
@@ -93,7 +95,7 @@ def measured(path: Path, dense: Path, split: Path) -> dict[str, Any]:
     """Of the photographs that were left out."""
     loaded = checkpoint.load(path)
     model = loaded.model.eval()
-    teacher = checkpoint.load(path).model.vit.eval()
+    teacher = frozen_copy(model.vit)
     teacher.load_state_dict(torch.load(dense, weights_only=True))
     found: dict[str, list[torch.Tensor]] = {"ours": [], "theirs": [], "labels": []}
     for batch in batches(open_source(str(split), "val"), loaded.preprocessing, 64):
@@ -102,12 +104,11 @@ def measured(path: Path, dense: Path, split: Path) -> dict[str, Any]:
         found["theirs"].append(teacher(batch.images))
         found["labels"].append(batch.labels)
     ours, theirs, labels = (torch.cat(parts) for parts in found.values())
-    divergence = F.kl_div(ours.log_softmax(1), theirs.log_softmax(1), reduction="batchmean", log_target=True)
     return {
         "dense_accuracy": float((theirs.argmax(1) == labels).float().mean()),
         "accuracy": float((ours.argmax(1) == labels).float().mean()),
-        "cross_entropy": float(F.cross_entropy(ours, labels)),
-        "divergence_from_teacher": float(divergence),
+        "cross_entropy": float(losses.classification_loss(ours, labels)),
+        "divergence_from_teacher": float(losses.distillation_loss(ours, theirs)),
         "agreement_with_teacher": float((ours.argmax(1) == theirs.argmax(1)).float().mean()),
     }
 

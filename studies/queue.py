@@ -24,7 +24,7 @@ class Left:
 
     @classmethod
     def of(cls, place: Place, experiments: tuple[str, ...], seeds: int) -> Left:
-        """What is missing until so many seeds have every arm of the experiments.
+        """The jobs that are left until this number of seeds has every arm of the experiments.
 
         Of each seed its teacher first, then the arms as the experiments list them. A teacher that is trained again on
         another machine becomes another one, with which finished arms cannot be compared. So a seed whose teacher is

@@ -48,17 +48,17 @@ class Place:
 
     def teacher(self, seed: int) -> Path:
         """The file of a teacher's weights, trained with today's settings on these images."""
-        return self.work / f"{self._teachers}-{seed}.pt"
+        return self.work / f"{self._teacher_stem}-{seed}.pt"
 
     def teachers(self) -> list[int]:
         """Seeds whose teacher is here."""
-        there = self.work.glob(f"{self._teachers}-*.pt")
+        there = self.work.glob(f"{self._teacher_stem}-*.pt")
         return sorted(int(path.stem.rpartition("-")[2]) for path in there)
 
     def checkpoint(self, arm: str, seed: int) -> Path:
         """The file of an arm's network as `train` writes one, for the runtimes."""
         settings = fingerprints.of_settings(self.images, arm)
-        return self.work / "checkpoints" / f"{self._teachers}-{arm}-{settings}-{seed}.pth"
+        return self.work / "checkpoints" / f"{self._teacher_stem}-{arm}-{settings}-{seed}.pth"
 
     @property
     def kept_images(self) -> Path:
@@ -66,7 +66,7 @@ class Place:
         return self.work / f"{self.images}-{fingerprints.of_images(self.images, self.data)}.pt"
 
     @property
-    def _teachers(self) -> str:
+    def _teacher_stem(self) -> str:
         return f"{self.images}-teacher-{fingerprints.of_teacher(self.images, self.data)}"
 
 

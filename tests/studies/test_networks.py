@@ -20,7 +20,7 @@ def test_what_is_counted_is_what_runs(arm: str) -> None:
     assert _selector_macs(selector, 17.0) == count_macs(lambda: selector(rows, 1))
 
 
-def test_shared_features_cost_as_much_as_own_ones_and_have_a_third_of_the_weights() -> None:
+def test_shared_features_cost_as_much_as_own_ones_and_have_fewer_weights() -> None:
     own, shared, narrow = network("bottleneck-50"), network("shared-50"), network("narrow-50")
     assert tofe_macs(shared, [8.0, 8.0, 8.0]) == tofe_macs(own, [8.0, 8.0, 8.0])
     assert tofe_macs(narrow, [8.0, 8.0, 8.0]) < tofe_macs(own, [8.0, 8.0, 8.0])

@@ -82,13 +82,13 @@ class OptimizerTable(Table):
 
     Attributes:
         name: of an optimizer in timm.
-        betas: of those that have them.
+        betas: of those that have two.
         weight_decay: of matrices; biases, norms and positions have none.
         layer_decay: each block of the backbone has this share of the next one's rate; 1 for equal rates.
         clip_norm: largest gradient norm; 0 does not clip.
         schedule: of the learning rate after warm-up.
         warmup_epochs: of either phase, linear; at most nine tenths of it.
-        last_lr: what is left of the peak rate at the end.
+        last_lr: what is left of each peak rate at the end.
     """
 
     name: Name = "adamw"

@@ -16,9 +16,10 @@ _ALMOST_NONE, _ALMOST_ALL = 1.5, 0.5  # tokens: fewer than the one, fewer than t
 
 
 def require_reachable(model: ToFe, budget: float) -> None:
-    """Raises InputError for a budget that not even one token a stage meets, or that every token kept stays below.
+    """Raises InputError where no keep counts cost the budget.
 
-    And for a network that costs more the fewer tokens it keeps.
+    One token in each stage costs more than it, or every token kept costs less; or the network costs more the fewer
+    tokens it keeps, so that it saves nothing at all.
     """
     stages = len(model.stages)
     most = share_of_dense(model, [1.0] * stages)
@@ -88,7 +89,8 @@ def budget_notes(model: ToFe, budget: float, cost: float, kept: Sequence[float])
     if abs(cost - budget) > _MET:
         notes.append(
             f"The budget was missed: on held-out images the network costs {cost:.1%} of its dense backbone, and was to "
-            f"cost {budget:.1%}. Its thresholds were set on training images, which are too few or unlike the others."
+            f"cost {budget:.1%}. Its thresholds were set on training images, which are too few or unlike the held-out "
+            "ones. Train with more images, or choose the counts yourself when you export (`keep`)."
         )
     for stage, share in enumerate(kept):
         tokens = share * model.tokens

@@ -13,7 +13,7 @@ from tofe_export.model import backbones
 from tofe_export.model.families import Backbone
 from tofe_export.model.outputs import MaskedOutput
 from tofe_export.model.tofe import ToFe
-from tofe_export.training import losses, schedule
+from tofe_export.training import losses
 from tofe_export.training.processes import Processes
 from tofe_export.training.steering import Steering, crossing_rates, crossing_widths
 
@@ -44,8 +44,11 @@ class Objective:
         """Of the backbone alone: the cross-entropy of logits [B, K] with classes [B], or with shares of them [B, K]."""
         return {"classification": (1.0, losses.classification_loss(logits, targets, self.smoothing))}
 
-    def tofe(self, out: MaskedOutput, images: Tensor, targets: Tensor, teacher: Backbone, share: float) -> Terms:
-        """Of a masked pass over images [B, 3, H, W], when this share of the phase is done."""
+    def tofe(
+        self, out: MaskedOutput, images: Tensor, targets: Tensor, teacher: Backbone, share: float, noise: float
+    ) -> Terms:
+        """Of a masked pass over images [B, 3, H, W] with Gumbel noise of this scale, when this share of the phase is
+        done."""
         weights, model = self.recipe.loss, self.model
         ends = [blocks.stop for blocks in model.stage_blocks[: len(out.estimates)]]
         with torch.no_grad():
@@ -54,7 +57,7 @@ class Objective:
         kept, spreads, powers = self._over_processes(out, at_ends)
         frozen = len(images) * (model.tokens - kept.detach())
         ratio = losses.macs_ratio(model, kept)
-        widths = crossing_widths(spreads, schedule.noise_at(share, self.recipe.tofe.quiet_share))
+        widths = crossing_widths(spreads, noise)
         rates = crossing_rates(out.scores, widths)
         approximation = losses.approximation_loss(out.estimates, out.masks, at_ends, list(frozen), powers)
         return {
@@ -80,8 +83,9 @@ class Objective:
         """Over the images of all processes, per stage: the mean number of kept tokens [S], differentiable; the spread
         of the scores; and the mean square of the teacher's tokens, of stages that have an approximator."""
         kept, stages = losses.kept_tokens(out.masks), len(out.masks)
-        there = [(one.isfinite(), one.nan_to_num(neginf=0.0)) for one in out.scores]  # scores of tokens that are gone
-        moments = [torch.stack([whether.sum(), one.sum(), one.square().sum()]) for whether, one in there]
+        # Tokens that are gone have no score, and count for nothing.
+        scores = [(one.isfinite().sum(), one.nan_to_num(neginf=0.0)) for one in out.scores]
+        moments = [torch.stack([number, one.sum(), one.square().sum()]) for number, one in scores]
         own = torch.cat([kept.detach(), *moments, *(losses.mean_square(one)[None] for one in targets)])
         of_all = self.processes.total(own) / self.processes.size
         number, first, second = of_all[stages : 4 * stages].view(stages, 3).unbind(dim=1)

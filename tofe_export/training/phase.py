@@ -105,6 +105,10 @@ class Phase:
         settings = self.recipe.tofe
         return schedule.temperature_at(share, settings.temperature_start, settings.temperature_end)
 
+    def noise(self, share: float) -> float:
+        """Scale of the Gumbel noise when this share of the phase is done."""
+        return schedule.noise_at(share, self.recipe.tofe.quiet_share)
+
     def chunks(self, first_step: int) -> list[range]:
         """Positions in the epoch's order of what this process reads, from a step on: a range a part of a step."""
         size, parts = self.batch_size, self.recipe.run.accumulate
@@ -166,10 +170,10 @@ class Phase:
                 logits = self.forward(images)
                 terms = self.objective.dense(logits, targets)
             else:
-                noise = schedule.noise_at(share, self.recipe.tofe.quiet_share)
+                noise = self.noise(share)
                 choice = torch.tensor([self.temperature(share), noise], device=self.device)
                 out: MaskedOutput = self.forward(images, *choice.unbind(), drawn)
-                logits, terms = out.logits, self.objective.tofe(out, images, targets, self.teacher, share)
+                logits, terms = out.logits, self.objective.tofe(out, images, targets, self.teacher, share, noise)
         loss = torch.stack([weight * value for weight, value in terms.values() if weight]).sum()
         self.scaler.scale(loss / self.recipe.run.accumulate).backward()  # type: ignore[no-untyped-call]
         values = {name: value.detach() for name, (_, value) in terms.items()}
@@ -198,7 +202,7 @@ class Phase:
 
     def _drawn(self, share: float, seed: int) -> Tensor | None:
         """Gumbel numbers [S, B, N, 2] of this process's images: the same however many processes share a step."""
-        if self.name == DENSE or not schedule.noise_at(share, self.recipe.tofe.quiet_share):
+        if self.name == DENSE or not self.noise(share):
             return None
         generator = torch.Generator(self.device).manual_seed(seed)
         images, own = self.recipe.run.batch_size, self.batch_size * self.recipe.run.accumulate

@@ -136,13 +136,10 @@ class _Run:
                 self.model.load_state_dict(dict(self.state.model))
         folder = self.out_dir if self.processes.first else None
         with recorder.recording(folder, self.options, self.recipe, not self.fresh, self.note) as self.recorder:
-            phase: Phase | None = None
-            for name in self.phases:
-                phase = None  # before the next one: its optimizer takes memory
-                phase = self._run_phase(name, progress, watch)
-                self.state = None  # the next phase starts with a fresh optimizer
-            assert phase is not None
-            return self._finish(phase)
+            *before, last = self.phases
+            for name in before:
+                self._run_phase(name, progress, watch)  # and forgets it: its optimizer takes memory
+            return self._finish(self._run_phase(last, progress, watch))
 
     def _run_phase(self, name: Name, progress: Progress, watch: Watch) -> Phase:
         teacher = self._teacher() if name == TOFE else None
@@ -163,6 +160,7 @@ class _Run:
                     raise self._stopped(number, f"epoch {epoch + 1} of the {phase.name} phase")
         if name == DENSE:
             self.model = phase.result
+        self.state = None  # the next phase starts with a fresh optimizer
         return phase
 
     def _teacher(self) -> Backbone:
