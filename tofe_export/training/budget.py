@@ -90,7 +90,7 @@ def budget_notes(model: ToFe, budget: float, cost: float, kept: Sequence[float])
         notes.append(
             f"The budget was missed: on held-out images the network costs {cost:.1%} of its dense backbone, and was to "
             f"cost {budget:.1%}. Its thresholds were set on training images, which are too few or unlike the held-out "
-            "ones. Train with more images, or choose the counts yourself when you export (`keep`)."
+            "ones. Train with more images, or choose the keep counts yourself when you export."
         )
     for stage, share in enumerate(kept):
         tokens = share * model.tokens
