@@ -91,7 +91,7 @@ def _run(options: argparse.Namespace) -> int:
     for place in _places(options):
         images = SETS[place.images]
         experiments = tuple(options.experiments) or images.experiments or tuple(EXPERIMENTS)
-        places.append((place, queue.Left.of(place, experiments, options.seeds or images.seeds)))
+        places.append((place, queue.jobs_left(place, experiments, options.seeds or images.seeds)))
     left = queue.run(places, options.processes, options.minutes, lambda said: print(said, flush=True))
     if left:
         print(f"Jobs that are left: {len(left)}. The same command goes on with them.")

@@ -15,7 +15,7 @@ from tofe_export.model.tofe import ToFe, build_tofe
 from tofe_export.training.recipe import config_of, read_recipe
 from tofe_export.training.setup import keep_most, set_sincos_positions
 
-_PRECISION = "bf16"  # half of the time on processors that compute in it, and the same everywhere
+_PRECISION = "fp32"  # whoever repeats an arm may have a processor that takes a hundred times as long in bfloat16
 
 
 class NarrowSelector(Selector):

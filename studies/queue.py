@@ -9,50 +9,44 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, ProcessPoolExecutor, wait
-from dataclasses import dataclass
 
 from studies import fingerprints, results
 from studies.experiments import TEACHER, arms_of
 from studies.work import Job, Place, work
 
 
-@dataclass(frozen=True)
-class Left:
-    """Jobs that are to be done, one seed after the other."""
+def jobs_left(place: Place, experiments: tuple[str, ...], seeds: int) -> list[Job]:
+    """The jobs that are left until this number of seeds has every arm of the experiments, one seed after the other.
 
-    jobs: tuple[Job, ...]
+    Of each seed its teacher first, then the arms as the experiments list them. A teacher that is trained again on
+    another machine becomes another one, with which finished arms cannot be compared. So a seed whose teacher is gone
+    is not taken up again: its lines stay, and a new number takes its place.
 
-    @classmethod
-    def of(cls, place: Place, experiments: tuple[str, ...], seeds: int) -> Left:
-        """The jobs that are left until this number of seeds has every arm of the experiments.
-
-        Of each seed its teacher first, then the arms as the experiments list them. A teacher that is trained again on
-        another machine becomes another one, with which finished arms cannot be compared. So a seed whose teacher is
-        gone is not taken up again: its lines stay, and a new number takes its place.
-
-        Raises:
-            InputError: a result was made with other settings than those of today.
-        """
-        fingerprints.require_same_settings(place.images, results.read(place.results))
-        arms, done, here = arms_of(experiments), results.done(place.results), place.teachers()
-        begun = {seed for _, seed in done}
-        missing = {seed: [Job(arm.name, seed) for arm in arms if (arm.name, seed) not in done] for seed in begun}
-        complete = [seed for seed in begun if not missing[seed]]
-        unfinished = [seed for seed in here if seed not in complete]
-        fresh = (seed for seed in itertools.count() if seed not in begun and seed not in here)
-        jobs: list[Job] = []
-        for seed in itertools.islice(itertools.chain(unfinished, fresh), max(0, seeds - len(complete))):
-            if seed not in here:
-                jobs.append(Job(TEACHER, seed))
-            jobs += missing.get(seed, [Job(arm.name, seed) for arm in arms])
-        return cls(tuple(jobs))
+    Raises:
+        InputError: a result was made with other settings than those of today.
+    """
+    fingerprints.require_same_settings(place.images, results.read(place.results))
+    arms, done, here = arms_of(experiments), results.done(place.results), place.teachers()
+    begun = {seed for _, seed in done}
+    missing = {seed: [Job(arm.name, seed) for arm in arms if (arm.name, seed) not in done] for seed in begun}
+    complete = [seed for seed in begun if not missing[seed]]
+    unfinished = [seed for seed in here if seed not in complete]
+    fresh = (seed for seed in itertools.count() if seed not in begun and seed not in here)
+    jobs: list[Job] = []
+    for seed in itertools.islice(itertools.chain(unfinished, fresh), max(0, seeds - len(complete))):
+        if seed not in here:
+            jobs.append(Job(TEACHER, seed))
+        jobs += missing.get(seed, [Job(arm.name, seed) for arm in arms])
+    return jobs
 
 
-def run(places: list[tuple[Place, Left]], processes: int, minutes: float, told: Callable[[str], None]) -> list[Job]:
+def run(
+    places: list[tuple[Place, list[Job]]], processes: int, minutes: float, told: Callable[[str], None]
+) -> list[Job]:
     """Does jobs until none is left or the time is over.
 
     Args:
-        places: sets and what is left of each; they take turns.
+        places: sets and the jobs that are left of each; they take turns.
         processes: at a time.
         minutes: after which what still runs is given up.
         told: called with a sentence about each job that is finished, or that failed: the others go on.
@@ -128,7 +122,7 @@ def _end_with_the_queue() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _ranks(places: list[tuple[Place, Left]]) -> list[list[tuple[Place, Job]]]:
+def _ranks(places: list[tuple[Place, list[Job]]]) -> list[list[tuple[Place, Job]]]:
     """The jobs of all sets in turn: the first of each, then the second of each."""
-    longest = max((len(left.jobs) for _, left in places), default=0)
-    return [[(place, left.jobs[rank]) for place, left in places if rank < len(left.jobs)] for rank in range(longest)]
+    longest = max((len(jobs) for _, jobs in places), default=0)
+    return [[(place, jobs[rank]) for place, jobs in places if rank < len(jobs)] for rank in range(longest)]

@@ -9,7 +9,6 @@ import pytest
 
 from studies import fingerprints, queue, results
 from studies.experiments import EXPERIMENTS, TEACHER
-from studies.queue import Left
 from studies.work import Job, Place
 from tofe_export.errors import InputError
 
@@ -30,7 +29,7 @@ def finish(place: Place, seed: int, arms: tuple[str, ...] = ARMS, *, lost: bool 
 
 
 def left(place: Place, seeds: int) -> list[Job]:
-    return list(Left.of(place, ("reuse",), seeds).jobs)
+    return queue.jobs_left(place, ("reuse",), seeds)
 
 
 def whole(seed: int) -> list[Job]:
@@ -106,7 +105,7 @@ def done_or_killed(place: Place, job: Job) -> Job:
 @pytest.mark.slow
 def test_the_queue_goes_on_without_a_job_that_was_killed(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(queue, "work", done_or_killed)
-    jobs = tuple(Job(TEACHER, seed) for seed in range(3))
+    jobs = [Job(TEACHER, seed) for seed in range(3)]
     said: list[str] = []
-    assert queue.run([(place, Left(jobs))], 1, 10, said.append) == [jobs[0]]
+    assert queue.run([(place, jobs)], 1, 10, said.append) == [jobs[0]]
     assert ["FAILED" in one for one in said] == [True, False, False]
