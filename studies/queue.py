@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import multiprocessing
 import os
+import statistics
 import threading
 import time
 from collections.abc import Callable
@@ -13,6 +14,8 @@ from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, ProcessP
 from studies import fingerprints, results
 from studies.experiments import TEACHER, arms_of
 from studies.work import Job, Place, work
+
+_ANY_ARM = ""
 
 
 def jobs_left(place: Place, experiments: tuple[str, ...], seeds: int) -> list[Job]:
@@ -38,6 +41,17 @@ def jobs_left(place: Place, experiments: tuple[str, ...], seeds: int) -> list[Jo
             jobs.append(Job(TEACHER, seed))
         jobs += missing.get(seed, [Job(arm.name, seed) for arm in arms])
     return jobs
+
+
+def hours_of(place: Place, jobs: list[Job]) -> float | None:
+    """What jobs take of one process, as finished ones took: the same arm, else arms in general. None where no line
+    tells."""
+    took: dict[str, list[float]] = {}
+    for line in results.read(place.results):
+        for name in {line["arm"], TEACHER if line["arm"] == TEACHER else _ANY_ARM}:
+            took.setdefault(name, []).append(line["seconds"])
+    expected = [took.get(job.arm) or (took.get(_ANY_ARM) if job.arm != TEACHER else None) for job in jobs]
+    return sum(statistics.median(known) for known in expected if known) / 3600 if all(expected) else None
 
 
 def run(

@@ -80,6 +80,18 @@ def test_a_teacher_of_other_settings_or_images_is_not_used(place: Place, tmp_pat
     assert left(elsewhere, 1) == whole(1)
 
 
+def test_time_is_expected_as_finished_jobs_took(place: Place) -> None:
+    assert queue.hours_of(place, whole(0)) is None
+    for arm, seed, seconds in ((ARMS[0], 0, 1800.0), (ARMS[0], 1, 3600.0), (ARMS[0], 2, 7200.0)):
+        results.append(place.results, {"arm": arm, "seed": seed, "seconds": seconds})
+    assert queue.hours_of(place, whole(3)) is None  # no teacher was finished
+    assert queue.hours_of(place, whole(3)[1:]) == 1.0 * len(ARMS)
+    results.append(place.results, {"arm": ARMS[1], "seed": 0, "seconds": 1800.0})
+    results.append(place.results, {"arm": TEACHER, "seed": 0, "seconds": 36000.0})
+    # The first arm as its median; the second as its one line; the third as the median of all four lines of arms.
+    assert queue.hours_of(place, whole(3)) == 10.0 + 1.0 + 0.5 + 0.75
+
+
 def test_settings_are_told_apart_by_arm_and_set() -> None:
     arms = (TEACHER, *EXPERIMENTS["selector"].arms)
     assert len({fingerprints.of_settings(images, arm) for images in ("digits", "cifar10") for arm in arms}) == 22

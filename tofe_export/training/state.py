@@ -34,7 +34,7 @@ class RunState:
         epoch: of the epoch that was begun, the steps that were made and what they summed up.
         model: weights of the whole network.
         teacher: weights of the dense teacher; empty before the second phase.
-        optimizer: what the phase keeps besides the network's weights; empty between the phases.
+        optimizer: what the phase keeps besides the network's weights.
         dense_accuracy: the teacher's on the held-out images; None before the second phase.
         metrics: one entry an epoch so far.
     """
