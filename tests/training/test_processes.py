@@ -16,7 +16,7 @@ import torch
 from tests.helpers import refused_as
 from tests.training.runs import OPTIONS, RECIPE, KilledError, weights
 from tests.training.work import recipe_of
-from tofe_export.training import setup, trainer
+from tofe_export.training import processes, setup, trainer
 from tofe_export.training.loop import EpochMeans
 from tofe_export.training.processes import Processes, joined
 
@@ -25,9 +25,13 @@ _LIMIT_S = 240
 
 
 def torchrun(folder: Path, request: dict[str, Any]) -> subprocess.CompletedProcess[str]:
+    return two_of("tests.training.work", str(folder), json.dumps(request))
+
+
+def two_of(module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     return subprocess.run(
-        [*command, "-m", "tests.training.work", str(folder), json.dumps(request)],
+        [*command, "-m", module, *arguments],
         check=False,
         capture_output=True,
         text=True,
@@ -113,11 +117,18 @@ def test_one_process_and_then_two_go_on_with_shares_of_the_weights(alone: Path, 
     assert_alike(tmp_path, alone)
 
 
+def test_one_run_after_another_in_the_same_processes() -> None:
+    done = two_of("tests.training.meetings")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_each_process_computes_and_exchanges_on_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """What PyTorch is told; without a GPU it cannot be seen what that does."""
     told: list[Any] = []
     as_torchrun(monkeypatch, rank=3)
     monkeypatch.setattr(torch.cuda, "set_device", told.append)
+    store = torch.distributed.HashStore()
+    monkeypatch.setattr(processes, "rendezvous", lambda name, **how: iter([(store, 3, 8)]))
     monkeypatch.setattr(torch.distributed, "init_process_group", lambda name, **how: told.extend([name, how]))
     for name, answer in {"get_rank": 3, "get_world_size": 8, "destroy_process_group": None}.items():
         monkeypatch.setattr(torch.distributed, name, lambda answer=answer: answer)

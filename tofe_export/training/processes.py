@@ -6,6 +6,7 @@ They make every step together, each with its share of the images, and end with t
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -14,12 +15,15 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 from torch import distributed as dist
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 from tofe_export.errors import MissingError, StoppedError, TofeError
 from tofe_export.training import torchrun
 
 Part = TypeVar("Part")
 _PATIENCE = timedelta(minutes=30)  # the slowest process may read many more images than the others
+_meetings = itertools.count()  # every process of torchrun makes the same runs
 
 
 @dataclass(frozen=True)
@@ -99,14 +103,22 @@ def joined(device: torch.device, again: str = "start all of them again with `res
         if on_gpu:  # what is gathered goes over the current device, which else is the first GPU for every process
             torch.cuda.set_device(device)
         if not already:
-            own = device if on_gpu else None
-            dist.init_process_group("nccl" if on_gpu else "gloo", timeout=_PATIENCE, device_id=own)
+            _meet(device if on_gpu else None)
         try:
             yield Processes(dist.get_rank(), dist.get_world_size())
         except StoppedError:  # all of them, after the same step
             _leave(already)
             raise
     _leave(already)
+
+
+def _meet(gpu: torch.device | None) -> None:
+    """Each time under another name: torchrun's store outlives a run, and in the next one a process that is early would
+    find the addresses of the one before."""
+    store, rank, size = next(rendezvous("env://", timeout=_PATIENCE))
+    own = PrefixStore(f"run-{next(_meetings)}", store)
+    backend = "gloo" if gpu is None else "nccl"
+    dist.init_process_group(backend, timeout=_PATIENCE, store=own, rank=rank, world_size=size, device_id=gpu)
 
 
 def _leave(already: bool) -> None:
