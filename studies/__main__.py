@@ -94,8 +94,8 @@ def _run(options: argparse.Namespace) -> int:
         places.append((place, queue.jobs_left(place, experiments, options.seeds or images.seeds)))
     for place, jobs in places:
         hours = queue.hours_of(place, jobs)
-        unknown = "how long they take is known when a teacher and an arm are finished"
-        time = unknown if hours is None else f"about {hours / options.processes:.1f} hours, as finished ones took"
+        untold = "how long they take is known when a teacher and an arm are finished"
+        time = untold if hours is None else f"about {hours / options.processes:.1f} hours, as finished ones took"
         print(f"{place.images}: jobs that are left: {len(jobs)}; {time}.", flush=True)
     left = queue.run(places, options.processes, options.minutes, lambda said: print(said, flush=True))
     if left:
