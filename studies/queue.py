@@ -15,8 +15,6 @@ from studies import fingerprints, results
 from studies.experiments import TEACHER, arms_of
 from studies.work import Job, Place, work
 
-_ANY_ARM = ""
-
 
 def jobs_left(place: Place, experiments: tuple[str, ...], seeds: int) -> list[Job]:
     """The jobs that are left until this number of seeds has every arm of the experiments, one seed after the other.
@@ -48,10 +46,10 @@ def hours_of(place: Place, jobs: list[Job]) -> float | None:
     tells."""
     took: dict[str, list[float]] = {}
     for line in results.read(place.results):
-        for name in {line["arm"], TEACHER if line["arm"] == TEACHER else _ANY_ARM}:
-            took.setdefault(name, []).append(line["seconds"])
-    expected = [took.get(job.arm) or (took.get(_ANY_ARM) if job.arm != TEACHER else None) for job in jobs]
-    return sum(statistics.median(known) for known in expected if known) / 3600 if all(expected) else None
+        took.setdefault(line["arm"], []).append(line["seconds"])
+    of_arms = [seconds for arm, known in took.items() if arm != TEACHER for seconds in known]
+    expected = [took.get(job.arm, [] if job.arm == TEACHER else of_arms) for job in jobs]
+    return sum(map(statistics.median, expected)) / 3600 if all(expected) else None
 
 
 def run(
