@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from studies import fingerprints, results
 from studies.experiments import TEACHER
@@ -25,7 +26,7 @@ class Repeated:
 
 
 def repeat(place: Place, arm: str, seed: int, folder: Path) -> Repeated:
-    """Trains teacher and arm in `folder`.
+    """Trains teacher and arm in `folder`, with all processors: nothing else runs beside them.
 
     With another processor or release of PyTorch a repetition is like a run with another seed. So the two accuracies may
     differ by three standard deviations of the arm over its seeds, or `LEAST_TOLERANCE`
@@ -44,7 +45,7 @@ def repeat(place: Place, arm: str, seed: int, folder: Path) -> Repeated:
             code="no-result",
         )
     fingerprints.require_same_settings(place.images, [committed])
-    here = replace(place, work=folder, results=folder / place.results.name)
+    here = replace(place, work=folder, results=folder / place.results.name, threads=torch.get_num_threads())
     for name in (TEACHER, arm):
         work(here, Job(name, seed))
     found = results.read(here.results)[-1]["accuracy"]
