@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -107,6 +107,15 @@ def _make(config: ToFeConfig, seed: int, centred: bool) -> ToFe:
             median = torch.cat([trace.flatten() for trace in traces]).quantile(0.5)  # between two tokens, on neither
             stage.selector.out.bias[0] -= median
     return model
+
+
+def sampled(cases: Iterable[Any], every: int) -> list[Any]:
+    """Parameters of a test: each `every`th runs always, the others in `make slow`."""
+    whole = (case if isinstance(case, tuple) else (case,) for case in cases)
+    return [
+        pytest.param(*values, marks=() if number % every == 0 else pytest.mark.slow)
+        for number, values in enumerate(whole)
+    ]
 
 
 @contextlib.contextmanager

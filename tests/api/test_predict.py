@@ -11,7 +11,7 @@ from PIL import Image
 from timm.data import create_transform
 
 import tofe_export as tofe
-from tests.helpers import SMALL_CLASSES, SMALL_KEEP, refusal, save_small, small_images, small_tofe
+from tests.helpers import SMALL_CLASSES, SMALL_KEEP, refusal, sampled, save_small, small_images, small_tofe
 from tofe_export.artifacts.artifact import Artifact
 from tofe_export.artifacts.deployed import open_with_stages
 from tofe_export.artifacts.file_kinds import Kind, recognise
@@ -100,10 +100,13 @@ def test_file_and_checkpoint_draw_the_same_token_map(folder: Path, tmp_path: Pat
 @pytest.mark.parametrize("rearrange", ["plugin", "elide"])
 @pytest.mark.parametrize(
     ("approximator", "selector", "keep"),
-    [
-        *(("bottleneck", "mlp", (8, 16, 3)), ("block", "linear", (16, 5, 5)), ("identity", "mlp", (8, 12, 3))),
-        *(("discard", "mlp", (8, 5, 3)), ("discard", "mlp", (16, 5, 5)), ("fuse", "cls-attention", (8, 5, 3))),
-    ],
+    sampled(
+        [
+            *(("bottleneck", "mlp", (8, 16, 3)), ("block", "linear", (16, 5, 5)), ("identity", "mlp", (8, 12, 3))),
+            *(("discard", "mlp", (8, 5, 3)), ("discard", "mlp", (16, 5, 5)), ("fuse", "cls-attention", (8, 5, 3))),
+        ],
+        every=3,
+    ),
 )
 def test_what_a_file_chose_is_what_the_network_chooses(
     tmp_path: Path, approximator: str, selector: str, keep: tuple[int, ...], rearrange: Literal["plugin", "elide"]
@@ -128,6 +131,7 @@ def test_what_a_file_chose_is_what_the_network_chooses(
         np.testing.assert_array_equal(one.pixels, truth.pixels)
 
 
+@pytest.mark.slow
 def test_a_token_map_is_not_drawn_without_end(folder: Path, tmp_path: Path) -> None:
     files = [next((folder / "images").rglob("*.png"))] * 26
     predictions = tofe.predict(folder / "ckpt.pth", files, token_map=tmp_path / "map.png")
@@ -140,12 +144,15 @@ def test_a_token_map_is_not_drawn_without_end(folder: Path, tmp_path: Path) -> N
 
 @pytest.mark.parametrize(
     ("arguments", "tokens", "grid"),
-    [
-        ({"img_size": (32, 48), "patch_size": 8}, 24, (4, 6)),
-        ({"img_size": [48, 32], "patch_size": 8}, 24, (6, 4)),
-        ({"img_size": (32, 48), "patch_size": (16, 8)}, 12, (2, 6)),
-        ({"img_size": (32, 48), "patch_size": (4, 12)}, 32, (8, 4)),
-    ],
+    sampled(
+        [
+            ({"img_size": (32, 48), "patch_size": (16, 8)}, 12, (2, 6)),
+            ({"img_size": (32, 48), "patch_size": 8}, 24, (4, 6)),
+            ({"img_size": [48, 32], "patch_size": 8}, 24, (6, 4)),
+            ({"img_size": (32, 48), "patch_size": (4, 12)}, 32, (8, 4)),
+        ],
+        every=4,
+    ),
 )
 def test_the_grid_of_a_file_is_that_of_the_network(
     tmp_path: Path, arguments: dict[str, object], tokens: int, grid: tuple[int, int]

@@ -78,6 +78,7 @@ def test_the_counts_go_into_an_export_with_the_session_parameters(
     assert path.exists()
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_goes_on_where_it_was(
     checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -203,6 +204,7 @@ def test_arguments_that_do_not_fit_are_refused(checkpoint: Checkpoint, tmp_path:
     assert not path.exists()
 
 
+@pytest.mark.slow
 def test_networks_that_discard_tokens_are_tuned_too(tmp_path: Path) -> None:
     """EViT's selection has no threshold and no parameters."""
     model = small_tofe(selector="cls-attention", approximator="fuse", num_classes=10, **TWO_STAGES)

@@ -53,6 +53,7 @@ def test_the_file_names_its_backbone(beside: Any, weights: dict[str, torch.Tenso
     assert any("own word" in note for note in found.notes)
 
 
+@pytest.mark.slow
 def test_without_a_word_it_is_assumed_and_said(weights: dict[str, torch.Tensor], tmp_path: Path) -> None:
     path = saved(tmp_path / "f.pth", weights)
     found = load(path)

@@ -54,6 +54,7 @@ def test_a_plain_backbone_is_exported_dense_with_a_note(tmp_path: Path, run: Run
     assert (manifest["keep"], manifest["operators"], manifest["gmacs"]) == ([], [], manifest["dense_gmacs"])
 
 
+@pytest.mark.slow
 def test_evit_at_another_image_size(tmp_path: Path, run: Run) -> None:
     plain(tmp_path / "e.pth")
     done = run("onnx", "e.pth", "--selector", "cls-attention", "--keep-rate", 0.7, "--img-size", "48x32", *NAMED)
@@ -63,7 +64,7 @@ def test_evit_at_another_image_size(tmp_path: Path, run: Run) -> None:
     assert run("verify", "model.onnx", "--against", "e.pth", "--samples", 8).returncode == 0
 
 
-@pytest.mark.parametrize("wanted", ["features", "tokens,logits"])
+@pytest.mark.parametrize("wanted", [pytest.param("features", marks=pytest.mark.slow), "tokens,logits"])
 def test_dense_outputs(short: Path, tmp_path: Path, run: Run, wanted: str) -> None:
     done = run("onnx", short, "--outputs", wanted)
     assert done.returncode == 0, done.stderr
@@ -94,6 +95,7 @@ def test_inspect_shows_what_was_recognized(tmp_path: Path, run: Run) -> None:
     assert "recognized as" in shown.stdout
 
 
+@pytest.mark.slow
 def test_methods_of_one_backbone_share_their_baseline(short: Path, tmp_path: Path, run: Run) -> None:
     known, model = load(short), small_tofe(approximator="discard", **TWO_STAGES)
     save(tmp_path / "discard.pth", dataclasses.replace(known, model=model))
@@ -150,6 +152,7 @@ def test_what_is_assumed_is_said_last_and_can_be_forbidden(tmp_path: Path, run: 
     assert json.loads(described.stdout)["assumed"] == manifest["assumed"]
 
 
+@pytest.mark.slow
 def test_either_of_two_copies_is_verified_against_its_own(tmp_path: Path, run: Run) -> None:
     torch.manual_seed(0)
     weights = timm.create_model("vit_tiny_patch16_224", num_classes=3, img_size=32, depth=2).state_dict()

@@ -50,6 +50,7 @@ def verify(run: Run, deployed: Path, *arguments: object) -> tuple[int, str, dict
     return done.returncode, done.stdout + done.stderr, json.loads(Path("v.json").read_text())
 
 
+@pytest.mark.slow
 def test_a_16_bit_copy_of_the_digits_verifies_as_the_8_bit_one(
     deployed: Path, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -131,6 +132,7 @@ def test_a_bundled_name_that_is_a_folder_here_too(deployed: Path, run: Run, tmp_
     assert {path.name for path in tmp_path.iterdir()} == {"digits"}
 
 
+@pytest.mark.slow
 def test_a_class_folder_whose_name_is_not_utf8_trains_a_checkpoint_that_is_read(run: Run, tmp_path: Path) -> None:
     for label, name in enumerate((b"caf\xe9", b"tea")):
         folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/data/" + name))

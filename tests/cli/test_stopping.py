@@ -40,8 +40,10 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(
     ("number", "workers", "code"),
-    [(signal.SIGINT, 0, 130), (signal.SIGTERM, 1, 143)],
-    ids=["Ctrl-C", "SIGTERM to all processes"],
+    [
+        pytest.param(signal.SIGINT, 0, 130, id="Ctrl-C"),
+        pytest.param(signal.SIGTERM, 1, 143, id="SIGTERM to all processes", marks=pytest.mark.slow),
+    ],
 )
 def test_a_run_that_is_stopped_says_how_it_goes_on(
     number: signal.Signals, workers: int, code: int, uninterrupted: Path, tmp_path: Path
@@ -72,6 +74,7 @@ def test_a_run_that_is_stopped_says_how_it_goes_on(
     assert_the_same(tmp_path, uninterrupted)
 
 
+@pytest.mark.slow
 def test_a_second_ctrl_c_ends_at_once(tmp_path: Path) -> None:
     """Before the first step, here, so that nothing was saved, and nothing is promised."""
     arguments = [word if word != "8" else "30000" for word in train(1, "--workers", 1)]  # images that take a while

@@ -33,6 +33,7 @@ def test_one_of_two_processes_speaks(tmp_path: Path) -> None:
     assert err.count("ToFe 1/1") == 1
 
 
+@pytest.mark.slow
 def test_a_refusal_is_said_once_and_leaves_nothing(tmp_path: Path) -> None:
     with started(tmp_path, TORCHRUN, *train(3, "--lr", -1)) as process:
         code, out, err = ended(process)
@@ -42,7 +43,10 @@ def test_a_refusal_is_said_once_and_leaves_nothing(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
+@pytest.mark.parametrize(
+    "number",
+    [pytest.param(signal.SIGINT, id="Ctrl-C"), pytest.param(signal.SIGTERM, id="SIGTERM", marks=pytest.mark.slow)],
+)
 def test_a_signal_saves_and_one_process_goes_on(number: signal.Signals, tmp_path: Path) -> None:
     with started(tmp_path, TORCHRUN, *train(150)) as process:
         wait_for(tmp_path / "run" / "metrics.jsonl", process)

@@ -66,6 +66,7 @@ def test_two_processes_find_what_one_finds(folder: Path, short: Path) -> None:
     assert (folder / "together.xml").is_file()
 
 
+@pytest.mark.slow
 def test_more_processes_than_images(folder: Path, short: Path) -> None:
     arguments = ("verify", "model.onnx", "--against", short, "--data", "images", "--samples", "1")
     with started(folder, TORCHRUN, *arguments, "--json", "few.json") as process:
@@ -74,6 +75,7 @@ def test_more_processes_than_images(folder: Path, short: Path) -> None:
     assert json.loads((folder / "few.json").read_text())["samples"] == 1
 
 
+@pytest.mark.slow
 def test_a_failure_fails_all(folder: Path, short: Path) -> None:
     arguments = ("verify", "model.onnx", "--against", short, "--data", "images", "--tolerance", "logits_max_abs=1e-30")
     with started(folder, TORCHRUN, *arguments) as process:

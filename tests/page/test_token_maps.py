@@ -129,6 +129,7 @@ def test_the_figure_is_one_png_and_the_same_each_time(tmp_path: Path) -> None:
         assert image.width > 1500, "twice a screen's pixels"
 
 
+@pytest.mark.slow
 def test_as_many_high_images_as_fit_are_drawn(tmp_path: Path) -> None:
     """A PNG of matplotlib has fewer than 2^16 rows of pixels; above that it raises."""
     kept = np.ones((1, 16, 1), dtype=bool)

@@ -92,6 +92,7 @@ def test_one_process_has_no_interval(files: dict[str, Path]) -> None:
     assert (row.speedup_low, row.speedup_high, row.speedups) == (None, None, (row.speedup,))
 
 
+@pytest.mark.slow
 def test_a_recorded_run_judges_the_new_one(files: dict[str, Path], tmp_path: Path) -> None:
     artifact, path = open_artifact(files["plugin.onnx"]), tmp_path / "old.json"
     told: list[tuple[str, int, int]] = []
@@ -188,6 +189,7 @@ def test_a_half_precision_file_has_a_half_precision_twin(
     assert all(node.outputs[0].dtype == kind for node in products)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_was_never_in_a_file_has_a_name() -> None:
     model = small_tofe()
     checkpoint = Checkpoint(model, (0.5, 0.3, 0.2), Preprocessing.of_backbone(model.vit))

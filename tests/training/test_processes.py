@@ -88,7 +88,13 @@ def test_parts_of_a_step_end_where_whole_steps_do(alone: Path, tmp_path: Path) -
     assert dense[1] == dense[2]
 
 
-@pytest.mark.parametrize("run", [{}, {"shard": True}], ids=["whole copies", "shares of the weights"])
+@pytest.mark.parametrize(
+    "run",
+    [
+        pytest.param({}, id="whole copies"),
+        pytest.param({"shard": True}, id="shares of the weights", marks=pytest.mark.slow),
+    ],
+)
 def test_a_lost_process_ends_the_run_and_one_alone_goes_on(run: dict[str, Any], alone: Path, tmp_path: Path) -> None:
     request = {**REQUEST, "run": run}
     done = torchrun(tmp_path, {**request, "kill": 33})
@@ -99,6 +105,7 @@ def test_a_lost_process_ends_the_run_and_one_alone_goes_on(run: dict[str, Any], 
     assert_alike(tmp_path, alone)
 
 
+@pytest.mark.slow
 def test_one_process_and_then_two_go_on_with_shares_of_the_weights(alone: Path, tmp_path: Path) -> None:
     """The optimizer's state of one process fits two, which hold a part of every weight each."""
     request = {**REQUEST, "run": {"shard": True}}
