@@ -15,7 +15,7 @@ from pathlib import Path
 
 from studies import hardware, page, queue, repeat, results
 from studies.experiments import ARMS, EXPERIMENTS, SETS
-from studies.work import Place
+from studies.work import Job, Place
 from tofe_export.errors import InputError, TofeError
 from tofe_export.files.writing import write_json
 
@@ -93,14 +93,20 @@ def _run(options: argparse.Namespace) -> int:
         experiments = tuple(options.experiments) or images.experiments or tuple(EXPERIMENTS)
         places.append((place, queue.jobs_left(place, experiments, options.seeds or images.seeds)))
     for place, jobs in places:
-        hours = queue.hours_of(place, jobs)
-        untold = "how long they take is known when a teacher and an arm are finished"
-        time = untold if hours is None else f"about {hours / options.processes:.1f} hours, as finished ones took"
-        print(f"{place.images}: jobs that are left: {len(jobs)}; {time}.", flush=True)
+        print(f"{place.images}: {_expected(place, jobs, options.processes)}.", flush=True)
     left = queue.run(places, options.processes, options.minutes, lambda said: print(said, flush=True))
     if left:
         print(f"Jobs that are left: {len(left)}. The same command goes on with them.")
     return _UNFINISHED if left else 0
+
+
+def _expected(place: Place, jobs: list[Job], processes: int) -> str:
+    if not jobs:
+        return "everything is done"
+    hours = queue.hours_of(place, jobs)
+    untold = "how long they take is known when a teacher and an arm are finished"
+    time = untold if hours is None else f"about {hours / processes:.1f} hours, as finished ones took"
+    return f"jobs that are left: {len(jobs)}; {time}"
 
 
 def _repeat(options: argparse.Namespace) -> int:

@@ -91,6 +91,16 @@ def test_refusals(
     assert said in capsys.readouterr().err
 
 
+def test_a_finished_study_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(command_line.queue, "jobs_left", lambda *given: [])
+    arguments = ["--data", "digits=digits", "--work", str(tmp_path), "--results", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["studies", "run", *arguments])
+    assert command_line.main() == 0
+    assert capsys.readouterr().out == "digits: everything is done.\n"
+
+
 @pytest.mark.slow
 def test_a_queue_that_is_stopped_goes_on_where_it_was(tmp_path: Path) -> None:
     command = [
