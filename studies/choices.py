@@ -27,7 +27,9 @@ def top_choice(
 
     DynamicViT trains with one ratio per stage (arXiv 2106.02034, section 3.2); here every image keeps just that many.
     The cut between the last kept and the first frozen token of an image is its threshold, so that is where gradients
-    are steepest. Where a stage keeps all that is left there is none, and scores get no gradient.
+    are steepest. It moves with the scores so that the number stays what it is: what would raise all of them raises
+    none, for there only their order counts. (Without that they rose together, to hundreds, and hardly learned an
+    order.) Where a stage keeps all that is left there is no cut, and scores get no gradient.
     """
     alive: list[Tensor] = []
 
@@ -43,10 +45,18 @@ def top_choice(
         if count >= living:
             return hard
         cut = ranked.gather(1, order[:, count - 1 : count + 1].long()).mean(dim=1, keepdim=True)
-        soft = ((scores - cut) / temperature).sigmoid()
+        soft = ((scores - _moving(cut, scores, ranked, temperature)) / temperature).sigmoid()
         return hard + (soft - soft.detach())
 
     return choose
+
+
+def _moving(cut: Tensor, scores: Tensor, ranked: Tensor, temperature: Tensor | float) -> Tensor:
+    """`cut` [B, 1] with the gradient that leaves the sum of sigmoid((ranked - cut) / temperature) as it is."""
+    soft = ((ranked - cut) / temperature).sigmoid()
+    slopes = soft * (1 - soft)  # 0 for what was discarded before
+    shares = slopes / slopes.sum(dim=1, keepdim=True).clamp(min=1e-12)
+    return cut + (shares * (scores - scores.detach())).sum(dim=1, keepdim=True)
 
 
 def random_choice(counts: Sequence[int]) -> Choose:

@@ -61,29 +61,65 @@ def test_scores_get_gradients_through_given_counts_wherever_they_lie(bias: float
         torch.testing.assert_close(second, first, rtol=1e-3, atol=1e-6)
 
 
-def gradients_of(choose: Choose, stage: int, scores: list[float]) -> Tensor:
-    """Of the sum of a stage's mask with respect to the scores of one image."""
+def gradients_of(choose: Choose, stage: int, scores: list[float], worth: list[float]) -> Tensor:
+    """Of the worth of the kept tokens with respect to the scores of one image."""
     logits = torch.tensor([[[score, 0.0] for score in scores]], requires_grad=True)
-    choose(stage, logits).sum().backward()
+    (choose(stage, logits) * torch.tensor(worth)).sum().backward()
     assert logits.grad is not None
     return logits.grad[0, :, 0]
 
 
+@given(
+    scores=st.lists(st.floats(-3, 3, width=32), min_size=3, max_size=9, unique=True),
+    worth=st.lists(st.floats(-1, 1, width=32), min_size=9, max_size=9),
+    count=st.integers(1, 8),
+)
+@settings(max_examples=50, deadline=None)
+def test_gradients_are_those_of_a_number_that_stays(scores: list[float], worth: list[float], count: int) -> None:
+    """Against the same by bisection: the cut that keeps the sum, for scores moved a little along the gradient."""
+    count = min(count, len(scores) - 1)
+    worth = worth[: len(scores)]
+    found = gradients_of(top_choice(network(), (count,), temperature=0.5), 0, scores, worth).double()
+    exact, value = torch.tensor(scores, dtype=torch.float64), torch.tensor(worth, dtype=torch.float64)
+    ranked = exact.sort(descending=True).values
+    total = ((exact - ranked[count - 1 : count + 1].mean()) / 0.5).sigmoid().sum()
+
+    def worth_of(moved: Tensor) -> Tensor:
+        low, high = moved.min() - 50, moved.max() + 50
+        for _ in range(100):
+            middle = (low + high) / 2
+            low, high = (middle, high) if ((moved - middle) / 0.5).sigmoid().sum() > total else (low, middle)
+        return (((moved - middle) / 0.5).sigmoid() * value).sum()
+
+    for token in range(len(scores)):
+        step = torch.zeros_like(exact)
+        step[token] = 1e-5
+        slope = (worth_of(exact + step) - worth_of(exact - step)) / 2e-5
+        assert found[token].item() == pytest.approx(slope.item(), abs=1e-4)
+
+
+def test_what_would_raise_all_scores_raises_none() -> None:
+    found = gradients_of(top_choice(network(), (2,), temperature=0.3), 0, [2.1, 2.5, 2.3, 2.7, 9.0], [1.0] * 5)
+    torch.testing.assert_close(found, torch.zeros(5), rtol=0, atol=1e-6)
+
+
 def test_gradients_are_steepest_at_the_cut() -> None:
-    found = gradients_of(top_choice(network(), (2,), temperature=0.3), 0, [2.1, 2.5, 2.3, 2.7, 9.0])
-    distances = torch.tensor([-0.5, -0.1, -0.3, 0.1, 6.4]) / 0.3  # from the middle of 2.7 and 2.5
-    expected = distances.sigmoid() * (1 - distances.sigmoid()) / 0.3
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-7)
-    assert found[1].item() == pytest.approx(0.81, abs=0.01)
+    choose = top_choice(network(), (2,), temperature=0.3)
+    found = [gradients_of(choose, 0, [0.5, 2.5, 2.7, 9.0], [float(one == own) for one in range(4)])[own]
+             for own in range(4)]  # fmt: skip
+    assert found[1].item() == pytest.approx(found[2].item())
+    assert found[1] > 100 * found[0] > 0
+    assert found[1] > 100 * found[3] >= 0
 
 
 def test_discarded_tokens_do_not_move_the_cut() -> None:
     model = network(approximator="discard")
     choose = top_choice(model, (3, 1), temperature=0.3)
     choose(0, torch.tensor([[[score, 0.0] for score in (1.0, 0.0, 3.0, 2.0)]]))
-    found = gradients_of(choose, 1, [0.4, 7.0, 0.6, 0.0])  # the second is gone
-    assert found[0].item() == pytest.approx(0.81, abs=0.01)
-    assert found[2].item() == pytest.approx(0.81, abs=0.01)
+    found = gradients_of(choose, 1, [0.4, 0.5, 0.6, 0.0], [1.0, 0.0, 0.0, 0.0])  # the second is gone
+    assert found[1] == 0
+    alone = gradients_of(top_choice(network(), (1,), temperature=0.3), 0, [0.4, 0.6, 0.0], [1.0, 0.0, 0.0])
+    torch.testing.assert_close(found[[0, 2, 3]], alone)
 
 
 def test_a_stage_that_keeps_all_that_is_left_has_no_gradient() -> None:
