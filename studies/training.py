@@ -23,7 +23,7 @@ from tofe_export.training.loop import all_scores
 from tofe_export.training.phase import Phase, Values, frozen_copy
 from tofe_export.training.processes import Processes
 from tofe_export.training.seeds import seed_of
-from tofe_export.training.setup import preprocessing_for
+from tofe_export.training.setup import copy_blocks, preprocessing_for
 
 
 @dataclass
@@ -73,6 +73,7 @@ def train_arm(
     recipe = recipe_of(images, arm, seed)
     model = network_of(recipe, arm, len(loaded.classes)).to(device)
     model.vit.load_state_dict(teacher.vit.state_dict())
+    copy_blocks(model)
     dense, steps = frozen_copy(teacher.vit), _steps(recipe, loaded)
     if arm.selection == LEARNED:
         budget.require_reachable(model, recipe.tofe.budget)

@@ -3,7 +3,9 @@
 import pytest
 import torch
 
+from studies import training
 from studies.experiments import ARMS, SETS
+from studies.images import Loaded
 from studies.networks import network_of, recipe_of
 from tofe_export.model.flops import _selector_macs, count_macs, tofe_macs
 from tofe_export.model.tofe import ToFe
@@ -28,3 +30,18 @@ def test_shared_features_cost_as_much_as_own_ones_and_have_fewer_weights() -> No
     assert sizes[1] < sizes[0]
     trunks = {id(stage.selector.trunk) for stage in shared.stages}
     assert len(trunks) == 1
+
+
+def test_block_estimates_begin_as_the_teachers_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    images, arm = SETS["clothing10"], ARMS["block-50"]
+    teacher = network_of(recipe_of(images, None, 1), None, 10)
+    squares = torch.zeros(64, 3, 64, 64, dtype=torch.uint8)
+    loaded = Loaded(tuple("0123456789"), squares, torch.zeros(64).long(), squares[:4].float(), squares, squares)
+    begun: list[ToFe] = []
+    monkeypatch.setattr(training, "_run", lambda phase, *given: begun.append(phase.model))
+    monkeypatch.setattr(training.budget, "set_thresholds", lambda *given: None)
+    training.train_arm(images, arm, loaded, teacher, 0, torch.device("cpu"))
+    for stage, start in zip(begun[0].stages[:-1], begun[0].config.stage_starts[:-1], strict=True):
+        copied = stage.approximator.block.state_dict()
+        for name, value in teacher.vit.blocks[start].state_dict().items():
+            assert torch.equal(copied[name], value)

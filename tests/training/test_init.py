@@ -55,6 +55,15 @@ def test_other_code_s_names_and_the_copy_that_was_taken(tmp_path: Path) -> None:
     assert any("prepared otherwise (mean" in sentence for sentence in said)
 
 
+def test_block_approximators_are_copies_of_the_blocks_that_were_loaded(tmp_path: Path) -> None:
+    torch.save(randomized(timm.create_model("vit_tiny_patch16_224", **TINY)).state_dict(), tmp_path / "vit.pth")
+    model = build_tofe(ToFeConfig("vit_tiny_patch16_224", TINY, approximator="block", stage_starts=(1, 3)))
+    load_init(model, tmp_path / "vit.pth")
+    copied = model.stages[0].approximator.block.state_dict()
+    for name, value in model.vit.blocks[1].state_dict().items():
+        assert torch.equal(copied[name], value)
+
+
 def test_weights_of_another_depth_are_refused(tmp_path: Path) -> None:
     torch.save(timm.create_model("vit_tiny_patch16_224", **{**TINY, "depth": 5}).state_dict(), tmp_path / "deep.pth")
     with refused_as("weights-do-not-fit"):

@@ -18,9 +18,11 @@ from tofe_export.documents.training_recipe import ImagesTable, TrainingRecipe
 from tofe_export.errors import InputError, MissingError
 from tofe_export.files.names import readable
 from tofe_export.model import backbones
+from tofe_export.model.approximator import BlockApproximator
 from tofe_export.model.config import ToFeConfig
 from tofe_export.model.families import Backbone
 from tofe_export.model.selector import CLS_ATTENTION, NO_SELECTOR
+from tofe_export.model.stage import Stage
 from tofe_export.model.tofe import ToFe, build_tofe
 from tofe_export.progress import Note, unheard
 from tofe_export.training.torchrun import local_rank, started
@@ -238,7 +240,21 @@ def load_init(model: ToFe, path: Path, note: Note = unheard) -> bool:
             f"The images of {path} were prepared otherwise ({said}); this run prepares them as {model.config.backbone}."
         )
     model.load_state_dict(fitting, strict=False)
+    if not own:
+        copy_blocks(model)
     return not skipped
+
+
+def copy_blocks(model: ToFe) -> None:
+    """Approximators of the kind `block` become copies of the first block of their stage as it is now.
+
+    They were when the network was built (`build_approximator`), but since then its backbone has learned or was loaded.
+    Other kinds stay as they are.
+    """
+    for stage, blocks in zip(model.stages, model.stage_blocks, strict=True):
+        assert isinstance(stage, Stage)
+        if isinstance(stage.approximator, BlockApproximator):
+            stage.approximator.block.load_state_dict(model.vit.blocks[blocks.start].state_dict())
 
 
 def set_sincos_positions(vit: Backbone) -> None:

@@ -160,6 +160,7 @@ class _Run:
                     raise self._stopped(number, f"epoch {epoch + 1} of the {phase.name} phase")
         if name == DENSE:
             self.model = phase.result
+            setup.copy_blocks(self.model)
         self.state = None  # the next phase starts with a fresh optimizer
         return phase
 
