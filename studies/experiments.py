@@ -37,7 +37,7 @@ class ImageSet:
 
 
 _NARROW = {"network.backbone_args.embed_dim": 64, "network.backbone_args.num_heads": 2}
-"""So that two cores are done with everything in twelve hours, and with one repeated arm in half an hour."""
+"""So that two cores are done with everything in twelve hours, as estimated from the first arms; not yet measured."""
 
 SETS = {
     one.name: one

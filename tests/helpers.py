@@ -118,6 +118,16 @@ def sampled(cases: Iterable[Any], every: int) -> list[Any]:
     ]
 
 
+def require_copied_blocks(model: ToFe) -> None:
+    """Approximators of the kind `block` are the blocks that their stages begin with."""
+    assert model.config.approximator == "block"
+    for stage, blocks in zip(model.stages, model.stage_blocks, strict=True):
+        if isinstance(stage.approximator, nn.Module):
+            own = stage.approximator.block.state_dict()
+            for name, value in model.vit.blocks[blocks.start].state_dict().items():
+                assert torch.equal(own[name], value), name
+
+
 @contextlib.contextmanager
 def refused_as(
     code: str, kind: type[TofeError] = InputError, **details: object

@@ -19,7 +19,7 @@ from tofe_export.artifacts.manifests import manifest_path
 from tofe_export.checkpoints.checkpoint import Checkpoint, load, save
 from tofe_export.data.preprocessing import Preprocessing
 
-SETTINGS: dict[str, Any] = {"batches": (1,), "rounds": 2, "processes": 1, "threads": 1}
+SETTINGS: dict[str, Any] = {"batches": (1,), "rounds": 2, "processes": 2, "threads": 1}
 RECIPE = '[data]\nsource = "digits"\nsamples = 8\n'
 
 

@@ -6,9 +6,9 @@ import pytest
 
 from tests.formats.case import Case, judge
 from tests.formats.cases import all_cases
+from tests.helpers import sampled
 
 CASES = all_cases()
-EVERY = 4
 
 
 def test_there_are_enough() -> None:
@@ -16,13 +16,7 @@ def test_there_are_enough() -> None:
     assert len({(case.group, case.name) for case in CASES}) == len(CASES)
 
 
-@pytest.mark.parametrize(
-    "case",
-    [
-        pytest.param(case, id=case.name, marks=() if index % EVERY == 0 else pytest.mark.slow)
-        for index, case in enumerate(CASES)
-    ],
-)
+@pytest.mark.parametrize("case", sampled(CASES, every=4), ids=lambda case: case.name)
 @pytest.mark.filterwarnings("ignore")  # timm's and PyTorch's, about the odd files that are made here
 def test_a_file(case: Case, tmp_path: Path) -> None:
     outcome = judge(case, tmp_path)

@@ -7,6 +7,7 @@ from studies import training
 from studies.experiments import ARMS, SETS
 from studies.images import Loaded
 from studies.networks import network_of, recipe_of
+from tests.helpers import require_copied_blocks
 from tofe_export.model.flops import _selector_macs, count_macs, tofe_macs
 from tofe_export.model.tofe import ToFe
 
@@ -41,7 +42,6 @@ def test_block_estimates_begin_as_the_teachers_blocks(monkeypatch: pytest.Monkey
     monkeypatch.setattr(training, "_run", lambda phase, *given: begun.append(phase.model))
     monkeypatch.setattr(training.budget, "set_thresholds", lambda *given: None)
     training.train_arm(images, arm, loaded, teacher, 0, torch.device("cpu"))
-    for stage, start in zip(begun[0].stages[:-1], begun[0].config.stage_starts[:-1], strict=True):
-        copied = stage.approximator.block.state_dict()
-        for name, value in teacher.vit.blocks[start].state_dict().items():
-            assert torch.equal(copied[name], value)
+    for name, value in teacher.vit.state_dict().items():
+        assert torch.equal(begun[0].vit.state_dict()[name], value)
+    require_copied_blocks(begun[0])

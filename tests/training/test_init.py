@@ -9,7 +9,7 @@ import torch
 import torchvision
 
 from tests.formats.networks import randomized
-from tests.helpers import refused_as
+from tests.helpers import refused_as, require_copied_blocks
 from tofe_export.model.config import ToFeConfig
 from tofe_export.model.tofe import ToFe, build_tofe
 from tofe_export.training.setup import load_init
@@ -59,9 +59,7 @@ def test_block_approximators_are_copies_of_the_blocks_that_were_loaded(tmp_path:
     torch.save(randomized(timm.create_model("vit_tiny_patch16_224", **TINY)).state_dict(), tmp_path / "vit.pth")
     model = build_tofe(ToFeConfig("vit_tiny_patch16_224", TINY, approximator="block", stage_starts=(1, 3)))
     load_init(model, tmp_path / "vit.pth")
-    copied = model.stages[0].approximator.block.state_dict()
-    for name, value in model.vit.blocks[1].state_dict().items():
-        assert torch.equal(copied[name], value)
+    require_copied_blocks(model)
 
 
 def test_weights_of_another_depth_are_refused(tmp_path: Path) -> None:
