@@ -20,6 +20,8 @@ from tofe_export.checkpoints import checkpoint
 from tofe_export.data.image_log import ImageLog
 from tofe_export.documents.history import DENSE, TOFE
 from tofe_export.errors import InputError, MissingError, TofeError
+from tofe_export.model.backbones import image_shape
+from tofe_export.model.selector import threshold_choice
 from tofe_export.training import losses, setup, trainer
 from tofe_export.training.loop import EpochMeans
 from tofe_export.training.phase import Phase
@@ -101,6 +103,17 @@ def test_fresh_selectors_keep_most_tokens(width: int) -> None:
     narrow = RECIPE.changed(network={"backbone_args": {**NETWORK, "embed_dim": width}})
     for stage in setup.build_network(narrow, config_of(narrow), False, None)[0].stages:
         assert stage.selector.out.bias.tolist() == pytest.approx([math.log(9), 0])
+
+
+@pytest.mark.parametrize("selector", ["mlp", "linear", "attention"])
+def test_fresh_selectors_have_next_to_no_order_of_tokens(selector: str) -> None:
+    recipe = RECIPE.changed(network={"selector": selector, "backbone_args": {**NETWORK, "embed_dim": 64}})
+    model = setup.build_network(recipe, config_of(recipe), False, None)[0]
+    with torch.no_grad():
+        out = model.forward_masked(torch.randn(8, 3, *image_shape(model.vit)[1:]), threshold_choice)
+    for scores in out.scores:
+        assert scores.mean().item() == pytest.approx(math.log(9), abs=0.1)
+        assert 0 < scores.std() < 0.05
 
 
 def test_init_skips_the_dense_phase_and_starts_from_the_file(finished: Path, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from tofe_export.model import backbones
 from tofe_export.model.approximator import BlockApproximator
 from tofe_export.model.config import ToFeConfig
 from tofe_export.model.families import Backbone
-from tofe_export.model.selector import CLS_ATTENTION, NO_SELECTOR
+from tofe_export.model.selector import CLS_ATTENTION, NO_SELECTOR, AttentionSelector, LinearSelector
 from tofe_export.model.stage import Stage
 from tofe_export.model.tofe import ToFe, build_tofe
 from tofe_export.progress import Note, unheard
@@ -31,6 +31,7 @@ _DEVICE = re.compile(r"auto|cpu|mps|cuda(:[0-9]{1,2})?")
 _DIGITS_MEAN = (0.25, 0.25, 0.25)  # close to their mean (0.27) and their standard deviation (0.26) on the canvases
 _NOT_OF_DIGITS = ("scale", "flip", "color_jitter", "auto_augment", "erasing")
 _SINCOS_SCALE = 0.5
+_FRESH = 0.02  # of PyTorch's first weights: scores that differ by as little as those of a fresh mlp selector
 
 
 def choose_device(name: str) -> torch.device:
@@ -183,10 +184,17 @@ def build_network(
 
 
 def keep_most(model: ToFe, share: float) -> None:
-    """Fresh selectors keep this share: fine-tuning starts near the dense network, not from half of its tokens."""
+    """Fresh selectors keep this share: fine-tuning starts near the dense network, not from half of its tokens.
+
+    Nor do they begin with an order of their own: the linear layer would make a strong one, by chance, of features that
+    were normalized just before it.
+    """
     for stage in model.stages:
-        bias = stage.get_submodule("selector.out").get_parameter("bias")
-        bias.data = torch.tensor([math.log(share / (1 - share)), 0.0])
+        assert isinstance(stage, Stage)
+        out = stage.get_submodule("selector.out")
+        out.get_parameter("bias").data = torch.tensor([math.log(share / (1 - share)), 0.0])
+        if isinstance(stage.selector, LinearSelector | AttentionSelector):
+            out.get_parameter("weight").data *= _FRESH
 
 
 def load_init(model: ToFe, path: Path, note: Note = unheard) -> bool:
