@@ -81,8 +81,9 @@ class Arm:
         changes: of the recipe's keys.
         shape: how given counts stand to each other: `geometric` (r, r^2, r^3 of the tokens, as DynamicViT and EViT),
             `uniform` (the same in every stage, up to a token), `all` (nothing is frozen), `half` (half of them in the
-            first stage, all in the second); they are as large as the budget allows, but for the last two.
+            first stage, all in the second); but for the last two, those that cost nearest to the budget.
         selector: a selector of the study's own instead of the recipe's, see `networks`.
+        fitted_alone: what estimates miss is for the approximators alone to learn from, see `paths.FittedAlone`.
     """
 
     name: str
@@ -90,6 +91,7 @@ class Arm:
     changes: Mapping[str, object] = field(default_factory=dict)
     shape: str = "geometric"
     selector: str = ""
+    fitted_alone: bool = False
 
 
 def _with_budgets(name: str, budgets: tuple[float, ...], selection: Selection, **parts: str) -> list[Arm]:
@@ -103,11 +105,13 @@ _KINDS = ("bottleneck", "discard", "dynamicvit", "evit")
 _PARTS = ("bottleneck", "identity")
 """Approximators that are compared over all depths."""
 DEPTHS = (2, 4, 6, 9)
-REFERENCE, DENSE, TEACHER = "bottleneck-50", "dense", "teacher"
-"""ToFe with its defaults; the dense network trained as much longer; and the network that all begin with."""
+REFERENCE, ALONE, DENSE, TEACHER = "bottleneck-50", "bottleneck-alone-50", "dense", "teacher"
+"""ToFe with its defaults; the same, but its approximators' loss leaves the backbone alone; the dense network trained as
+much longer; and the network that all begin with."""
 
 _ARMS = [
     *_with_budgets("bottleneck", _BUDGETS, LEARNED),
+    Arm(ALONE, fitted_alone=True),
     *_with_budgets("identity", (0.5,), LEARNED, approximator="identity"),
     *_with_budgets("block", (0.5,), LEARNED, approximator="block"),
     *_with_budgets("discard", _BUDGETS, LEARNED, approximator="discard"),
@@ -128,6 +132,7 @@ _ARMS = [
             COUNTED,
             {"network.approximator": kind, "network.stages": (1, 1 + blocks)},
             "half",
+            fitted_alone=kind == "bottleneck",
         )
         for blocks in DEPTHS
         for kind in _PARTS
@@ -165,7 +170,9 @@ EXPERIMENTS = {
         Experiment(
             "approximation",
             "Does the estimate of frozen tokens pay for itself?",
-            (REFERENCE, "identity-50", "block-50", "discard-50", "evit-50", DENSE),
+            (REFERENCE, ALONE, "identity-50", "block-50", "discard-50", "evit-50", DENSE),
+            {"identity-50": ALONE},
+            f"`{REFERENCE}`, of `identity` to `{ALONE}`",
         ),
         Experiment(
             "budget",
@@ -179,8 +186,10 @@ EXPERIMENTS = {
             "What does learning the counts bring, and what may a selector cost?",
             (
                 *(REFERENCE, "uniform-50", "learned-counts-50", "random-50", "linear-50", "narrow-50", "shared-50"),
-                *("attention-50", "cls-discard-50", "discard-50"),
+                *("attention-50", "cls-discard-50", "dynamicvit-50"),
             ),
+            {"random-50": "uniform-50", "cls-discard-50": "dynamicvit-50"},
+            f"`{REFERENCE}`, of `random` to `uniform`, of `cls-discard` to `dynamicvit`",
         ),
         Experiment(
             "depth",

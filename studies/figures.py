@@ -23,6 +23,7 @@ _COLORS = {
     "identity": "#e69f00",
 }
 """By kind of arm: colors that can be told apart with any color vision (Okabe and Ito)."""
+_SIDES = ("before", "after")  # the estimate
 _NAMES = {
     "bottleneck": "ToFe (bottleneck)",
     "discard": "discard, thresholds",
@@ -55,8 +56,11 @@ def depth_figure(arms: dict[str, list[Line]]) -> Figure | None:
     left, right = figure.subplots(1, 2)
     for kind in ("bottleneck", "identity"):
         there = [arms[f"{kind}-{depth}-blocks"] for depth in blocks]
-        errors = [[line["errors"][0]["all"]["after"] for line in lines] for lines in there]
-        _line(left, kind, blocks, errors)
+        errors = {side: [[line["errors"][0]["all"][side] for line in lines] for lines in there] for side in _SIDES}
+        _line(left, kind, blocks, errors["after"])
+        if kind == "bottleneck":
+            means = [float(np.mean(one)) for one in errors["before"]]
+            left.plot(blocks, means, color=_COLORS[kind], linestyle=":", label="the same tokens as they were frozen")
         _line(right, kind, blocks, [[line["accuracy"] for line in lines] for lines in there])
     left.set_ylabel("error of frozen tokens, share of the teacher's mean square")
     right.set_ylabel("held-out accuracy")

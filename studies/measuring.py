@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any
@@ -11,10 +12,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
-from studies.choices import Fused, random_choice, top_choice, without_return
+from studies.choices import random_choice, top_choice
 from studies.experiments import FUSED, LEARNED, RANDOM, Arm
+from studies.paths import Fused
 from tofe_export.model.approximator import IdentityApproximator
 from tofe_export.model.flops import dense_macs, tofe_macs
 from tofe_export.model.outputs import MaskedOutput
@@ -114,33 +116,51 @@ def variants(model: ToFe, learned: Answers, images: Tensor, labels: Tensor) -> d
     """A network with learned thresholds in other ways of use.
 
     * `fixed-0.5` and so on: counts at quantiles of what *training* images keep;
-    * `no-return`: what was frozen once stays frozen;
-    * `no-estimate`: frozen tokens come back as they went.
+    * `returning`: the counts of `fixed-0.5`, but none larger than an earlier one. With these alone can be compared:
+    * `no-return`: as many tokens, but what was frozen once stays frozen;
+    * `no-estimate`: as many tokens, but frozen ones come back as they went.
 
     Args:
         model: the network.
         learned: of training images, by its thresholds.
         images, labels: held-out ones.
     """
-    found = {}
-    for quantile in QUANTILES:
-        counts = [max(1, int(count)) for count in np.quantile(learned.counts, quantile, axis=0, method="higher")]
-        if model.discards:
-            counts = [min(counts[: stage + 1]) for stage in range(len(counts))]
-        measured = answers(model, masked(model, partial(top_choice, model, counts)), images, labels)
-        found[f"fixed-{quantile:g}"] = {**measured.recorded(), "counts": counts}
+
+    def measured(counts: list[int], returning: bool = True) -> dict[str, Any]:
+        choice = partial(top_choice, model, counts, returning=returning)
+        return {**answers(model, masked(model, choice), images, labels).recorded(), "counts": counts}
+
+    counts = {
+        quantile: [max(1, int(count)) for count in np.quantile(learned.counts, quantile, axis=0, method="higher")]
+        for quantile in QUANTILES
+    }
+    falling = {quantile: [min(those[: s + 1]) for s in range(len(those))] for quantile, those in counts.items()}
+    found = {
+        f"fixed-{quantile:g}": measured(falling[quantile] if model.discards else counts[quantile])
+        for quantile in QUANTILES
+    }
     if not model.discards:
-        found["no-return"] = answers(model, masked(model, without_return), images, labels).recorded()
-        hooks = [
-            stage.approximator.register_forward_hook(lambda part, inputs, output: inputs[0])
-            for stage in model.stages
-            if isinstance(stage.approximator, nn.Module) and not isinstance(stage.approximator, IdentityApproximator)
-        ]
-        if hooks:
-            found["no-estimate"] = answers(model, masked(model, lambda: threshold_choice), images, labels).recorded()
-        for hook in hooks:
-            hook.remove()
+        found["returning"] = measured(falling[0.5])
+        found["no-return"] = measured(falling[0.5], returning=False)
+        with _without_estimates(model) as estimated:
+            if estimated:
+                found["no-estimate"] = measured(falling[0.5])
     return found
+
+
+@contextmanager
+def _without_estimates(model: ToFe) -> Iterator[bool]:
+    """Frozen tokens come back as they went, at no cost; yields whether they usually do otherwise."""
+    own = [stage.approximator for stage in model.stages]
+    estimated = False
+    for stage, approximator in zip(model.stages, own, strict=True):
+        if approximator is not None and not isinstance(approximator, IdentityApproximator):
+            stage.approximator, estimated = IdentityApproximator(), True
+    try:
+        yield estimated
+    finally:
+        for stage, approximator in zip(model.stages, own, strict=True):
+            stage.approximator = approximator
 
 
 def packed(right: NDArray[np.bool_]) -> str:

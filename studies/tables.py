@@ -66,17 +66,21 @@ def _of_same_seeds(lines: Sequence[Line], others: Sequence[Line]) -> list[Line]:
     return [line for line in lines if line["seed"] in seeds]
 
 
-def variants_table(arms: dict[str, list[Line]], names: Sequence[str], kinds: Sequence[str]) -> str:
-    """Other ways to use the same trained networks, in points to their own thresholds."""
+def variants_table(arms: dict[str, list[Line]], names: Sequence[str], kinds: Sequence[str], to: str = "") -> str:
+    """Other ways to use the same trained networks, in points to the way `to`, or to their own thresholds."""
     rows = []
     for name in names:
         for kind in kinds:
             lines = [line for line in arms.get(name, []) if kind in line.get("variants", {})]
             if lines:
-                others = [{**line["variants"][kind], "seed": line["seed"]} for line in lines]
+                others, own = _used_as(lines, kind), _used_as(lines, to) if to else lines
                 macs = np.mean([other["macs_ratio"] for other in others])
-                rows.append([f"`{name}`", kind, f"{macs:.1%}", points(difference(others, lines)), str(len(lines))])
-    return _table(("arm", "used as", "MACs", "points to its thresholds", "seeds"), rows)
+                rows.append([f"`{name}`", kind, f"{macs:.1%}", points(difference(others, own)), str(len(lines))])
+    return _table(("arm", "used as", "MACs", f"points to {to or 'its thresholds'}", "seeds"), rows)
+
+
+def _used_as(lines: Sequence[Line], kind: str) -> list[Line]:
+    return [{**line["variants"][kind], "seed": line["seed"]} for line in lines]
 
 
 def histories_table(arms: dict[str, list[Line]], names: Sequence[str]) -> str:
@@ -119,7 +123,7 @@ def tables(arms: dict[str, list[Line]]) -> dict[str, str]:
     found |= {
         "counts": variants_table(arms, EXPERIMENTS["counts"].arms, fixed),
         "reuse": histories_table(arms, reused) if reused else "",
-        "no-return": variants_table(arms, learned, ("no-return", "no-estimate")),
+        "no-return": variants_table(arms, learned, ("no-return", "no-estimate"), "returning"),
         "attention": groups_table(arms, EXPERIMENTS["attention"].arms, "attention"),
         "errors": groups_table(arms, EXPERIMENTS["attention"].arms, "errors"),
         "teachers": _teachers(arms),

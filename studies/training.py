@@ -9,10 +9,11 @@ from functools import cache
 
 import torch
 
-from studies.choices import Counted, Fused, counts_within
+from studies.choices import counts_for
 from studies.experiments import FUSED, LEARNED, RANDOM, Arm, ImageSet
 from studies.images import Loaded, augmented
 from studies.networks import network_of, recipe_of
+from studies.paths import Counted, FittedAlone, Fused
 from tofe_export.data.images import Batch
 from tofe_export.documents.history import DENSE, TOFE
 from tofe_export.documents.training_recipe import TrainingRecipe
@@ -37,16 +38,17 @@ class GivenCounts(Phase):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._within = cache(lambda budget: counts_within(self.model, self.arm.shape, budget))
-        counts = self._within(self.recipe.tofe.budget)
+        self._counts = cache(lambda budget: counts_for(self.model, self.arm.shape, budget))
+        counts = self._counts(self.recipe.tofe.budget)
         if self.arm.selection == FUSED:
-            self.forward: Counted | Fused = Fused(self.model, counts)
+            self.counted: Counted | Fused = Fused(self.model, counts)
         else:
-            self.forward = Counted(self.model, counts, self.arm.selection == RANDOM)
+            self.counted = Counted(self.model, counts, self.arm.selection == RANDOM)
+        self.forward = self.counted
 
     def step(self, batches: Sequence[Batch], number: int, seed: int) -> Values:
         """See `Phase.step`."""
-        self.forward.counts = self._within(self.steering.target.at(number / (self.epochs * self.steps)))
+        self.counted.counts = self._counts(self.steering.target.at(number / (self.epochs * self.steps)))
         return super().step(batches, number, seed)
 
     def steer(self, share: float, values: Values) -> None:
@@ -80,6 +82,8 @@ def train_arm(
         phase = Phase(TOFE, recipe, model, dense, steps, device)
     else:
         phase = GivenCounts(TOFE, recipe, model, dense, steps, device, arm=arm)
+    if arm.fitted_alone:
+        phase.forward = FittedAlone(phase.forward, model)
     _run(phase, images, loaded)
     trained = phase.result.eval()
     if arm.selection == LEARNED:
@@ -94,7 +98,7 @@ def train_arm(
 
 def given_counts(model: ToFe, arm: Arm, recipe: TrainingRecipe) -> tuple[int, ...]:
     """Keep counts that an arm which does not learn them comes to."""
-    return counts_within(model, arm.shape, recipe.tofe.budget)
+    return counts_for(model, arm.shape, recipe.tofe.budget)
 
 
 def _steps(recipe: TrainingRecipe, loaded: Loaded) -> int:

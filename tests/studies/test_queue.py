@@ -97,6 +97,18 @@ def test_settings_are_told_apart_by_arm_and_set() -> None:
     assert len({fingerprints.of_settings(images, arm) for images in ("digits", "cifar10") for arm in arms}) == 22
 
 
+def test_results_of_other_code_are_refused(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    results.append(
+        place.results, {"arm": ARMS[0], "seed": 0, "recipe": fingerprints.of_settings.__wrapped__("digits", ARMS[0])}
+    )
+    teacher = fingerprints.of_settings.__wrapped__("digits", TEACHER)
+    monkeypatch.setattr(fingerprints, "_REVISION", fingerprints._REVISION + 1)
+    monkeypatch.setattr(fingerprints, "of_settings", fingerprints.of_settings.__wrapped__)
+    assert fingerprints.of_settings("digits", TEACHER) == teacher  # trained before there are arms
+    with pytest.raises(InputError, match=f"{ARMS[0]} with seed 0 was made with other settings"):
+        left(place, 1)
+
+
 def test_results_of_other_settings_are_refused(place: Place) -> None:
     today = fingerprints.of_settings("digits", ARMS[0])
     results.append(place.results, {"arm": ARMS[0], "seed": 0, "recipe": today})

@@ -8,7 +8,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from studies.experiments import EXPERIMENTS
-from studies.figures import budget_figure, hardware_figure
+from studies.figures import budget_figure, depth_figure, hardware_figure
 from studies.measuring import packed
 from studies.tables import arms_table, equal_latency_table, groups_table, histories_table, percent, variants_table
 
@@ -75,6 +75,14 @@ def test_an_arm_is_compared_with_tofe_at_its_own_budget() -> None:
     }
 
 
+def test_variants_are_compared_with_one_of_the_same_counts() -> None:
+    used = {kind: {**line("", 0, range(right)), "counts": []} for kind, right in (("returning", 40), ("no-return", 37))}
+    lines = {"bottleneck-50": [{**line("bottleneck-50", 0, range(60)), "variants": used}]}
+    head, _, row = variants_table(lines, ["bottleneck-50"], ["no-return"], "returning").splitlines()
+    assert "points to returning" in head
+    assert "| no-return | 50.0% | -3.0 (" in row
+
+
 def test_an_estimate_is_compared_with_none_over_as_many_blocks() -> None:
     names = ("bottleneck-2-blocks", "identity-2-blocks", "bottleneck-9-blocks", "identity-9-blocks")
     arms = {name: [line(name, 0, range(right))] for name, right in zip(names, (80, 70, 60, 59), strict=True)}
@@ -86,7 +94,7 @@ def test_an_estimate_is_compared_with_none_over_as_many_blocks() -> None:
 def test_where_the_reference_is_missing_nothing_else_takes_its_place() -> None:
     arms = {"identity-50": [line("identity-50", 0, range(9))], "block-50": [line("block-50", 0, range(8))]}
     head, rows = rows_of("approximation", arms)
-    assert head == "points to `bottleneck-50`"
+    assert head == "points to `bottleneck-50`, of `identity` to `bottleneck-alone-50`"
     assert [one[4] for one in rows.values()] == ["", ""]
     arms["bottleneck-50"] = [line("bottleneck-50", 1, range(7))]  # of no seed that the others have
     assert [one[4] for one in rows_of("approximation", arms)[1].values()] == ["", "", ""]
@@ -125,6 +133,23 @@ def test_the_budget_figure_draws_what_was_measured() -> None:
     assert across == pytest.approx([0.7, 0.5, 0.35])
     assert up == pytest.approx([0.6, 0.55, 0.4])
     assert budget_figure({"bottleneck-50": arms["bottleneck-50"]}) is None
+
+
+def test_the_depth_figure_draws_errors_before_and_after_the_estimate() -> None:
+    arms = {
+        f"{kind}-{blocks}-blocks": [
+            {"errors": [{"stage": 0, "all": {"before": 0.1 * blocks, "after": after * blocks}}], "accuracy": 0.5}
+        ]
+        for kind, after in (("bottleneck", 0.05), ("identity", 0.1))
+        for blocks in (2, 4, 6, 9)
+    }
+    figure = depth_figure(arms)
+    assert figure is not None
+    across, up = _curves(figure)["ToFe (bottleneck)"]
+    assert across == [2, 4, 6, 9]
+    assert up == pytest.approx([0.1, 0.2, 0.3, 0.45])
+    before = [one for one in figure.axes[0].lines if str(one.get_label()) == "the same tokens as they were frozen"]
+    assert [one.get_ydata().tolist() for one in before] == [pytest.approx([0.2, 0.4, 0.6, 0.9])]
 
 
 def test_the_hardware_figure_has_the_rows_of_its_batch() -> None:

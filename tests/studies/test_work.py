@@ -13,7 +13,7 @@ from tofe_export.checkpoints import checkpoint
 from tofe_export.errors import InputError
 
 KINDS = ("dynamicvit-50", "dense", "bottleneck-6-blocks", "random-50", "evit-50", "narrow-50", "shared-50",
-         "learned-counts-50", "identity-50")  # fmt: skip
+         "learned-counts-50", "identity-50", "bottleneck-alone-50")  # fmt: skip
 
 
 @pytest.fixture
@@ -70,7 +70,15 @@ def test_a_job_of_each_kind(place: Place) -> None:
         assert place.checkpoint(arm, 0).exists() == saved
     learned = lines["learned-counts-50"]
     assert len(learned["steering"]["shares"]) == len(learned["steering"]["prices"]) == 3
-    assert learned["variants"]["no-return"]["images"] == learned["images"]
+    used = learned["variants"]
+    assert list(used) == ["fixed-0.5", "fixed-0.75", "fixed-0.9", "returning", "no-return", "no-estimate"]
+    assert used["no-return"]["images"] == learned["images"]
+    assert used["returning"]["counts"] == sorted(used["fixed-0.5"]["counts"], reverse=True)
+    for other in ("no-return", "no-estimate"):
+        assert used[other]["counts"] == used["returning"]["counts"]
+        assert used[other]["keep_mean"] == pytest.approx(used["returning"]["keep_mean"])
+    assert used["no-return"]["macs_ratio"] == used["returning"]["macs_ratio"] > used["no-estimate"]["macs_ratio"]
+    assert "no-estimate" not in lines["identity-50"]["variants"]
     ratios = checkpoint.load(place.checkpoint("learned-counts-50", 0)).keep_ratios
     assert ratios != pytest.approx(learned["keep_mean"], abs=1e-6)  # those are of held-out images
     assert ratios == pytest.approx(learned["keep_mean"], abs=0.2)
