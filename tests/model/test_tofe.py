@@ -143,6 +143,16 @@ def test_gradients_reach_every_part(selector: str, approximator: str) -> None:
         assert stage.selector.out.weight.grad.abs().sum() > 0, f"selector {index}"
 
 
+@pytest.mark.parametrize("approximator", ["bottleneck", "discard"])
+@pytest.mark.parametrize("selector", ["mlp", "linear", "attention"])
+def test_gradients_of_masks_end_at_the_selectors(selector: str, approximator: str) -> None:
+    model = small_tofe(selector=selector, approximator=approximator)
+    masks = model.forward_masked(small_images(2), gumbel_choice(1.0)).masks
+    sum((mask * torch.randn(2, 16)).sum() for mask in masks).backward()
+    reached = {name for name, weight in model.named_parameters() if weight.grad is not None}
+    assert reached == {name for name, _ in model.named_parameters() if ".selector." in name}
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("arguments", [{}, {"init_values": 0.3}, {"qk_norm": True}, {"qkv_bias": False}])
 def test_block_on_prefix_is_the_block(arguments: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ from tofe_export.documents.history import Phase as Name
 from tofe_export.documents.training_recipe import TrainingRecipe
 from tofe_export.model.outputs import MaskedOutput
 from tofe_export.model.tofe import ToFe
-from tofe_export.training import setup
+from tofe_export.training import optimizer, setup
 from tofe_export.training.forward import autocast_dtype
 from tofe_export.training.phase import Phase, frozen_copy
 from tofe_export.training.processes import Processes
@@ -60,6 +60,26 @@ def test_what_saves_memory_or_time_changes_no_result(name: Name, key: str) -> No
     found, other = stepped(phase(name, RECIPE.changed(run={key: True})))
     assert found == pytest.approx(plain, abs=1e-6)
     assert_equal(other, weights, 1e-5)
+
+
+def test_each_part_is_clipped_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    def norms(clip_norm: float) -> list[float]:
+        running = phase(TOFE, RECIPE.changed(optimizer={"clip_norm": clip_norm}))
+        found: list[float] = []
+
+        def read() -> None:
+            gradients = (
+                [one.grad.flatten() for one in part.parameters()] for part in optimizer.parts_of(running.model)
+            )
+            found.extend(torch.cat(each).norm().item() for each in gradients)
+
+        monkeypatch.setattr(running.optimizer, "step", read)
+        running.step([batch()], 0, 0)
+        return found
+
+    whole, bounded = norms(0.0), norms(2.0)
+    assert bounded == pytest.approx([min(one, 2.0) for one in whole], rel=1e-4)
+    assert max(whole) > 2.0 > min(whole) > 0
 
 
 def test_checkpointing_keeps_less(monkeypatch: pytest.MonkeyPatch) -> None:

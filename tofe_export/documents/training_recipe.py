@@ -85,7 +85,8 @@ class OptimizerTable(Table):
         betas: of those that have two.
         weight_decay: of matrices; biases, norms and positions have none.
         layer_decay: each block of the backbone has this share of the next one's rate; 1 for equal rates.
-        clip_norm: largest gradient norm; 0 does not clip.
+        clip_norm: largest norm of the gradients of the backbone, of the selectors and of the approximators, each by
+            itself; 0 does not clip.
         schedule: of the learning rate after warm-up.
         warmup_epochs: of either phase, linear; at most nine tenths of it.
         last_lr: what is left of each peak rate at the end.

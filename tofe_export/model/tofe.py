@@ -157,7 +157,9 @@ class ToFe(nn.Module):
     def forward_masked(self, images: Float[Tensor, "B D H W"], choose: Choose) -> MaskedOutput:
         """The dense path: every token through every block, frozen tokens invisible as attention keys.
 
-        `choose` turns a stage's logits into its mask: `gumbel_choice` or `threshold_choice`.
+        `choose` turns a stage's logits into its mask: `gumbel_choice` or `threshold_choice`. Gradients of masks end at
+        the selectors. The slope of a frozen key's mask is its attention over that of all kept keys, which has no bound:
+        where few are kept, what masks would have the backbone learn drowns everything else.
 
         Raises:
             InputError: the selector has no logits to choose by.
@@ -171,7 +173,7 @@ class ToFe(nn.Module):
         scores: list[Tensor] = []
         for stage, steps in self._stages(positions):
             assert stage.selector is not None
-            logits = stage.selector.logits(x, self.prefix, alive)
+            logits = stage.selector.logits(x.detach(), self.prefix, None if alive is None else alive.detach())
             there = keep_scores(logits.detach())
             scores.append(there if alive is None else there.masked_fill(alive < 0.5, -torch.inf))
             mask = choose(stage.index, logits)

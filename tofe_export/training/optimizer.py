@@ -41,10 +41,9 @@ def build_optimizer(model: ToFe, recipe: TrainingRecipe, dense: bool) -> torch.o
     else:
         backbone_lr = recipe.tofe.lr * recipe.tofe.backbone_lr_scale
         groups = _groups(model.vit, settings, backbone_lr, settings.layer_decay)
-        parts = {"selector": recipe.tofe.lr * recipe.tofe.selector_lr_scale, "approximator": recipe.tofe.lr}
-        for part, lr in parts.items():
-            of_stages = nn.ModuleList(one for stage in model.stages if (one := getattr(stage, part)) is not None)
-            groups += _groups(of_stages, settings, lr, 1.0)
+        _, selectors, approximators = parts_of(model)
+        groups += _groups(selectors, settings, recipe.tofe.lr * recipe.tofe.selector_lr_scale, 1.0)
+        groups += _groups(approximators, settings, recipe.tofe.lr, 1.0)
     more: dict[str, Any] = {"fused": True} if settings.name in ("adam", "adamw") else {}  # one kernel for all weights
     try:
         if _has_two_betas(settings.name):
@@ -58,6 +57,26 @@ def build_optimizer(model: ToFe, recipe: TrainingRecipe, dense: bool) -> torch.o
             name=settings.name,
         ) from error
     return optimizer
+
+
+def parts_of(model: ToFe) -> tuple[nn.Module, nn.ModuleList, nn.ModuleList]:
+    """The backbone, the selectors and the approximators, which learn at rates of their own and are clipped apart."""
+    selectors, approximators = (
+        nn.ModuleList(one for stage in model.stages if (one := getattr(stage, part)) is not None)
+        for part in ("selector", "approximator")
+    )
+    return model.vit, selectors, approximators
+
+
+def clip_gradients(model: ToFe, norm: float) -> None:
+    """Scales the gradients of each part down to a norm of at most `norm`; 0 leaves them as they are.
+
+    Each by itself: where few tokens are kept, selectors' gradients are larger than the others by orders of magnitude.
+    """
+    for part in parts_of(model):
+        weights = list(part.parameters())
+        if norm and weights:
+            torch.nn.utils.clip_grad_norm_(weights, norm)
 
 
 def _has_two_betas(name: str) -> bool:

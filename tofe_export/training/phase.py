@@ -70,7 +70,6 @@ class Phase:
         self.forward = sharing.shared(module, self.model, self.processes, self.device, run.shard)
         self.optimizer = optimizer.build_optimizer(self.model, self.recipe, self.name == DENSE)
         self.rates = optimizer.Rates(self.optimizer, self.recipe.optimizer, self.epochs, self.steps)
-        self.parameters = [one for group in self.optimizer.param_groups for one in group["params"]]
         self.ema: ModelEmaV3 | None = optimizer.build_ema(self.model, run.ema_decay)
         self.dtype = autocast_dtype(run.precision, self.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
@@ -185,8 +184,7 @@ class Phase:
     def _update(self, number: int, share: float, values: Values) -> None:
         """The optimizer's step from the gradients that lie there, and what follows it."""
         self.scaler.unscale_(self.optimizer)
-        if self.recipe.optimizer.clip_norm:
-            torch.nn.utils.clip_grad_norm_(self.parameters, self.recipe.optimizer.clip_norm)
+        optimizer.clip_gradients(self.model, self.recipe.optimizer.clip_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.name == TOFE:
