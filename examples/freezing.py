@@ -22,6 +22,7 @@ from tofe_export.model.flops import dense_macs
 from tofe_export.model.selector import gumbel_choice, threshold_choice
 from tofe_export.model.tofe import ToFe
 from tofe_export.training import losses, schedule
+from tofe_export.training.optimizer import clip_gradients
 from tofe_export.training.recipe import read_recipe
 from tofe_export.training.setup import build_network
 
@@ -156,7 +157,8 @@ def _run(
         optimizer.zero_grad(set_to_none=True)
         value = loss(size, share, scenes.many(range(step * BATCH, (step + 1) * BATCH), size))
         value.backward()
-        nn.utils.clip_grad_norm_([weight for group in groups for weight in group["params"]], RECIPE.optimizer.clip_norm)
+        clip_gradients(learner.model, RECIPE.optimizer.clip_norm)
+        nn.utils.clip_grad_norm_(list(learner.head.parameters()), RECIPE.optimizer.clip_norm)
         optimizer.step()
         if step % 50 == 0 or step == steps - 1:
             print(f"  step {step}/{steps}: loss {value.item():.3f}", flush=True)

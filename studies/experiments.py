@@ -172,7 +172,7 @@ EXPERIMENTS = {
             "Does the estimate of frozen tokens pay for itself?",
             (REFERENCE, ALONE, "identity-50", "block-50", "discard-50", "evit-50", DENSE),
             {"identity-50": ALONE},
-            f"`{REFERENCE}`, of `identity` to `{ALONE}`",
+            f"`{REFERENCE}` (`identity`: to `{ALONE}`)",
         ),
         Experiment(
             "budget",
@@ -188,8 +188,8 @@ EXPERIMENTS = {
                 *(REFERENCE, "uniform-50", "learned-counts-50", "random-50", "linear-50", "narrow-50", "shared-50"),
                 *("attention-50", "cls-discard-50", "dynamicvit-50"),
             ),
-            {"random-50": "uniform-50", "cls-discard-50": "dynamicvit-50"},
-            f"`{REFERENCE}`, of `random` to `uniform`, of `cls-discard` to `dynamicvit`",
+            {"random-50": "uniform-50", **dict.fromkeys(("cls-discard-50", "dynamicvit-50"), "dynamicvit-50")},
+            f"`{REFERENCE}` (`random`: to `uniform`; `cls-discard`: to `dynamicvit`)",
         ),
         Experiment(
             "depth",

@@ -23,14 +23,14 @@ _COLORS = {
     "identity": "#e69f00",
 }
 """By kind of arm: colors that can be told apart with any color vision (Okabe and Ito)."""
-_SIDES = ("before", "after")  # the estimate
+_SIDES = ("before", "after")  # errors of frozen tokens, without and with their estimate
 _NAMES = {
     "bottleneck": "ToFe (bottleneck)",
     "discard": "discard, thresholds",
     "dynamicvit": "discard, given counts (as DynamicViT)",
     "evit": "fused token (as EViT)",
-    "identity": "identity",
 }
+_DEPTH_NAMES = {"bottleneck": "bottleneck, fitted alone", "identity": "identity"}
 
 
 def budget_figure(arms: dict[str, list[Line]]) -> Figure | None:
@@ -55,13 +55,13 @@ def depth_figure(arms: dict[str, list[Line]]) -> Figure | None:
     figure = Figure(figsize=(9.6, 4.0), layout="constrained")
     left, right = figure.subplots(1, 2)
     for kind in ("bottleneck", "identity"):
-        there = [arms[f"{kind}-{depth}-blocks"] for depth in blocks]
+        there, label = [arms[f"{kind}-{depth}-blocks"] for depth in blocks], _DEPTH_NAMES[kind]
         errors = {side: [[line["errors"][0]["all"][side] for line in lines] for lines in there] for side in _SIDES}
-        _line(left, kind, blocks, errors["after"])
+        _line(left, kind, blocks, errors["after"], label)
         if kind == "bottleneck":
             means = [float(np.mean(one)) for one in errors["before"]]
-            left.plot(blocks, means, color=_COLORS[kind], linestyle=":", label="the same tokens as they were frozen")
-        _line(right, kind, blocks, [[line["accuracy"] for line in lines] for lines in there])
+            left.plot(blocks, means, color=_COLORS[kind], linestyle=":", label="the same tokens, as they were frozen")
+        _line(right, kind, blocks, [[line["accuracy"] for line in lines] for lines in there], label)
     left.set_ylabel("error of frozen tokens, share of the teacher's mean square")
     right.set_ylabel("held-out accuracy")
     for axes in (left, right):
@@ -95,15 +95,15 @@ def _empty(across: str, up: str) -> tuple[Figure, Axes]:
 
 
 def _curve(axes: Axes, kind: str, across: Sequence[float], arms: Sequence[Sequence[Line]]) -> None:
-    _line(axes, kind, across, [[line["accuracy"] for line in lines] for lines in arms])
+    _line(axes, kind, across, [[line["accuracy"] for line in lines] for lines in arms], _NAMES[kind])
 
 
-def _line(axes: Axes, kind: str, across: Sequence[float], values: Sequence[Sequence[float]]) -> None:
+def _line(axes: Axes, kind: str, across: Sequence[float], values: Sequence[Sequence[float]], label: str) -> None:
     """Means, with bars from the least to the most of a seed."""
     means = [float(np.mean(one)) for one in values]
     ends = [[mean - min(one) for mean, one in zip(means, values, strict=True)]]
     ends.append([max(one) - mean for mean, one in zip(means, values, strict=True)])
-    axes.errorbar(across, means, ends, color=_COLORS[kind], marker="o", capsize=3, label=_NAMES[kind])
+    axes.errorbar(across, means, ends, color=_COLORS[kind], marker="o", capsize=3, label=label)
 
 
 def _mean(lines: Sequence[Line], what: str) -> float:

@@ -29,7 +29,11 @@ def of_images(images: str, data: str) -> str:
 
 @cache
 def of_teacher(images: str, data: str) -> str:
-    """Of a teacher's settings but its seed, and of its images."""
+    """Of a teacher's settings but its seed, and of its images.
+
+    It knows no revision of the code: whoever changes how a dense network is trained or images are prepared removes the
+    teachers and what was kept of the images (`--work`).
+    """
     return _hash([of_settings(images, TEACHER), of_images(images, data)])
 
 
@@ -50,7 +54,7 @@ def require_same_settings(images: str, lines: Iterable[Line]) -> None:
         if line["arm"] not in (TEACHER, *ARMS):
             continue  # an arm of earlier days is compared with nothing
         today = of_settings(images, line["arm"])
-        if line.get("recipe", today) != today:
+        if line.get("recipe") != today:
             raise InputError(
                 f"The result of {line['arm']} with seed {line['seed']} was made with other settings than today's.",
                 "Give another folder of results (--results), or remove these and train all arms again.",

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 import tofe_export
+from studies import fingerprints
 from studies.experiments import SETS, TEACHER
 from studies.networks import network_of, recipe_of
 from studies.work import Place
@@ -65,7 +66,15 @@ def measure(
         "command": f"python -m studies hardware --data {place.images}=DATA",
         "machine": describe_machine().to_dict(),
         "versions": describe_versions(),
-        "settings": {"set": place.images, "seed": seed, "rounds": rounds, "threads": threads, "form": "elide"},
+        "settings": {
+            "set": place.images,
+            "arms": [
+                {"arm": arm, "seed": seed, "recipe": fingerprints.of_settings(place.images, arm)} for arm in sources
+            ],
+            "rounds": rounds,
+            "threads": threads,
+            "form": "elide",
+        },
         "rows": rows,
     }
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -134,7 +135,7 @@ def variants(model: ToFe, learned: Answers, images: Tensor, labels: Tensor) -> d
         quantile: [max(1, int(count)) for count in np.quantile(learned.counts, quantile, axis=0, method="higher")]
         for quantile in QUANTILES
     }
-    falling = {quantile: [min(those[: s + 1]) for s in range(len(those))] for quantile, those in counts.items()}
+    falling = {quantile: list(accumulate(those, min)) for quantile, those in counts.items()}
     found = {
         f"fixed-{quantile:g}": measured(falling[quantile] if model.discards else counts[quantile])
         for quantile in QUANTILES

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from studies import results
+from studies import fingerprints, results
 from studies.figures import IMAGES, budget_figure, depth_figure, hardware_figure
 from studies.tables import by_arm, equal_latency_table, hardware_table, tables
 from tofe_export.files.writing import atomic_path, write_text
@@ -52,13 +52,20 @@ def write() -> None:
 
 
 def contents(drawn: Mapping[str, Figure]) -> dict[str, str]:
-    """Name of a section -> what there is for it, with these figures, for every set; or that it has not run."""
+    """Name of a section -> what there is for it, with these figures, for every set; or that it has not run.
+
+    Raises:
+        InputError: a result was made with other settings than those of today.
+    """
     found = dict.fromkeys(SECTIONS, "")
     for name, called in PUBLISHED.items():
-        made = tables(by_arm(results.read(results.path_of(name))))
+        lines = results.read(results.path_of(name))
+        fingerprints.require_same_settings(name, lines)
+        made = tables(by_arm(lines))
         timed = results.hardware_path_of(name)
         if timed.exists():
             measured = json.loads(timed.read_text())
+            fingerprints.require_same_settings(name, measured["settings"]["arms"])
             made |= {"hardware": hardware_table(measured), "equal-latency": equal_latency_table(measured)}
         for what, caption in _CAPTIONS.items():
             if f"{name}-{what}" in drawn:

@@ -38,8 +38,8 @@ class GivenCounts(Phase):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._counts = cache(lambda budget: counts_for(self.model, self.arm.shape, budget))
-        counts = self._counts(self.recipe.tofe.budget)
+        self._counts_at = cache(lambda budget: counts_for(self.model, self.arm.shape, budget))
+        counts = self._counts_at(self.recipe.tofe.budget)
         if self.arm.selection == FUSED:
             self.counted: Counted | Fused = Fused(self.model, counts)
         else:
@@ -48,7 +48,7 @@ class GivenCounts(Phase):
 
     def step(self, batches: Sequence[Batch], number: int, seed: int) -> Values:
         """See `Phase.step`."""
-        self.counted.counts = self._counts(self.steering.target.at(number / (self.epochs * self.steps)))
+        self.counted.counts = self._counts_at(self.steering.target.at(number / (self.epochs * self.steps)))
         return super().step(batches, number, seed)
 
     def steer(self, share: float, values: Values) -> None:

@@ -153,6 +153,21 @@ def test_gradients_of_masks_end_at_the_selectors(selector: str, approximator: st
     assert reached == {name for name, _ in model.named_parameters() if ".selector." in name}
 
 
+@pytest.mark.parametrize("selector", ["mlp", "attention"])
+def test_a_selector_does_not_learn_from_what_later_ones_see(selector: str) -> None:
+    model = small_tofe(selector=selector, approximator="discard")
+    seen: list[torch.Tensor] = []
+
+    def choose(stage: int, logits: torch.Tensor) -> torch.Tensor:
+        seen.append(logits)
+        return gumbel_choice(1.0)(stage, logits)
+
+    model.forward_masked(small_images(2), choose)
+    (seen[1] * torch.randn(2, 16, 2)).sum().backward()
+    reached = {name for name, weight in model.named_parameters() if weight.grad is not None}
+    assert reached == {name for name, _ in model.named_parameters() if name.startswith("stages.1.selector.")}
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("arguments", [{}, {"init_values": 0.3}, {"qk_norm": True}, {"qkv_bias": False}])
 def test_block_on_prefix_is_the_block(arguments: dict[str, Any]) -> None:

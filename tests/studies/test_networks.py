@@ -7,9 +7,11 @@ from studies import training
 from studies.experiments import ARMS, SETS
 from studies.images import Loaded
 from studies.networks import network_of, recipe_of
+from studies.paths import FittedAlone
 from tests.helpers import require_copied_blocks
 from tofe_export.model.flops import _selector_macs, count_macs, tofe_macs
 from tofe_export.model.tofe import ToFe
+from tofe_export.training.phase import Phase
 
 
 def network(arm: str) -> ToFe:
@@ -33,15 +35,32 @@ def test_shared_features_cost_as_much_as_own_ones_and_have_fewer_weights() -> No
     assert len(trunks) == 1
 
 
+@pytest.mark.parametrize("arm", ["bottleneck-50", "bottleneck-alone-50", "bottleneck-6-blocks", "identity-6-blocks"])
+def test_estimates_are_fitted_alone_where_the_arm_says_so(arm: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[Phase] = []
+    monkeypatch.setattr(training, "_run", lambda phase, *given: begun.append(phase))
+    monkeypatch.setattr(training.budget, "set_thresholds", lambda *given: None)
+    teacher = network_of(recipe_of(SETS["clothing10"], None, 1), None, 10)
+    training.train_arm(SETS["clothing10"], ARMS[arm], black(64), teacher, 0, torch.device("cpu"))
+    (phase,) = begun
+    alone = arm in ("bottleneck-alone-50", "bottleneck-6-blocks")
+    assert isinstance(phase.forward, FittedAlone) == alone
+    if isinstance(phase, training.GivenCounts):
+        assert phase.counted is (phase.forward.path if alone else phase.forward)
+
+
+def black(size: int) -> Loaded:
+    squares = torch.zeros(size, 3, 64, 64, dtype=torch.uint8)
+    return Loaded(tuple("0123456789"), squares, torch.zeros(size).long(), squares[:4].float(), squares, squares)
+
+
 def test_block_estimates_begin_as_the_teachers_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     images, arm = SETS["clothing10"], ARMS["block-50"]
     teacher = network_of(recipe_of(images, None, 1), None, 10)
-    squares = torch.zeros(64, 3, 64, 64, dtype=torch.uint8)
-    loaded = Loaded(tuple("0123456789"), squares, torch.zeros(64).long(), squares[:4].float(), squares, squares)
     begun: list[ToFe] = []
     monkeypatch.setattr(training, "_run", lambda phase, *given: begun.append(phase.model))
     monkeypatch.setattr(training.budget, "set_thresholds", lambda *given: None)
-    training.train_arm(images, arm, loaded, teacher, 0, torch.device("cpu"))
+    training.train_arm(images, arm, black(64), teacher, 0, torch.device("cpu"))
     for name, value in teacher.vit.state_dict().items():
         assert torch.equal(begun[0].vit.state_dict()[name], value)
     require_copied_blocks(begun[0])

@@ -23,7 +23,7 @@ def place(tmp_path: Path) -> Place:
 def finish(place: Place, seed: int, arms: tuple[str, ...] = ARMS, *, lost: bool = False) -> None:
     """A teacher and some of its arms; the weights may be gone."""
     for arm in (TEACHER, *arms):
-        results.append(place.results, {"arm": arm, "seed": seed})
+        results.append(place.results, {"arm": arm, "seed": seed, "recipe": fingerprints.of_settings("digits", arm)})
     if not lost:
         place.teacher(seed).touch()
 

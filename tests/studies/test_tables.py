@@ -94,7 +94,7 @@ def test_an_estimate_is_compared_with_none_over_as_many_blocks() -> None:
 def test_where_the_reference_is_missing_nothing_else_takes_its_place() -> None:
     arms = {"identity-50": [line("identity-50", 0, range(9))], "block-50": [line("block-50", 0, range(8))]}
     head, rows = rows_of("approximation", arms)
-    assert head == "points to `bottleneck-50`, of `identity` to `bottleneck-alone-50`"
+    assert head == "points to `bottleneck-50` (`identity`: to `bottleneck-alone-50`)"
     assert [one[4] for one in rows.values()] == ["", ""]
     arms["bottleneck-50"] = [line("bottleneck-50", 1, range(7))]  # of no seed that the others have
     assert [one[4] for one in rows_of("approximation", arms)[1].values()] == ["", "", ""]
@@ -145,10 +145,10 @@ def test_the_depth_figure_draws_errors_before_and_after_the_estimate() -> None:
     }
     figure = depth_figure(arms)
     assert figure is not None
-    across, up = _curves(figure)["ToFe (bottleneck)"]
+    across, up = _curves(figure)["bottleneck, fitted alone"]
     assert across == [2, 4, 6, 9]
     assert up == pytest.approx([0.1, 0.2, 0.3, 0.45])
-    before = [one for one in figure.axes[0].lines if str(one.get_label()) == "the same tokens as they were frozen"]
+    before = [one for one in figure.axes[0].lines if str(one.get_label()) == "the same tokens, as they were frozen"]
     assert [one.get_ydata().tolist() for one in before] == [pytest.approx([0.2, 0.4, 0.6, 0.9])]
 
 

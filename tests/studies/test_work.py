@@ -1,6 +1,7 @@
 """Jobs from the first step to the line of results, one of each kind, and the runtimes' table of one of them."""
 
 from collections.abc import Iterator
+from itertools import accumulate
 from pathlib import Path
 
 import pytest
@@ -73,7 +74,7 @@ def test_a_job_of_each_kind(place: Place) -> None:
     used = learned["variants"]
     assert list(used) == ["fixed-0.5", "fixed-0.75", "fixed-0.9", "returning", "no-return", "no-estimate"]
     assert used["no-return"]["images"] == learned["images"]
-    assert used["returning"]["counts"] == sorted(used["fixed-0.5"]["counts"], reverse=True)
+    assert used["returning"]["counts"] == list(accumulate(used["fixed-0.5"]["counts"], min))
     for other in ("no-return", "no-estimate"):
         assert used[other]["counts"] == used["returning"]["counts"]
         assert used[other]["keep_mean"] == pytest.approx(used["returning"]["keep_mean"])
@@ -86,7 +87,9 @@ def test_a_job_of_each_kind(place: Place) -> None:
     document = hardware.measure(place, (1,), 1, 1, arms=("dynamicvit-50",))
     rows = {(row["arm"], row["form"]): row for row in document["rows"]}
     assert set(rows) == {(arm, form) for arm in ("dynamicvit-50", TEACHER) for form in hardware.FORMS}
-    assert document["settings"]["seed"] == 0
+    assert document["settings"]["arms"] == [
+        {"arm": arm, "seed": 0, "recipe": lines[arm]["recipe"]} for arm in ("dynamicvit-50", TEACHER)
+    ]
     assert rows["dynamicvit-50", "openvino"]["share"] == pytest.approx(lines["dynamicvit-50"]["macs_ratio"])
     assert rows[TEACHER, "openvino"]["share"] == 1
     assert rows[TEACHER, "onnxruntime"]["accuracy"] == pytest.approx(lines[TEACHER]["accuracy"], abs=0.01)

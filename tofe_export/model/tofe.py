@@ -159,7 +159,8 @@ class ToFe(nn.Module):
 
         `choose` turns a stage's logits into its mask: `gumbel_choice` or `threshold_choice`. Gradients of masks end at
         the selectors. The slope of a frozen key's mask is its attention over that of all kept keys, which has no bound:
-        where few are kept, what masks would have the backbone learn drowns everything else.
+        where few are kept, what masks would have the backbone learn drowns everything else. Nor does an earlier
+        selector learn from what its mask hides from later ones.
 
         Raises:
             InputError: the selector has no logits to choose by.

@@ -42,7 +42,9 @@ def approximation_loss(
 
     Kept tokens do not count: their estimates are never used. The mean runs over frozen tokens and channels, then
     over stages; a stage that froze nothing contributes 0. Masks carry no gradient here, or the selector would learn
-    to freeze whatever is easy to estimate.
+    to freeze whatever is easy to estimate. The estimates still carry some to selectors: to those of earlier stages,
+    which decide what an approximator is given, and, where it is a block, to the stage's own, for frozen tokens are
+    keys to each other.
 
     Args:
         estimates: per stage that brings frozen tokens back, the approximator's output of every patch token.

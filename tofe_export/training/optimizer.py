@@ -60,7 +60,7 @@ def build_optimizer(model: ToFe, recipe: TrainingRecipe, dense: bool) -> torch.o
 
 
 def parts_of(model: ToFe) -> tuple[nn.Module, nn.ModuleList, nn.ModuleList]:
-    """The backbone, the selectors and the approximators, which learn at rates of their own and are clipped apart."""
+    """The backbone, the selectors and the approximators, which have rates of their own and are clipped separately."""
     selectors, approximators = (
         nn.ModuleList(one for stage in model.stages if (one := getattr(stage, part)) is not None)
         for part in ("selector", "approximator")
@@ -73,10 +73,10 @@ def clip_gradients(model: ToFe, norm: float) -> None:
 
     Each by itself: where few tokens are kept, selectors' gradients are larger than the others by orders of magnitude.
     """
+    if not norm:
+        return
     for part in parts_of(model):
-        weights = list(part.parameters())
-        if norm and weights:
-            torch.nn.utils.clip_grad_norm_(weights, norm)
+        torch.nn.utils.clip_grad_norm_(list(part.parameters()), norm)
 
 
 def _has_two_betas(name: str) -> bool:
