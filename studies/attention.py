@@ -9,7 +9,7 @@ one in all three. Weights are means over heads, without the prefix columns, and 
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from studies.paths import without_estimates
 from tofe_export.model import backbones
 from tofe_export.model.approximator import IdentityApproximator
 from tofe_export.model.blocks import attend
@@ -98,11 +99,9 @@ def _run(model: ToFe, path: FixedPath, images: Tensor, approximated: bool) -> tu
     def record(stage: Any, inputs: tuple[Any, ...]) -> None:
         tokens[stage.index] = inputs[0]
 
-    with ExitStack() as hooks:
+    with nullcontext() if approximated else without_estimates(model), ExitStack() as hooks:
         for stage in model.stages:
             hooks.enter_context(stage.register_forward_pre_hook(record))
-            if isinstance(stage.approximator, nn.Module) and not approximated:
-                hooks.enter_context(stage.approximator.register_forward_hook(lambda part, inputs, output: inputs[0]))
         return model.forward_fixed(images, path), tokens
 
 

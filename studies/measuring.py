@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import accumulate
@@ -17,8 +16,7 @@ from torch import Tensor
 
 from studies.choices import random_choice, top_choice
 from studies.experiments import FUSED, LEARNED, RANDOM, Arm
-from studies.paths import Fused
-from tofe_export.model.approximator import IdentityApproximator
+from studies.paths import Fused, without_estimates
 from tofe_export.model.flops import dense_macs, tofe_macs
 from tofe_export.model.outputs import MaskedOutput
 from tofe_export.model.selector import Choose, threshold_choice
@@ -143,25 +141,10 @@ def variants(model: ToFe, learned: Answers, images: Tensor, labels: Tensor) -> d
     if not model.discards:
         found["returning"] = measured(falling[0.5])
         found["no-return"] = measured(falling[0.5], returning=False)
-        with _without_estimates(model) as estimated:
+        with without_estimates(model) as estimated:
             if estimated:
                 found["no-estimate"] = measured(falling[0.5])
     return found
-
-
-@contextmanager
-def _without_estimates(model: ToFe) -> Iterator[bool]:
-    """Frozen tokens come back as they went, at no cost; yields whether they usually do otherwise."""
-    own = [stage.approximator for stage in model.stages]
-    estimated = False
-    for stage, approximator in zip(model.stages, own, strict=True):
-        if approximator is not None and not isinstance(approximator, IdentityApproximator):
-            stage.approximator, estimated = IdentityApproximator(), True
-    try:
-        yield estimated
-    finally:
-        for stage, approximator in zip(model.stages, own, strict=True):
-            stage.approximator = approximator
 
 
 def packed(right: NDArray[np.bool_]) -> str:

@@ -1,15 +1,17 @@
-"""Paths through a network that the product does not train on, called as `training.forward.MaskedForward` is."""
+"""Paths through a network that the product does not train on, called as `training.forward.MaskedForward` is; and any
+path without estimates."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from studies.choices import random_choice, top_choice
+from tofe_export.model.approximator import IdentityApproximator
 from tofe_export.model.fixed_path import FixedPath
 from tofe_export.model.outputs import MaskedOutput
 from tofe_export.model.tofe import ToFe
@@ -69,3 +71,18 @@ class FittedAlone(nn.Module):
             out: MaskedOutput = self.path(images, temperature, noise, drawn)
         own = [part(*(one.detach() for one in inputs)) for part, inputs in zip(self.approximators, given, strict=True)]
         return replace(out, estimates=own)
+
+
+@contextmanager
+def without_estimates(model: ToFe) -> Iterator[bool]:
+    """On any path frozen tokens come back as they went, at no cost; yields whether they usually do otherwise."""
+    own = [stage.approximator for stage in model.stages]
+    estimated = False
+    for stage, approximator in zip(model.stages, own, strict=True):
+        if approximator is not None and not isinstance(approximator, IdentityApproximator):
+            stage.approximator, estimated = IdentityApproximator(), True
+    try:
+        yield estimated
+    finally:
+        for stage, approximator in zip(model.stages, own, strict=True):
+            stage.approximator = approximator

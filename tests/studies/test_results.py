@@ -10,6 +10,7 @@ from studies import __main__ as command_line
 from studies import page, results
 from studies.measuring import packed, unpacked
 from studies.statistics import difference, interval
+from tofe_export.errors import InputError
 
 ROOT = Path(__file__).parents[2]
 
@@ -62,6 +63,21 @@ def test_an_interval_of_nothing_that_differs() -> None:
 def test_the_page_says_what_the_results_say() -> None:
     text = page.PAGE.read_text()
     assert page.filled(text, page.contents(page.figures())) == text, "run: python -m studies page"
+
+
+def test_the_page_refuses_results_of_other_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(results, "path_of", lambda images: tmp_path / f"{images}.jsonl")
+    monkeypatch.setattr(results, "hardware_path_of", lambda images: tmp_path / f"{images}-hardware.json")
+    assert set(page.contents({}).values()) == {f"{page.NOT_RUN}\n"}
+    old = {"arm": "bottleneck-50", "seed": 3, "recipe": "other"}
+    timed = tmp_path / "clothing10-hardware.json"
+    timed.write_text(json.dumps({"settings": {"arms": [old]}, "rows": []}))
+    with pytest.raises(InputError, match="bottleneck-50 with seed 3 was made with other settings"):
+        page.contents({})
+    timed.unlink()
+    (tmp_path / "clothing10.jsonl").write_text(json.dumps(old) + "\n")
+    with pytest.raises(InputError, match="bottleneck-50 with seed 3 was made with other settings"):
+        page.contents({})
 
 
 def test_the_page_has_a_place_for_every_section() -> None:
