@@ -48,7 +48,7 @@ def attention_by_hand(block: Block, tokens: Tensor, prefix: int) -> Tensor:
 
 def tokens_after(model: ToFe, images: Tensor, blocks: int) -> Tensor:
     """The dense backbone's tokens after its first `blocks` blocks."""
-    return run_steps(model.vit.blocks[:blocks], backbones.embed(model.vit, images))
+    return run_steps(list(model.vit.blocks[:blocks]), backbones.embed(model.vit, images))
 
 
 def attended(block: Block, tokens: Tensor) -> Tensor:
@@ -233,6 +233,6 @@ def test_more_than_arrive_cannot_be_kept(approximator: str, keep: tuple[int, ...
 def test_one_more_than_before_keeps_the_fused_token_too() -> None:
     model, images = evit(), small_images(2)
     (only,) = model.forward_fixed(images, FixedPath((8, 9, 9))).stages
-    rest = run_steps(model.vit.blocks[2:], only.tokens)
+    rest = run_steps(list(model.vit.blocks[2:]), only.tokens)
     expected = backbones.classify(model.vit, model.vit.norm(rest))
     torch.testing.assert_close(model.forward_fixed(images, FixedPath((8, 9, 9))).logits, expected, rtol=0, atol=1e-5)

@@ -1,6 +1,7 @@
 """The three paths agree where DESIGN says they must, for every selector, approximator and kind of head."""
 
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from timm.models.vision_transformer import VisionTransformer
 
 from tests.helpers import refused_as, small_images, small_tofe
 from tofe_export.errors import InputError
-from tofe_export.model import blocks
+from tofe_export.model import backbones, blocks
 from tofe_export.model.fixed_path import FixedPath
 from tofe_export.model.flops import count_macs, dense_macs, tofe_macs
 from tofe_export.model.selection import Layout, kept_masks
@@ -168,13 +169,48 @@ def test_a_selector_does_not_learn_from_what_later_ones_see(selector: str) -> No
     assert reached == {name for name, _ in model.named_parameters() if name.startswith("stages.1.selector.")}
 
 
-@torch.no_grad()
-@pytest.mark.parametrize("arguments", [{}, {"init_values": 0.3}, {"qk_norm": True}, {"qkv_bias": False}])
-def test_block_on_prefix_is_the_block(arguments: dict[str, Any]) -> None:
-    block = small_tofe(**arguments).vit.blocks[0]
+@pytest.mark.parametrize(
+    "arguments", [{}, {"init_values": 0.3}, {"qk_norm": True}, {"qkv_bias": False}, {"drop_path_rate": 0.9}]
+)
+def test_a_block_run_in_part_is_the_block(arguments: dict[str, Any]) -> None:
+    """In training, too, with a bias, and with the bias's gradients."""
+    block = small_tofe(**arguments).vit.blocks[-1].train()
     assert blocks.can_split(block)
-    tokens = torch.randn(2, 9, 32)
-    torch.testing.assert_close(blocks.block_on_prefix(block, tokens, 3), block(tokens)[:, :3], rtol=0, atol=1e-5)
+    tokens = torch.randn(8, 9, 32)
+    expected, theirs = _with_gradient_of_bias(lambda bias: block(tokens, attn_mask=bias)[:, :3])
+    for run in (
+        lambda bias: blocks.block_on_prefix(block, tokens, 3, bias),
+        lambda bias: blocks.block_with_learned_bias(block, tokens, bias)[:, :3],
+        lambda bias: blocks.run_steps([blocks.Recomputed(block)], tokens, bias, 3),
+    ):
+        found, gradient = _with_gradient_of_bias(run)
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+        torch.testing.assert_close(gradient, theirs, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(blocks.block_on_prefix(block.eval(), tokens, 3), block(tokens)[:, :3], rtol=0, atol=1e-5)
+
+
+def _with_gradient_of_bias(run: Callable[[torch.Tensor], torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    bias = torch.linspace(-3, 1, 9).view(1, 1, 1, 9).repeat(8, 1, 1, 1).requires_grad_()
+    torch.manual_seed(1)  # of paths that are dropped
+    out = run(bias)
+    out.square().sum().backward()
+    assert bias.grad is not None
+    return out.detach(), bias.grad
+
+
+@torch.no_grad()
+def test_dense_tokens_are_the_backbones(model: ToFe) -> None:
+    seen: list[torch.Tensor] = []
+    hooks = [block.register_forward_hook(lambda block, given, out: seen.append(out)) for block in model.vit.blocks]
+    images = small_images(2)
+    expected, after = model.vit(images), list(seen)
+    for hook in hooks:
+        hook.remove()
+    for ends in ([], [1, 3], [2, len(after)]):
+        logits, tokens = backbones.dense_tokens(model.vit, images, ends)
+        torch.testing.assert_close(logits, expected, rtol=0, atol=1e-5)
+        for found, end in zip(tokens, ends, strict=True):
+            torch.testing.assert_close(found, after[end - 1], rtol=0, atol=1e-5)
 
 
 @torch.no_grad()

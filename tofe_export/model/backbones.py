@@ -14,7 +14,7 @@ from timm.models.vision_transformer_relpos import VisionTransformerRelPos
 from torch import Tensor, nn
 
 from tofe_export.errors import InputError, MissingError, nearest
-from tofe_export.model.blocks import can_split
+from tofe_export.model.blocks import can_split, run_step
 from tofe_export.model.families import CLASSES, Backbone, freezable_names, module_of, require_family, require_freezable
 from tofe_export.model.lvvit import LVViT
 from tofe_export.model.positions import positions_of
@@ -171,9 +171,10 @@ def has_attention_weights(vit: Backbone) -> bool:
 def dense_tokens(vit: Backbone, images: Tensor, ends: Iterable[int]) -> tuple[Tensor, list[Tensor]]:
     """Dense logits [B, classes], and the tokens [B, P+N, C] after the blocks before each of `ends`."""
     tokens = embed(vit, images)
-    wanted, at_ends = set(ends), []
-    for index, block in enumerate(positions_of(vit).steps(range(len(vit.blocks))), start=1):
-        tokens = block(tokens)
+    wanted, at_ends, depth = set(ends), [], len(vit.blocks)
+    read = int(vit.num_prefix_tokens) if head_reads_prefix_only(vit) and depth not in wanted else None
+    for index, step in enumerate(positions_of(vit).steps(range(depth)), start=1):
+        tokens = run_step(step, tokens, rows=read if index == depth else None)
         if index in wanted:
             at_ends.append(tokens)
     return classify(vit, vit.norm(tokens)), at_ends

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,20 +18,34 @@ Step = Callable[..., Tensor]
 """Tokens [B, L, C] to tokens: a whole block, or the second half of one."""
 
 
-def run_steps(steps: Iterable[Step], tokens: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Tokens [B, L, C] through `steps`; `bias` [B, 1, 1, L] is added to the attention scores of every key."""
-    for step in steps:
-        tokens = run_step(step, tokens, bias)
+def run_steps(steps: Sequence[Step], tokens: Tensor, bias: Tensor | None = None, rows: int | None = None) -> Tensor:
+    """Tokens [B, L, C] through `steps`.
+
+    Args:
+        steps: in order; without any, tokens stay as they are, all of them.
+        tokens: [B, L, C].
+        bias: [B, 1, 1, L], added to the attention scores of every key.
+        rows: how many rows, at least 1 and the first ones, the last step is to compute, where no others are read
+            afterwards; None for all. The result equals those rows of the whole up to the order of floating-point sums.
+    """
+    for number, step in enumerate(steps, start=1):
+        tokens = run_step(step, tokens, bias, rows if number == len(steps) else None)
     return tokens
 
 
-def run_step(step: Step, tokens: Tensor, bias: Tensor | None = None) -> Tensor:
+def run_step(step: Step, tokens: Tensor, bias: Tensor | None = None, rows: int | None = None) -> Tensor:
     """Tokens [B, L, C] through one step; see `run_steps`."""
-    if bias is None:
-        return step(tokens)
-    if bias.requires_grad and isinstance(step, Block) and can_split(step):
-        return block_with_learned_bias(step, tokens, bias)
-    return step(tokens, attn_mask=bias)
+    if isinstance(step, Recomputed):
+        return step(tokens, bias, rows)
+    if isinstance(step, FeedForward):
+        return step(tokens if rows is None else tokens[:, :rows])
+    if isinstance(step, Block) and can_split(step):
+        if rows is not None:
+            return block_on_prefix(step, tokens, rows, bias)
+        if bias is not None and bias.requires_grad:
+            return block_with_learned_bias(step, tokens, bias)
+    out = step(tokens) if bias is None else step(tokens, attn_mask=bias)
+    return out if rows is None else out[:, :rows]
 
 
 @dataclass(frozen=True, eq=False)  # as `FeedForward`
@@ -40,21 +54,10 @@ class Recomputed:
 
     step: Step
 
-    def __call__(self, tokens: Tensor, attn_mask: Tensor | None = None) -> Tensor:
-        """[B, L, C] to [B, L, C]."""
-        out: Tensor = checkpoint(run_step, self.step, tokens, attn_mask, use_reentrant=False)
+    def __call__(self, tokens: Tensor, bias: Tensor | None = None, rows: int | None = None) -> Tensor:
+        """See `run_step`."""
+        out: Tensor = checkpoint(run_step, self.step, tokens, bias, rows, use_reentrant=False)
         return out
-
-
-def run_steps_to_prefix(steps: Sequence[Step], tokens: Tensor, prefix: int) -> Tensor:
-    """All steps, the last one for the prefix rows [B, P, C] alone, the only ones read afterwards. Inference only."""
-    *first, last = steps
-    tokens = run_steps(first, tokens)
-    if isinstance(last, FeedForward):
-        return last(tokens[:, :prefix])
-    if isinstance(last, Block) and can_split(last):
-        return block_on_prefix(last, tokens, prefix)
-    return last(tokens)[:, :prefix]
 
 
 def can_split(block: object) -> bool:
@@ -96,16 +99,13 @@ def block_with_learned_bias(
         dropout_p=attention.attn_drop.p if attention.training else 0.0,
         scale=attention.scale,
     )
-    mixed = mixed[..., :width].transpose(1, 2).flatten(2)
-    mixed = attention.proj_drop(attention.proj(attention.norm(mixed) if hasattr(attention, "norm") else mixed))
-    tokens = tokens + block.drop_path1(block.ls1(mixed))
-    out: Tensor = tokens + block.drop_path2(block.ls2(block.mlp(block.norm2(tokens))))
-    return out
+    mixed = _project_heads(attention, mixed[..., :width].transpose(1, 2).flatten(2))
+    return feed_forward(block, tokens + block.drop_path1(block.ls1(mixed)))
 
 
 def feed_forward(block: Block, tokens: Float[Tensor, "B L C"]) -> Float[Tensor, "B L C"]:
     """The second half of a block: tokens + MLP(norm(tokens)), row by row. The first is `attend`."""
-    out: Tensor = tokens + block.ls2(block.mlp(block.norm2(tokens)))
+    out: Tensor = tokens + block.drop_path2(block.ls2(block.mlp(block.norm2(tokens))))
     return out
 
 
@@ -115,23 +115,25 @@ def attend(block: Block, tokens: Float[Tensor, "B L C"]) -> tuple[Float[Tensor, 
     attention = block.attn
     query, key, value = _split_heads(attention.qkv(normed), attention).unbind(0)
     mixed, weights = _mix(attention, query, key, value)
-    return tokens + block.ls1(mixed), weights
+    return tokens + block.drop_path1(block.ls1(mixed)), weights
 
 
-def block_on_prefix(block: Block, tokens: Float[Tensor, "B L C"], prefix: int) -> Float[Tensor, "B P C"]:
+def block_on_prefix(
+    block: Block, tokens: Float[Tensor, "B L C"], prefix: int, bias: Float[Tensor, "B 1 1 L"] | None = None
+) -> Float[Tensor, "B P C"]:
     """A block evaluated for the first `prefix` rows only: they are the only queries.
 
-    Every row still serves as key and value; projection and MLP run on the prefix rows. The same weights in the
-    same order, so the result equals `block(tokens)[:, :prefix]` up to the order of floating-point sums. The block must
-    be one that `can_split`, and P at least 1.
+    Every row still serves as key and value, `bias` added to its scores; projection and MLP run on the prefix rows. The
+    same weights in the same order, so the result equals those rows of the block's up to the order of floating-point
+    sums. The block must be one that `can_split`, and P at least 1.
     """
     attention = block.attn
     inner = attention.num_heads * attention.head_dim
     normed = block.norm1(tokens)
     (query,) = _project(attention, normed[:, :prefix], slice(0, inner))
     key, value = _project(attention, normed, slice(inner, 3 * inner))
-    mixed, _ = _mix(attention, query, key, value)
-    return feed_forward(block, tokens[:, :prefix] + block.ls1(mixed))
+    mixed, _ = _mix(attention, query, key, value, bias)
+    return feed_forward(block, tokens[:, :prefix] + block.drop_path1(block.ls1(mixed)))
 
 
 def _project(attention: Attention, rows: Tensor, outputs: slice) -> tuple[Tensor, ...]:
@@ -145,13 +147,22 @@ def _split_heads(rows: Tensor, attention: Attention) -> Tensor:
     return rows.view(*rows.shape[:2], -1, attention.num_heads, attention.head_dim).permute(2, 0, 3, 1, 4)
 
 
-def _mix(attention: Attention, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+def _mix(
+    attention: Attention, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Attention proper, spelt out, and the output projection: rows [B, L, C] and weights [B, H, L, L']."""
     query, key = attention.q_norm(query) * attention.scale, attention.k_norm(key)
-    weights = (query @ key.transpose(-2, -1)).softmax(dim=-1)
-    mixed = (weights @ value).transpose(1, 2).flatten(2)
+    scores = query @ key.transpose(-2, -1)
+    weights = (scores if bias is None else scores + bias).softmax(dim=-1)
+    mixed = (attention.attn_drop(weights) @ value).transpose(1, 2).flatten(2)
+    return _project_heads(attention, mixed), weights
+
+
+def _project_heads(attention: Attention, mixed: Tensor) -> Tensor:
+    """What the heads found, [B, L, H * D], to [B, L, C]."""
     # Older releases of timm have no norm here.
-    return attention.proj(attention.norm(mixed) if hasattr(attention, "norm") else mixed), weights
+    out: Tensor = attention.proj_drop(attention.proj(attention.norm(mixed) if hasattr(attention, "norm") else mixed))
+    return out
 
 
 def explicit_attention(module: nn.Module) -> None:

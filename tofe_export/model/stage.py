@@ -11,7 +11,7 @@ import torch
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from tofe_export.model.blocks import FeedForward, Step, attend, run_steps, run_steps_to_prefix
+from tofe_export.model.blocks import FeedForward, Step, attend, run_steps
 from tofe_export.model.operators import split_by, token_partition
 from tofe_export.model.selector import Selector, attention_bias
 
@@ -77,16 +77,17 @@ class Stage(nn.Module):
             frozen = self.approximator(frozen)
         return kept, frozen, scores, perm, ranked
 
-    def masked(self, x: Tensor, steps: Steps, mask: Tensor) -> tuple[Tensor, Tensor | None]:
+    def masked(self, x: Tensor, steps: Steps, mask: Tensor, cut: bool) -> tuple[Tensor, Tensor | None]:
         """The dense path: mask * blocks(x) + (1 - mask) * approximator(x), frozen tokens invisible as keys.
 
-        `mask` [B, N] is 1.0 where a token of `x` [B, P+N, C] is kept.
+        `mask` [B, N] is 1.0 where a token of `x` [B, P+N, C] is kept; for `cut` see `forward`.
 
         Returns:
-            Tokens [B, P+N, C], and the approximator's estimate of every token [B, N, C] where there is one.
+            Tokens [B, P+N, C], cut [B, P, C]; and the approximator's estimate of every token [B, N, C] where there is
+            one and it is read.
         """
-        out = run_steps(steps(None), x, attention_bias(mask, self.prefix))
-        if self.approximator is None:
+        out = run_steps(steps(None), x, attention_bias(mask, self.prefix), self.prefix if cut else None)
+        if self.approximator is None or cut:
             return out, None
         estimate: Tensor = self.approximator(x[:, self.prefix :], attention_bias(1 - mask, 0))
         m = mask.unsqueeze(-1)
@@ -106,4 +107,4 @@ class Stage(nn.Module):
         """All tokens through `steps`; see `forward`."""
         if not tokens.shape[1]:
             return tokens
-        return run_steps_to_prefix(steps, tokens, self.prefix) if cut else run_steps(steps, tokens)
+        return run_steps(steps, tokens, rows=self.prefix if cut else None)

@@ -168,6 +168,7 @@ class ToFe(nn.Module):
         self._require_logits()
         positions = positions_of(self.vit)
         x = self._before_stages(images, positions)
+        read_all = self.config.dense_output
         alive: Tensor | None = None
         masks: list[Tensor] = []
         estimates: list[Tensor] = []
@@ -181,12 +182,11 @@ class ToFe(nn.Module):
             if self.discards:
                 mask = mask if alive is None else mask * alive
                 alive = mask
-            x, estimate = stage.masked(x, steps, mask)
+            x, estimate = stage.masked(x, steps, mask, self._cut(stage, read_all))
             masks.append(mask)
             if estimate is not None:
                 estimates.append(estimate)
-        read_all = self.config.dense_output
-        normed = self.vit.norm(x[:, : self.prefix] if self.prefix_head and not read_all else x)
+        normed = self.vit.norm(x)
         features = normed[:, self.prefix :] if read_all else None
         return MaskedOutput(backbones.classify(self.vit, normed, alive), masks, estimates, scores, features)
 
@@ -229,8 +229,7 @@ class ToFe(nn.Module):
         places: Tensor | None = None  # in the image, while tokens are left by rank
         traces: list[StageTrace] = []
         for stage, steps in self._stages(positions):
-            last = stage.index == len(self.stages) - 1
-            cut = last and self.prefix_head and not features
+            cut = self._cut(stage, features)
             if keep is not None and stage.index not in choosing:
                 x = stage.run(steps(places), x, cut)
                 continue
@@ -248,6 +247,10 @@ class ToFe(nn.Module):
         normed = self.vit.norm(x)
         logits = backbones.classify(self.vit, normed)
         return SparseOutput(logits, traces, normed[:, self.prefix :] if features else None)
+
+    def _cut(self, stage: Stage, read_all: bool) -> bool:
+        """Whether only prefix rows are read after a stage: the head's, unless features of every token are wanted."""
+        return stage.index == len(self.stages) - 1 and self.prefix_head and not read_all
 
     def _require_logits(self) -> None:
         if not self.has_threshold:
