@@ -15,6 +15,7 @@ from tofe_export.files.names import is_text
 from tofe_export.graph.export import INPUT
 from tofe_export.graph.stored import write
 from tofe_export.runners.base import Array, LargeModel
+from tofe_export.runners.heap import give_back_freed_memory
 from tofe_export.runners.onnxruntime_runner import OnnxRuntimeRunner
 
 _BATCHES = (1, 3)  # neither is the batch that was traced
@@ -60,6 +61,8 @@ def run_two_batches(model: Path | bytes | LargeModel, shape: tuple[int, int, int
                     output=name,
                 )
         every.append(outputs)
+    del runner
+    give_back_freed_memory()
     return every
 
 
@@ -88,6 +91,7 @@ def ask_polygraphy(model: Path | bytes | LargeModel, shape: tuple[int, int, int]
             if wrong:
                 message = f"At batch {batch} the file gives another {wrong[0]} in Polygraphy's ONNX Runtime runner."
                 raise CheckFailedError(message, _REPORT, code="second-opinion", output=wrong[0])
+    give_back_freed_memory()
 
 
 def _noise(batch: int, shape: tuple[int, int, int]) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
