@@ -84,10 +84,10 @@ class Stage(nn.Module):
 
         Returns:
             Tokens [B, P+N, C], cut [B, P, C]; and the approximator's estimate of every token [B, N, C] where there is
-            one and it is read.
+            one. There is none where the tokens are cut: nobody would read it.
         """
         out = run_steps(steps(None), x, attention_bias(mask, self.prefix), self.prefix if cut else None)
-        if self.approximator is None or cut:
+        if self.approximator is None:
             return out, None
         estimate: Tensor = self.approximator(x[:, self.prefix :], attention_bias(1 - mask, 0))
         m = mask.unsqueeze(-1)

@@ -155,7 +155,8 @@ class ToFe(nn.Module):
         return torch.cat([single.logits for single in self.forward_threshold(images)])
 
     def forward_masked(self, images: Float[Tensor, "B D H W"], choose: Choose) -> MaskedOutput:
-        """The dense path: every token through every block, frozen tokens invisible as attention keys.
+        """The dense path: every token through every block, but for rows of the last that nobody reads; frozen tokens
+        are invisible as attention keys.
 
         `choose` turns a stage's logits into its mask: `gumbel_choice` or `threshold_choice`. Gradients of masks end at
         the selectors. The slope of a frozen key's mask is its attention over that of all kept keys, which has no bound:
