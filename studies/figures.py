@@ -62,7 +62,7 @@ def depth_figure(arms: dict[str, list[Line]]) -> Figure | None:
             means = [float(np.mean(one)) for one in errors["before"]]
             left.plot(blocks, means, color=_COLORS[kind], linestyle=":", label="the same tokens, as they were frozen")
         _line(right, kind, blocks, [[line["accuracy"] for line in lines] for lines in there], label)
-    left.set_ylabel("error of frozen tokens, share of the teacher's mean square")
+    left.set_ylabel("relative error of frozen tokens")
     right.set_ylabel("held-out accuracy")
     for axes in (left, right):
         axes.set_xlabel("blocks that the stage spans")

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from studies.experiments import EXPERIMENTS
@@ -122,6 +123,19 @@ def _curves(figure: Figure) -> dict[str, tuple[list[float], list[float]]]:
     }
 
 
+def _require_whole_words(figure: Figure) -> None:
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    for axes in figure.axes:
+        legend = axes.get_legend()
+        assert legend is not None
+        for words in (axes.xaxis.label, axes.yaxis.label, *axes.texts, *legend.get_texts()):
+            box = words.get_window_extent(canvas.get_renderer())
+            assert min(box.x0, box.y0) >= 0, words
+            assert box.x1 <= figure.bbox.x1, words
+            assert box.y1 <= figure.bbox.y1, words
+
+
 def test_the_budget_figure_draws_what_was_measured() -> None:
     arms = {
         f"bottleneck-{budget}": [{"macs_ratio": budget / 100, "accuracy": accuracy, "seed": 0}]
@@ -133,6 +147,7 @@ def test_the_budget_figure_draws_what_was_measured() -> None:
     assert across == pytest.approx([0.7, 0.5, 0.35])
     assert up == pytest.approx([0.6, 0.55, 0.4])
     assert budget_figure({"bottleneck-50": arms["bottleneck-50"]}) is None
+    _require_whole_words(figure)
 
 
 def test_the_depth_figure_draws_errors_before_and_after_the_estimate() -> None:
@@ -150,6 +165,7 @@ def test_the_depth_figure_draws_errors_before_and_after_the_estimate() -> None:
     assert up == pytest.approx([0.1, 0.2, 0.3, 0.45])
     before = [one for one in figure.axes[0].lines if str(one.get_label()) == "the same tokens, as they were frozen"]
     assert [one.get_ydata().tolist() for one in before] == [pytest.approx([0.2, 0.4, 0.6, 0.9])]
+    _require_whole_words(figure)
 
 
 def test_the_hardware_figure_has_the_rows_of_its_batch() -> None:
@@ -158,3 +174,4 @@ def test_the_hardware_figure_has_the_rows_of_its_batch() -> None:
     assert figure is not None
     points = [tuple(line.get_xydata()[0]) for line in figure.axes[0].lines if str(line.get_label()) == "openvino"]
     assert points == [(1.75, 0.5)]
+    _require_whole_words(figure)
