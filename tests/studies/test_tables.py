@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from studies.experiments import EXPERIMENTS
@@ -124,13 +123,12 @@ def _curves(figure: Figure) -> dict[str, tuple[list[float], list[float]]]:
 
 
 def _require_whole_words(figure: Figure) -> None:
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
+    figure.draw_without_rendering()
     for axes in figure.axes:
         legend = axes.get_legend()
         assert legend is not None
         for words in (axes.xaxis.label, axes.yaxis.label, *axes.texts, *legend.get_texts()):
-            box = words.get_window_extent(canvas.get_renderer())
+            box = words.get_window_extent()
             assert min(box.x0, box.y0) >= 0, words
             assert box.x1 <= figure.bbox.x1, words
             assert box.y1 <= figure.bbox.y1, words
