@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from studies import fingerprints, results
@@ -46,7 +47,8 @@ def write() -> None:
     drawn = figures()
     found = contents(drawn)
     for name, figure in drawn.items():
-        with atomic_path(IMAGES / f"studies-{name}.svg") as path:
+        # Without a salt its ids are new each time, and a picture of the same results another file.
+        with atomic_path(IMAGES / f"studies-{name}.svg") as path, rc_context({"svg.hashsalt": name}):
             figure.savefig(path, format="svg", metadata={"Date": None})
     write_text(PAGE, filled(PAGE.read_text(), found))
 
