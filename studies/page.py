@@ -7,13 +7,13 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from studies import fingerprints, results
 from studies.figures import IMAGES, budget_figure, depth_figure, hardware_figure
 from studies.tables import by_arm, equal_latency_table, hardware_table, tables
 from tofe_export.files.writing import atomic_path, write_text
+from tofe_export.page.drawing import drawing
 
 PAGE = Path(__file__).parent.parent / "docs" / "studies.md"
 _PLACE = re.compile(r"(<!-- (?P<name>[a-z0-9-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -47,8 +47,7 @@ def write() -> None:
     drawn = figures()
     found = contents(drawn)
     for name, figure in drawn.items():
-        # Without a salt its ids are new each time, and a picture of the same results another file.
-        with atomic_path(IMAGES / f"studies-{name}.svg") as path, rc_context({"svg.hashsalt": name}):
+        with drawing(), atomic_path(IMAGES / f"studies-{name}.svg") as path:
             figure.savefig(path, format="svg", metadata={"Date": None})
     write_text(PAGE, filled(PAGE.read_text(), found))
 
